@@ -1,0 +1,133 @@
+"""The examples run as a user runs them, in a process of their own and on little data: exit status and what they print."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run_example(name: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *args], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def write_batch(path: Path, rng: np.random.Generator, count: int, **changes: object) -> None:
+    batch = {
+        "batch_label": path.name,
+        "labels": rng.integers(0, 10, count).tolist(),
+        "data": rng.integers(0, 256, (count, 3072), dtype=np.uint8),
+        "filenames": [f"{i}.png" for i in range(count)],
+    }
+    path.write_bytes(pickle.dumps(batch | changes, protocol=2))  # the protocol of the published files
+
+
+@pytest.fixture
+def cifar(tmp_path: Path) -> Path:
+    """A folder of CIFAR-10's form with random images."""
+    folder = tmp_path / "cifar"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in (1, 2):
+        write_batch(folder / f"data_batch_{i}", rng, 10)
+    write_batch(folder / "test_batch", rng, 8)
+    return folder
+
+
+class Executes:
+    """A pickle of this writes a file when it is loaded by an unrestricted unpickler."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.write_text, (self.path, "executed")
+
+
+def test_digits_data_is_the_uci_test_set() -> None:
+    with gzip.open(EXAMPLES / "data" / "digits.csv.gz", "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    assert table.shape == (1797, 65)
+    assert table[:, :64].min() == 0 and table[:, :64].max() == 16
+    # The counts that the data set's own description gives for its test set.
+    assert np.bincount(table[:, 64]).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+def test_digits_eager_and_compiled_agree(tmp_path: Path) -> None:
+    result = run_example("train_digits.py", "--epochs", "1", "--plot", "loss.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "all 45 losses agree" in result.stdout
+    kernels = re.findall(r"kernels (before|after) fusion\D*(\d+)", result.stdout)
+    assert [when for when, _ in kernels] == ["before", "after"]
+    assert 0 < int(kernels[1][1]) < int(kernels[0][1])
+    saved = "loss plot saved to loss.png" in result.stdout
+    assert saved == (tmp_path / "loss.png").exists()
+    assert saved or "matplotlib is not installed" in result.stdout
+
+
+def test_digits_accuracy_after_five_epochs(tmp_path: Path) -> None:
+    result = run_example("train_digits.py", cwd=tmp_path)  # exits with an error below 96 %
+    assert result.returncode == 0, result.stdout + result.stderr
+    percentages = [float(number) for number in re.findall(r"([\d.]+)%", result.stdout)]
+    assert len(percentages) == 2 and min(percentages) >= 96
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "many"])
+def test_digits_refuses_a_number_of_epochs_that_is_none(tmp_path: Path, epochs: str) -> None:
+    result = run_example("train_digits.py", "--epochs", epochs, cwd=tmp_path)
+    assert result.returncode == 2
+    assert f"'{epochs}' is not a positive integer" in result.stderr
+
+
+def test_cifar_eager_and_compiled_agree(cifar: Path, tmp_path: Path) -> None:
+    result = run_example("train_cifar.py", "--data", str(cifar), "--steps", "6", cwd=tmp_path)  # 5 steps an epoch
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "all 6 losses agree" in result.stdout
+    assert len(re.findall(r"(?:eager|compiled): step +\d+  running loss \d", result.stdout)) == 12
+
+
+def test_cifar_reports_a_missing_folder(tmp_path: Path) -> None:
+    result = run_example("train_cifar.py", "--data", "nowhere", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "nowhere: no data_batch_* files" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_cifar_executes_nothing_from_a_data_file(cifar: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    write_batch(cifar / "data_batch_1", np.random.default_rng(0), 4, filenames=Executes(marker))
+    pickle.loads((cifar / "data_batch_1").read_bytes())
+    assert marker.exists(), "the file is meant to be harmful"
+    marker.unlink()
+    result = run_example("train_cifar.py", "--data", str(cifar), cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.search(r"data_batch_1: refused to load \S+ from a data file", result.stderr)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": np.zeros((4, 3072), np.float32)}, "expected uint8 data of shape"),
+        ({"data": np.zeros((5, 3072), np.uint8)}, "expected uint8 data of shape"),
+        ({"data": "text"}, "expected uint8 data of shape"),
+        ({"labels": ["cat", "dog"]}, "invalid literal"),
+    ],
+)
+def test_cifar_refuses_data_of_another_form(
+    cifar: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    write_batch(cifar / "test_batch", np.random.default_rng(0), 4, **changes)
+    result = run_example("train_cifar.py", "--data", str(cifar), cwd=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
