@@ -1,4 +1,4 @@
-"""The examples run as a user runs them, in a process of their own and on little data: exit status and what they print."""
+"""The examples run as a user runs them, each in a process of its own and on little data: exit status and output."""
 
 from __future__ import annotations
 
