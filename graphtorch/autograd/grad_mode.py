@@ -1,0 +1,115 @@
+"""Context managers and decorators that switch recording on the tape. See https://docs.pytorch.org/docs/stable/notes/autograd.html."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from graphtorch.autograd.state import state
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _GradMode:
+    """Sets the gradient mode for a block or a decorated function; re-entrant."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = mode
+        self._previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._previous.append(state.grad_enabled)
+        state.grad_enabled = self.mode
+
+    def __exit__(self, *exception: object) -> None:
+        state.grad_enabled = self._previous.pop()
+
+    def __call__(self, function: F) -> F:
+        mode = self.mode
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with _GradMode(mode):
+                return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+
+class no_grad(_GradMode):
+    """Results inside do not require grad."""
+
+    def __new__(cls, function: Any = None) -> Any:
+        made = object.__new__(cls)
+        if function is not None:
+            made.mode = False
+            made._previous = []
+            return _GradMode.__call__(made, function)
+        return made
+
+    def __init__(self, function: Any = None) -> None:
+        super().__init__(False)
+
+
+class enable_grad(_GradMode):
+    """Recording is on inside, also within `no_grad`."""
+
+    def __new__(cls, function: Any = None) -> Any:
+        made = object.__new__(cls)
+        if function is not None:
+            made.mode = True
+            made._previous = []
+            return _GradMode.__call__(made, function)
+        return made
+
+    def __init__(self, function: Any = None) -> None:
+        super().__init__(True)
+
+
+class set_grad_enabled(_GradMode):
+    """Sets the mode at once; as a context manager, restores it at the end."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(bool(mode))
+        self._outer = state.grad_enabled
+        state.grad_enabled = bool(mode)
+
+    def __enter__(self) -> None:
+        self._previous.append(self._outer)
+        state.grad_enabled = self.mode
+
+    def __call__(self, function: F) -> F:
+        state.grad_enabled = self._outer
+        return super().__call__(function)
+
+
+class inference_mode(_GradMode):
+    """As no_grad; results can't be used by autograd later."""
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__(not mode)
+
+
+def is_grad_enabled() -> bool:
+    """Whether results may require grad now, in this thread."""
+    return state.grad_enabled
+
+
+class set_detect_anomaly:
+    """Report the forward call of a backward step that fails or gives NaN. See torch.autograd.set_detect_anomaly."""
+
+    def __init__(self, mode: bool, check_nan: bool = True) -> None:
+        self._previous = state.anomaly
+        state.anomaly = mode
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None:
+        state.anomaly = self._previous
+
+
+class detect_anomaly(set_detect_anomaly):
+    """The context manager form of `set_detect_anomaly(True)`."""
+
+    def __init__(self, check_nan: bool = True) -> None:
+        super().__init__(True, check_nan)

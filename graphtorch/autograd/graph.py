@@ -1,0 +1,301 @@
+"""The eager tape: nodes, edges, saved values.
+
+A node stands for one recorded operator call and maps the cotangents of its results to those of its operands. Nodes number themselves in
+the order of recording; the engine visits them in the reverse of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from graphtorch.autograd.rules import evaluate, fit, saved_names
+from graphtorch.autograd.state import state
+from graphtorch.ops.record import Operator
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType, type_of
+
+_sequence = itertools.count()
+
+FREED = (
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
+    "Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
+    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
+    "after calling backward."
+)
+
+
+class Edge(NamedTuple):
+    """Where an operand's cotangent goes: a node and the index of that node's result."""
+
+    node: Node
+    index: int
+
+
+class Node:
+    """One step of the backward graph. See torch.autograd.graph.Node."""
+
+    __slots__ = ("__weakref__", "edges", "hooks", "metadata", "prehooks", "sequence", "tensor_hooks")
+
+    def __init__(self, edges: Sequence[Edge | None]) -> None:
+        self.edges: tuple[Edge | None, ...] = tuple(edges)
+        self.sequence = next(_sequence)
+        self.hooks: dict[int, Callable[..., Any]] | None = None
+        self.prehooks: dict[int, Callable[..., Any]] | None = None
+        # result index -> hooks of the tensor that is that result
+        self.tensor_hooks: dict[int, dict[int, Callable[[Tensor], Tensor | None]]] | None = None
+        self.metadata: dict[Any, Any] = {}
+
+    def name(self) -> str:
+        """PyTorch's name of the node, such as `MulBackward0`."""
+        return type(self).__name__
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
+        """The nodes that receive this node's cotangents."""
+        return tuple((None, 0) if e is None else (e.node, e.index) for e in self.edges)
+
+    def result_count(self) -> int:
+        """How many results the forward call had."""
+        return 1
+
+    def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """The operands' cotangents, one an edge."""
+        raise RuntimeError(f"{self.name()} has no derivative")
+
+    def release(self) -> None:
+        """Free what was saved; a later `apply` raises."""
+
+    def register_hook(self, hook: Callable[..., Any]) -> Any:
+        """Call `hook(grad_inputs, grad_outputs)` after this node ran."""
+        from graphtorch.autograd.hooks import add
+
+        if self.hooks is None:
+            self.hooks = {}
+        return add(self.hooks, hook)
+
+    def register_prehook(self, hook: Callable[..., Any]) -> Any:
+        """Call `hook(grad_outputs)` before this node runs."""
+        from graphtorch.autograd.hooks import add
+
+        if self.prehooks is None:
+            self.prehooks = {}
+        return add(self.prehooks, hook)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {hex(id(self))}>"
+
+
+class AccumulateGrad(Node):
+    """The sink of a leaf: adds into its `.grad`."""
+
+    __slots__ = ("variable",)
+
+    def __init__(self, variable: Tensor) -> None:
+        super().__init__(())
+        self.variable = variable
+        # PyTorch runs accumulation as soon as the gradient is complete, ahead of earlier operators.
+        self.sequence = 1 << 62
+
+
+class SavedTensor:
+    """A value kept for the backward pass, with the version it must still have then."""
+
+    __slots__ = ("index", "tensor", "version")
+
+    def __init__(self, tensor: Tensor, index: int = -1) -> None:
+        # A node's own result is kept as an alias outside the graph: node and result would otherwise keep each other alive.
+        self.tensor = tensor._alias() if index >= 0 else tensor
+        self.index = index
+        self.version = tensor._version
+
+    def unpack(self, node: Node, owner: str) -> Tensor:
+        """The value; RuntimeError if it was changed in place since."""
+        tensor = self.tensor
+        if tensor._version != self.version:
+            kind = tensor._dtype.name
+            raise RuntimeError(
+                "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                f"[torch.{_LEGACY_NAMES.get(kind, kind)} {list(tensor.shape)}], which is output {max(self.index, 0)} of "
+                f"{owner}, is at version {tensor._version}; expected version {self.version} instead. Hint: enable anomaly "
+                "detection to find the operation that failed to compute its gradient, with "
+                "torch.autograd.set_detect_anomaly(True)."
+            )
+        if self.index < 0:
+            return tensor
+        result = tensor._alias()
+        result._node = node
+        result._output_index = self.index
+        result._requires_grad = True
+        return result
+
+
+_LEGACY_NAMES = {
+    "float32": "FloatTensor",
+    "float64": "DoubleTensor",
+    "float16": "HalfTensor",
+    "bfloat16": "BFloat16Tensor",
+    "int64": "LongTensor",
+    "int32": "IntTensor",
+    "bool": "BoolTensor",
+    "complex64": "ComplexFloatTensor",
+    "complex128": "ComplexDoubleTensor",
+}
+
+
+def edge_of(tensor: Tensor) -> Edge | None:
+    """Where the cotangent of `tensor` goes; None if it needs none."""
+    if not tensor._requires_grad:
+        return None
+    node = tensor.grad_fn
+    if node is not None:
+        return Edge(node, tensor._output_index)
+    if tensor._accumulator is None:
+        tensor._accumulator = AccumulateGrad(tensor)
+    return Edge(tensor._accumulator, 0)
+
+
+class OperatorNode(Node):
+    """A recorded operator call."""
+
+    __slots__ = ("differentiated", "op", "operands", "results", "saved", "user_line")
+
+    def __init__(self, op: Operator, args: tuple[Any, ...]) -> None:
+        edges: list[Edge | None] = []
+        operands: list[tuple[str, Any]] = []  # (parameter, type) one an edge; a list operand has several
+        differentiated: list[str] = []
+        for parameter, arg in zip(op.parameters, args, strict=True):
+            if not parameter.is_operand:
+                continue
+            tensors = arg if type(arg) is tuple else (arg,)
+            wanted = False
+            for tensor in tensors:
+                if isinstance(tensor, Tensor):
+                    edge = edge_of(tensor) if parameter.name in op.derivative else None
+                    wanted = wanted or edge is not None
+                    edges.append(edge)
+                    operands.append((parameter.name, type_of(tensor)))
+                else:
+                    edges.append(None)
+                    operands.append((parameter.name, None))
+            if wanted:
+                differentiated.append(parameter.name)
+        super().__init__(edges)
+        self.op = op
+        self.operands = operands
+        self.differentiated = tuple(differentiated)
+        self.results: tuple[TensorType, ...] = ()
+        self.saved: dict[str, Any] | None = {}
+        self.user_line = ""
+        names = saved_names(op, self.differentiated)
+        position = {p.name: i for i, p in enumerate(op.parameters)}
+        for name in names:
+            if name in position:
+                arg = args[position[name]]
+                if isinstance(arg, Tensor):
+                    self.saved[name] = SavedTensor(arg)
+                elif type(arg) is tuple and any(isinstance(a, Tensor) for a in arg):
+                    self.saved[name] = tuple(SavedTensor(a) if isinstance(a, Tensor) else a for a in arg)
+                else:
+                    self.saved[name] = arg
+            elif name.endswith("_type") and name[:-5] in position:
+                arg = args[position[name[:-5]]]
+                if isinstance(arg, Tensor):
+                    self.saved[name] = type_of(arg)
+                elif type(arg) is tuple:
+                    self.saved[name] = tuple(type_of(a) if isinstance(a, Tensor) else None for a in arg)
+                else:
+                    self.saved[name] = None
+
+    def save_results(self, results: tuple[Tensor, ...]) -> None:
+        """Keep those results that formulas need; called once the results have their final version."""
+        assert self.saved is not None
+        self.results = tuple(type_of(r) for r in results)
+        for name in saved_names(self.op, self.differentiated):
+            if name in self.op.results and name not in self.saved:
+                index = self.op.results.index(name)
+                self.saved[name] = SavedTensor(results[index], index)
+
+    def name(self) -> str:
+        return self.op.grad_name
+
+    def result_count(self) -> int:
+        return len(self.op.results)
+
+    def release(self) -> None:
+        if self.saved:
+            self.saved = None
+
+    def _lookup(self, name: str) -> Any:
+        assert self.saved is not None
+        value = self.saved[name]
+        if type(value) is SavedTensor:
+            return value.unpack(self, self._owner(value))
+        if type(value) is tuple and value and any(type(v) is SavedTensor for v in value):
+            return tuple(v.unpack(self, self._owner(v)) if type(v) is SavedTensor else v for v in value)
+        return value
+
+    def _owner(self, saved: SavedTensor) -> str:
+        if saved.index >= 0:
+            return self.name()
+        node = saved.tensor._node
+        return "AccumulateGrad" if node is None else node.name()
+
+    def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        if self.saved is None:
+            raise RuntimeError(FREED)
+        found: dict[str, Any] = {
+            name: evaluate(self.op.derivative[name], self.op, cotangents, self._lookup) for name in self.differentiated
+        }
+        gradients: list[Tensor | None] = []
+        seen: dict[str, int] = {}
+        for edge, (name, operand) in zip(self.edges, self.operands, strict=True):
+            place = seen.get(name, 0)
+            seen[name] = place + 1
+            if edge is None:
+                gradients.append(None)
+                continue
+            value = found[name]
+            if type(value) is tuple or type(value) is list:
+                value = value[place]
+            gradients.append(fit(value, operand))
+        return gradients
+
+
+def record_call(op: Operator, args: tuple[Any, ...], results: Any) -> None:
+    """Put a call on the tape: results that can carry a gradient get the node."""
+    outputs = results if type(results) is tuple else (results,)
+    if not any(r._dtype.is_differentiable for r in outputs):
+        return
+    node = OperatorNode(op, args)
+    if not node.differentiated:
+        return
+    for index, result in enumerate(outputs):
+        if result._dtype.is_differentiable:
+            result._node = node
+            result._output_index = index
+            result._requires_grad = True
+    node.save_results(outputs)
+    if state.anomaly:
+        from graphtorch.ops.dispatch import user_location
+
+        node.user_line = user_location()
+
+
+def record_inplace(op: Operator, args: tuple[Any, ...], write: Callable[[], Any]) -> None:
+    """Put an in-place call on the tape and perform it: the target's history becomes this call's."""
+    target: Tensor = args[0]
+    node = OperatorNode(op, args)
+    write()
+    target._bump_version()
+    if target._base is not None:
+        from graphtorch.autograd.views import rebase
+
+        node.save_results((target,))
+        rebase(target, node)
+        return
+    target._node = node
+    target._output_index = 0
+    target._requires_grad = True
+    node.save_results((target,))

@@ -1,0 +1,101 @@
+"""In-place changes of views under autograd.
+
+Changing a view changes its base, so the base's history becomes: cut the viewed region out of the cotangent for what the base
+was before, and send that region through the in-place operator. Other views of the base replay their view operators on it when their
+history is next asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, OperatorNode, edge_of
+from graphtorch.tensor.tensor import Tensor
+
+Steps = tuple[tuple[Any, tuple[Any, ...]], ...]
+
+
+def replay(value: Tensor, steps: Steps) -> Tensor:
+    """The view of `value` that `steps` describes."""
+    from graphtorch.ops.dispatch import call
+
+    for op, attributes in steps:
+        value = call(op, (value, *attributes))
+    return value
+
+
+def scatter(base: Tensor, steps: Steps, new: Tensor) -> Tensor:
+    """`base` with the viewed elements replaced by `new`, as a value."""
+    if not steps:
+        return new
+    from graphtorch.ops.dispatch import call
+
+    (op, attributes), rest = steps[0], steps[1:]
+    inner = new if not rest else scatter(call(op, (base, *attributes)), rest, new)
+    result: Tensor = op.scatter(base, inner, *attributes)
+    return result
+
+
+class CopySlices(Node):
+    """The history of a base of which a view was changed in place."""
+
+    __slots__ = ("inner", "steps")
+
+    def __init__(self, base_edge: Edge | None, inner: OperatorNode, steps: Steps) -> None:
+        # The in-place operator's first operand is the view itself: its cotangent goes back to the old base.
+        super().__init__((base_edge, *inner.edges[1:]))
+        self.inner = inner
+        self.steps = steps
+
+    def release(self) -> None:
+        self.inner.release()
+
+    def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        g = cotangents[0]
+        assert g is not None
+        inner_g = replay(g, self.steps)
+        to_view, *others = self.inner.apply((inner_g,))
+        if self.edges[0] is None:
+            return (None, *others)
+        cut = inner_g.new_zeros(inner_g.shape) if to_view is None else to_view
+        return (scatter(g, self.steps, cut), *others)
+
+
+def rebase(view: Tensor, node: OperatorNode) -> None:
+    """Give the base of a changed view its new history, and the view one that follows from it."""
+    base = view._base
+    assert base is not None
+    if base._requires_grad:
+        old = edge_of(base)
+        if old is not None and isinstance(old.node, AccumulateGrad):
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+    else:
+        old = None
+    if node.edges[0] is None and base._requires_grad:
+        # The view itself was outside the tape (made under no_grad); its old elements still belong to the base.
+        node.edges = (old, *node.edges[1:])
+    base._node = CopySlices(old, node, view._steps)
+    base._output_index = 0
+    base._requires_grad = True
+    refresh(view)
+
+
+def refresh(view: Tensor) -> None:
+    """Recompute a view's history from its base's, after the base changed."""
+    from graphtorch.autograd.state import state
+
+    base = view._base
+    assert base is not None
+    view._node_version = view._version
+    if not base._requires_grad:
+        return
+    previous = state.grad_enabled
+    state.grad_enabled = True
+    try:
+        fresh = replay(base, view._steps)
+    finally:
+        state.grad_enabled = previous
+    view._node = fresh._node
+    view._output_index = fresh._output_index
+    view._requires_grad = True

@@ -1,0 +1,294 @@
+"""Making a record public: `operator(...)` parses the signature, registers the record and generates its Python functions.
+
+The generated function has the operator's exact signature, so Python itself binds and checks arguments; it converts only what a
+caller may spell in several ways (a list for a tuple of ints, a NumPy scalar for a number) and ends in `dispatch.call`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ops import record
+from graphtorch.ops.dispatch import call, call_inplace, call_out
+from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Parameter, Sample, make_formulas, parse_signature
+from graphtorch.tensor.devices import canonical
+from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.tensor import Tensor
+
+# Every public function of the operator API by name: generated ones and compositions.
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+
+
+def operator(
+    signature: str,
+    *,
+    type: Callable[..., Any],
+    numpy: Callable[..., Any],
+    kind: str = OPAQUE,
+    derivative: Mapping[str, Callable[..., Any]] | None = None,
+    decompose: Callable[..., Any] | None = None,
+    scalar: str | None = None,
+    compute: Callable[..., Any] | None = None,
+    normalize: Callable[..., tuple[Any, ...]] | None = None,
+    samples: Callable[[Any], Iterable[Sample]] | None = None,
+    categories: str = "f",
+    random: bool = False,
+    scatter: Callable[..., Any] | None = None,
+    grad_name: str | None = None,
+    doc: str = "",
+    lazy_check: bool = False,
+    public: bool = True,
+    method: bool = True,
+    inplace: bool = False,
+    out: bool = False,
+) -> Callable[..., Any]:
+    """Define an operator; returns its public function, whose `.operator` is the record.
+
+    The fields are those of `record.Operator`. `public`: export the function under the operator's name; `method`: install it on Tensor (if
+    the first parameter is a tensor); `inplace`: also `name_`; `out`: accept `out=`. `lazy_check`: NumPy itself rejects all
+    that the type rule rejects, so eager execution consults the rule only to explain an error.
+    """
+    name, parameters, results = parse_signature(signature)
+    if name in REGISTRY:
+        raise ValueError(f"operator {name!r} is defined twice")
+    op = Operator(
+        name=name,
+        parameters=parameters,
+        results=results,
+        type_rule=type,
+        numpy=numpy,
+        kind=kind,
+        derivative=make_formulas(derivative or {}, parameters, results),
+        decompose=decompose,
+        scalar=scalar,
+        compute=compute,
+        normalize=normalize,
+        samples=samples,
+        categories=categories,
+        random=random,
+        scatter=scatter,
+        grad_name=grad_name or record.default_grad_name(name),
+        doc=inspect.cleandoc(doc),
+        lazy_check=lazy_check,
+    )
+    if len(results) > 1:
+        op.result_class = namedtuple(name, results)  # type: ignore[misc]
+        op.result_class.__module__ = "torch.return_types"
+    REGISTRY[name] = op
+    function = _generate(op, name, "call", out)
+    op.function = function
+    if public:
+        FUNCTIONS[name] = function
+    if method and parameters and parameters[0].is_operand and not parameters[0].kind.endswith("[]"):
+        setattr(Tensor, name, function)
+        if inplace:
+            changing = _generate(op, name + "_", "call_inplace", False)
+            setattr(Tensor, name + "_", changing)
+            if public:
+                FUNCTIONS[name + "_"] = changing
+    return function
+
+
+def function(method: bool = False, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Export a composition of operators, or a hand-written front of one, as a public function (and Tensor method)."""
+
+    def export(composed: Callable[..., Any]) -> Callable[..., Any]:
+        FUNCTIONS[name or composed.__name__] = composed
+        if method:
+            setattr(Tensor, name or composed.__name__, composed)
+        return composed
+
+    return export
+
+
+def method(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Install a Tensor method that is no function of the public namespace (a dunder, say)."""
+
+    def install(composed: Callable[..., Any]) -> Callable[..., Any]:
+        setattr(Tensor, name, composed)
+        return composed
+
+    return install
+
+
+def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., Any]:
+    """Compile a Python function with the operator's signature."""
+    scope: dict[str, Any] = {"__name__": "graphtorch.ops.generated", "op": op, "call": call, "call_inplace": call_inplace, "call_out": call_out}
+    head: list[str] = []
+    body: list[str] = []
+    star = False
+    for i, p in enumerate(op.parameters):
+        if p.keyword_only and not star:
+            head.append("*")
+            star = True
+        python_name = p.name + "_" if keyword.iskeyword(p.name) else p.name
+        if p.default is MISSING:
+            head.append(python_name)
+        else:
+            scope[f"default_{i}"] = p.default
+            head.append(f"{python_name}=default_{i}")
+        converter = _converter(p)
+        if converter is not None:
+            condition, convert = converter
+            scope[f"convert_{i}"] = convert
+            scope[f"accept_{i}"] = condition
+            body.append(f"    if type({python_name}) is not accept_{i}: {python_name} = convert_{i}(op, {i}, {python_name})")
+    if out:
+        if not star:
+            head.append("*")
+        head.append("out=None")
+        names = ", ".join(p.name + "_" if keyword.iskeyword(p.name) else p.name for p in op.parameters)
+        body.append(f"    if out is not None: return call_out(op, ({names},), out)")
+    names = ", ".join(p.name + "_" if keyword.iskeyword(p.name) else p.name for p in op.parameters)
+    body.append(f"    return {target}(op, ({names}{',' if names else ''}))")
+    source = f"def {name}({', '.join(head)}):\n" + "\n".join(body) + "\n"
+    exec(compile(source, f"<graphtorch operator {name}>", "exec"), scope)
+    made: Any = scope[name]
+    made.operator = op
+    made.__module__ = "graphtorch"
+    page = f"https://docs.pytorch.org/docs/stable/generated/torch.{op.name}.html"
+    made.__doc__ = (op.doc + "\n\n" if op.doc else "") + f"{op.signature()}\n\nSee {page}"
+    result: Callable[..., Any] = made
+    return result
+
+
+# -- conversions ------------------------------------------------------------------------------------------------------
+
+
+def _converter(p: Parameter) -> tuple[Any, Callable[..., Any]] | None:
+    """The exact type that needs no conversion, and the conversion for everything else."""
+    return {
+        "Tensor": (Tensor, _tensor),
+        "Tensor?": (Tensor, _optional(_tensor)),
+        "Tensor[]": (None.__class__, _tensors),
+        "Tensor?[]": (None.__class__, _tensors_or_none),
+        "Tensor|Number": (Tensor, _tensor_or_number),
+        "Number": (float, _number),
+        "Number?": (float, _optional(_number)),
+        "int": (int, _int),
+        "int?": (int, _optional(_int)),
+        "int[]": (None.__class__, _ints),
+        "int[]?": (None.__class__, _optional(_ints)),
+        "float": (float, _number),
+        "float?": (float, _optional(_number)),
+        "bool": (bool, _bool),
+        "bool?": (bool, _optional(_bool)),
+        "str": (str, _str),
+        "dtype": (dtype_class, _dtype),
+        "dtype?": (dtype_class, _optional(_dtype)),
+        "device?": (None.__class__, _device),
+    }.get(p.kind)
+
+
+def _optional(convert: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda op, i, value: None if value is None else convert(op, i, value)
+
+
+def _wrong(op: Operator, i: int, expected: str, value: Any) -> TypeError:
+    from graphtorch.ops.dispatch import user_location
+
+    return TypeError(
+        f"{op.name}(): argument '{op.parameters[i].name}' (position {i + 1}) must be {expected}, not {type(value).__name__}"
+        f"\n  at {user_location()}"
+    )
+
+
+def _tensor(op: Operator, i: int, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value
+    raise _wrong(op, i, "Tensor", value)
+
+
+def _tensors(op: Operator, i: int, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        for item in value:
+            if not isinstance(item, Tensor):
+                raise _wrong(op, i, "tuple of Tensors", item)
+        return tuple(value)
+    if isinstance(value, Tensor) and value.ndim > 0:
+        return tuple(value.unbind(0))
+    raise _wrong(op, i, "tuple of Tensors", value)
+
+
+def _tensors_or_none(op: Operator, i: int, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        for item in value:
+            if item is not None and not isinstance(item, Tensor):
+                raise _wrong(op, i, "tuple of Tensors", item)
+        return tuple(value)
+    raise _wrong(op, i, "tuple of Tensors", value)
+
+
+def _is_symbolic(value: Any) -> bool:
+    return getattr(value, "is_symbolic_int", False) is True
+
+
+def _tensor_or_number(op: Operator, i: int, value: Any) -> Any:
+    if isinstance(value, Tensor | bool | int | float | complex) or _is_symbolic(value):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    raise _wrong(op, i, "Tensor", value)
+
+
+def _number(op: Operator, i: int, value: Any) -> Any:
+    if isinstance(value, bool | int | float | complex) or _is_symbolic(value):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return value.item()  # under a recorder this stays a run-time number
+    raise _wrong(op, i, "Number", value)
+
+
+def _int(op: Operator, i: int, value: Any) -> Any:
+    if _is_symbolic(value) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, bool):
+        return int(value)
+    try:
+        return value.__index__()
+    except (AttributeError, TypeError):
+        raise _wrong(op, i, "int", value) from None
+
+
+def _ints(op: Operator, i: int, value: Any) -> Any:
+    if type(value) is tuple and all(type(v) is int for v in value):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(_int(op, i, v) for v in value)
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return tuple(value.tolist())
+    return (_int(op, i, value),)
+
+
+def _bool(op: Operator, i: int, value: Any) -> Any:
+    if isinstance(value, bool | int | np.bool_):
+        return bool(value)
+    raise _wrong(op, i, "bool", value)
+
+
+def _str(op: Operator, i: int, value: Any) -> Any:
+    raise _wrong(op, i, "str", value)
+
+
+def _dtype(op: Operator, i: int, value: Any) -> Any:
+    if value is float:
+        from graphtorch.tensor.dtypes import get_default_dtype
+
+        return get_default_dtype()
+    if value is int or value is bool:
+        from graphtorch.tensor import dtypes
+
+        return dtypes.int64 if value is int else dtypes.bool_
+    raise _wrong(op, i, "torch.dtype", value)
+
+
+def _device(op: Operator, i: int, value: Any) -> Any:
+    return canonical(value)

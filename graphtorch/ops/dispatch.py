@@ -1,0 +1,331 @@
+"""Calling an operator: eager execution, the tape, meta tensors, in-place and `out=` forms, and the recorder.
+
+Every public function ends in `call`. With no recorder active it runs the record's NumPy function and, where a gradient may be
+wanted, puts a node on the tape.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import numpy as np
+
+from graphtorch.autograd.graph import record_call, record_inplace
+from graphtorch.autograd.state import state
+from graphtorch.ops.record import Operator
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.devices import CPU, META
+from graphtorch.tensor.tensor import Tensor, meta_array
+from graphtorch.tensor.type import TensorType, type_of
+
+_ndarray = np.ndarray
+
+
+def call(op: Operator, args: tuple[Any, ...]) -> Any:
+    """Run `op` on arguments in signature order (already converted by the generated function)."""
+    if op.normalize is not None:
+        try:
+            args = op.normalize(*args)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            _fail(op, args, error)
+    recorder = state.recorder
+    if recorder is not None:
+        try:
+            return recorder.call(op, args)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            _fail(op, args, error)
+    needs_grad = False
+    elsewhere = False
+    arrays: list[Any] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            if arg._requires_grad or (arg._base is not None and arg.requires_grad):
+                needs_grad = True
+            if arg._device is not CPU:
+                elsewhere = True
+            arrays.append(arg._data)
+        elif type(arg) is tuple and arg and op.has_list_operands:
+            items = []
+            for a in arg:
+                if isinstance(a, Tensor):
+                    needs_grad = needs_grad or a._requires_grad
+                    elsewhere = elsewhere or a._device is not CPU
+                    items.append(a._data)
+                else:
+                    items.append(a)
+            arrays.append(tuple(items))
+        else:
+            arrays.append(arg)
+    try:
+        if elsewhere:
+            _check_devices(args)
+            results: Any = _meta(op, args, arrays)
+        else:
+            if not op.lazy_check:
+                op.type_rule(*args)
+            results = _wrap_results(op, op.numpy(*arrays))
+    except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as error:
+        _explain(op, args, error)
+    if op.kind == "view":
+        _link_view(op, args, results)
+    if needs_grad and state.grad_enabled and op.derivative:
+        record_call(op, args, results)
+    if type(results) is tuple and op.result_class is not None:
+        return op.result_class(*results)
+    return results
+
+
+def _wrap_results(op: Operator, output: Any) -> Any:
+    if type(output) is tuple:
+        return tuple(Tensor._wrap(o if type(o) is _ndarray else np.asarray(o)) for o in output)
+    return Tensor._wrap(output if type(output) is _ndarray else np.asarray(output))
+
+
+def _meta(op: Operator, args: tuple[Any, ...], arrays: list[Any]) -> Any:
+    """Results without data: the type rule's shapes, and for views NumPy's strides."""
+    types = op.infer(args)
+    if op.kind == "view":
+        result = Tensor._wrap(op.numpy(*arrays))
+        result._device = META
+        return result
+    results = []
+    for t in types:
+        tensor = Tensor._wrap(meta_array(t.shape, t.dtype), t.dtype)
+        tensor._device = META
+        results.append(tensor)
+    return results[0] if len(op.results) == 1 else tuple(results)
+
+
+def _check_devices(args: tuple[Any, ...]) -> None:
+    """All operands with dimensions live on one device; zero-dimensional CPU tensors mix with any.
+
+    Raises RuntimeError with PyTorch's message.
+    """
+    first: Tensor | None = None
+    for tensor in tensors_of(args):
+        if tensor._device is CPU and tensor.ndim == 0:
+            continue
+        if first is None:
+            first = tensor
+        elif tensor._device != first._device:
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, "
+                f"{first._device} and {tensor._device}!"
+            )
+    if first is not None and first._device.type not in ("cpu", "meta"):
+        raise RuntimeError(f"device {first._device} has no eager executor here")
+
+
+def tensors_of(args: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors among the arguments, lists flattened, in order."""
+    found: list[Tensor] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        elif type(arg) is tuple or type(arg) is list:
+            found.extend(a for a in arg if isinstance(a, Tensor))
+    return found
+
+
+def _link_view(op: Operator, args: tuple[Any, ...], result: Tensor) -> None:
+    """Share the storage and remember the way from the base, which in-place changes of a view need."""
+    source: Tensor = args[0]
+    result._storage = source._shared_storage()
+    result._base = source if source._base is None else source._base
+    result._steps = (*source._steps, (op, args[1:]))
+    result._node_version = result._storage.version if state.grad_enabled else -1
+
+
+# -- in-place and out= ------------------------------------------------------------------------------------------------
+
+
+def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
+    """`args[0] <- op(*args)`: the trailing-underscore form. Returns `args[0]`.
+
+    Raises RuntimeError, before anything changes, for a leaf that requires grad (outside no_grad), for a result of another
+    shape, or one whose dtype the target can't hold.
+    """
+    if op.normalize is not None:
+        try:
+            args = op.normalize(*args)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            _fail(op, args, error)
+    target: Tensor = args[0]
+    recorder = state.recorder
+    try:
+        check_inplace(target, state.grad_enabled and any(t.requires_grad for t in tensors_of(args)))
+        if recorder is not None:
+            recorder.call_inplace(op, args)
+            return target
+        operands = tensors_of(args)
+        if any(t._device is not CPU for t in operands):
+            _check_devices(args)
+            _check_result(op, target, op.infer(args)[0])
+            target._bump_version()
+            return target
+        _check_result(op, target, op.infer(args)[0])
+        arrays = [
+            a._data
+            if isinstance(a, Tensor)
+            else tuple(i._data if isinstance(i, Tensor) else i for i in a)
+            if type(a) is tuple
+            else a
+            for a in args
+        ]
+        value = op.numpy(*arrays)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        _explain(op, args, error)
+    needs_grad = state.grad_enabled and bool(op.derivative) and any(t._requires_grad for t in operands)
+    if needs_grad:
+        record_inplace(op, args, lambda: np.copyto(target._data, value, casting="unsafe"))
+    else:
+        np.copyto(target._data, value, casting="unsafe")
+        target._bump_version()
+        if state.grad_enabled and target._node is not None and target._base is None and not target._requires_grad:
+            target._node = None
+    return target
+
+
+def check_inplace(target: Tensor, tracked: bool) -> None:
+    """Refuse in-place changes that the tape can't represent, with PyTorch's messages."""
+    if not tracked or not state.grad_enabled:
+        return
+    if target._requires_grad and target.is_leaf:
+        if target._base is not None:
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+    base = target._base
+    if base is not None and base._requires_grad and target._node_version < 0:
+        raise RuntimeError(
+            "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this use case is "
+            "ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the inplace either "
+            "both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you want the inplace "
+            "to be tracked)."
+        )
+    if base is not None and base._requires_grad and base.is_leaf:
+        raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+
+
+def _check_result(op: Operator, target: Tensor, result: TensorType) -> None:
+    if tuple(result.shape) != tuple(target.shape):
+        raise RuntimeError(
+            f"output with shape {list(target.shape)} doesn't match the broadcast shape {list(result.shape)}"
+        )
+    if not dtypes.can_cast(result.dtype, target._dtype):
+        raise RuntimeError(
+            f"result type {_scalar_name(result.dtype)} can't be cast to the desired output type "
+            f"{_scalar_name(target._dtype)}"
+        )
+
+
+def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
+    """The `out=` form: compute, then write into the given tensor (resized if its shape differs and it is empty).
+
+    Raises RuntimeError when gradients would be lost or the dtype doesn't fit.
+    """
+    outs = out if isinstance(out, tuple | list) else (out,)
+    if state.grad_enabled and any(t.requires_grad for t in (*tensors_of(args), *outs)):
+        raise RuntimeError(
+            f"{op.name}(): functions with out=... arguments don't support automatic differentiation, but one of the arguments "
+            "requires grad."
+        )
+    results = call(op, args)
+    pairs = list(zip(outs, results if isinstance(results, tuple) else (results,), strict=True))
+    for tensor, result in pairs:
+        if not dtypes.can_cast(result.dtype, tensor.dtype):
+            raise RuntimeError(
+                f"result type {_scalar_name(result.dtype)} can't be cast to the desired output type "
+                f"{_scalar_name(tensor.dtype)}"
+            )
+    for tensor, result in pairs:
+        if tuple(tensor.shape) != tuple(result.shape):
+            if tensor.numel() != 0:
+                import warnings
+
+                warnings.warn(
+                    f"An output with one or more elements was resized since it had shape {list(tensor.shape)}, which does not "
+                    f"match the required output shape {list(result.shape)}. This behavior is deprecated.",
+                    stacklevel=3,
+                )
+            tensor.data = result.to(tensor.dtype)
+        else:
+            tensor.copy_(result)
+    return out
+
+
+_SCALAR_NAMES = {
+    "float32": "Float",
+    "float64": "Double",
+    "float16": "Half",
+    "bfloat16": "BFloat16",
+    "uint8": "Byte",
+    "int8": "Char",
+    "int16": "Short",
+    "int32": "Int",
+    "int64": "Long",
+    "bool": "Bool",
+    "complex64": "ComplexFloat",
+    "complex128": "ComplexDouble",
+}
+
+
+def _scalar_name(d: dtypes.dtype) -> str:
+    """PyTorch's C++ name of a dtype, as its messages use it."""
+    return _SCALAR_NAMES[d.name]
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _explain(op: Operator, args: tuple[Any, ...], error: Exception) -> NoReturn:
+    """Prefer the type rule's message (PyTorch's) to what NumPy said of the same mistake."""
+    try:
+        _check_devices(args)
+        op.infer(args)
+    except (RuntimeError, ValueError, TypeError, IndexError) as better:
+        _fail(op, args, better)
+    _fail(op, args, error)
+
+
+def _fail(op: Operator, args: tuple[Any, ...], error: Exception) -> NoReturn:
+    """Re-raise with the call's operands and the user's line below PyTorch's message."""
+    if getattr(error, "_graphtorch_located", False):
+        raise error
+    described = ", ".join(f"{p.name}={_describe(a)}" for p, a in zip(op.parameters, args, strict=False))
+    message = str(error.args[0]) if error.args else str(error)
+    located = type(error)(f"{message}\n  in {op.name}({described})\n  at {user_location()}")
+    located._graphtorch_located = True  # type: ignore[attr-defined]
+    raise located from None
+
+
+def _describe(arg: Any) -> str:
+    if isinstance(arg, Tensor):
+        return str(type_of(arg))
+    if isinstance(arg, tuple) and any(isinstance(a, Tensor) for a in arg):
+        return "[" + ", ".join(_describe(a) for a in arg) + "]"
+    return repr(arg)
+
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def user_frame() -> Any:
+    """The innermost stack frame outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name != _PACKAGE and not name.startswith(_PACKAGE + "."):
+            return frame
+        frame = frame.f_back
+    return frame
+
+
+def user_location() -> str:
+    """`file:line: text` of the user's innermost line."""
+    import linecache
+
+    frame = user_frame()
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(file, line).strip()
+    return f"{file}:{line}" + (f": {text}" if text else "")

@@ -1,0 +1,236 @@
+"""How pointwise operators are defined: builders that add broadcasting, promotion and NumPy execution to a scalar function.
+
+A builder's caller gives the scalar instruction's name, the NumPy function on arrays of one dtype, and the derivative; the
+operators themselves are in `arithmetic.py`, `unary.py`, `comparison.py` and `activation.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ops.build import operator
+from graphtorch.ops.record import POINTWISE, Sample, sample
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.dtypes import dtype, result_type
+from graphtorch.tensor.type import TensorType
+
+# -- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def broadcast_shapes(*shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """The common shape, by the rules of NumPy and PyTorch; works on symbolic sizes.
+
+    Raises RuntimeError with PyTorch's message.
+    """
+    rank = max((len(s) for s in shapes), default=0)
+    result: list[Any] = []
+    for i in range(rank):
+        size: Any = 1
+        for shape in shapes:
+            j = i - rank + len(shape)
+            if j < 0:
+                continue
+            own = shape[j]
+            if own == size or own == 1:
+                continue
+            if size == 1:
+                size = own
+            else:
+                raise RuntimeError(
+                    f"The size of tensor a ({size}) must match the size of tensor b ({own}) at non-singleton dimension {i}"
+                )
+        result.append(size)
+    return tuple(result)
+
+
+def pointwise_type(operands: Sequence[Any], d: dtype) -> TensorType:
+    """The broadcast type of operands, some of which may be Python numbers."""
+    tensors = [o for o in operands if hasattr(o, "shape")]
+    shape = tuple(tensors[0].shape) if len(tensors) == 1 else broadcast_shapes(*(t.shape for t in tensors))
+    device = tensors[0].device
+    for t in tensors[1:]:
+        if device.type == "cpu" and len(t.shape) > 0:
+            device = t.device
+    number = all(getattr(t, "is_number", False) for t in tensors)
+    if number:
+        d = dtypes.float64 if d.is_floating_point else d  # numbers compute as Python's do
+    return TensorType(d, shape, device, number)
+
+
+# -- promotion --------------------------------------------------------------------------------------------------------
+
+
+def common(*operands: Any) -> dtype:
+    """Compute in the promoted type."""
+    return result_type(*operands)
+
+
+def common_float(*operands: Any) -> dtype:
+    """Compute in the promoted type; integers and bools compute in the default floating type."""
+    d = result_type(*operands)
+    return d if d.category >= dtypes.FLOATING else dtypes.get_default_dtype()
+
+
+class _Typed:
+    """An ndarray's dtype and shape as promotion wants them."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, array: Any) -> None:
+        self.dtype = dtypes.from_numpy_dtype(array.dtype)
+        self.shape = array.shape
+
+
+def promoted(compute: Callable[..., Any], arrays: Sequence[Any]) -> list[Any]:
+    """Cast arrays (and Python numbers) to the dtype that `compute` chooses from their types."""
+    chosen = compute(*[_Typed(a) if isinstance(a, np.ndarray | np.generic) else a for a in arrays])
+    each = chosen if isinstance(chosen, tuple) else (chosen,) * len(arrays)
+    return [
+        a if d is None else np.asarray(a).astype(d.numpy, copy=False) for a, d in zip(arrays, each, strict=True)
+    ]
+
+
+_FAST = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
+
+
+def numpy_unary(function: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Lift a NumPy function on one array to every dtype."""
+
+    def run(x: Any) -> Any:
+        if type(x) is np.ndarray and x.dtype in _FAST:
+            return function(x)
+        if not isinstance(x, np.ndarray):  # a run-time number
+            return function(x)
+        (cast,) = promoted(compute, (x,))
+        return function(cast)
+
+    return run
+
+
+def numpy_binary(function: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Lift a NumPy function on two arrays of one dtype to every mix of dtypes and Python numbers."""
+
+    def run(x: Any, y: Any) -> Any:
+        if type(x) is np.ndarray:
+            if x.dtype in _FAST:
+                # NEP 50: a Python float or int takes the array's type, as in PyTorch.
+                if type(y) is np.ndarray:
+                    if x.dtype == y.dtype:
+                        return function(x, y)
+                elif type(y) is float or type(y) is int:
+                    return function(x, y)
+        elif type(y) is not np.ndarray:
+            return function(x, y)  # two run-time numbers
+        return function(*promoted(compute, (x, y)))
+
+    return run
+
+
+# -- builders ---------------------------------------------------------------------------------------------------------
+
+
+def unary(
+    name: str,
+    function: Callable[..., Any],
+    derivative: Callable[..., Any] | None = None,
+    *,
+    compute: Callable[..., Any] = common_float,
+    result: Callable[[dtype], dtype] | None = None,
+    check: Callable[[Any], None] | None = None,
+    scalar: str | None = None,
+    decompose: Callable[..., Any] | None = None,
+    low: float = -2.0,
+    high: float = 2.0,
+    categories: str = "bifc",
+    inplace: bool = True,
+    **fields: Any,
+) -> Callable[..., Any]:
+    """A pointwise operator of one operand, with `name_` and `out=` forms.
+
+    `function` computes on an array of the dtype that `compute` gives; `result` maps that dtype to the result's (None: the same). `check`
+    raises for dtypes the operator refuses. Samples lie in [low, high].
+    """
+
+    def type_rule(input: Any) -> TensorType:
+        if check is not None:
+            check(input)
+        d = compute(input)
+        return pointwise_type((input,), d if result is None else result(d))
+
+    def samples(make: Any) -> Iterable[Sample]:
+        yield sample(make(3, 4, low=low, high=high))
+        yield sample(make(low=low, high=high))
+        yield sample(make(0, 2, low=low, high=high))
+
+    return operator(
+        f"{name}(Tensor input)",
+        type=type_rule,
+        numpy=numpy_unary(function, compute),
+        kind=POINTWISE,
+        derivative={} if derivative is None else {"input": derivative},
+        scalar=scalar if scalar is not None or decompose is not None else name,
+        decompose=decompose,
+        compute=compute,
+        samples=fields.pop("samples", samples),
+        categories=categories,
+        inplace=inplace,
+        out=fields.pop("out", True),
+        lazy_check=check is None,
+        **fields,
+    )
+
+
+def binary(
+    name: str,
+    function: Callable[..., Any],
+    derivative: Mapping[str, Callable[..., Any]] | None = None,
+    *,
+    compute: Callable[..., Any] = common,
+    result: Callable[[dtype], dtype] | None = None,
+    check: Callable[[Any, Any], None] | None = None,
+    scalar: str | None = None,
+    decompose: Callable[..., Any] | None = None,
+    low: float = -2.0,
+    high: float = 2.0,
+    categories: str = "bifc",
+    inplace: bool = True,
+    other: str = "Tensor|Number",
+    **fields: Any,
+) -> Callable[..., Any]:
+    """A pointwise operator of two operands, the second of which may be a Python number."""
+
+    def type_rule(input: Any, other: Any) -> TensorType:
+        if check is not None:
+            check(input, other)
+        d = compute(input, other)
+        return pointwise_type((input, other), d if result is None else result(d))
+
+    def samples(make: Any) -> Iterable[Sample]:
+        yield sample(make(3, 4, low=low, high=high), make(3, 4, low=low, high=high))
+        yield sample(make(3, 1, low=low, high=high), make(4, low=low, high=high))
+        yield sample(make(2, 3, low=low, high=high), make(low=low, high=high))
+
+    return operator(
+        f"{name}(Tensor input, {other} other)",
+        type=type_rule,
+        numpy=numpy_binary(function, compute),
+        kind=POINTWISE,
+        derivative=derivative,
+        scalar=scalar if scalar is not None or decompose is not None else name,
+        decompose=decompose,
+        compute=compute,
+        samples=fields.pop("samples", samples),
+        categories=categories,
+        inplace=inplace,
+        out=fields.pop("out", True),
+        lazy_check=check is None,
+        **fields,
+    )
+
+
+def to_bool(d: dtype) -> dtype:
+    """The result type of comparisons and predicates."""
+    return dtypes.bool_

@@ -1,0 +1,73 @@
+"""Device objects: `cpu`, `meta` (shapes without data) and the names of accelerators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KNOWN_TYPES = ("cpu", "cuda", "meta")
+
+
+class device:
+    """Where a tensor's data lives. See https://docs.pytorch.org/docs/stable/tensor_attributes.html#torch-device.
+
+    Raises RuntimeError for an unknown device type or a malformed string.
+    """
+
+    __slots__ = ("index", "type")
+
+    type: str
+    index: int | None
+
+    def __init__(self, type: str | device | int, index: int | None = None) -> None:
+        if isinstance(type, device):
+            kind, index = type.type, type.index if index is None else index
+        elif isinstance(type, int):
+            kind, index = "cuda", type
+        else:
+            kind, separator, digits = type.partition(":")
+            if separator:
+                if index is not None:
+                    raise RuntimeError(f"type (string) must not include an index because index was passed explicitly: {type}")
+                if not digits.isdigit():
+                    raise RuntimeError(f"Invalid device string: '{type}'")
+                index = int(digits)
+        if kind not in KNOWN_TYPES:
+            raise RuntimeError(
+                f"Expected one of {', '.join(KNOWN_TYPES)} device type at start of device string: {kind}"
+            )
+        object.__setattr__(self, "type", kind)
+        object.__setattr__(self, "index", index)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"attribute '{name}' of 'torch.device' objects is not writable")
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        return f"device(type='{self.type}')" if self.index is None else f"device(type='{self.type}', index={self.index})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device) and self.type == other.type and self.index == other.index
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (device, (self.type, self.index))
+
+
+CPU = device("cpu")
+META = device("meta")
+
+
+def canonical(value: device | str | int | None) -> device:
+    """The device object for what an API accepts as `device=`; the same object for every spelling of cpu and meta."""
+    if value is None:
+        return CPU
+    found = value if isinstance(value, device) else device(value)
+    if found.type == "cpu":
+        return CPU
+    if found.type == "meta":
+        return META
+    return found
