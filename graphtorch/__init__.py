@@ -1,0 +1,80 @@
+"""The public namespace: `import graphtorch as torch`.
+
+Defines nothing itself. The tensor class and the operators load here; the neural-network modules, the optimizers and the compiler load
+on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphtorch.tensor import Size, Tensor, device, dtype
+from graphtorch.tensor.dtypes import (
+    bfloat16,
+    can_cast,
+    cdouble,
+    cfloat,
+    complex64,
+    complex128,
+    double,
+    finfo,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    half,
+    iinfo,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    promote_types,
+    result_type,
+    set_default_dtype,
+    short,
+    uint8,
+)
+from graphtorch.tensor.dtypes import bool_ as _bool
+from graphtorch.tensor.generator import Generator, default_generator
+
+# isort: split
+from graphtorch import autograd, ops
+from graphtorch.autograd.grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphtorch.ops import FUNCTIONS as _FUNCTIONS
+
+if TYPE_CHECKING:
+    # Operators, and what `_LAZY` names.
+    def __getattr__(name: str) -> Any: ...
+
+else:
+    # Attribute -> (module, name in it); None: the module itself.
+    _LAZY = {
+        "compile": ("graphtorch.frontend", "compile"),
+        "cuda": ("graphtorch.cuda", None),
+        "nn": ("graphtorch.nn", None),
+        "optim": ("graphtorch.optim", None),
+        "set_printoptions": ("graphtorch.tensor.printing", "set_printoptions"),
+        "utils": ("graphtorch.utils", None),
+    }
+
+    globals().update(_FUNCTIONS)
+    # These hide Python's builtins from here on.
+    bool, float, int = _bool, float32, int64
+
+    def __getattr__(name):
+        home = _LAZY.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = importlib.import_module(home[0])
+        value = module if home[1] is None else getattr(module, home[1])
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_LAZY})
+
+
+strided = "torch.strided"
+__version__ = "0.1.0"

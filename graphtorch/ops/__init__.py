@@ -1,1 +1,19 @@
-"""The operators: one record each, a file a family."""
+"""The operators: one record each, a file a family.
+
+`FUNCTIONS` holds every public function by name; this package has them as attributes too (`ops.add`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+# Importing a family registers its records and installs the Tensor methods.
+from graphtorch.ops import arithmetic
+from graphtorch.ops.build import FUNCTIONS
+from graphtorch.ops.record import REGISTRY, Operator, lookup
+
+globals().update(FUNCTIONS)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...
