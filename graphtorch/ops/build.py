@@ -9,8 +9,8 @@ from __future__ import annotations
 import inspect
 import keyword
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Parameter
 from graphtorch.tensor.devices import canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Every public function of the operator API by name: generated ones and compositions.
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
@@ -78,8 +80,7 @@ def operator(
         lazy_check=lazy_check,
     )
     if len(results) > 1:
-        op.result_class = namedtuple(name, results)  # type: ignore[misc]
-        op.result_class.__module__ = "torch.return_types"
+        op.result_class = return_type(name, results)
     REGISTRY[name] = op
     function = _generate(op, name, "call", out)
     op.function = function
@@ -95,10 +96,22 @@ def operator(
     return function
 
 
-def function(method: bool = False, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def return_type(name: str, fields: Sequence[str]) -> Any:
+    """A named tuple of results that prints as PyTorch's `torch.return_types` do."""
+    base = namedtuple(name, fields)  # type: ignore[misc]
+
+    def show(self: Any) -> str:
+        shown = ",\n".join(f"{field}={value!r}" for field, value in zip(fields, self, strict=True))
+        return f"torch.return_types.{name}(\n{shown})"
+
+    made: Any = type(name, (base,), {"__slots__": (), "__repr__": show, "__module__": "torch.return_types"})
+    return made
+
+
+def function(method: bool = False, name: str | None = None) -> Callable[[F], F]:
     """Export a composition of operators, or a hand-written front of one, as a public function (and Tensor method)."""
 
-    def export(composed: Callable[..., Any]) -> Callable[..., Any]:
+    def export(composed: F) -> F:
         FUNCTIONS[name or composed.__name__] = composed
         if method:
             setattr(Tensor, name or composed.__name__, composed)
@@ -107,10 +120,10 @@ def function(method: bool = False, name: str | None = None) -> Callable[[Callabl
     return export
 
 
-def method(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def method(name: str) -> Callable[[F], F]:
     """Install a Tensor method that is no function of the public namespace (a dunder, say)."""
 
-    def install(composed: Callable[..., Any]) -> Callable[..., Any]:
+    def install(composed: F) -> F:
         setattr(Tensor, name, composed)
         return composed
 
@@ -169,6 +182,7 @@ def _converter(p: Parameter) -> tuple[Any, Callable[..., Any]] | None:
         "Tensor[]": (None.__class__, _tensors),
         "Tensor?[]": (None.__class__, _tensors_or_none),
         "Tensor|Number": (Tensor, _tensor_or_number),
+        "Tensor|Number?": (Tensor, _optional(_tensor_or_number)),
         "Number": (float, _number),
         "Number?": (float, _optional(_number)),
         "int": (int, _int),

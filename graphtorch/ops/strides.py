@@ -1,0 +1,114 @@
+"""Arithmetic of shapes and strides: inferring sizes, finding strides for another shape, permutations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def concrete(size: Any) -> int:
+    """The example value of a size: itself, or what a symbolic size was when the capture began."""
+    return size if type(size) is int else int(getattr(size, "hint", size))
+
+
+def product(sizes: Iterable[Any]) -> Any:
+    """The product of sizes, some of which may be symbolic."""
+    total: Any = 1
+    for size in sizes:
+        total = total * size
+    return total
+
+
+def infer_size(shape: Sequence[Any], size: Sequence[Any]) -> tuple[Any, ...]:
+    """`size` with its -1 resolved for a tensor of `shape`.
+
+    Raises RuntimeError with PyTorch's messages for a size that doesn't fit.
+    """
+    unknown = -1
+    for i, n in enumerate(size):
+        if type(n) is int and n < 0:
+            if n != -1:
+                raise RuntimeError(f"invalid shape dimension {n} at index {i} of shape {list(size)}")
+            if unknown >= 0:
+                raise RuntimeError("only one dimension can be inferred")
+            unknown = i
+    if unknown < 0:
+        if tuple(size) != tuple(shape) and product(size) != product(shape):
+            raise RuntimeError(f"shape '{list(size)}' is invalid for input of size {product(shape)}")
+        return tuple(size)
+    # Sizes that occur on both sides cancel, which keeps quotients of symbolic sizes simple.
+    have = list(shape)
+    rest: list[Any] = []
+    for i, n in enumerate(size):
+        if i == unknown:
+            continue
+        same = next((j for j, m in enumerate(have) if m is n and type(n) is not int), -1)
+        if same >= 0:
+            del have[same]
+        else:
+            rest.append(n)
+    total, known = product(have), product(rest)
+    if type(known) is int and known == 0:
+        if product(shape) == 0:
+            raise RuntimeError(
+                f"cannot reshape tensor of 0 elements into shape {list(size)} because the unspecified dimension size "
+                "-1 can be any value and is ambiguous"
+            )
+        raise RuntimeError(f"shape '{list(size)}' is invalid for input of size {product(shape)}")
+    if total % known != 0:
+        raise RuntimeError(f"shape '{list(size)}' is invalid for input of size {product(shape)}")
+    return (*size[:unknown], total // known, *size[unknown + 1 :])
+
+
+def view_strides(shape: Sequence[int], strides: Sequence[int], size: Sequence[int]) -> tuple[int, ...] | None:
+    """Strides that give an array of `shape` and `strides` the shape `size` without a copy; None where there are none.
+
+    Walks both shapes from the end: each run of old dimensions whose elements lie at one constant step must be covered
+    by whole new dimensions.
+    """
+    if product(shape) == 0:
+        step = 1 if not strides else max(min(strides), 1)
+        made = []
+        for n in reversed(size):
+            made.append(step)
+            step *= max(n, 1)
+        return tuple(strides) if tuple(size) == tuple(shape) else tuple(reversed(made))
+    result = [0] * len(size)
+    new = len(size) - 1
+    step = strides[-1] if strides else 1
+    run = 1  # elements of the current run of old dimensions
+    covered = 1  # elements of it that new dimensions cover
+    for old in range(len(shape) - 1, -1, -1):
+        run *= shape[old]
+        if old == 0 or (shape[old - 1] != 1 and strides[old - 1] != run * step):
+            while new >= 0 and (covered < run or size[new] == 1):
+                result[new] = covered * step
+                covered *= size[new]
+                new -= 1
+            if covered != run:
+                return None
+            if old > 0:
+                step = strides[old - 1]
+                run = covered = 1
+    while new >= 0:  # a zero-dimensional array gets dimensions of size 1
+        result[new] = step
+        new -= 1
+    return tuple(result)
+
+
+def contiguous_strides(shape: Sequence[Any]) -> tuple[Any, ...]:
+    """Row-major strides in elements."""
+    strides: list[Any] = []
+    step: Any = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step = step * n
+    return tuple(reversed(strides))
+
+
+def inverse_permutation(dims: Sequence[int]) -> tuple[int, ...]:
+    """The permutation that undoes `dims`."""
+    inverse = [0] * len(dims)
+    for i, d in enumerate(dims):
+        inverse[d] = i
+    return tuple(inverse)
