@@ -224,7 +224,10 @@ class OperatorNode(Node):
         return len(self.op.results)
 
     def release(self) -> None:
-        if self.saved:
+        # What holds no tensor is not freed: such a node can run again, as in PyTorch.
+        if self.saved and any(
+            type(v) is SavedTensor or (type(v) is tuple and any(type(i) is SavedTensor for i in v)) for v in self.saved.values()
+        ):
             self.saved = None
 
     def _lookup(self, name: str) -> Any:

@@ -1,0 +1,101 @@
+"""Cutting a joint graph into a forward and a backward graph.
+
+The joint graph has cotangents among its inputs. Whatever depends on a cotangent is backward; the rest is forward. Forward values that the
+backward reads are residuals: the forward graph returns them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphtorch.ir.graph import Graph, Node, Value, substitute
+from graphtorch.ops.record import lookup
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The two graphs and how they meet.
+
+    forward     inputs as the joint graph's, without the cotangents; outputs: the first `output_count` of the joint graph's, then residuals
+    backward    inputs: `kept_inputs` of the forward (by position), the residuals, the cotangents; outputs: the joint graph's others
+    """
+
+    forward: Graph
+    backward: Graph
+    output_count: int
+    kept_inputs: tuple[int, ...]
+    residual_count: int
+
+
+def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, overwritten: set[Value]) -> Partition:
+    """Cut `joint`, whose first `output_count` outputs are the forward's.
+
+    `overwritten` inputs change during the forward: the backward gets copies of what they were.
+    """
+    given = set(cotangents)
+    dependent: set[Value] = set(given)
+    forward_nodes: list[Node] = []
+    backward_nodes: list[Node] = []
+    needed = _live(joint, output_count)
+    for node in joint.nodes:
+        if any(v in dependent for v in node.operands()) or (node not in needed and not node.op.random):
+            dependent.update(node.results)
+            backward_nodes.append(node)
+        else:
+            forward_nodes.append(node)
+    read = {v for n in backward_nodes for v in n.operands()} | set(joint.outputs[output_count:])
+    inputs = [v for v in joint.inputs if v not in given]
+    kept = [i for i, v in enumerate(inputs) if v in read and v not in overwritten]
+    copied = [v for v in inputs if v in read and v in overwritten]
+    residuals = [r for n in forward_nodes for r in n.results if r in read]
+
+    forward = Graph(joint.name)
+    forward_map: dict[Value, Value] = {}
+    for value, kind in zip(joint.inputs, joint.input_kinds, strict=True):
+        if value not in given:
+            forward_map[value] = forward.add_input(value.type, value.name, kind)
+    _copy(forward, forward_nodes, forward_map)
+    for value, name in zip(joint.outputs[:output_count], joint.output_names, strict=False):
+        forward.add_output(forward_map[value], name)
+    saved: list[Value] = []
+    for value in residuals:
+        saved.append(forward_map[value])
+    for value in copied:
+        saved.append(forward.add(lookup("clone"), (forward_map[value],), origin="saved before it is overwritten")[0])
+    for i, value in enumerate(saved):
+        forward.add_output(value, f"residual{i}")
+
+    backward = Graph(joint.name + "_backward")
+    backward_map: dict[Value, Value] = {}
+    for i in kept:
+        value = inputs[i]
+        backward_map[value] = backward.add_input(value.type, value.name, "saved input")
+    for i, value in enumerate([*residuals, *copied]):
+        backward_map[value] = backward.add_input(value.type, f"residual{i}", "residual")
+    for value in cotangents:
+        backward_map[value] = backward.add_input(value.type, value.name, "cotangent")
+    _copy(backward, backward_nodes, backward_map)
+    for value, name in zip(joint.outputs[output_count:], joint.output_names[output_count:], strict=True):
+        backward.add_output(backward_map[value], name)
+    return Partition(forward, backward, output_count, tuple(kept), len(saved))
+
+
+def _live(joint: Graph, output_count: int) -> set[Node]:
+    """Nodes that the forward's own outputs, or any value the backward could read, come from: all but pure backward constants."""
+    live: set[Node] = set()
+    wanted = set(joint.outputs[:output_count])
+    for node in reversed(joint.nodes):
+        if any(r in wanted for r in node.results):
+            live.add(node)
+            wanted.update(node.operands())
+    return live
+
+
+def _copy(graph: Graph, nodes: Sequence[Node], mapping: dict[Value, Value]) -> None:
+    for node in nodes:
+        made = Node(
+            node.op, substitute(node.args, mapping.__getitem__), [r.type for r in node.results], node.location, node.origin
+        )
+        graph.nodes.append(made)
+        mapping.update(zip(node.results, made.results, strict=True))

@@ -1,0 +1,413 @@
+"""`@compile`: capture on the first call, check guards and replay on later ones.
+
+A compiled function keeps one specialisation for each set of assumptions that it met. A call looks for one whose guards hold; if none
+does, the function is captured again, with the sizes that changed since the last time as symbols. Beyond `recompile_limit` specialisations, calls run
+eagerly, with one warning.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from graphtorch.autograd.state import state
+from graphtorch.frontend.explain import Explanation, describe_specialization
+from graphtorch.frontend.guards import GuardSet, is_scalar
+from graphtorch.frontend.joint import JointProgram
+from graphtorch.frontend.pipeline import Compiled, compile_graph
+from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble
+from graphtorch.frontend.recorder import Recorder
+from graphtorch.frontend.tree import flatten, unflatten
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import SymbolScope, UndecidedError
+from graphtorch.tensor.tensor import Tensor
+
+logger = logging.getLogger("graphtorch.compile")
+
+RECOMPILE_LIMIT = 8
+
+
+class Specialization:
+    """One compiled variant of a function, valid while its guards hold."""
+
+    def __init__(self, captured: Captured, guards: GuardSet, tree: Any, backend: str, name: str) -> None:
+        self.captured = captured
+        self.guards = guards
+        self.tree = tree
+        self.name = name
+        self.reason = ""
+        self.compile_seconds = 0.0
+        self.calls = 0
+        self.shapes: list[tuple[int, ...] | None] = []
+        self._written = {output: position for position, output in captured.written}
+        self._results = ResultBuilder(captured)
+        self.joint: JointProgram | None = None
+        if captured.differentiable and captured.leaf_inputs:
+            self.joint = JointProgram(captured, backend)
+            self.compiled: Compiled = self.joint.forward
+        else:
+            self.compiled = compile_graph(captured.graph, backend, self._written)
+
+    def matches(self, tree: Any, leaves: Sequence[Any]) -> bool:
+        """Whether a call fits."""
+        return bool(self.tree == tree) and self.guards.check(leaves)
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        """One call: gather inputs, execute, write back, build the results."""
+        self.calls += 1
+        captured = self.captured
+        found = [source.fetch(leaves) for source in captured.sources]
+        inputs = [t._data if isinstance(t, Tensor) else t for t in found]
+        arrays = self.compiled.run(inputs, self._written)
+        history = None
+        if self.joint is not None:
+            history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured)
+        for position, _ in captured.written:
+            found[position]._bump_version()
+        results, grads = self._results.build(arrays, leaves, history)
+        for leaf, gradient in grads:
+            leaf._grad = gradient
+        return unflatten(captured.tree, iter(results))
+
+
+class CompiledFunction:
+    """A function under `@compile`. Calling it runs the specialisation that fits, compiling one if there is none."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        backend: str = "numpy",
+        dynamic: bool | None = None,
+        fullgraph: bool = True,
+        recompile_limit: int = RECOMPILE_LIMIT,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.backend = backend
+        self.dynamic = dynamic
+        self.fullgraph = fullgraph
+        self.recompile_limit = recompile_limit
+        self.specializations: list[Specialization] = []
+        self.eager_calls = 0
+        self._warned = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if state.recorder is not None:
+            return self.function(*args, **kwargs)  # inside another capture: part of its graph
+        leaves: list[Any] = []
+        tree = flatten((args, kwargs), leaves)
+        for specialization in self.specializations:
+            if specialization.matches(tree, leaves):
+                return specialization.run(leaves)
+        if len(self.specializations) >= self.recompile_limit:
+            return self._run_eagerly(tree, leaves, args, kwargs)
+        return self.specialize(tree, leaves).run(leaves)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<compiled {getattr(self.function, '__qualname__', self.function)!s}>"
+
+    def explain(self) -> Explanation:
+        """What was captured and assumed, and what it became: one entry a specialisation."""
+        return Explanation(
+            getattr(self.function, "__qualname__", repr(self.function)),
+            tuple(describe_specialization(s, self.backend) for s in self.specializations),
+            self.eager_calls,
+        )
+
+    def reset(self) -> None:
+        """Forget all specialisations."""
+        self.specializations.clear()
+        self._warned = False
+
+    def _run_eagerly(self, tree: Any, leaves: list[Any], args: Any, kwargs: Any) -> Any:
+        self.eager_calls += 1
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self!r} has {len(self.specializations)} specialisations, its recompile_limit; calls that fit none run eagerly. "
+                f"The last was compiled because {self.specializations[-1].reason}; this call does not fit because "
+                f"{self._reason(tree, leaves)}",
+                stacklevel=3,
+            )
+        return self.function(*args, **kwargs)
+
+    # -- compilation -------------------------------------------------------------------------------------------------
+
+    def specialize(self, tree: Any, leaves: list[Any]) -> Specialization:
+        """Capture and compile for these arguments."""
+        start = time.perf_counter()
+        reason = self._reason(tree, leaves)
+        changed = self._changed_sizes(tree, leaves)
+        try:
+            made = self._capture(tree, leaves, changed)
+        except UndecidedError:
+            # Something in the program has no symbolic form: compile for these sizes alone.
+            made = self._capture(tree, leaves, {})
+        made.reason = reason
+        made.compile_seconds = time.perf_counter() - start
+        self.specializations.append(made)
+        logger.info("compiled %s in %.1f ms because %s", made.name, made.compile_seconds * 1e3, reason)
+        return made
+
+    def capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> tuple[Captured, GuardSet]:
+        """Record one run of the function; nothing concrete changes."""
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        recorder = Recorder(name)
+        guards = recorder.guards
+        scope = SymbolScope()
+        bindings: dict[str, str] = {}
+        given: list[Any] = []
+        labels = self._labels(tree, len(leaves))
+        for i, leaf in enumerate(leaves):
+            expression = f"leaves[{i}]"
+            if isinstance(leaf, Tensor):
+                given.append(self._argument(recorder, scope, bindings, leaf, i, labels[i], changed.get(i, set())))
+                continue
+            if is_scalar(leaf):
+                guards.same_value(expression, leaf, labels[i])
+            else:
+                guards.same_object(expression, leaf, f"{labels[i]} was another object")
+            given.append(leaf)
+        self._guard_sharing(guards, leaves)
+        state_name = guards.name(state)
+        guards.add(f"{state_name}.grad_enabled is {state.grad_enabled}", f"grad mode was {state.grad_enabled}")
+        default = guards.name(dtypes)
+        guards.same_object(
+            f"{default}.get_default_dtype()", dtypes.get_default_dtype(), f"the default dtype was {dtypes.get_default_dtype()!r}"
+        )
+        _guard_environment(guards, self.function, set())
+        args, kwargs = unflatten(tree, iter(given))
+        grad_enabled = state.grad_enabled
+        try:
+            with recorder:
+                result = self.function(*args, **kwargs)
+                result_leaves: list[Any] = []
+                result_tree = flatten(result, result_leaves)
+                captured = assemble(recorder, result_leaves, result_tree)
+        finally:
+            state.grad_enabled = grad_enabled
+        for guard in scope.guards:
+            names = [n for n in bindings if n in guard.expression.free_symbols] if hasattr(
+                guard.expression, "free_symbols"
+            ) else list(bindings)
+            check = guards.name(eval(f"lambda {', '.join(names)}: {guard}"))
+            guards.add(
+                f"{check}({', '.join(bindings[n] for n in names)})", f"the sizes satisfied {guard}" + (
+                    f" (asked at {guard.location})" if guard.location else ""
+                )
+            )
+        return captured, guards
+
+    def _capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> Specialization:
+        captured, guards = self.capture(tree, leaves, changed)
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        made = Specialization(captured, guards, tree, self.backend, name)
+        made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
+        return made
+
+    def _argument(
+        self,
+        recorder: Recorder,
+        scope: SymbolScope,
+        bindings: dict[str, str],
+        tensor: Tensor,
+        index: int,
+        label: str,
+        changed: set[int],
+    ) -> Tensor:
+        guards = recorder.guards
+        expression = f"leaves[{index}]"
+        data = f"{expression}._data"
+        guards.add(f"isinstance({expression}, {guards.name(Tensor)})", f"{label} was a tensor")
+        shape: list[Any] = []
+        rank = len(tensor.shape)
+        symbolic = {d for d in changed if tensor.shape[d] > 1}
+        if symbolic:
+            guards.add(f"len({data}.shape) == {rank}", f"{label} had {rank} dimensions")
+            for d, size in enumerate(tensor.shape):
+                place = f"{data}.shape[{d}]"
+                if d in symbolic:
+                    symbol = scope.symbol(hint=size)
+                    bindings[str(symbol)] = place
+                    guards.add(f"{place} > 1", f"{label}.shape[{d}] was symbolic, at least 2")
+                    shape.append(symbol)
+                else:
+                    guards.add(f"{place} == {size}", f"{label}.shape[{d}] was {size}")
+                    shape.append(size)
+        else:
+            constant = guards.name(tuple(tensor._data.shape))
+            guards.add(f"{data}.shape == {constant}", f"the shape of {label} was {list(tensor.shape)}")
+            shape = list(tensor.shape)
+        guards.add(f"{expression}._dtype is {guards.name(tensor._dtype)}", f"the dtype of {label} was {tensor._dtype!r}")
+        guards.add(f"{expression}._device == {guards.name(tensor._device)}", f"the device of {label} was {tensor._device}")
+        guards.add(
+            f"{expression}.requires_grad is {tensor.requires_grad}", f"{label}.requires_grad was {tensor.requires_grad}"
+        )
+        return recorder.argument(tensor, index, label, tuple(shape))
+
+    def _guard_sharing(self, guards: GuardSet, leaves: Sequence[Any]) -> None:
+        """Two arguments that were one object (or shared memory) at capture are so at every call, and the others are not."""
+        tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        for n, i in enumerate(tensors):
+            for j in tensors[n + 1 :]:
+                same = leaves[i] is leaves[j]
+                guards.add(f"(leaves[{i}] is leaves[{j}]) is {same}", f"arguments {i} and {j} were {'' if same else 'not '}one tensor")
+
+    def _changed_sizes(self, tree: Any, leaves: Sequence[Any]) -> dict[int, set[int]]:
+        """The dimensions to make symbolic: all, none, or those whose size differs from an earlier specialisation's."""
+        found: dict[int, set[int]] = {}
+        if self.dynamic is False:
+            return found
+        for i, leaf in enumerate(leaves):
+            if not isinstance(leaf, Tensor):
+                continue
+            if self.dynamic is True:
+                found[i] = set(range(leaf.ndim))
+                continue
+            for earlier in self.specializations:
+                if earlier.tree == tree and earlier.shapes[i] is not None:
+                    shape = earlier.shapes[i]
+                    assert shape is not None
+                    if len(shape) == leaf.ndim:
+                        found.setdefault(i, set()).update(d for d in range(leaf.ndim) if shape[d] != leaf.shape[d])
+        return {i: dims for i, dims in found.items() if dims}
+
+    def _reason(self, tree: Any, leaves: Sequence[Any]) -> str:
+        if not self.specializations:
+            return "it is the first call"
+        latest = self.specializations[-1]
+        if latest.tree != tree:
+            return "the structure of the arguments was another"
+        return latest.guards.first_failure(leaves) or "the arguments changed"
+
+    def _labels(self, tree: Any, count: int) -> list[str]:
+        """Readable names of the argument leaves, from the signature."""
+        try:
+            parameters = [p.name for p in inspect.signature(self.function).parameters.values()]
+        except (TypeError, ValueError):
+            parameters = []
+        labels: list[str] = []
+
+        def walk(node: Any, prefix: str) -> None:
+            children = getattr(node, "children", None)
+            if children is None:
+                labels.append(prefix)
+                return
+            keys = node.keys if node.keys is not None else range(len(children))
+            for key, child in zip(keys, children, strict=True):
+                walk(child, f"{prefix}.{key}" if prefix else str(key))
+
+        positional, keywords = tree.children
+        for i, child in enumerate(positional.children):
+            walk(child, parameters[i] if i < len(parameters) else f"arg{i}")
+        for key, child in zip(keywords.keys or (), keywords.children, strict=True):
+            walk(child, str(key))
+        assert len(labels) == count
+        return labels
+
+
+def _guard_environment(guards: GuardSet, function: Any, seen: set[int]) -> None:
+    """Assume the scalars and objects that the function's code reads from globals and closures.
+
+    Plain Python functions it names are followed, within the same rules; library modules are not.
+    """
+    function = inspect.unwrap(function) if not isinstance(function, CompiledFunction) else function.function
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, FunctionType) or id(function) in seen:
+        return
+    if function.__module__ is not None and function.__module__.partition(".")[0] == "graphtorch":
+        return
+    seen.add(id(function))
+    code = function.__code__
+    held = f"{guards.name(function)}.__globals__"
+    for name in _names(code):
+        if name in function.__globals__:
+            _guard_value(guards, f"{held}[{name!r}]", function.__globals__[name], f"the global {name}", seen)
+    for i, (name, cell) in enumerate(zip(code.co_freevars, function.__closure__ or (), strict=True)):
+        try:
+            content = cell.cell_contents
+        except ValueError:
+            continue
+        _guard_value(guards, f"{guards.name(function)}.__closure__[{i}].cell_contents", content, f"the variable {name}", seen)
+
+
+def _names(code: CodeType) -> list[str]:
+    """Global names that a function's code, and the functions nested in it, mention."""
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names.extend(_names(constant))
+    return names
+
+
+def _guard_value(guards: GuardSet, expression: str, value: Any, meaning: str, seen: set[int]) -> None:
+    if isinstance(value, ModuleType) or isinstance(value, type):
+        return
+    if is_scalar(value):
+        guards.same_value(expression, value, meaning)
+        return
+    if isinstance(value, Tensor) or not isinstance(value, list | dict | set):
+        guards.same_object(expression, value, f"{meaning} was another object")
+    if isinstance(value, list):
+        guards.add(f"len({expression}) == {len(value)}", f"{meaning} had {len(value)} entries")
+        for i, item in enumerate(value):
+            if is_scalar(item):
+                guards.same_value(f"{expression}[{i}]", item, f"{meaning}[{i}]")
+            else:
+                guards.same_object(f"{expression}[{i}]", item, f"{meaning}[{i}] was another object")
+    elif isinstance(value, dict):
+        guards.add(f"len({expression}) == {len(value)}", f"{meaning} had {len(value)} entries")
+        for key, item in value.items():
+            if type(key) in (str, int) and is_scalar(item):
+                guards.same_value(f"{expression}[{key!r}]", item, f"{meaning}[{key!r}]")
+    if isinstance(value, FunctionType | CompiledFunction):
+        _guard_environment(guards, value, seen)
+
+
+def compile(
+    model: Any = None,
+    *,
+    fullgraph: bool = True,
+    dynamic: bool | None = None,
+    backend: str = "numpy",
+    recompile_limit: int = RECOMPILE_LIMIT,
+) -> Any:
+    """Compile a function (or a module's forward) as one graph: forward, backward and parameter updates.
+
+    Use as `@compile`, `@compile(...)` or `compile(f, ...)`. The first call captures the function; later calls replay it while the
+    guards hold, and a call that fails them compiles a further specialisation (see `.explain()`).
+
+    dynamic           None: a size that changes becomes symbolic; True: all sizes are symbolic at once; False: never.
+    backend           "numpy" (fused kernels) or "interpreter" (operator by operator).
+    recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.
+
+    Raises CaptureError at the user's line for what one graph can't express, such as a Python decision on tensor data. See
+    https://docs.pytorch.org/docs/stable/generated/torch.compile.html.
+    """
+    options: dict[str, Any] = {
+        "fullgraph": fullgraph,
+        "dynamic": dynamic,
+        "backend": backend,
+        "recompile_limit": recompile_limit,
+    }
+    if model is None:
+        return lambda function: compile(function, **options)
+    if not callable(model):
+        raise TypeError(f"compile() expects a function or a module, not {type(model).__name__}")
+    if hasattr(model, "_compiled_call_impl"):
+        model._compiled_call_impl = CompiledFunction(model._call_impl, **options)
+        return model
+    return CompiledFunction(model, **options)
+
+
+__all__ = ["CompiledFunction", "Constant", "Specialization", "compile"]

@@ -1,0 +1,107 @@
+"""From a captured graph to an executable: differentiate, optimise, schedule, lower. Each stage's graph is kept for `explain` and the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphtorch.autodiff.gradient import GRADIENT, ExpandGradients
+from graphtorch.ir.graph import Graph, Value, substitute
+from graphtorch.ir.passes import default_pipeline
+from graphtorch.lowering.backend import get_backend
+
+
+@dataclass
+class Stages:
+    """The graphs of one compilation, in the order in which they were made.
+
+    captured   the user's operators; a backward pass is one `gradient` node
+    joint      with every gradient expanded
+    optimized  after the passes
+    """
+
+    captured: Graph
+    joint: Graph
+    optimized: Graph
+
+    @property
+    def forward(self) -> Graph:
+        """The captured graph up to what the first gradient differentiates (all of it, if there is none)."""
+        return forward_part(self.captured)
+
+
+@dataclass
+class Compiled:
+    """An executable graph with its history."""
+
+    stages: Stages
+    executable: Any
+    rewrites: list[Any] = field(default_factory=list)
+    _copies: tuple[int, ...] | None = None
+
+    def run(self, inputs: Sequence[Any], written: dict[int, int]) -> list[Any]:
+        """Execute. `written` maps outputs to the inputs that they overwrite; all other outputs own their memory."""
+        outputs: list[Any] = list(self.executable.run(list(inputs)))
+        if self._copies is None:
+            self._copies = self._shared(inputs, outputs, written)
+        for index in self._copies:
+            outputs[index] = np.array(outputs[index])
+        return outputs
+
+    @staticmethod
+    def _shared(inputs: Sequence[Any], outputs: Sequence[Any], written: dict[int, int]) -> tuple[int, ...]:
+        """The outputs that alias an input or an earlier output: a property of the schedule, found at its first run."""
+        held = [a for a in inputs if isinstance(a, np.ndarray)]
+        found: list[int] = []
+        for index, array in enumerate(outputs):
+            if index in written or not isinstance(array, np.ndarray):
+                continue
+            if any(np.may_share_memory(array, other) for other in held):
+                found.append(index)
+            else:
+                held.append(array)
+        return tuple(found)
+
+
+def compile_graph(captured: Graph, backend: str, donations: dict[int, int]) -> Compiled:
+    """Run the pipeline. `donations` maps an output's position to that of the input which it overwrites."""
+    joint = ExpandGradients().run(captured)
+    return compile_joint(captured, joint, backend, donations)
+
+
+def compile_joint(captured: Graph, joint: Graph, backend: str, donations: dict[int, int]) -> Compiled:
+    """The pipeline from an expanded graph on."""
+    pipeline = default_pipeline()
+    optimized = pipeline.run(joint)
+    executable = get_backend(backend).compile(optimized, donations)
+    return Compiled(Stages(captured, joint, optimized), executable, list(getattr(pipeline, "fired", ())))
+
+
+def forward_part(graph: Graph) -> Graph:
+    """What the first `gradient` node differentiates, as a graph of its own."""
+    position = next((i for i, n in enumerate(graph.nodes) if n.op is GRADIENT), None)
+    if position is None:
+        return graph
+    node = graph.nodes[position]
+    wanted: set[Value] = {v for v in node.args[0] if type(v) is Value}
+    outputs = list(node.args[0])
+    kept = []
+    for candidate in reversed(graph.nodes[:position]):
+        if any(r in wanted for r in candidate.results):
+            kept.append(candidate)
+            wanted.update(candidate.operands())
+    result = Graph(graph.name + "_forward")
+    mapping: dict[Value, Value] = {}
+    for value, kind in zip(graph.inputs, graph.input_kinds, strict=True):
+        if value in wanted:
+            mapping[value] = result.add_input(value.type, value.name, kind)
+    for candidate in reversed(kept):
+        made = result.add(candidate.op, substitute(candidate.args, mapping.__getitem__), candidate.location, candidate.origin)
+        mapping.update(zip(candidate.results, made, strict=True))
+    names = dict(zip(graph.outputs, graph.output_names, strict=True))
+    for value in outputs:
+        result.add_output(mapping[value], names.get(value, "loss"))
+    return result

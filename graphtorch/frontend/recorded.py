@@ -1,0 +1,81 @@
+"""Recorded tensors: storages and views as values.
+
+Eager tensors share memory; IR values do not. A `RecordedStorage` stands for the memory: it holds the current value of its base
+tensor and a version. A view remembers the view operators from the base; reading one whose storage has changed replays them on the
+current value, and writing to one puts the new elements into a new value of the base (functionalization).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from graphtorch.autograd.graph import Node
+from graphtorch.frontend.sources import Source
+from graphtorch.ir.builder import Traced
+from graphtorch.ir.graph import Value
+from graphtorch.tensor.storage import Storage
+from graphtorch.tensor.tensor import Tensor
+
+Steps = tuple[tuple[Any, tuple[Any, ...]], ...]
+
+
+class RecordedStorage(Storage):
+    """Memory during a capture.
+
+    value     the current value of the base tensor
+    base      the recorded tensor that covers the storage
+    source    where an input's storage comes from; None for memory that the captured function allocates
+    concrete  the concrete tensor that was captured; None likewise
+    mutated   whether the function wrote to it
+    """
+
+    __slots__ = ("base", "concrete", "constant", "mutated", "source", "value")
+
+    def __init__(self, value: Value, source: Source | None = None, concrete: Tensor | None = None) -> None:
+        super().__init__(np.empty(0, np.uint8))
+        self.value = value
+        self.source = source
+        self.concrete = concrete
+        self.base: Tensor | None = None
+        self.mutated = False
+        self.constant = False
+
+
+class Recorded(Traced):
+    """The payload of a tensor during a capture: a view (through `steps`, possibly none) of a recorded storage."""
+
+    __slots__ = ("recorder", "steps", "storage", "version")
+
+    def __init__(
+        self,
+        value: Value,
+        recorder: Any,
+        storage: RecordedStorage,
+        steps: Steps = (),
+        layout: np.ndarray[Any, Any] | None = None,
+    ) -> None:
+        super().__init__(value, layout)
+        self.recorder = recorder
+        self.storage = storage
+        self.steps = steps
+        self.version = storage.version
+
+    @property
+    def detached(self) -> bool:
+        """Whether the way from the base passes a `detach`."""
+        return any(op.name == "detach" for op, _ in self.steps)
+
+
+class RecordedNode(Node):
+    """Stands for the history of a recorded tensor, so that `grad_fn` and `is_leaf` read as in eager mode."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(())
+        self._name = name
+
+    def name(self) -> str:
+        return self._name

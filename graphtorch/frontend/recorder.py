@@ -1,0 +1,704 @@
+"""The recorder of `@compile`: runs the user's function once and writes down one graph.
+
+Every operator call appends a node. Concrete tensors that the function touches become inputs; in-place changes become new values, written
+back after each call; `backward()` becomes a `gradient` node. Nothing concrete is read or changed while recording, so that a failed capture
+leaves no trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.autograd.engine import starting_cotangent
+from graphtorch.autograd.graph import FREED
+from graphtorch.autograd.hooks import RemovableHandle, add
+from graphtorch.autograd.rules import saved_names
+from graphtorch.autograd.state import recorder_paused, state
+from graphtorch.autograd.views import scatter
+from graphtorch.autodiff.gradient import GRADIENT
+from graphtorch.autodiff.reverse import append_gradients
+from graphtorch.frontend.errors import CaptureError, refuse
+from graphtorch.frontend.guards import GuardSet, is_scalar
+from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
+from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
+from graphtorch.ir.builder import GraphBuilder, Traced, hint, wrap
+from graphtorch.ir.graph import Graph, Location, Node, Value
+from graphtorch.ops.dispatch import _check_result, user_frame
+from graphtorch.ops.record import Operator, lookup
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType, type_of
+
+
+class Recorder(GraphBuilder):
+    """Captures one run of a function. Use: `argument(...)` for each tensor argument, run the function inside `with recorder:`, then
+    `frontend.program` reads the graph, the mutated storages and the gradients off it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(Graph(name))
+        self.guards = GuardSet()
+        self.sources: list[Source] = []
+        self.captured: dict[int, Tensor] = {}  # id of a concrete tensor -> the recorded tensor that stands for it
+        self.storages: list[RecordedStorage] = []  # of captured tensors
+        self.leaves: dict[Value, Tensor] = {}  # values at which backward() accumulates
+        self.tracked: set[Value] = set()  # values from which the graph's own edges lead to a leaf
+        self.grads: dict[int, Tensor | None] = {}  # id of a leaf -> its .grad, once asked for or assigned
+        self.assigned_grads: dict[int, Tensor] = {}  # id -> the leaf whose .grad was assigned
+        self.value_hooks: dict[Value, dict[int, Callable[[Tensor], Tensor | None]]] = {}
+        self.modules: list[str] = []
+        self.module_names: dict[int, str] = {}
+        self._seen_modules: set[int] = set()
+        self._known: dict[int, Source] = {}
+        self._numbers: dict[tuple[int, Any], Tensor] = {}
+        self._detached: dict[Value, Value] = {}
+        self._saved: dict[Node, list[tuple[RecordedStorage, int, Tensor]]] = {}
+        self._freed: set[Node] = set()
+        self._alive: list[Any] = []  # objects whose ids are keys above
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def argument(self, tensor: Tensor, index: int, name: str, shape: tuple[Any, ...]) -> Tensor:
+        """The recorded tensor that the function receives for an argument. `shape` may name symbolic sizes."""
+        known = self.captured.get(id(tensor))
+        if known is not None:
+            return known
+        return self._add_input(tensor, ArgumentSource(index, name), TensorType(tensor.dtype, shape, tensor.device))
+
+    def capture(self, tensor: Tensor) -> Tensor:
+        """The recorded tensor for a concrete one that the function reached by itself."""
+        known = self.captured.get(id(tensor))
+        if known is not None:
+            return known
+        if isinstance(tensor._data, Traced):
+            raise refuse(
+                "a tensor recorded by another, finished capture is used here",
+                "return it from the compiled function that made it, instead of keeping it in an object",
+            )
+        source = self._known.get(id(tensor))
+        if source is None:
+            base = tensor._base
+            if base is not None and not any(op.name == "detach" for op, _ in tensor._steps):
+                # A view kept outside: capture the memory that it views, so that writes through either are seen by both.
+                viewed = self.capture(base)
+                with self._gradients(tensor.requires_grad):
+                    for op, attributes in tensor._steps:
+                        viewed = self.call(op, (viewed, *attributes))
+                self.captured[id(tensor)] = viewed
+                self._alive.append(tensor)
+                return viewed
+            kind = "parameter" if type(tensor).__name__ == "Parameter" else "state"
+            source = TensorSource(tensor, self._tensor_name(tensor), kind)
+        expression = self._expression(source)
+        self._guard_tensor(expression, tensor, source.name)
+        return self._add_input(tensor, source, type_of(tensor))
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        """A tensor that the function makes from Python data: an input that no call changes."""
+        recorded = self._add_input(tensor, TensorSource(tensor, f"constant{len(self.sources)}", "constant"), type_of(tensor))
+        recorded._data.storage.constant = True
+        return recorded
+
+    def _add_input(self, tensor: Tensor, source: Source, of: TensorType) -> Tensor:
+        value = self.graph.add_input(of, source.name, source.kind)
+        self.sources.append(source)
+        storage = RecordedStorage(value, source, tensor)
+        recorded = self._tensor(Recorded(value, self, storage, (), tensor._layout() if _static(of.shape) else None))
+        storage.base = recorded
+        self.storages.append(storage)
+        if tensor.requires_grad:
+            recorded._requires_grad = True
+            if tensor.grad_fn is not None:
+                recorded._node = RecordedNode(tensor.grad_fn.name())
+            self._make_leaf(recorded, value)
+        self.captured[id(tensor)] = recorded
+        self.captured[id(recorded)] = recorded
+        self._alive.append(tensor)
+        self._alive.append(recorded)
+        return recorded
+
+    def _tensor_name(self, tensor: Tensor) -> str:
+        name = self.module_names.get(id(tensor))
+        if name is None:
+            name = f"{'parameter' if type(tensor).__name__ == 'Parameter' else 'tensor'}{len(self.sources)}"
+        taken = {s.name for s in self.sources}
+        unique, count = name, 1
+        while unique in taken:
+            unique, count = f"{name}_{count}", count + 1
+        return unique
+
+    def _expression(self, source: Source) -> str:
+        """A guard expression for an input."""
+        if isinstance(source, ArgumentSource):
+            return f"leaves[{source.index}]"
+        if isinstance(source, GradSource):
+            return f"{self._expression(source.owner)}._grad"
+        assert isinstance(source, TensorSource)
+        return self.guards.name(source.tensor)
+
+    def _guard_tensor(self, expression: str, tensor: Tensor, name: str) -> None:
+        shape = self.guards.name(tuple(tensor._data.shape))
+        self.guards.add(f"{expression}._data.shape == {shape}", f"the shape of {name} was {tuple(tensor.shape)}")
+        self.guards.add(
+            f"{expression}._dtype is {self.guards.name(tensor._dtype)}", f"the dtype of {name} was {tensor._dtype!r}"
+        )
+        self.guards.add(
+            f"{expression}._requires_grad is {tensor._requires_grad}",
+            f"{name}.requires_grad was {tensor._requires_grad}",
+        )
+
+    def number_input(self, container: Any, key: Any) -> Any:
+        """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture."""
+        value = dict.__getitem__(container, key)
+        if isinstance(value, Tensor):
+            self.guards.same_object(f"dict.__getitem__({self.guards.name(container)}, {key!r})", value, f"{key!r} was a tensor")
+            return value
+        if type(value) not in (int, float):
+            return self.guard_item(container, key)
+        known = self._numbers.get((id(container), key))
+        if known is not None:
+            return known
+        name = f"{key}" if not self._numbers else f"{key}{len(self._numbers)}"
+        of = TensorType(dtypes.float64 if type(value) is float else dtypes.int64, (), is_number=True)
+        self.guards.add(
+            f"dict.__getitem__({self.guards.name(container)}, {key!r}).__class__ is {self.guards.name(type(value))}",
+            f"{key!r} was a Python {type(value).__name__}",
+        )
+        recorded = wrap(self.graph.add_input(of, name, "number"))
+        self.sources.append(NumberSource(container, key, name))
+        self._numbers[id(container), key] = recorded
+        self._alive.append(container)
+        return recorded
+
+    def guard_item(self, container: Any, key: Any) -> Any:
+        """Assume the value of a dictionary's entry."""
+        value = dict.__getitem__(container, key)
+        expression = f"dict.__getitem__({self.guards.name(container)}, {key!r})"
+        if is_scalar(value):
+            self.guards.same_value(expression, value, f"{key!r}")
+        elif isinstance(value, list):
+            self.guards.add(f"len({expression}) == {len(value)}", f"{key!r} had {len(value)} entries")
+            for i, item in enumerate(value):
+                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was another object")
+        return value
+
+    def enter_module(self, module: Any) -> None:
+        """Note the module being called, and assume what its forward may read of it."""
+        name = self.module_names.get(id(module), type(module).__name__)
+        self.modules.append(name)
+        if id(module) in self._seen_modules:
+            return
+        self._seen_modules.add(id(module))
+        prefix = "" if len(self.modules) == 1 else name + "."
+        held = self.guards.name(module)
+        for key, value in vars(module).items():
+            if is_scalar(value):
+                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}")
+        for group in ("_parameters", "_buffers", "_modules"):
+            entries = vars(module).get(group, {})
+            self.guards.add(f"len({held}.{group}) == {len(entries)}", f"{name} had {len(entries)} {group[1:]}")
+            for key, value in entries.items():
+                if value is not None:
+                    self.module_names.setdefault(id(value), prefix + key)
+                # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption then.
+                self.guards.same_object(f"{held}.{group}[{key!r}]", value, f"{prefix + key} was another object")
+
+    def exit_module(self, module: Any) -> None:
+        self.modules.pop()
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def _tensor(self, data: Recorded) -> Tensor:
+        tensor = wrap(data.value)
+        tensor._data = data
+        tensor._storage = data.storage
+        return tensor
+
+    def _fresh(self, value: Value) -> Tensor:
+        """A recorded tensor over memory of its own."""
+        storage = RecordedStorage(value)
+        tensor = self._tensor(Recorded(value, self, storage))
+        storage.base = tensor
+        return tensor
+
+    def recorded(self, tensor: Tensor) -> Tensor:
+        """The recorded tensor for any tensor."""
+        data = tensor._data
+        if isinstance(data, Recorded):
+            if data.recorder is not self:
+                raise refuse(
+                    "a tensor recorded by another capture is used here",
+                    "return it from the compiled function that made it, instead of keeping it in an object",
+                )
+            return tensor
+        if isinstance(data, Traced):
+            return tensor
+        return self.capture(tensor)
+
+    def value_of(self, tensor: Tensor) -> Value:
+        """The value a tensor has now; a view of changed memory is read again."""
+        tensor = self.recorded(tensor)
+        data = tensor._data
+        if isinstance(data, Recorded) and data.version != data.storage.version:
+            value = data.storage.value
+            for op, attributes in data.steps:
+                (value,) = self._append(op, (value, *attributes))
+            data.value = value
+            data.version = data.storage.version
+            base = data.storage.base
+            if base is not None and base is not tensor and not data.detached:
+                tensor._requires_grad = base._requires_grad
+                tensor._node = RecordedNode("AsStridedBackward0") if base._requires_grad else None
+        value = data.value
+        if tensor._requires_grad and tensor._node is None and value not in self.leaves:
+            value = self._make_leaf(tensor, value)
+        elif not tensor._requires_grad and state.grad_enabled and value in self.tracked:
+            # Outside autograd by the user's word (no_grad, detach): make it explicit in the graph.
+            cut = self._detached.get(value)
+            if cut is None:
+                (cut,) = self._append(lookup("detach"), (value,))
+                self._detached[value] = cut
+            return cut
+        return value
+
+    def _make_leaf(self, tensor: Tensor, value: Value) -> Value:
+        """Let backward() accumulate at a value."""
+        if value in self.tracked:
+            (value,) = self._append(lookup("detach"), (value,))
+            data = tensor._data
+            data.value = value
+            if isinstance(data, Recorded) and not data.steps:
+                data.storage.value = value
+        self.leaves[value] = tensor
+        self.tracked.add(value)
+        return value
+
+    def _append(self, op: Operator, args: tuple[Any, ...]) -> tuple[Value, ...]:
+        results = self.graph.add(op, args, self._locate(), self.origin)
+        if op.derivative:
+            node = self.graph.nodes[-1]
+            if any(v in self.tracked for v in node.operands()) and _carries(op, args, self.tracked):
+                self.tracked.update(r for r in results if r.type.dtype.is_differentiable)
+        return results
+
+    def _locate(self) -> Location:
+        frame = user_frame()
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        return Location(file, line, linecache.getline(file, line).strip(), self.modules[-1] if self.modules else "")
+
+    # -- operators ---------------------------------------------------------------------------------------------------
+
+    def call(self, op: Operator, args: tuple[Any, ...]) -> Any:
+        """Record an operator call; views share the storage of their first operand."""
+        args = tuple(self._concrete_args(a) for a in args)
+        self._check_same_device(args)
+        values = self.lower(args)
+        wanted = self._differentiated(op, args) if state.grad_enabled and op.derivative else ()
+        results = self._append(op, values)
+        node = results[0].node
+        assert node is not None
+        if op.is_view and isinstance(args[0]._data, Recorded):
+            source = args[0]._data
+            hints = [_hints(a) for a in args[1:]]
+            layout = op.numpy(source.layout, *hints)
+            data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
+            data.version = source.storage.version
+            tensors: tuple[Tensor, ...] = (self._tensor(data),)
+        else:
+            tensors = tuple(self._fresh(r) for r in results)
+        for tensor in tensors:
+            if wanted and tensor._dtype.is_differentiable:
+                tensor._requires_grad = True
+                tensor._node = RecordedNode(op.grad_name)
+        if wanted:
+            self._save(node, op, args, tensors, wanted)
+        if len(tensors) == 1:
+            return tensors[0]
+        return op.result_class(*tensors) if op.result_class is not None else tensors
+
+    def _concrete_args(self, arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return self.recorded(arg)
+        if type(arg) is tuple:
+            return tuple(self.recorded(a) if isinstance(a, Tensor) else a for a in arg)
+        return arg
+
+    def _check_same_device(self, args: tuple[Any, ...]) -> None:
+        from graphtorch.ops.dispatch import _check_devices, tensors_of
+
+        if len({t._device for t in tensors_of(args)}) > 1:
+            _check_devices(args)
+
+    def _differentiated(self, op: Operator, args: tuple[Any, ...]) -> tuple[str, ...]:
+        names: list[str] = []
+        for parameter, arg in zip(op.parameters, args, strict=True):
+            if parameter.name in op.derivative:
+                tensors = arg if type(arg) is tuple else (arg,)
+                if any(isinstance(t, Tensor) and self._requires_grad(t) for t in tensors):
+                    names.append(parameter.name)
+        return tuple(names)
+
+    def _requires_grad(self, tensor: Tensor) -> bool:
+        self.value_of(tensor)  # brings a stale view up to date
+        return tensor._requires_grad
+
+    def _save(
+        self, node: Node, op: Operator, args: tuple[Any, ...], results: tuple[Tensor, ...], wanted: tuple[str, ...]
+    ) -> None:
+        """Remember the versions of what the tape would save, to raise the error that eager execution raises."""
+        saved: list[tuple[RecordedStorage, int, Tensor]] = []
+        for name in saved_names(op, wanted):
+            if name in op.results:
+                held: Any = results[op.results.index(name)]
+            else:
+                position = next((i for i, p in enumerate(op.parameters) if p.name == name and p.is_operand), None)
+                held = None if position is None else args[position]
+            for tensor in held if type(held) is tuple else (held,):
+                if isinstance(tensor, Tensor) and isinstance(tensor._data, Recorded):
+                    saved.append((tensor._data.storage, tensor._data.storage.version, tensor))
+        if saved:
+            self._saved[node] = saved
+
+    def call_inplace(self, op: Operator, args: tuple[Any, ...]) -> Any:
+        """Record `args[0] <- op(*args)`."""
+        target = self.recorded(args[0])
+        args = (target, *(self._concrete_args(a) for a in args[1:]))
+        data = target._data
+        if not isinstance(data, Recorded):
+            raise refuse(f"{op.name}_ on a run-time number", "compute a new value instead of changing the number in place")
+        self._check_leaf_write(op, target, args)
+        values = self.lower(args)
+        self._check_same_device(args)
+        _check_result(op, args[0], op.infer(values)[0])
+        wanted = self._differentiated(op, args) if state.grad_enabled and op.derivative else ()
+        (value,) = self._append(op, values)
+        node = value.node
+        assert node is not None
+        if value.type.dtype is not target._dtype:
+            (value,) = self._append(lookup("cast"), (value, target._dtype))
+        if wanted:
+            self._save(node, op, args, (), wanted)
+        self._write(target, value, bool(wanted), op.grad_name)
+        if wanted:
+            results = [n for n in saved_names(op, wanted) if n in op.results]
+            if results:
+                self._saved.setdefault(node, []).append((data.storage, data.storage.version, target))
+        return target
+
+    def _check_leaf_write(self, op: Operator, target: Tensor, args: tuple[Any, ...]) -> None:
+        if not state.grad_enabled:
+            return
+        data = target._data
+        base = data.storage.base
+        if target._requires_grad and target._node is None and not data.steps:
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        if data.steps and base is not None and base._requires_grad and base._node is None and not data.detached:
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+
+    def _write(self, target: Tensor, value: Value, carries_grad: bool, grad_name: str) -> None:
+        """Give a tensor's memory new elements."""
+        data: Recorded = target._data
+        storage = data.storage
+        if data.steps:
+            base = wrap(storage.value)
+            base_value = self.value_of(scatter(base, data.steps, wrap(value)))
+        else:
+            base_value = value
+        storage.value = base_value
+        storage.version += 1
+        storage.mutated = True
+        data.value = value
+        data.version = storage.version
+        holder = storage.base
+        if carries_grad:
+            for tensor in (target, holder):
+                if tensor is not None:
+                    tensor._requires_grad = True
+                    tensor._node = RecordedNode(grad_name)
+        if holder is not None:
+            holder_data: Recorded = holder._data
+            holder_data.value = base_value
+            holder_data.version = storage.version
+            if holder._requires_grad and holder._node is None:
+                # A leaf changed under no_grad: its new value is the leaf from here on.
+                self._make_leaf(holder, base_value)
+
+    # -- gradients ---------------------------------------------------------------------------------------------------
+
+    def get_grad(self, tensor: Tensor) -> Tensor | None:
+        """`.grad` during the capture."""
+        concrete = self._owner(tensor)
+        if id(concrete) in self.grads:
+            return self.grads[id(concrete)]
+        if isinstance(concrete._data, Traced):
+            return None
+        found = concrete._grad
+        source = self._source_of(concrete)
+        expression = f"{self._expression(source)}._grad"
+        if found is None:
+            self.guards.add(f"{expression} is None", f"{source.name}.grad was None")
+        else:
+            self.guards.add(f"{expression} is not None", f"{source.name}.grad was a tensor")
+            self._known[id(found)] = GradSource(source, f"{source.name}.grad")
+        self.grads[id(concrete)] = found
+        self._alive.append(found)
+        return found
+
+    def set_grad(self, tensor: Tensor, value: Tensor | None) -> None:
+        """Assign `.grad`; it happens after each call."""
+        concrete = self._owner(tensor)
+        self.grads[id(concrete)] = value
+        self.assigned_grads[id(concrete)] = concrete
+        self._alive.append(concrete)
+
+    def _owner(self, tensor: Tensor) -> Tensor:
+        """The concrete tensor that a recorded one stands for; itself, if it was made inside the function."""
+        data = tensor._data
+        if isinstance(data, Recorded) and not data.steps and data.storage.concrete is not None:
+            return data.storage.concrete
+        return tensor
+
+    def _source_of(self, concrete: Tensor) -> Source:
+        recorded = self.recorded(concrete)
+        source: Source = recorded._data.storage.source
+        return source
+
+    def backward(
+        self,
+        roots: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...],
+        retain_graph: bool | None,
+        create_graph: bool,
+        inputs: tuple[Tensor, ...] | None,
+    ) -> None:
+        """Record a backward pass and the accumulation into the leaves."""
+        keep = create_graph if retain_graph is None else retain_graph
+        values, seeds = self._seeds(roots, gradients)
+        if inputs is None:
+            reached = self._reached(values)
+            targets = [(v, t) for v, t in self.leaves.items() if v in reached]
+        else:
+            targets = [(self.value_of(t), t) for t in inputs]
+        found = self._gradient(values, seeds, [v for v, _ in targets], keep, create_graph)
+        for (_, leaf), gradient in zip(targets, found, strict=True):
+            if gradient is None:
+                continue
+            owner = self._owner(leaf)
+            if isinstance(leaf._node, RecordedNode) and owner is not leaf:
+                raise refuse(
+                    "backward() inside the compiled function reaches a tensor that was computed outside of it",
+                    "compute it inside, or pass it detached",
+                )
+            for hook in tuple((owner._hooks or {}).values()):
+                replaced = hook(gradient)
+                gradient = gradient if replaced is None else replaced
+            held = self.get_grad(leaf)
+            if held is None:
+                self.set_grad(leaf, gradient)
+            elif create_graph:
+                self.set_grad(leaf, held + gradient)
+            else:
+                with self._gradients(False):
+                    held.add_(gradient)
+            for after in tuple((owner._post_accumulate_hooks or {}).values()):
+                after(leaf)
+
+    def grad(
+        self,
+        roots: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...],
+        keep: bool,
+        create_graph: bool,
+    ) -> list[Tensor | None]:
+        """Record `autograd.grad`."""
+        values, seeds = self._seeds(roots, gradients)
+        return self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
+
+    def _seeds(
+        self, roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]
+    ) -> tuple[list[Value], list[Value | None]]:
+        values: list[Value] = []
+        seeds: list[Value | None] = []
+        for root, gradient in zip(roots, gradients, strict=True):
+            recorded = self.recorded(root)
+            self.value_of(recorded)
+            with self._gradients(False):
+                checked = starting_cotangent(recorded, gradient)
+            values.append(self.value_of(recorded))
+            seeds.append(None if gradient is None else self.value_of(checked))
+        return values, seeds
+
+    def _gradient(
+        self,
+        outputs: list[Value],
+        seeds: list[Value | None],
+        targets: list[Value],
+        keep: bool,
+        create_graph: bool,
+    ) -> list[Tensor | None]:
+        """One `gradient` node for those targets that the outputs depend on."""
+        reached = self._reached(outputs)
+        nodes = [v.node for v in reached if v.node is not None]
+        for node in nodes:
+            for storage, version, tensor in self._saved.get(node, ()):
+                if storage.version != version:
+                    raise RuntimeError(
+                        "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                        f"[{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
+                        f"{storage.version}; expected version {version} instead."
+                    )
+            if node in self._freed:
+                raise RuntimeError(FREED)
+        if not keep:
+            self._freed.update(n for n in nodes if n in self._saved)
+        used = [v for v in dict.fromkeys(targets) if v in reached]
+        if not used:
+            return [None] * len(targets)
+        if any(v in self.value_hooks for v in reached):
+            results = self._expanded(outputs, seeds, used, create_graph)
+        else:
+            results = self.graph.add(
+                GRADIENT, (tuple(outputs), tuple(seeds), tuple(used), bool(create_graph)), self._locate()
+            )
+        by_value: dict[Value, Tensor] = {}
+        for target, result in zip(used, results, strict=True):
+            tensor = self._fresh(result)
+            if create_graph:
+                self.tracked.add(result)
+                tensor._requires_grad = True
+                tensor._node = RecordedNode("GradientBackward0")
+            by_value[target] = tensor
+        return [by_value.get(t) for t in targets]
+
+    def _expanded(
+        self, outputs: list[Value], seeds: list[Value | None], targets: list[Value], create_graph: bool
+    ) -> tuple[Value, ...]:
+        """The gradients as operators at once, so that hooks see the cotangents they are for."""
+
+        def call_hooks(value: Value, cotangent: Tensor) -> Tensor:
+            for hook in tuple(self.value_hooks.get(value, {}).values()):
+                replaced = hook(cotangent)
+                cotangent = cotangent if replaced is None else replaced
+            return cotangent
+
+        with self._gradients(create_graph):
+            found = append_gradients(self.graph, outputs, seeds, targets, self, call_hooks)
+        assert all(v is not None for v in found)
+        return tuple(v for v in found if v is not None)
+
+    def _reached(self, outputs: Sequence[Value]) -> set[Value]:
+        """The values that the outputs depend on along differentiable operands, down to the leaves."""
+        seen: set[Value] = set()
+        stack = [v for v in outputs if v in self.tracked]
+        while stack:
+            value = stack.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            node = value.node
+            if node is None or value in self.leaves:
+                continue
+            if node.op is GRADIENT:
+                stack.extend(v for v in node.operands() if v in self.tracked)
+                continue
+            for parameter, arg in zip(node.op.parameters, node.args, strict=True):
+                if parameter.name in node.op.derivative:
+                    for operand in arg if type(arg) is tuple else (arg,):
+                        if type(operand) is Value and operand in self.tracked:
+                            stack.append(operand)
+        return seen
+
+    def register_hook(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """A hook on a recorded tensor's gradient."""
+        return add(self.value_hooks.setdefault(self.value_of(tensor), {}), hook)
+
+    @contextlib.contextmanager
+    def _gradients(self, enabled: bool) -> Any:
+        previous = state.grad_enabled
+        state.grad_enabled = enabled
+        try:
+            yield
+        finally:
+            state.grad_enabled = previous
+
+    # -- what needs data ---------------------------------------------------------------------------------------------
+
+    def item(self, tensor: Tensor) -> Any:
+        """`.item()` gives a run-time number: arithmetic on it is recorded, and a decision on it is refused."""
+        tensor = self.recorded(tensor)
+        if tensor.is_number:
+            return tensor
+        if tensor.dtype.is_complex:
+            raise refuse("item() of a complex tensor while compiling", "keep the value in a tensor")
+        from graphtorch.frontend.number import number
+
+        with self._gradients(False):
+            return number(tensor)
+
+    def read(self, tensor: Tensor, operation: str) -> np.ndarray[Any, Any]:
+        """Python asks for data that does not exist yet."""
+        described = str(type_of(self.recorded(tensor)))
+        if operation in ("bool()", "int()", "float()", "__index__()", "complex()"):
+            raise refuse(
+                f"{operation} of a recorded tensor {described}: a Python decision or number that depends on tensor data can't be part of "
+                "one graph",
+                "choose with torch.where or arithmetic on masks, or move the decision out of the compiled function",
+            )
+        raise refuse(
+            f"{operation} of a recorded tensor {described}: its data does not exist while the function is being captured",
+            "return the tensor and read it outside the compiled function",
+        )
+
+    def detach_inplace(self, tensor: Tensor) -> None:
+        raise refuse("detach_() inside a compiled function", "use y = y.detach()")
+
+    def set_data(self, tensor: Tensor, value: Tensor) -> None:
+        """`p.data = v`: the memory of `p` gets new elements, outside autograd."""
+        if tuple(tensor.shape) != tuple(value.shape) or tensor.dtype is not value.dtype:
+            raise refuse(
+                f"assigning .data of another shape or dtype ({type_of(tensor)} <- {type_of(value)})",
+                "assign outside the compiled function",
+            )
+        with self._gradients(False):
+            tensor.copy_(value)
+
+    def apply_function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A custom autograd.Function: needs its own backward, which one graph of operators has no place for yet."""
+        if not any(isinstance(a, Tensor) and self.recorded(a)._requires_grad for a in args) or not state.grad_enabled:
+            from graphtorch.autograd.function import FunctionContext
+
+            with self._gradients(False):
+                return function.run_forward(FunctionContext(), args, kwargs)
+        raise refuse(
+            f"the custom autograd.Function {function.__name__} inside a compiled function",
+            "write it with operators, or call it outside the compiled function",
+        )
+
+
+def _carries(op: Operator, args: tuple[Any, ...], tracked: set[Value]) -> bool:
+    """Whether a differentiable operand is tracked."""
+    for parameter, arg in zip(op.parameters, args, strict=True):
+        if parameter.name in op.derivative:
+            for operand in arg if type(arg) is tuple else (arg,):
+                if type(operand) is Value and operand in tracked:
+                    return True
+    return False
+
+
+def _static(shape: tuple[Any, ...]) -> bool:
+    return all(type(d) is int for d in shape)
+
+
+def _hints(arg: Any) -> Any:
+    """An attribute with symbolic sizes replaced by their example values."""
+    if type(arg) is tuple:
+        return tuple(_hints(a) for a in arg)
+    return hint(arg) if getattr(arg, "is_symbolic_int", False) else arg
+
+
+__all__ = ["CaptureError", "Recorder", "recorder_paused"]

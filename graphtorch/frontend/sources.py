@@ -1,0 +1,69 @@
+"""Where a captured graph's inputs come from: how each call of the compiled function finds them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphtorch.tensor.tensor import Tensor
+
+
+class Source:
+    """Finds one input. `leaves` are the flattened arguments of the present call."""
+
+    kind = "input"
+    name = ""
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        """The tensor (or number) of this call."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class ArgumentSource(Source):
+    """The i-th leaf of the arguments."""
+
+    index: int
+    name: str
+    kind: str = "argument"
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return leaves[self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorSource(Source):
+    """A tensor that the function reached through a closure, a module or an optimizer: held by identity, read at each call."""
+
+    tensor: Tensor
+    name: str
+    kind: str
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return self.tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GradSource(Source):
+    """The `.grad` that another input had before the call."""
+
+    owner: Source
+    name: str
+    kind: str = "grad"
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return self.owner.fetch(leaves)._grad
+
+
+@dataclass(frozen=True, eq=False)
+class NumberSource(Source):
+    """A Python number in a dictionary, such as a param group's learning rate."""
+
+    container: Any
+    key: Any
+    name: str
+    kind: str = "number"
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return dict.__getitem__(self.container, self.key)
