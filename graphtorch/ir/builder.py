@@ -1,7 +1,8 @@
 """Building IR by calling operators: inside `with builder:` every operator call on recorded tensors appends a node.
 
-Derivative formulas and decompositions are plain operator expressions; a `GraphBuilder` runs them on tensors that stand for IR
-values. The frontend's recorder is a GraphBuilder that also captures concrete tensors and turns mutation into values.
+Derivative formulas and decompositions are plain operator expressions; a `GraphBuilder` runs them on tensors that stand
+for IR values. The frontend's recorder is a GraphBuilder that also captures concrete tensors and turns mutation into
+values.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class GraphBuilder:
         state.recorder = self
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         state.recorder = self._outer.pop()
 
     def value_of(self, tensor: Tensor) -> Value:

@@ -1,8 +1,9 @@
 """The IR: a graph of nodes in static single assignment form.
 
-A `Node` applies an operator to arguments (values, or attributes that are plain Python constants) and makes results. A `Value` is a graph input or
-a node's result and has a type. A `Graph` is one block: inputs, nodes in an order where every operand comes before its
-users, and outputs. Values are immutable; there is no mutation and no control flow inside a graph.
+A `Node` applies an operator to arguments (values, or attributes that are plain Python constants) and makes results. A
+`Value` is a graph input or a node's result and has a type. A `Graph` is one block: inputs, nodes in an order where
+every operand comes before its users, and outputs. Values are immutable; there is no mutation and no control flow in a
+graph. Nodes don't change once they are part of one: a pass makes a new graph, which shares the nodes that stay.
 
 The same structure serves both levels: operators as the user wrote them, and primitives after decomposition.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graphtorch.ops.record import Operator
+from graphtorch.tensor.symint import Symbol, SymInt, symbols_of
 from graphtorch.tensor.type import TensorType
 
 
@@ -77,8 +79,9 @@ class Value:
 class Node:
     """One application of an operator.
 
-    `args` follows the operator's parameters; an entry is a Value, a tuple of Values (and None), or a constant. `location` is the user's line; `origin`
-    says which rewrite or differentiation step made the node, for reports ("backward of exp", "decomposed from softmax").
+    `args` follows the operator's parameters; an entry is a Value, a tuple of Values (and None), or a constant.
+    `location` is the user's line; `origin` says which rewrite or differentiation step made the node, for reports
+    ("backward of exp", "decomposed from softmax").
     """
 
     __slots__ = ("args", "location", "op", "origin", "results")
@@ -124,9 +127,9 @@ class Node:
 class Graph:
     """A block of nodes with named inputs and outputs.
 
-    input_kinds     what an input stands for, beside its value: "argument", "parameter", "buffer", "state", "number", "constant", ...
+    input_kinds     what an input stands for, beside its value: "argument", "parameter", "buffer", "state", "number",
+                    "constant", ...
     output_names    one name an output, such as "loss", "grad of fc1.weight", "new fc1.weight"; for people.
-    symbols         the symbolic size names that occur in types, with the inclusive lower bound each was assumed to have.
     """
 
     name: str = "graph"
@@ -155,6 +158,27 @@ class Graph:
         """Append an output."""
         self.outputs.append(value)
         self.output_names.append(name or f"out{len(self.outputs) - 1}")
+
+    @property
+    def symbols(self) -> dict[str, Symbol]:
+        """The size symbols that occur in types and arguments, by name, in order of occurrence."""
+        found: dict[str, Symbol] = {}
+
+        def visit(size: Any) -> None:
+            if type(size) is SymInt:
+                for name, symbol in symbols_of(size).items():
+                    found.setdefault(name, symbol)
+            elif type(size) is tuple:
+                for item in size:
+                    visit(item)
+
+        for value in self.inputs:
+            visit(value.type.shape)
+        for node in self.nodes:
+            visit(node.args)
+            for result in node.results:
+                visit(result.type.shape)
+        return found
 
     def uses(self) -> dict[Value, int]:
         """How often each value is an operand or an output."""
