@@ -1,0 +1,37 @@
+"""Fixtures for all tests: golden files, which `pytest --update-goldens` writes anew."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDENS = Path(__file__).resolve().parent / "goldens"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-goldens", action="store_true", help="write the golden files instead of comparing with them")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """`golden("cli/dump.captured.gt", text)`: `text` must be what tests/goldens/ holds under that name."""
+
+    def compare(name: str, text: str) -> None:
+        path = GOLDENS / name
+        if request.config.getoption("--update-goldens"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            return
+        assert path.is_file(), f"there is no golden file {name}: run pytest --update-goldens and read what it wrote"
+        expected = path.read_text(encoding="utf-8")
+        if text != expected:
+            difference = difflib.unified_diff(expected.splitlines(), text.splitlines(), "expected", "actual", lineterm="")
+            pytest.fail(
+                f"{name} differs from the golden file (pytest --update-goldens accepts the change):\n" + "\n".join(difference),
+                pytrace=False,
+            )
+
+    return compare
