@@ -445,15 +445,15 @@ class Generator:
         is not within [0, 1], NotImplementedError for complex dtypes and for integer probabilities.
         """
         dtype = np.dtype(dtype)
-        array = isinstance(p, np.ndarray)
-        kernel = "bernoulli_tensor_cpu_self_" if array else "bernoulli_scalar_cpu_"
-        if dtype not in _SAMPLED:
-            raise _not_implemented(kernel, dtype)
         if not isinstance(p, np.ndarray):
             p = float(p)
             if not 0.0 <= p <= 1.0:
                 raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
+            if dtype not in _SAMPLED:
+                raise _not_implemented("bernoulli_scalar_cpu_", dtype)
             return self._fill(shape, dtype, lambda block: self._uniform64(block.stop - block.start) < p)
+        if dtype not in _SAMPLED:
+            raise _not_implemented("bernoulli_tensor_cpu_self_", dtype)
         if p.dtype not in _DIGITS:
             raise _not_implemented("bernoulli_tensor_cpu_p_", p.dtype)
         wide = p.dtype == _FLOAT64
@@ -707,6 +707,7 @@ def _closest_range(low: int, high: int | None, dtype: np.dtype[Any]) -> tuple[in
         largest = min(_largest_integer(dtype), _INT64_MAX)
     for name, value in (("from", low), ("to - 1", last)):
         _check_bounds(name, value, lowest, largest, dtype)
+    for name, value in (("from", low), ("to - 1", last)):
         if floating and abs(value) > 1 << _DIGITS[dtype]:
             warnings.warn(
                 f"{name} is out of bounds [-(2^{_DIGITS[dtype]}), 2^{_DIGITS[dtype]}]. Due to precision limitations "
