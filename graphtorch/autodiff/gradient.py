@@ -1,8 +1,9 @@
-"""The `gradient` operator: a backward pass as the user wrote it, one node of the captured graph, and the pass that expands it.
+"""The `gradient` operator: a backward pass as the user wrote it, one node of the captured graph, and the pass that
+expands it.
 
-Capture records `loss.backward()` as `gradient(outputs, cotangents, inputs)`; `ExpandGradients` replaces each such node, first ones
-first, by the nodes that compute it. A gradient of a gradient is therefore the expansion of one through the other's.
-"""
+Capture records `loss.backward()` as `gradient(outputs, cotangents, inputs)`; `ExpandGradients` replaces each such node,
+first ones first, by the nodes that compute it. A gradient of a gradient is therefore the expansion of one through the
+other's."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ gradient = operator(
     type=_gradient_type,
     numpy=_not_executable,
     public=False,
-    doc="""The cotangents of `inputs` for those of `outputs` (None: ones). Has one result an input. Unless `differentiable`, the results
-    are constants to later gradients.""",
+    doc="""The cotangents of `inputs` for those of `outputs` (None: ones). Has one result an input. Unless
+    `differentiable`, the results are constants to later gradients.""",
 )
 GRADIENT = lookup("gradient")
 
@@ -89,6 +90,4 @@ def lookup_full_args(of: TensorType) -> tuple[Any, ...]:
     from graphtorch.ops.record import MISSING
 
     values = {"size": of.shape, "fill_value": 0, "dtype": of.dtype, "device": of.device}
-    return tuple(
-        values.get(p.name, None if p.default is MISSING else p.default) for p in lookup("full").parameters
-    )
+    return tuple(values.get(p.name, None if p.default is MISSING else p.default) for p in lookup("full").parameters)

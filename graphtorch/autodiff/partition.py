@@ -1,8 +1,7 @@
 """Cutting a joint graph into a forward and a backward graph.
 
-The joint graph has cotangents among its inputs. Whatever depends on a cotangent is backward; the rest is forward. Forward values that the
-backward reads are residuals: the forward graph returns them too.
-"""
+The joint graph has cotangents among its inputs. Whatever depends on a cotangent is backward; the rest is forward.
+Forward values that the backward reads are residuals: the forward graph returns them too."""
 
 from __future__ import annotations
 
@@ -17,9 +16,10 @@ from graphtorch.ops.record import lookup
 class Partition:
     """The two graphs and how they meet.
 
-    forward     inputs as the joint graph's, without the cotangents; outputs: the first `output_count` of the joint graph's, then residuals
-    backward    inputs: `kept_inputs` of the forward (by position), the residuals, the cotangents; outputs: the joint graph's others
-    """
+    forward     inputs as the joint graph's, without the cotangents; outputs: the first `output_count` of the joint
+                graph's, then residuals
+    backward    inputs: `kept_inputs` of the forward (by position), the residuals, the cotangents; outputs: the joint
+                graph's others"""
 
     forward: Graph
     backward: Graph
@@ -82,7 +82,8 @@ def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, over
 
 
 def _live(joint: Graph, output_count: int) -> set[Node]:
-    """Nodes that the forward's own outputs, or any value the backward could read, come from: all but pure backward constants."""
+    """Nodes that the forward's own outputs, or any value the backward could read, come from: all but pure backward
+    constants."""
     live: set[Node] = set()
     wanted = set(joint.outputs[:output_count])
     for node in reversed(joint.nodes):
@@ -95,7 +96,11 @@ def _live(joint: Graph, output_count: int) -> set[Node]:
 def _copy(graph: Graph, nodes: Sequence[Node], mapping: dict[Value, Value]) -> None:
     for node in nodes:
         made = Node(
-            node.op, substitute(node.args, mapping.__getitem__), [r.type for r in node.results], node.location, node.origin
+            node.op,
+            substitute(node.args, mapping.__getitem__),
+            [r.type for r in node.results],
+            node.location,
+            node.origin,
         )
         graph.nodes.append(made)
         mapping.update(zip(node.results, made.results, strict=True))

@@ -1,8 +1,8 @@
 """Reverse-mode differentiation of IR graphs.
 
-`append_gradients` extends a graph by the cotangents of some of its values. The rules are the operator records' derivative formulas, the same
-that the eager tape uses; because they append ordinary operators, differentiating the result again gives higher derivatives.
-"""
+`append_gradients` extends a graph by the cotangents of some of its values. The rules are the operator records'
+derivative formulas, the same that the eager tape uses; because they append ordinary operators, differentiating the
+result again gives higher derivatives."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def append_gradients(
 ) -> list[Value | None]:
     """Append nodes that compute the cotangents of `inputs`, given those of `outputs` (None: ones).
 
-    Returns one value an input, None where no output depends on it. `on_cotangent` is called with each active value and its complete
-    cotangent and may replace it (tensor hooks). Numbers of nodes: at most a constant times those between inputs and outputs.
-    """
+    Returns one value an input, None where no output depends on it. `on_cotangent` is called with each active value and
+    its complete cotangent and may replace it (tensor hooks). Numbers of nodes: at most a constant times those between
+    inputs and outputs."""
     own = builder if builder is not None else GraphBuilder(graph)
     active, nodes = active_nodes(graph.nodes, inputs)
     found: dict[Value, Tensor] = {}
@@ -70,7 +70,9 @@ def append_gradients(
             if output not in active:
                 continue
             seed = (
-                ops.full(tuple(output.shape), 1.0, dtype=output.dtype, device=output.device) if given is None else wrap(given)
+                ops.full(tuple(output.shape), 1.0, dtype=output.dtype, device=output.device)
+                if given is None
+                else wrap(given)
             )
             found[output] = found[output] + seed if output in found else seed
         for node in reversed(nodes):
@@ -79,8 +81,8 @@ def append_gradients(
                 continue
             own.location = node.location
             own.origin = f"backward of {node.op.name}"
-            for operand, cotangent in _operand_cotangents(node, flowing, active):
-                found[operand] = found[operand] + cotangent if operand in found else cotangent
+            for operand, part in _operand_cotangents(node, flowing, active):
+                found[operand] = found[operand] + part if operand in found else part
         results: list[Value | None] = []
         for value in inputs:
             cotangent = found.get(value)
@@ -91,9 +93,7 @@ def append_gradients(
     return results
 
 
-def _operand_cotangents(
-    node: Node, flowing: Sequence[Tensor | None], active: set[Value]
-) -> list[tuple[Value, Tensor]]:
+def _operand_cotangents(node: Node, flowing: Sequence[Tensor | None], active: set[Value]) -> list[tuple[Value, Tensor]]:
     """Evaluate the formulas of one node for its active operands."""
     op = node.op
     position = {p.name: i for i, p in enumerate(op.parameters)}

@@ -1,8 +1,7 @@
 """Running the tape backwards: `backward` and `grad`.
 
-A node runs when the cotangents of all its results are complete; among the ready ones the most recently recorded goes first, as in
-PyTorch's engine. See https://docs.pytorch.org/docs/stable/autograd.html.
-"""
+A node runs when the cotangents of all its results are complete; among the ready ones the most recently recorded goes
+first, as in PyTorch's engine. See https://docs.pytorch.org/docs/stable/autograd.html."""
 
 from __future__ import annotations
 
@@ -88,7 +87,8 @@ def grad(
             gradient = tensor.new_zeros(tensor.shape)
         if gradient is None and not allow_unused:
             raise RuntimeError(
-                "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True if this is "
+                "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True "
+                "if this is "
                 "the desired behavior."
             )
         results.append(gradient)
@@ -106,15 +106,19 @@ def starting_cotangent(root: Tensor, gradient: Tensor | None) -> Tensor:
         if root.numel() != 1:
             raise RuntimeError("grad can be implicitly created only for scalar outputs")
         if not root.dtype.is_floating_point:
-            raise RuntimeError("grad can be implicitly created only for real scalar outputs but got " + repr(root.dtype))
+            raise RuntimeError(
+                "grad can be implicitly created only for real scalar outputs but got " + repr(root.dtype)
+            )
         from graphtorch import ops
 
-        return ops.full(tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
+        ones: Tensor = ops.full(tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
+        return ones
     if not isinstance(gradient, Tensor):
         raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
     if tuple(gradient.shape) != tuple(root.shape):
         raise RuntimeError(
-            f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a shape of {root.shape}."
+            f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a shape of "
+            f"{root.shape}."
         )
     return gradient
 
@@ -159,10 +163,12 @@ def _run(
         for i, tensor in enumerate(wanted):
             edge = edge_of(tensor)
             assert edge is not None
-            captures.setdefault((edge.node, edge.index), []).append(i)
+            captures.setdefault((edge.node, edge.place), []).append(i)
     found: list[Tensor | None] = [None] * (0 if wanted is None else len(wanted))
 
-    pending, needed = _dependencies([e.node for e in edges if e is not None], {n for n, _ in captures} if captures else None)
+    pending, needed = _dependencies(
+        [e.node for e in edges if e is not None], {n for n, _ in captures} if captures else None
+    )
     buffers: dict[Node, list[Tensor | None]] = {}
     ready: list[tuple[int, int, Node]] = []
     given = {id(c._data) for c in cotangents}  # memory that a `.grad` must not share
@@ -171,8 +177,8 @@ def _run(
         slots = buffers.get(edge.node)
         if slots is None:
             slots = buffers[edge.node] = [None] * edge.node.result_count()
-        held = slots[edge.index]
-        slots[edge.index] = value if held is None else held + value
+        held = slots[edge.place]
+        slots[edge.place] = value if held is None else held + value
 
     for edge, cotangent in zip(edges, cotangents, strict=True):
         if edge is not None:
@@ -272,8 +278,8 @@ def _accumulate_leaf(
     if value is None or not wanted_all:
         return
     data = value._data
-    # An operator's own fresh result is stolen; anything that may be shared (a view, a given cotangent, one array sent to
-    # two leaves, a saved value) is copied.
+    # An operator's own fresh result is stolen; anything that may be shared (a view, a given cotangent, one array sent
+    # to two leaves, a saved value) is copied.
     storage = value._storage
     fresh = value._device is CPU and data.base is None and id(data) not in given and storage is None
     given.add(id(data))
@@ -282,9 +288,7 @@ def _accumulate_leaf(
         hook(node.variable)
 
 
-def _dependencies(
-    roots: list[Node], targets: set[Node] | None
-) -> tuple[dict[Node, int], set[Node] | None]:
+def _dependencies(roots: list[Node], targets: set[Node] | None) -> tuple[dict[Node, int], set[Node] | None]:
     """How many nodes send to each reachable node; and, given targets, the nodes from which some target is reachable."""
     pending: dict[Node, int] = {}
     order: list[Node] = []
@@ -303,7 +307,9 @@ def _dependencies(
         return pending, None
     needed: set[Node] = set()
     # Recording order is a topological order: operands are recorded before the calls that use them.
-    for node in sorted((n for n in order if isinstance(n, Node)), key=lambda n: (not isinstance(n, AccumulateGrad), n.sequence)):
+    for node in sorted(
+        (n for n in order if isinstance(n, Node)), key=lambda n: (not isinstance(n, AccumulateGrad), n.sequence)
+    ):
         if any(e is not None and (e.node in targets or e.node in needed) for e in node.edges):
             needed.add(node)
     return pending, needed

@@ -98,7 +98,8 @@ class FunctionNode(Node):
 
 
 class Function:
-    """Base class of custom differentiable functions: define static `forward(ctx, ...)` and `backward(ctx, *grads)`, call `apply`.
+    """Base class of custom differentiable functions: define static `forward(ctx, ...)` and `backward(ctx, *grads)`,
+    call `apply`.
 
     `setup_context(ctx, inputs, output)` may take over saving, with a `forward` that has no ctx.
     """
@@ -110,7 +111,8 @@ class Function:
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function to use it with backward "
+            "You must implement either the backward or vjp method for your custom autograd.Function to use it with "
+            "backward "
             "mode AD."
         )
 

@@ -1,4 +1,5 @@
-"""Context managers and decorators that switch recording on the tape. See https://docs.pytorch.org/docs/stable/notes/autograd.html."""
+"""Context managers and decorators that switch recording on the tape. See
+https://docs.pytorch.org/docs/stable/notes/autograd.html."""
 
 from __future__ import annotations
 

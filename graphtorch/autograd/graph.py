@@ -1,8 +1,7 @@
 """The eager tape: nodes, edges, saved values.
 
-A node stands for one recorded operator call and maps the cotangents of its results to those of its operands. Nodes number themselves in
-the order of recording; the engine visits them in the reverse of it.
-"""
+A node stands for one recorded operator call and maps the cotangents of its results to those of its operands. Nodes
+number themselves in the order of recording; the engine visits them in the reverse of it."""
 
 from __future__ import annotations
 
@@ -19,7 +18,8 @@ from graphtorch.tensor.type import TensorType, type_of
 _sequence = itertools.count()
 
 FREED = (
-    "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
+    "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
+    "been freed). "
     "Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
     "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
     "after calling backward."
@@ -30,7 +30,7 @@ class Edge(NamedTuple):
     """Where an operand's cotangent goes: a node and the index of that node's result."""
 
     node: Node
-    index: int
+    place: int
 
 
 class Node:
@@ -54,7 +54,7 @@ class Node:
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """The nodes that receive this node's cotangents."""
-        return tuple((None, 0) if e is None else (e.node, e.index) for e in self.edges)
+        return tuple((None, 0) if e is None else (e.node, e.place) for e in self.edges)
 
     def result_count(self) -> int:
         """How many results the forward call had."""
@@ -105,7 +105,8 @@ class SavedTensor:
     __slots__ = ("index", "tensor", "version")
 
     def __init__(self, tensor: Tensor, index: int = -1) -> None:
-        # A node's own result is kept as an alias outside the graph: node and result would otherwise keep each other alive.
+        # A node's own result is kept as an alias outside the graph: node and result would otherwise keep each other
+        # alive.
         self.tensor = tensor._alias() if index >= 0 else tensor
         self.index = index
         self.version = tensor._version
@@ -117,8 +118,10 @@ class SavedTensor:
             kind = tensor._dtype.name
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[torch.{_LEGACY_NAMES.get(kind, kind)} {list(tensor.shape)}], which is output {max(self.index, 0)} of "
-                f"{owner}, is at version {tensor._version}; expected version {self.version} instead. Hint: enable anomaly "
+                f"[torch.{_LEGACY_NAMES.get(kind, kind)} {list(tensor.shape)}], which is output {max(self.index, 0)} "
+                "of "
+                f"{owner}, is at version {tensor._version}; expected version {self.version} instead. Hint: enable "
+                "anomaly "
                 "detection to find the operation that failed to compute its gradient, with "
                 "torch.autograd.set_detect_anomaly(True)."
             )
@@ -226,7 +229,8 @@ class OperatorNode(Node):
     def release(self) -> None:
         # What holds no tensor is not freed: such a node can run again, as in PyTorch.
         if self.saved and any(
-            type(v) is SavedTensor or (type(v) is tuple and any(type(i) is SavedTensor for i in v)) for v in self.saved.values()
+            type(v) is SavedTensor or (type(v) is tuple and any(type(i) is SavedTensor for i in v))
+            for v in self.saved.values()
         ):
             self.saved = None
 

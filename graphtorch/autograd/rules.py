@@ -1,8 +1,8 @@
 """Applying an operator's derivative formulas: shared by the eager tape and by the differentiator on the IR.
 
 Both differentiators are the same walk over different graphs; the law they share is here: a formula gives an operand's
-cotangent up to broadcasting and promotion, and `fit` applies the transpose of both (a sum over broadcast dimensions, a cast back).
-"""
+cotangent up to broadcasting and promotion, and `fit` applies the transpose of both (a sum over broadcast dimensions, a
+cast back)."""
 
 from __future__ import annotations
 
@@ -44,9 +44,8 @@ def evaluate(formula: Formula, op: Operator, cotangents: Sequence[Any], lookup: 
 def fit(cotangent: Any, target: TensorType) -> Any:
     """Bring a formula's value to its operand's shape and dtype.
 
-    The transpose of broadcasting is a sum over the broadcast dimensions; the transpose of a real-to-complex or a widening
-    cast is the cast back (the real part, for a real operand).
-    """
+    The transpose of broadcasting is a sum over the broadcast dimensions; the transpose of a real-to-complex or a
+    widening cast is the cast back (the real part, for a real operand)."""
     if cotangent is None:
         return None
     if tuple(cotangent.shape) != tuple(target.shape):

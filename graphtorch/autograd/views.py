@@ -1,9 +1,8 @@
 """In-place changes of views under autograd.
 
-Changing a view changes its base, so the base's history becomes: cut the viewed region out of the cotangent for what the base
-was before, and send that region through the in-place operator. Other views of the base replay their view operators on it when their
-history is next asked for.
-"""
+Changing a view changes its base, so the base's history becomes: cut the viewed region out of the cotangent for what the
+base was before, and send that region through the in-place operator. Other views of the base replay their view operators
+on it when their history is next asked for."""
 
 from __future__ import annotations
 

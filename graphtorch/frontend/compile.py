@@ -1,9 +1,8 @@
 """`@compile`: capture on the first call, check guards and replay on later ones.
 
-A compiled function keeps one specialisation for each set of assumptions that it met. A call looks for one whose guards hold; if none
-does, the function is captured again, with the sizes that changed since the last time as symbols. Beyond `recompile_limit` specialisations, calls run
-eagerly, with one warning.
-"""
+A compiled function keeps one specialisation for each set of assumptions that it met. A call looks for one whose guards
+hold; if none does, the function is captured again, with the sizes that changed since the last time as symbols. Beyond
+`recompile_limit` specialisations, calls run eagerly, with one warning."""
 
 from __future__ import annotations
 
@@ -134,7 +133,8 @@ class CompiledFunction:
         if not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self!r} has {len(self.specializations)} specialisations, its recompile_limit; calls that fit none run eagerly. "
+                f"{self!r} has {len(self.specializations)} specialisations, its recompile_limit; calls that fit none "
+                "run eagerly. "
                 f"The last was compiled because {self.specializations[-1].reason}; this call does not fit because "
                 f"{self._reason(tree, leaves)}",
                 stacklevel=3,
@@ -183,7 +183,9 @@ class CompiledFunction:
         guards.add(f"{state_name}.grad_enabled is {state.grad_enabled}", f"grad mode was {state.grad_enabled}")
         default = guards.name(dtypes)
         guards.same_object(
-            f"{default}.get_default_dtype()", dtypes.get_default_dtype(), f"the default dtype was {dtypes.get_default_dtype()!r}"
+            f"{default}.get_default_dtype()",
+            dtypes.get_default_dtype(),
+            f"the default dtype was {dtypes.get_default_dtype()!r}",
         )
         _guard_environment(guards, self.function, set())
         args, kwargs = unflatten(tree, iter(given))
@@ -197,14 +199,15 @@ class CompiledFunction:
         finally:
             state.grad_enabled = grad_enabled
         for guard in scope.guards:
-            names = [n for n in bindings if n in guard.expression.free_symbols] if hasattr(
-                guard.expression, "free_symbols"
-            ) else list(bindings)
+            names = (
+                [n for n in bindings if n in guard.expression.free_symbols]
+                if hasattr(guard.expression, "free_symbols")
+                else list(bindings)
+            )
             check = guards.name(eval(f"lambda {', '.join(names)}: {guard}"))
             guards.add(
-                f"{check}({', '.join(bindings[n] for n in names)})", f"the sizes satisfied {guard}" + (
-                    f" (asked at {guard.location})" if guard.location else ""
-                )
+                f"{check}({', '.join(bindings[n] for n in names)})",
+                f"the sizes satisfied {guard}" + (f" (asked at {guard.location})" if guard.location else ""),
             )
         return captured, guards
 
@@ -248,20 +251,28 @@ class CompiledFunction:
             constant = guards.name(tuple(tensor._data.shape))
             guards.add(f"{data}.shape == {constant}", f"the shape of {label} was {list(tensor.shape)}")
             shape = list(tensor.shape)
-        guards.add(f"{expression}._dtype is {guards.name(tensor._dtype)}", f"the dtype of {label} was {tensor._dtype!r}")
-        guards.add(f"{expression}._device == {guards.name(tensor._device)}", f"the device of {label} was {tensor._device}")
+        guards.add(
+            f"{expression}._dtype is {guards.name(tensor._dtype)}", f"the dtype of {label} was {tensor._dtype!r}"
+        )
+        guards.add(
+            f"{expression}._device == {guards.name(tensor._device)}", f"the device of {label} was {tensor._device}"
+        )
         guards.add(
             f"{expression}.requires_grad is {tensor.requires_grad}", f"{label}.requires_grad was {tensor.requires_grad}"
         )
         return recorder.argument(tensor, index, label, tuple(shape))
 
     def _guard_sharing(self, guards: GuardSet, leaves: Sequence[Any]) -> None:
-        """Two arguments that were one object (or shared memory) at capture are so at every call, and the others are not."""
+        """Two arguments that were one object (or shared memory) at capture are so at every call, and the others are
+        not."""
         tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         for n, i in enumerate(tensors):
             for j in tensors[n + 1 :]:
                 same = leaves[i] is leaves[j]
-                guards.add(f"(leaves[{i}] is leaves[{j}]) is {same}", f"arguments {i} and {j} were {'' if same else 'not '}one tensor")
+                guards.add(
+                    f"(leaves[{i}] is leaves[{j}]) is {same}",
+                    f"arguments {i} and {j} were {'' if same else 'not '}one tensor",
+                )
 
     def _changed_sizes(self, tree: Any, leaves: Sequence[Any]) -> dict[int, set[int]]:
         """The dimensions to make symbolic: all, none, or those whose size differs from an earlier specialisation's."""
@@ -338,7 +349,9 @@ def _guard_environment(guards: GuardSet, function: Any, seen: set[int]) -> None:
             content = cell.cell_contents
         except ValueError:
             continue
-        _guard_value(guards, f"{guards.name(function)}.__closure__[{i}].cell_contents", content, f"the variable {name}", seen)
+        _guard_value(
+            guards, f"{guards.name(function)}.__closure__[{i}].cell_contents", content, f"the variable {name}", seen
+        )
 
 
 def _names(code: CodeType) -> list[str]:
@@ -384,16 +397,15 @@ def compile(
 ) -> Any:
     """Compile a function (or a module's forward) as one graph: forward, backward and parameter updates.
 
-    Use as `@compile`, `@compile(...)` or `compile(f, ...)`. The first call captures the function; later calls replay it while the
-    guards hold, and a call that fails them compiles a further specialisation (see `.explain()`).
+    Use as `@compile`, `@compile(...)` or `compile(f, ...)`. The first call captures the function; later calls replay it
+    while the guards hold, and a call that fails them compiles a further specialisation (see `.explain()`).
 
     dynamic           None: a size that changes becomes symbolic; True: all sizes are symbolic at once; False: never.
     backend           "numpy" (fused kernels) or "interpreter" (operator by operator).
     recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.
 
-    Raises CaptureError at the user's line for what one graph can't express, such as a Python decision on tensor data. See
-    https://docs.pytorch.org/docs/stable/generated/torch.compile.html.
-    """
+    Raises CaptureError at the user's line for what one graph can't express, such as a Python decision on tensor data.
+    See https://docs.pytorch.org/docs/stable/generated/torch.compile.html."""
     options: dict[str, Any] = {
         "fullgraph": fullgraph,
         "dynamic": dynamic,

@@ -41,7 +41,8 @@ class SpecializationInfo:
     def __str__(self) -> str:
         lines = [
             f"compiled for the {self.backend} backend because: {self.reason}",
-            f"  {self.compile_seconds * 1e3:.1f} ms to compile; {self.kernels_before_fusion} primitives -> {self.kernels} kernels; "
+            f"  {self.compile_seconds * 1e3:.1f} ms to compile; {self.kernels_before_fusion} primitives -> "
+            f"{self.kernels} kernels; "
             f"{self.planned_bytes} bytes planned; called {self.calls} times",
             "  inputs:",
             *(f"    {i.name}: {i.type} ({i.kind}{', written' if i.written else ''})" for i in self.inputs),

@@ -1,8 +1,8 @@
 """Guards: what a specialisation assumed of the Python world, checked before each reuse.
 
-A guard is a Python expression over named objects. All guards of a specialisation compile into one function, so that the check of a
-call is a chain of attribute look-ups; when it fails, the guards are evaluated one by one to say which and why.
-"""
+A guard is a Python expression over named objects. All guards of a specialisation compile into one function, so that the
+check of a call is a chain of attribute look-ups; when it fails, the guards are evaluated one by one to say which and
+why."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ class GuardSet:
         if self._check is None:
             conditions = "".join(f"\n            and ({e})" for e in self.guards)
             source = f"def check(leaves):\n    try:\n        return (True{conditions})\n"
-            source += "    except (AttributeError, KeyError, IndexError, TypeError, ValueError):\n        return False\n"
+            source += (
+                "    except (AttributeError, KeyError, IndexError, TypeError, ValueError):\n        return False\n"
+            )
             exec(compile(source, "<graphtorch guards>", "exec"), self._scope)
             self._check = self._scope["check"]
         return self._check(leaves)

@@ -1,4 +1,5 @@
-"""A backward pass outside the compiled function: the forward returns residuals, and its results' history is a compiled backward."""
+"""A backward pass outside the compiled function: the forward returns residuals, and its results' history is a compiled
+backward."""
 
 from __future__ import annotations
 
@@ -26,8 +27,10 @@ class JointProgram:
         joint = ExpandGradients().run(captured.graph)
         outputs = [joint.outputs[i] for i in captured.differentiable]
         wanted = [joint.inputs[i] for i in captured.leaf_inputs]
-        cotangents = [joint.add_input(v.type, f"cotangent of {captured.graph.output_names[i]}", "cotangent")
-                      for i, v in zip(captured.differentiable, outputs, strict=True)]
+        cotangents = [
+            joint.add_input(v.type, f"cotangent of {captured.graph.output_names[i]}", "cotangent")
+            for i, v in zip(captured.differentiable, outputs, strict=True)
+        ]
         found = append_gradients(joint, outputs, cotangents, wanted)
         self.output_count = len(joint.outputs)
         self.leaf_inputs: list[int] = []
@@ -99,7 +102,8 @@ class CompiledBackward(Node):
             raise RuntimeError(FREED)
         if state.grad_enabled:
             raise RuntimeError(
-                "create_graph=True through a compiled forward is not supported: call backward() or autograd.grad() inside the compiled "
+                "create_graph=True through a compiled forward is not supported: call backward() or autograd.grad() "
+                "inside the compiled "
                 "function, where derivatives of any order are part of its graph"
             )
         backward = self.program.backward

@@ -15,7 +15,8 @@ def _number_dtype(input: Any) -> dtype:
     """Python's number type for a tensor's category."""
     if input.dtype is dtypes.bool_:
         return dtypes.bool_
-    return dtypes.float64 if input.dtype.is_floating_point else dtypes.int64
+    floating: bool = input.dtype.is_floating_point
+    return dtypes.float64 if floating else dtypes.int64
 
 
 def _number_type(input: Any) -> TensorType:

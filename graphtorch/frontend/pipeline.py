@@ -1,4 +1,5 @@
-"""From a captured graph to an executable: differentiate, optimise, schedule, lower. Each stage's graph is kept for `explain` and the CLI."""
+"""From a captured graph to an executable: differentiate, optimise, schedule, lower. Each stage's graph is kept for
+`explain` and the CLI."""
 
 from __future__ import annotations
 
@@ -99,7 +100,9 @@ def forward_part(graph: Graph) -> Graph:
         if value in wanted:
             mapping[value] = result.add_input(value.type, value.name, kind)
     for candidate in reversed(kept):
-        made = result.add(candidate.op, substitute(candidate.args, mapping.__getitem__), candidate.location, candidate.origin)
+        made = result.add(
+            candidate.op, substitute(candidate.args, mapping.__getitem__), candidate.location, candidate.origin
+        )
         mapping.update(zip(candidate.results, made, strict=True))
     names = dict(zip(graph.outputs, graph.output_names, strict=True))
     for value in outputs:

@@ -1,4 +1,5 @@
-"""A captured function as something that runs: where inputs come from, what the graph returns, and what happens to Python state after.
+"""A captured function as something that runs: where inputs come from, what the graph returns, and what happens to
+Python state after.
 
 `assemble` reads a finished recorder; `Program.run` is one call.
 """
@@ -38,9 +39,8 @@ class Alias:
 class Output:
     """A result that is a graph output, or a view of one that other results share.
 
-    `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `freed` when its history was used up
-    inside the function; `number` for a run-time number, returned as a Python number.
-    """
+    `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `freed` when its
+    history was used up inside the function; `number` for a run-time number, returned as a Python number."""
 
     index: int
     steps: Steps = ()
@@ -176,7 +176,9 @@ class ResultBuilder:
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
 
-    def build(self, arrays: Sequence[Any], leaves: Sequence[Any], history: Node | None) -> tuple[list[Any], list[tuple[Tensor, Any]]]:
+    def build(
+        self, arrays: Sequence[Any], leaves: Sequence[Any], history: Node | None
+    ) -> tuple[list[Any], list[tuple[Tensor, Any]]]:
         """The result leaves, and (leaf, new .grad) pairs. `history` becomes the grad_fn of differentiable outputs."""
         bases: dict[int, Tensor] = {}
         memo: dict[int, Any] = {}

@@ -1,9 +1,9 @@
 """Recorded tensors: storages and views as values.
 
-Eager tensors share memory; IR values do not. A `RecordedStorage` stands for the memory: it holds the current value of its base
-tensor and a version. A view remembers the view operators from the base; reading one whose storage has changed replays them on the
-current value, and writing to one puts the new elements into a new value of the base (functionalization).
-"""
+Eager tensors share memory; IR values do not. A `RecordedStorage` stands for the memory: it holds the current value of
+its base tensor and a version. A view remembers the view operators from the base; reading one whose storage has changed
+replays them on the current value, and writing to one puts the new elements into a new value of the base
+(functionalization)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The recorder of `@compile`: runs the user's function once and writes down one graph.
 
-Every operator call appends a node. Concrete tensors that the function touches become inputs; in-place changes become new values, written
-back after each call; `backward()` becomes a `gradient` node. Nothing concrete is read or changed while recording, so that a failed capture
-leaves no trace.
-"""
+Every operator call appends a node. Concrete tensors that the function touches become inputs; in-place changes become
+new values, written back after each call; `backward()` becomes a `gradient` node. Nothing concrete is read or changed
+while recording, so that a failed capture leaves no trace."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autodiff.gradient import GRADIENT
+from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd.engine import starting_cotangent
 from graphtorch.autograd.graph import FREED
 from graphtorch.autograd.hooks import RemovableHandle, add
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
-from graphtorch.autodiff.gradient import GRADIENT
-from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
@@ -36,8 +35,8 @@ from graphtorch.tensor.type import TensorType, type_of
 
 
 class Recorder(GraphBuilder):
-    """Captures one run of a function. Use: `argument(...)` for each tensor argument, run the function inside `with recorder:`, then
-    `frontend.program` reads the graph, the mutated storages and the gradients off it."""
+    """Captures one run of a function. Use: `argument(...)` for each tensor argument, run the function inside `with
+    recorder:`, then `frontend.program` reads the graph, the mutated storages and the gradients off it."""
 
     def __init__(self, name: str) -> None:
         super().__init__(Graph(name))
@@ -99,7 +98,9 @@ class Recorder(GraphBuilder):
 
     def constant(self, tensor: Tensor) -> Tensor:
         """A tensor that the function makes from Python data: an input that no call changes."""
-        recorded = self._add_input(tensor, TensorSource(tensor, f"constant{len(self.sources)}", "constant"), type_of(tensor))
+        recorded = self._add_input(
+            tensor, TensorSource(tensor, f"constant{len(self.sources)}", "constant"), type_of(tensor)
+        )
         recorded._data.storage.constant = True
         return recorded
 
@@ -155,7 +156,9 @@ class Recorder(GraphBuilder):
         """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture."""
         value = dict.__getitem__(container, key)
         if isinstance(value, Tensor):
-            self.guards.same_object(f"dict.__getitem__({self.guards.name(container)}, {key!r})", value, f"{key!r} was a tensor")
+            self.guards.same_object(
+                f"dict.__getitem__({self.guards.name(container)}, {key!r})", value, f"{key!r} was a tensor"
+            )
             return value
         if type(value) not in (int, float):
             return self.guard_item(container, key)
@@ -204,7 +207,8 @@ class Recorder(GraphBuilder):
             for key, value in entries.items():
                 if value is not None:
                     self.module_names.setdefault(id(value), prefix + key)
-                # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption then.
+                # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption
+                # then.
                 self.guards.same_object(f"{held}.{group}[{key!r}]", value, f"{prefix + key} was another object")
 
     def exit_module(self, module: Any) -> None:
@@ -369,7 +373,9 @@ class Recorder(GraphBuilder):
         args = (target, *(self._concrete_args(a) for a in args[1:]))
         data = target._data
         if not isinstance(data, Recorded):
-            raise refuse(f"{op.name}_ on a run-time number", "compute a new value instead of changing the number in place")
+            raise refuse(
+                f"{op.name}_ on a run-time number", "compute a new value instead of changing the number in place"
+            )
         self._check_leaf_write(op, target, args)
         values = self.lower(args)
         self._check_same_device(args)
@@ -548,7 +554,8 @@ class Recorder(GraphBuilder):
             for storage, version, tensor in self._saved.get(node, ()):
                 if storage.version != version:
                     raise RuntimeError(
-                        "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                        "one of the variables needed for gradient computation has been modified by an inplace "
+                        "operation: "
                         f"[{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
                         f"{storage.version}; expected version {version} instead."
                     )
@@ -645,12 +652,14 @@ class Recorder(GraphBuilder):
         described = str(type_of(self.recorded(tensor)))
         if operation in ("bool()", "int()", "float()", "__index__()", "complex()"):
             raise refuse(
-                f"{operation} of a recorded tensor {described}: a Python decision or number that depends on tensor data can't be part of "
+                f"{operation} of a recorded tensor {described}: a Python decision or number that depends on tensor "
+                "data can't be part of "
                 "one graph",
                 "choose with torch.where or arithmetic on masks, or move the decision out of the compiled function",
             )
         raise refuse(
-            f"{operation} of a recorded tensor {described}: its data does not exist while the function is being captured",
+            f"{operation} of a recorded tensor {described}: its data does not exist while the function is being "
+            "captured",
             "return the tensor and read it outside the compiled function",
         )
 

@@ -34,7 +34,8 @@ class ArgumentSource(Source):
 
 @dataclass(frozen=True, eq=False)
 class TensorSource(Source):
-    """A tensor that the function reached through a closure, a module or an optimizer: held by identity, read at each call."""
+    """A tensor that the function reached through a closure, a module or an optimizer: held by identity, read at each
+    call."""
 
     tensor: Tensor
     name: str

@@ -62,7 +62,7 @@ def unflatten(tree: Any, leaves: Iterator[Any]) -> Any:
             return children
         return tuple(children) if tree.type is tuple else tree.type(*children)
     if dataclasses.is_dataclass(tree.type):
-        made = object.__new__(tree.type)
+        made: Any = object.__new__(tree.type)  # type: ignore[arg-type, unused-ignore]
         for name, child in zip(tree.keys, children, strict=True):
             object.__setattr__(made, name, child)
         return made

@@ -6,14 +6,13 @@
     Access      an affine index into a buffer: offset + sum of stride * axis index, in elements
     Expr        Load | Constant | Index | Compute | Reduce: a DAG of scalar expressions, shared by identity
 
-Semantics: for every point of the iteration space each expression has one value. A `Reduce` folds its operand over some of the kernel's
-reduction axes and is constant along them, so an expression after it may use it at every point again (softmax is one
-kernel: load, max, subtract, exp, sum, divide). A store whose access has stride 0 along a reduction axis stores a value that is constant along it.
-Views have no kernel: they are the strides and offsets of accesses.
+Semantics: for every point of the iteration space each expression has one value. A `Reduce` folds its operand over some
+of the kernel's reduction axes and is constant along them, so an expression after it may use it at every point again
+(softmax is one kernel: load, max, subtract, exp, sum, divide). A store whose access has stride 0 along a reduction axis
+stores a value that is constant along it. Views have no kernel: they are the strides and offsets of accesses.
 
-An `ExternCall` is an operator that runs as a call of its own (a matrix product, a convolution, a sort). A `Schedule` is the list of
-kernels and calls that computes a graph. Sizes, strides and offsets are ints or symbolic dimensions.
-"""
+An `ExternCall` is an operator that runs as a call of its own (a matrix product, a convolution, a sort). A `Schedule` is
+the list of kernels and calls that computes a graph. Sizes, strides and offsets are ints or symbolic dimensions."""
 
 from __future__ import annotations
 
@@ -38,9 +37,9 @@ class Axis:
 class Buffer:
     """Contiguous memory of `shape` in row-major order.
 
-    `kind` is "input" (a graph input, in the caller's own strides: see `Schedule`), "output" (returned to the caller), or "temporary" (planned into
-    the arena). `value` is the IR value that it holds. A number (TensorType.is_number) is a buffer of shape ().
-    """
+    `kind` is "input" (a graph input, in the caller's own strides: see `Schedule`), "output" (returned to the caller),
+    or "temporary" (planned into the arena). `value` is the IR value that it holds. A number (TensorType.is_number) is a
+    buffer of shape ()."""
 
     name: str
     dtype: dtype
@@ -103,9 +102,8 @@ class Index(Expr):
 class Compute(Expr):
     """A scalar instruction on operands of the dtypes that it computes in.
 
-    `instruction` is the `scalar` name of a pointwise operator record, or "cast" (to this expression's dtype). `node` is the IR node
-    it came from, for reports and source comments.
-    """
+    `instruction` is the `scalar` name of a pointwise operator record, or "cast" (to this expression's dtype). `node` is
+    the IR node it came from, for reports and source comments."""
 
     __slots__ = ("arguments", "instruction", "node")
 
@@ -122,8 +120,8 @@ class Compute(Expr):
 class Reduce(Expr):
     """A fold over reduction axes: `combine` is sum, prod, max, min, any, all, argmax or argmin.
 
-    `axes` are positions in the kernel's axes. Sums of float16 and bfloat16 accumulate in float32. argmax and argmin give the position in
-    row-major order of the reduced axes, the first where several tie; max and min propagate NaN.
+    `axes` are positions in the kernel's axes. Sums of float16 and bfloat16 accumulate in float32. argmax and argmin
+    give the position in row-major order of the reduced axes, the first where several tie; max and min propagate NaN.
     """
 
     __slots__ = ("axes", "combine", "node", "operand")
@@ -181,8 +179,8 @@ class Kernel:
 class ExternCall:
     """An operator that runs as one call on whole buffers.
 
-    `args` follows the operator's parameters: a `View` where it takes a tensor, a tuple of them for a list, constants elsewhere.
-    """
+    `args` follows the operator's parameters: a `View` where it takes a tensor, a tuple of them for a list, constants
+    elsewhere."""
 
     name: str
     op: Operator
@@ -217,9 +215,10 @@ class View:
 class Schedule:
     """Kernels and calls in execution order, for one graph.
 
-    inputs     one Buffer a graph input. At run time an input array may have any strides; an executor that needs the contiguous
-               form that accesses describe copies it first.
-    outputs    one View a graph output: of an output buffer, of an input (an output that is an input or a view of one), or shared by several.
+    inputs     one Buffer a graph input. At run time an input array may have any strides; an executor that needs the
+               contiguous form that accesses describe copies it first.
+    outputs    one View a graph output: of an output buffer, of an input (an output that is an input or a view of one),
+               or shared by several.
     report     one line a decision: which nodes fused, and why two neighbours did not.
     """
 

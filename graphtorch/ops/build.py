@@ -1,8 +1,9 @@
-"""Making a record public: `operator(...)` parses the signature, registers the record and generates its Python functions.
+"""Making a record public: `operator(...)` parses the signature, registers the record and generates its Python
+functions.
 
-The generated function has the operator's exact signature, so Python itself binds and checks arguments; it converts only what a
-caller may spell in several ways (a list for a tuple of ints, a NumPy scalar for a number) and ends in `dispatch.call`.
-"""
+The generated function has the operator's exact signature, so Python itself binds and checks arguments; it converts only
+what a caller may spell in several ways (a list for a tuple of ints, a NumPy scalar for a number) and ends in
+`dispatch.call`."""
 
 from __future__ import annotations
 
@@ -52,10 +53,10 @@ def operator(
 ) -> Callable[..., Any]:
     """Define an operator; returns its public function, whose `.operator` is the record.
 
-    The fields are those of `record.Operator`. `public`: export the function under the operator's name; `method`: install it on Tensor (if
-    the first parameter is a tensor); `inplace`: also `name_`; `out`: accept `out=`. `lazy_check`: NumPy itself rejects all
-    that the type rule rejects, so eager execution consults the rule only to explain an error.
-    """
+    The fields are those of `record.Operator`. `public`: export the function under the operator's name; `method`:
+    install it on Tensor (if the first parameter is a tensor); `inplace`: also `name_`; `out`: accept `out=`.
+    `lazy_check`: NumPy itself rejects all that the type rule rejects, so eager execution consults the rule only to
+    explain an error."""
     name, parameters, results = parse_signature(signature)
     if name in REGISTRY:
         raise ValueError(f"operator {name!r} is defined twice")
@@ -132,7 +133,13 @@ def method(name: str) -> Callable[[F], F]:
 
 def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., Any]:
     """Compile a Python function with the operator's signature."""
-    scope: dict[str, Any] = {"__name__": "graphtorch.ops.generated", "op": op, "call": call, "call_inplace": call_inplace, "call_out": call_out}
+    scope: dict[str, Any] = {
+        "__name__": "graphtorch.ops.generated",
+        "op": op,
+        "call": call,
+        "call_inplace": call_inplace,
+        "call_out": call_out,
+    }
     head: list[str] = []
     body: list[str] = []
     star = False
@@ -151,7 +158,9 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
             condition, convert = converter
             scope[f"convert_{i}"] = convert
             scope[f"accept_{i}"] = condition
-            body.append(f"    if type({python_name}) is not accept_{i}: {python_name} = convert_{i}(op, {i}, {python_name})")
+            body.append(
+                f"    if type({python_name}) is not accept_{i}: {python_name} = convert_{i}(op, {i}, {python_name})"
+            )
     if out:
         if not star:
             head.append("*")
@@ -208,7 +217,8 @@ def _wrong(op: Operator, i: int, expected: str, value: Any) -> TypeError:
     from graphtorch.ops.dispatch import user_location
 
     return TypeError(
-        f"{op.name}(): argument '{op.parameters[i].name}' (position {i + 1}) must be {expected}, not {type(value).__name__}"
+        f"{op.name}(): argument '{op.parameters[i].name}' (position {i + 1}) must be {expected}, not "
+        f"{type(value).__name__}"
         f"\n  at {user_location()}"
     )
 

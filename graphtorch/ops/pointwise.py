@@ -1,8 +1,8 @@
-"""How pointwise operators are defined: builders that add broadcasting, promotion and NumPy execution to a scalar function.
+"""How pointwise operators are defined: builders that add broadcasting, promotion and NumPy execution to a scalar
+function.
 
-A builder's caller gives the scalar instruction's name, the NumPy function on arrays of one dtype, and the derivative; the
-operators themselves are in `arithmetic.py`, `unary.py`, `comparison.py` and `activation.py`.
-"""
+A builder's caller gives the scalar instruction's name, the NumPy function on arrays of one dtype, and the derivative;
+the operators themselves are in `arithmetic.py`, `unary.py`, `comparison.py` and `activation.py`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def broadcast_shapes(*shapes: Sequence[Any]) -> tuple[Any, ...]:
                 size = own
             else:
                 raise RuntimeError(
-                    f"The size of tensor a ({size}) must match the size of tensor b ({own}) at non-singleton dimension {i}"
+                    f"The size of tensor a ({size}) must match the size of tensor b ({own}) at non-singleton "
+                    f"dimension {i}"
                 )
         result.append(size)
     return tuple(result)
@@ -88,9 +89,7 @@ def promoted(compute: Callable[..., Any], arrays: Sequence[Any]) -> list[Any]:
     """Cast arrays (and Python numbers) to the dtype that `compute` chooses from their types."""
     chosen = compute(*[_Typed(a) if isinstance(a, np.ndarray | np.generic) else a for a in arrays])
     each = chosen if isinstance(chosen, tuple) else (chosen,) * len(arrays)
-    return [
-        a if d is None else np.asarray(a).astype(d.numpy, copy=False) for a, d in zip(arrays, each, strict=True)
-    ]
+    return [a if d is None else np.asarray(a).astype(d.numpy, copy=False) for a, d in zip(arrays, each, strict=True)]
 
 
 _FAST = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
@@ -124,9 +123,61 @@ def numpy_binary(function: Callable[..., Any], compute: Callable[..., Any]) -> C
                     return function(x, y)
         elif type(y) is not np.ndarray:
             return function(x, y)  # two run-time numbers
+        elif y.dtype in _FAST and (type(x) is float or type(x) is int):
+            return function(x, y)
         return function(*promoted(compute, (x, y)))
 
     return run
+
+
+def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute float16 and bfloat16 in float32 and round once: for NumPy functions of several steps."""
+
+    def run(*arrays: Any) -> Any:
+        own = arrays[0].dtype
+        if own.itemsize != 2 or own.kind in "iu":
+            return function(*arrays)
+        return function(*[a.astype(np.float32) for a in arrays]).astype(own)
+
+    return run
+
+
+# -- which dtypes an operator refuses ---------------------------------------------------------------------------------
+
+_SCALAR_TYPES = {
+    "bool": "Bool",
+    "uint8": "Byte",
+    "int8": "Char",
+    "int16": "Short",
+    "int32": "Int",
+    "int64": "Long",
+    "float16": "Half",
+    "bfloat16": "BFloat16",
+    "float32": "Float",
+    "float64": "Double",
+    "complex64": "ComplexFloat",
+    "complex128": "ComplexDouble",
+}
+
+
+def not_implemented(kernel: str, d: dtype) -> NotImplementedError:
+    """PyTorch's error for a dtype that a kernel has no version for."""
+    return NotImplementedError(f"\"{kernel}\" not implemented for '{_SCALAR_TYPES[d.name]}'")
+
+
+def refuse(kernel: str, categories: str) -> Callable[..., None]:
+    """A check that the promoted type is of none of the categories (letters of "bifc"). `kernel` is PyTorch's internal
+    name.
+
+    Raises NotImplementedError with PyTorch's message.
+    """
+
+    def check(*operands: Any) -> None:
+        d = result_type(*operands)
+        if "bifc"[d.category] in categories:
+            raise not_implemented(kernel, d)
+
+    return check
 
 
 # -- builders ---------------------------------------------------------------------------------------------------------
@@ -150,9 +201,8 @@ def unary(
 ) -> Callable[..., Any]:
     """A pointwise operator of one operand, with `name_` and `out=` forms.
 
-    `function` computes on an array of the dtype that `compute` gives; `result` maps that dtype to the result's (None: the same). `check`
-    raises for dtypes the operator refuses. Samples lie in [low, high].
-    """
+    `function` computes on an array of the dtype that `compute` gives; `result` maps that dtype to the result's (None:
+    the same). `check` raises for dtypes the operator refuses. Samples lie in [low, high]."""
 
     def type_rule(input: Any) -> TensorType:
         if check is not None:
@@ -197,10 +247,14 @@ def binary(
     high: float = 2.0,
     categories: str = "bifc",
     inplace: bool = True,
+    input: str = "Tensor",
     other: str = "Tensor|Number",
     **fields: Any,
 ) -> Callable[..., Any]:
-    """A pointwise operator of two operands, the second of which may be a Python number."""
+    """A pointwise operator of two operands, the second of which may be a Python number.
+
+    `input` and `other` are the operands' kinds; the remaining fields are those of `unary` and of `operator`.
+    """
 
     def type_rule(input: Any, other: Any) -> TensorType:
         if check is not None:
@@ -214,7 +268,7 @@ def binary(
         yield sample(make(2, 3, low=low, high=high), make(low=low, high=high))
 
     return operator(
-        f"{name}(Tensor input, {other} other)",
+        f"{name}({input} input, {other} other)",
         type=type_rule,
         numpy=numpy_binary(function, compute),
         kind=POINTWISE,

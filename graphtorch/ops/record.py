@@ -1,18 +1,18 @@
 """The operator record: everything the project knows about one operator, in one place.
 
-A record is made by `operator(...)` (or a family's helper on top of it) and registers itself by name. From it come the public
-function, the Tensor method, the in-place and `out=` forms, eager execution, meta evaluation, both differentiators, IR
-printing and verification, lowering, and the generated tests.
+A record is made by `operator(...)` (or a family's helper on top of it) and registers itself by name. From it come the
+public function, the Tensor method, the in-place and `out=` forms, eager execution, meta evaluation, both
+differentiators, IR printing and verification, lowering, and the generated tests.
 
 Signature language (PyTorch's argument names and defaults):
 
     "add(Tensor input, Tensor|Number other, *, Number alpha=1)"
     "topk(Tensor input, int k, int dim=-1, bool largest=True, bool sorted=True) -> (values, indices)"
 
-Parameter kinds: `Tensor`, `Tensor?` (may be None), `Tensor[]`, `Tensor?[]`, `Tensor|Number`, `Number`, `Number?`, `int`, `int?`, `int[]`,
-`int[]?`, `float`, `float?`, `bool`, `bool?`, `str`, `str?`, `dtype`, `dtype?`, `device?`, `generator?`, `any`. A `Number` may
-hold a run-time number (a learning rate that became an input of the graph).
-"""
+Parameter kinds: `Tensor`, `Tensor?` (may be None), `Tensor[]`, `Tensor?[]`, `Tensor|Number`, `Tensor|Number?`,
+`Number`, `Number?`, `int`, `int?`, `int[]`, `int[]?`, `float`, `float?`, `bool`, `bool?`, `str`, `str?`, `dtype`,
+`dtype?`, `device?`, `generator?`, `any`. A `Number` may hold a run-time number (a learning rate that became an input of
+the graph)."""
 
 from __future__ import annotations
 
@@ -52,10 +52,9 @@ class Parameter:
 class Formula:
     """One operand's derivative: the function and the names of what it needs.
 
-    A formula's own parameter names say what it needs, and so what the tape saves: `g` (the cotangent of the result; `g_<result>` or
-    `gs` for an operator of several results), an operand or attribute by name, `<operand>_type` for an operand's shape, dtype and
-    device without its data, `result` or a result's name.
-    """
+    A formula's own parameter names say what it needs, and so what the tape saves: `g` (the cotangent of the result;
+    `g_<result>` or `gs` for an operator of several results), an operand or attribute by name, `<operand>_type` for an
+    operand's shape, dtype and device without its data, `result` or a result's name."""
 
     function: Callable[..., Any]
     needs: tuple[str, ...]
@@ -80,21 +79,23 @@ class Operator:
 
     Functions take their arguments positionally in signature order, after `normalize`.
 
-    type_rule   operands as anything with dtype, shape, device; returns a TensorType, or a tuple of them for several results.
-                Validates: raises PyTorch's exception class with PyTorch's message. Works on symbolic dimensions.
-    numpy       operands as ndarrays (Python numbers for run-time numbers); returns an ndarray or a tuple. Correct for every
-                dtype that the type rule lets pass. A view operator returns a NumPy view.
+    type_rule   operands as anything with dtype, shape, device; returns a TensorType, or a tuple of them for several
+                results. Validates: raises PyTorch's exception class with PyTorch's message. Works on symbolic
+                dimensions.
+    numpy       operands as ndarrays (Python numbers for run-time numbers); returns an ndarray or a tuple. Correct for
+                every dtype that the type rule lets pass. A view operator returns a NumPy view.
     derivative  operand name -> Formula; operands without one are not differentiable.
     decompose   the same operator in terms of simpler ones, called with the arguments; None for primitives.
-    scalar      a pointwise primitive's name in the scalar instruction set of the emitters, or a reduction's combining name.
-    compute     of a pointwise operator: the dtype in which the scalar instruction is evaluated, given the arguments; operands are
-                cast to it first (a tuple gives each operand its own).
+    scalar      a pointwise primitive's name in the scalar instruction set of the emitters, or a reduction's combining
+                name.
+    compute     of a pointwise operator: the dtype in which the scalar instruction is evaluated, given the arguments;
+                operands are cast to it first (a tuple gives each operand its own).
     normalize   canonical arguments (non-negative dims, resolved defaults); returns the argument tuple.
     samples     called with a `Sampler`; yields Samples.
     categories  the dtype categories the generated tests use: letters of "bifc" (bool, int, float, complex).
     random      draws from a generator: never merged, reordered or removed.
-    scatter     of a view operator: `scatter(base, new_view, *attributes)` is the base with the viewed elements replaced; how
-                an in-place change of a view becomes a value (functionalization).
+    scatter     of a view operator: `scatter(base, new_view, *attributes)` is the base with the viewed elements
+                replaced; how an in-place change of a view becomes a value (functionalization).
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""`Sampler`: makes the operands of sample calls, reproducibly. The generated tests hand one to every record's `samples`."""
+"""`Sampler`: makes the operands of sample calls, reproducibly. The generated tests hand one to every record's
+`samples`."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from graphtorch.tensor.tensor import Tensor
 
 
 class Sampler:
-    """Calling it makes a tensor of the dtype under test; `ints`, `bools` and `floats` make operands of a fixed category.
+    """Calling it makes a tensor of the dtype under test; `ints`, `bools` and `floats` make operands of a fixed
+    category.
 
     Values are drawn from a NumPy generator of fixed seed, so that a sample is the same in every run.
     """
@@ -22,9 +24,7 @@ class Sampler:
         self.requires_grad = requires_grad
         self.random = np.random.default_rng(seed)
 
-    def __call__(
-        self, *shape: int, low: float = -2.0, high: float = 2.0, requires_grad: bool | None = None
-    ) -> Tensor:
+    def __call__(self, *shape: int, low: float = -2.0, high: float = 2.0, requires_grad: bool | None = None) -> Tensor:
         """A tensor of the dtype under test with values in [low, high] (integers: rounded; bool: about half true)."""
         d = self.dtype
         values: Any

@@ -1,10 +1,9 @@
 """Data types and type promotion.
 
 A `dtype` is a singleton that names an element type. Promotion follows PyTorch's rules
-(https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc): operands fall into three classes, tensors
-with dimensions, zero-dimensional tensors and Python numbers, and a class of lower rank only matters when its category
-(bool < integer < floating < complex) is higher.
-"""
+(https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc): operands fall into three classes,
+tensors with dimensions, zero-dimensional tensors and Python numbers, and a class of lower rank only matters when its
+category (bool < integer < floating < complex) is higher."""
 
 from __future__ import annotations
 
@@ -19,7 +18,16 @@ Number = bool | int | float | complex
 class dtype:
     """An element type. Instances are singletons; compare them with `is` or `==`."""
 
-    __slots__ = ("abbreviation", "category", "is_complex", "is_floating_point", "is_signed", "itemsize", "name", "numpy")
+    __slots__ = (
+        "abbreviation",
+        "category",
+        "is_complex",
+        "is_floating_point",
+        "is_signed",
+        "itemsize",
+        "name",
+        "numpy",
+    )
 
     name: str
     abbreviation: str
@@ -233,7 +241,7 @@ class finfo:
                 "torch.finfo() requires a floating point input type. Use torch.iinfo to handle 'torch.finfo'"
             )
         real = d.to_real()
-        info = ml_dtypes.finfo(real.numpy)
+        info: Any = ml_dtypes.finfo(real.numpy)  # type: ignore[no-untyped-call]
         self.dtype = real.name
         self.bits = real.itemsize * 8
         self.eps = float(info.eps)

@@ -10,9 +10,8 @@ import numpy as np
 class Storage:
     """A block of memory, shared by every tensor that views it.
 
-    `owner` is the ndarray whose memory this is: the array of the tensor that the storage was first asked of. Its version counts
-    in-place changes; the tape compares versions to find saved values that were overwritten.
-    """
+    `owner` is the ndarray whose memory this is: the array of the tensor that the storage was first asked of. Its
+    version counts in-place changes; the tape compares versions to find saved values that were overwritten."""
 
     __slots__ = ("__weakref__", "owner", "version")
 

@@ -1,12 +1,12 @@
 """`Tensor`: a strided view of a storage, with its place in the autograd graph.
 
-The class holds what is not an operator: identity, memory, autograd state, conversion to Python and NumPy. Every operator method
-and dunder is installed by `graphtorch.ops` from the operator records, so that adding an operator touches one place.
+The class holds what is not an operator: identity, memory, autograd state, conversion to Python and NumPy. Every
+operator method and dunder is installed by `graphtorch.ops` from the operator records, so that adding an operator
+touches one place.
 
-The payload `_data` is an ndarray, whose own shape and strides are the tensor's. On the meta device it is an ndarray over no memory
-(never read), so that views compute strides the same way. While a recorder is active, recorded tensors carry a payload of
-the recorder's own, with the same `shape` attribute.
-"""
+The payload `_data` is an ndarray, whose own shape and strides are the tensor's. On the meta device it is an ndarray
+over no memory (never read), so that views compute strides the same way. While a recorder is active, recorded tensors
+carry a payload of the recorder's own, with the same `shape` attribute."""
 
 from __future__ import annotations
 
@@ -201,7 +201,8 @@ class Tensor:
             return state.recorder.read(self, operation)  # type: ignore[no-any-return]
         if type(self._data) is not np.ndarray:
             raise RuntimeError(
-                f"{operation} on a tensor that was recorded by a @compile capture which has ended; a recorded tensor has no data"
+                f"{operation} on a tensor that was recorded by a @compile capture which has ended; a recorded tensor "
+                "has no data"
             )
         if self._device is META:
             raise RuntimeError(f"{operation} cannot be called on meta tensors")
@@ -315,7 +316,8 @@ class Tensor:
             return memo[id(self)]  # type: ignore[no-any-return]
         if not self.is_leaf:
             raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment. If "
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
+                "moment. If "
                 "you were attempting to deepcopy a module, this may be because of a torch.nn.utils.weight_norm usage"
             )
         copied = type(self)._from_array(self._host("deepcopy()").copy(order="K"), self._requires_grad)
@@ -352,7 +354,8 @@ class Tensor:
     def requires_grad(self, value: bool) -> None:
         if not self.is_leaf and not value:
             raise RuntimeError(
-                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable in a subgraph "
+                "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
+                "in a subgraph "
                 "that doesn't require differentiation use var_no_grad = var.detach()."
             )
         if value and not self._dtype.is_differentiable:
@@ -395,7 +398,9 @@ class Tensor:
     def grad(self, value: Tensor | None) -> None:
         if value is not None:
             if not isinstance(value, Tensor):
-                raise TypeError(f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}")
+                raise TypeError(
+                    f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}"
+                )
             if tuple(value.shape) != tuple(self.shape):
                 raise RuntimeError(
                     f"assigned grad has data of a different size: expected {list(self.shape)}, got {list(value.shape)}"
@@ -530,7 +535,8 @@ def _rebuild(cls: type[Tensor], array: np.ndarray[Any, Any], requires_grad: bool
 
 
 def _canonical_strides(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    """Strides as PyTorch reports them: NumPy leaves the stride of a size-1 dimension of a fresh array as computed too."""
+    """Strides as PyTorch reports them: NumPy leaves the stride of a size-1 dimension of a fresh array as computed
+    too."""
     return layout.strides
 
 

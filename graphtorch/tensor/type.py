@@ -37,7 +37,7 @@ class TensorType:
     def with_shape(self, shape: Sequence[Any]) -> TensorType:
         return TensorType(self.dtype, tuple(shape), self.device)
 
-    def with_dtype(self, d: dtype) -> TensorType:
+    def with_dtype(self, d: Any) -> TensorType:
         return TensorType(d, self.shape, self.device)
 
     def __str__(self) -> str:
