@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
-from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, OperatorNode, edge_of
+from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, edge_of
 from graphtorch.autograd.state import state
 from graphtorch.tensor.devices import CPU
 from graphtorch.tensor.tensor import Tensor
@@ -95,8 +95,8 @@ def grad(
     return tuple(results)
 
 
-def starting_cotangent(root: Tensor, gradient: Tensor | None) -> Tensor:
-    """The cotangent that backward starts from, checked; ones for a scalar.
+def check_start(root: Tensor, gradient: Tensor | None) -> None:
+    """Check a root of backward and the cotangent given for it (None: ones, for a scalar).
 
     Raises RuntimeError with PyTorch's messages for roots without history and gradients of another shape.
     """
@@ -109,10 +109,7 @@ def starting_cotangent(root: Tensor, gradient: Tensor | None) -> Tensor:
             raise RuntimeError(
                 "grad can be implicitly created only for real scalar outputs but got " + repr(root.dtype)
             )
-        from graphtorch import ops
-
-        ones: Tensor = ops.full(tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
-        return ones
+        return
     if not isinstance(gradient, Tensor):
         raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
     if tuple(gradient.shape) != tuple(root.shape):
@@ -120,11 +117,18 @@ def starting_cotangent(root: Tensor, gradient: Tensor | None) -> Tensor:
             f"Mismatch in shape: grad_output[0] has a shape of {gradient.shape} and output[0] has a shape of "
             f"{root.shape}."
         )
-    return gradient
 
 
 def _start(roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]) -> list[Tensor]:
-    return [starting_cotangent(r, g) for r, g in zip(roots, gradients, strict=True)]
+    from graphtorch import ops
+
+    started: list[Tensor] = []
+    for root, gradient in zip(roots, gradients, strict=True):
+        check_start(root, gradient)
+        if gradient is None:
+            gradient = ops.full(tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
+        started.append(gradient)
+    return started
 
 
 def accumulate(variable: Tensor, gradient: Tensor, create_graph: bool, fresh: bool) -> None:
@@ -313,6 +317,3 @@ def _dependencies(roots: list[Node], targets: set[Node] | None) -> tuple[dict[No
         if any(e is not None and (e.node in targets or e.node in needed) for e in node.edges):
             needed.add(node)
     return pending, needed
-
-
-__all__ = ["OperatorNode", "accumulate", "backward", "grad", "starting_cotangent"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphtorch.autodiff.gradient import GRADIENT
 from graphtorch.autodiff.reverse import append_gradients
-from graphtorch.autograd.engine import starting_cotangent
+from graphtorch.autograd.engine import check_start
 from graphtorch.autograd.graph import FREED
 from graphtorch.autograd.hooks import RemovableHandle, add
 from graphtorch.autograd.rules import saved_names
@@ -53,7 +53,7 @@ class Recorder(GraphBuilder):
         self.module_names: dict[int, str] = {}
         self._seen_modules: set[int] = set()
         self._known: dict[int, Source] = {}
-        self._numbers: dict[tuple[int, Any], Tensor] = {}
+        self.numbers: dict[tuple[int, Any], Tensor] = {}
         self._detached: dict[Value, Value] = {}
         self._saved: dict[Node, list[tuple[RecordedStorage, int, Tensor]]] = {}
         self._freed: set[Node] = set()
@@ -162,10 +162,10 @@ class Recorder(GraphBuilder):
             return value
         if type(value) not in (int, float):
             return self.guard_item(container, key)
-        known = self._numbers.get((id(container), key))
+        known = self.numbers.get((id(container), key))
         if known is not None:
             return known
-        name = f"{key}" if not self._numbers else f"{key}{len(self._numbers)}"
+        name = f"{key}" if not self.numbers else f"{key}{len(self.numbers)}"
         of = TensorType(dtypes.float64 if type(value) is float else dtypes.int64, (), is_number=True)
         self.guards.add(
             f"dict.__getitem__({self.guards.name(container)}, {key!r}).__class__ is {self.guards.name(type(value))}",
@@ -173,7 +173,7 @@ class Recorder(GraphBuilder):
         )
         recorded = wrap(self.graph.add_input(of, name, "number"))
         self.sources.append(NumberSource(container, key, name))
-        self._numbers[id(container), key] = recorded
+        self.numbers[id(container), key] = recorded
         self._alive.append(container)
         return recorded
 
@@ -186,7 +186,7 @@ class Recorder(GraphBuilder):
         elif isinstance(value, list):
             self.guards.add(f"len({expression}) == {len(value)}", f"{key!r} had {len(value)} entries")
             for i, item in enumerate(value):
-                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was another object")
+                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was the same object")
         return value
 
     def enter_module(self, module: Any) -> None:
@@ -209,7 +209,7 @@ class Recorder(GraphBuilder):
                     self.module_names.setdefault(id(value), prefix + key)
                 # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption
                 # then.
-                self.guards.same_object(f"{held}.{group}[{key!r}]", value, f"{prefix + key} was another object")
+                self.guards.same_object(f"{held}.{group}[{key!r}]", value, f"{prefix + key} was the same object")
 
     def exit_module(self, module: Any) -> None:
         self.modules.pop()
@@ -533,10 +533,9 @@ class Recorder(GraphBuilder):
         for root, gradient in zip(roots, gradients, strict=True):
             recorded = self.recorded(root)
             self.value_of(recorded)
-            with self._gradients(False):
-                checked = starting_cotangent(recorded, gradient)
+            check_start(recorded, gradient)
             values.append(self.value_of(recorded))
-            seeds.append(None if gradient is None else self.value_of(checked))
+            seeds.append(None if gradient is None else self.value_of(gradient))
         return values, seeds
 
     def _gradient(

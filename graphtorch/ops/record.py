@@ -174,7 +174,7 @@ def lookup(name: str) -> Operator:
         raise KeyError(f"unknown operator '{name}'{hint}") from None
 
 
-_SIGNATURE = re.compile(r"^(\w+)\((.*)\)(?:\s*->\s*\((.*)\))?$", re.DOTALL)
+_SIGNATURE = re.compile(r"^(\w+)\((.*?)\)(?:\s*->\s*\(([^()]*)\))?$", re.DOTALL)
 _PARAMETER = re.compile(r"^([\w|?\[\]]+)\s+(\w+)(?:\s*=\s*(.+))?$")
 
 

@@ -6,6 +6,7 @@ hold; if none does, the function is captured again, with the sizes that changed 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -176,7 +177,7 @@ class CompiledFunction:
             if is_scalar(leaf):
                 guards.same_value(expression, leaf, labels[i])
             else:
-                guards.same_object(expression, leaf, f"{labels[i]} was another object")
+                guards.same_object(expression, leaf, f"{labels[i]} was the same object")
             given.append(leaf)
         self._guard_sharing(guards, leaves)
         state_name = guards.name(state)
@@ -187,7 +188,7 @@ class CompiledFunction:
             dtypes.get_default_dtype(),
             f"the default dtype was {dtypes.get_default_dtype()!r}",
         )
-        _guard_environment(guards, self.function, set())
+        recorder.module_names.update(_tensor_names(self.function))
         args, kwargs = unflatten(tree, iter(given))
         grad_enabled = state.grad_enabled
         try:
@@ -198,6 +199,7 @@ class CompiledFunction:
                 captured = assemble(recorder, result_leaves, result_tree)
         finally:
             state.grad_enabled = grad_enabled
+        _guard_environment(recorder, self.function, set())
         for guard in scope.guards:
             names = (
                 [n for n in bindings if n in guard.expression.free_symbols]
@@ -299,7 +301,8 @@ class CompiledFunction:
         latest = self.specializations[-1]
         if latest.tree != tree:
             return "the structure of the arguments was another"
-        return latest.guards.first_failure(leaves) or "the arguments changed"
+        failed = latest.guards.first_failure(leaves)
+        return "the arguments changed" if failed is None else f"it no longer holds that {failed}"
 
     def _labels(self, tree: Any, count: int) -> list[str]:
         """Readable names of the argument leaves, from the signature."""
@@ -327,7 +330,7 @@ class CompiledFunction:
         return labels
 
 
-def _guard_environment(guards: GuardSet, function: Any, seen: set[int]) -> None:
+def _guard_environment(recorder: Recorder, function: Any, seen: set[int]) -> None:
     """Assume the scalars and objects that the function's code reads from globals and closures.
 
     Plain Python functions it names are followed, within the same rules; library modules are not.
@@ -339,19 +342,32 @@ def _guard_environment(guards: GuardSet, function: Any, seen: set[int]) -> None:
     if function.__module__ is not None and function.__module__.partition(".")[0] == "graphtorch":
         return
     seen.add(id(function))
+    guards = recorder.guards
     code = function.__code__
     held = f"{guards.name(function)}.__globals__"
     for name in _names(code):
         if name in function.__globals__:
-            _guard_value(guards, f"{held}[{name!r}]", function.__globals__[name], f"the global {name}", seen)
+            _guard_value(recorder, f"{held}[{name!r}]", function.__globals__[name], f"the global {name}", seen)
     for i, (name, cell) in enumerate(zip(code.co_freevars, function.__closure__ or (), strict=True)):
         try:
             content = cell.cell_contents
         except ValueError:
             continue
         _guard_value(
-            guards, f"{guards.name(function)}.__closure__[{i}].cell_contents", content, f"the variable {name}", seen
+            recorder, f"{guards.name(function)}.__closure__[{i}].cell_contents", content, f"the variable {name}", seen
         )
+
+
+def _tensor_names(function: Any) -> dict[int, str]:
+    """Names for the tensors that the function's code mentions, for people who read the graph."""
+    function = getattr(inspect.unwrap(function), "__func__", function)
+    if not isinstance(function, FunctionType):
+        return {}
+    found = {n: function.__globals__.get(n) for n in _names(function.__code__)}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):
+            found[name] = cell.cell_contents
+    return {id(v): n for n, v in found.items() if isinstance(v, Tensor)}
 
 
 def _names(code: CodeType) -> list[str]:
@@ -363,28 +379,29 @@ def _names(code: CodeType) -> list[str]:
     return names
 
 
-def _guard_value(guards: GuardSet, expression: str, value: Any, meaning: str, seen: set[int]) -> None:
-    if isinstance(value, ModuleType) or isinstance(value, type):
+def _guard_value(recorder: Recorder, expression: str, value: Any, meaning: str, seen: set[int]) -> None:
+    if isinstance(value, ModuleType | type):
         return
+    guards = recorder.guards
     if is_scalar(value):
         guards.same_value(expression, value, meaning)
         return
     if isinstance(value, Tensor) or not isinstance(value, list | dict | set):
-        guards.same_object(expression, value, f"{meaning} was another object")
+        guards.same_object(expression, value, f"{meaning} was the same object")
     if isinstance(value, list):
         guards.add(f"len({expression}) == {len(value)}", f"{meaning} had {len(value)} entries")
         for i, item in enumerate(value):
             if is_scalar(item):
                 guards.same_value(f"{expression}[{i}]", item, f"{meaning}[{i}]")
             else:
-                guards.same_object(f"{expression}[{i}]", item, f"{meaning}[{i}] was another object")
+                guards.same_object(f"{expression}[{i}]", item, f"{meaning}[{i}] was the same object")
     elif isinstance(value, dict):
         guards.add(f"len({expression}) == {len(value)}", f"{meaning} had {len(value)} entries")
         for key, item in value.items():
-            if type(key) in (str, int) and is_scalar(item):
+            if type(key) in (str, int) and is_scalar(item) and (id(value), key) not in recorder.numbers:
                 guards.same_value(f"{expression}[{key!r}]", item, f"{meaning}[{key!r}]")
     if isinstance(value, FunctionType | CompiledFunction):
-        _guard_environment(guards, value, seen)
+        _guard_environment(recorder, value, seen)
 
 
 def compile(
