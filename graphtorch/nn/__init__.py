@@ -1,0 +1,8 @@
+"""Neural networks: modules, their parameters, functions and initialisation.
+
+See https://docs.pytorch.org/docs/stable/nn.html
+"""
+
+from graphtorch.nn import functional, init, utils
+from graphtorch.nn.modules import *  # noqa: F403
+from graphtorch.nn.parameter import Buffer, Parameter

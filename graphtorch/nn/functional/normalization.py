@@ -1,0 +1,228 @@
+"""Normalisations as compositions of means and variances.
+
+In half precision the statistics and the arithmetic are float32, as in PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from graphtorch.autograd.grad_mode import no_grad
+from graphtorch.tensor.dtypes import bfloat16, finfo, float16, float32
+from graphtorch.tensor.tensor import Tensor
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+
+def _widen(input: Tensor) -> Tensor:
+    return input.to(float32) if input.dtype in (float16, bfloat16) else input
+
+
+def _standardize(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    """Subtract the mean over ``dims`` and divide by the standard deviation."""
+    centred = x - x.mean(dims, keepdim=True)
+    variance = (centred * centred).mean(dims, keepdim=True)
+    return centred * (variance + eps).rsqrt()
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    if weight is not None:
+        x = x * weight
+    return x if bias is None else x + bias
+
+
+def _normalized_dims(input: Tensor, normalized_shape: Sequence[int], name: str) -> tuple[int, ...]:
+    shape = tuple(normalized_shape)
+    if len(shape) < 1:
+        raise RuntimeError(
+            "Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, "
+            f"but got normalized_shape = {list(shape)}"
+        )
+    if input.dim() < len(shape) or tuple(input.shape[input.dim() - len(shape) :]) != shape:
+        expected = ", ".join(str(n) for n in shape)
+        raise RuntimeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape [*, {expected}], but got input of "
+            f"size{list(input.shape)}"
+        )
+    return tuple(range(-len(shape), 0))
+
+
+def _check_affine_shape(name: str, tensor: Tensor | None, shape: Sequence[int]) -> None:
+    if tensor is not None and tuple(tensor.shape) != tuple(shape):
+        raise RuntimeError(
+            f"Expected {name} to be of same shape as normalized_shape, but got {name} of shape {list(tensor.shape)} "
+            f"and normalized_shape = {list(shape)}"
+        )
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Standardise over the last dimensions, of sizes ``normalized_shape``, then scale and shift elementwise.
+
+    Raises:
+        RuntimeError: the shapes do not fit.
+    """
+    dims = _normalized_dims(input, normalized_shape, "layer_norm")
+    _check_affine_shape("weight", weight, normalized_shape)
+    _check_affine_shape("bias", bias, normalized_shape)
+    return _affine(_standardize(_widen(input), dims, eps), weight, bias).to(input.dtype)
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """Divide by the root mean square over the last dimensions; ``eps=None`` is the machine epsilon.
+
+    Raises:
+        RuntimeError: the shapes do not fit.
+    """
+    dims = _normalized_dims(input, normalized_shape, "rms_norm")
+    _check_affine_shape("weight", weight, normalized_shape)
+    x = _widen(input)
+    small = finfo(x.dtype).eps if eps is None else eps
+    normalized = x * ((x * x).mean(dims, keepdim=True) + small).rsqrt()
+    return _affine(normalized, weight, None).to(input.dtype)
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Standardise (N, C, *) over each of ``num_groups`` groups of channels, then scale and shift by channel.
+
+    Raises:
+        RuntimeError: there are fewer than two dimensions, or the groups do not divide the channels.
+        ValueError: there is only one value in a group.
+    """
+    if input.dim() < 2:
+        raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.dim()}")
+    batch, channels = input.shape[0], input.shape[1]
+    positions = math.prod(input.shape[2:])
+    if batch * channels // num_groups * positions == 1:
+        size = [batch * channels // num_groups, num_groups, *input.shape[2:]]
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
+    if channels % num_groups != 0:
+        raise RuntimeError(
+            f"Expected number of channels in input to be divisible by num_groups, but got input of shape "
+            f"{list(input.shape)} and num_groups={num_groups}"
+        )
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None and tuple(parameter.shape) != (channels,):
+            raise RuntimeError(
+                f"Expected {name} to be a vector of size equal to the number of channels in input, but got {name} of "
+                f"shape {list(parameter.shape)} and input of shape {list(input.shape)}"
+            )
+    grouped = _widen(input).reshape(batch, num_groups, channels // num_groups * positions)
+    normalized = _standardize(grouped, (-1,), eps).reshape(input.shape)
+    by_channel = [1, channels] + [1] * (input.dim() - 2)
+    return _affine(
+        normalized,
+        None if weight is None else weight.reshape(by_channel),
+        None if bias is None else bias.reshape(by_channel),
+    ).to(input.dtype)
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: Any = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Standardise each channel (dimension 1) over all other dimensions, then scale and shift by channel.
+
+    With ``training`` the statistics are the batch's, and the running ones, where given, move towards them by
+    ``momentum``, in place; otherwise the running ones are used.
+
+    Raises:
+        ValueError: training with one value a channel, or ``eps`` is out of its range.
+        RuntimeError: not training, and a running statistic is missing.
+    """
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
+    if training and eps <= 0.0:
+        raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    if eps < 0.0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    if not training and (running_mean is None or running_var is None):
+        missing = "running_mean" if running_mean is None else "running_var"
+        raise RuntimeError(f"Expected {missing} to be defined in evaluation mode")
+    channels = input.shape[1]
+    statistics = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, tensor in statistics.items():
+        if tensor is not None and tensor.numel() != channels:
+            raise RuntimeError(f"{name} should contain {channels} elements not {tensor.numel()}")
+    x = _widen(input)
+    by_channel = [1, channels] + [1] * (input.dim() - 2)
+    if training:
+        dims = (0, *range(2, input.dim()))
+        mean = x.mean(dims, keepdim=True)
+        centred = x - mean
+        variance = (centred * centred).mean(dims, keepdim=True)
+        count = input.shape[0] * math.prod(input.shape[2:])
+        with no_grad():
+            _move_towards(running_mean, mean, momentum)
+            _move_towards(running_var, variance * (count / (count - 1)), momentum)
+    else:
+        assert running_mean is not None and running_var is not None
+        centred = x - running_mean.reshape(by_channel)
+        variance = running_var.reshape(by_channel)
+    return _affine(
+        centred * (variance + eps).rsqrt(),
+        None if weight is None else weight.reshape(by_channel),
+        None if bias is None else bias.reshape(by_channel),
+    ).to(input.dtype)
+
+
+def _move_towards(running: Tensor | None, batch: Tensor, momentum: Any) -> None:
+    if running is not None:
+        running.mul_(1 - momentum).add_(batch.detach().reshape(running.shape).to(running.dtype) * momentum)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch normalisation of each sample on its own; the running statistics take the mean over the samples.
+
+    Raises:
+        ValueError: the statistics are the input's, and it has one position only.
+    """
+    if use_input_stats and math.prod(input.shape[2:]) == 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {input.size()}")
+    batch, channels = input.shape[0], input.shape[1]
+
+    def repeated(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.repeat(batch)
+
+    means, variances = repeated(running_mean), repeated(running_var)
+    result = batch_norm(
+        input.reshape(1, batch * channels, *input.shape[2:]),
+        means,
+        variances,
+        repeated(weight),
+        repeated(bias),
+        use_input_stats,
+        momentum,
+        eps,
+    )
+    with no_grad():
+        for running, each in ((running_mean, means), (running_var, variances)):
+            if running is not None and each is not None:
+                running.copy_(each.reshape(batch, channels).mean(0))
+    return result.reshape(input.shape)

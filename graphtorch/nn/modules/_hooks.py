@@ -1,0 +1,196 @@
+"""Calling a module through its hooks, and the autograd nodes that backward hooks hang on.
+
+Full backward hooks see the gradients of a module's outputs and inputs as two tuples. Two identity nodes mark the
+boundary: one around the outputs, whose backward receives every output gradient at once, and one around the inputs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from graphtorch.autograd.function import Function
+from graphtorch.autograd.state import state
+from graphtorch.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphtorch.nn.modules.module import Module
+
+Grads = tuple[Any, ...]
+
+
+class _Boundary(Function):
+    """Identity on some tensors whose backward hands the tuple of gradients to a callback."""
+
+    @staticmethod
+    def forward(ctx: Any, on_backward: Callable[[Grads], Grads], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.on_backward = on_backward
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return None, *ctx.on_backward(grads)
+
+
+class _BackwardHooks:
+    """The backward hooks of one call of a module."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.hooks = list(module._backward_hooks.values())
+        self.pre_hooks = list(module._backward_pre_hooks.values())
+        self.grad_outputs: Grads | None = None
+        self.input_count = 0
+        self.inputs_seen = False
+
+    def wrap_inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.input_count = len(args)
+        args, self.inputs_seen = self._wrap(args, self._on_inputs)
+        return args
+
+    def wrap_outputs(self, result: Any) -> Any:
+        single = not isinstance(result, tuple)
+        outputs = (result,) if single else result
+        outputs, _ = self._wrap(outputs, self._on_outputs)
+        return outputs[0] if single else outputs
+
+    @staticmethod
+    def _wrap(values: tuple[Any, ...], callback: Callable[[Grads], Grads]) -> tuple[tuple[Any, ...], bool]:
+        """Pass the tensors among ``values`` through a boundary node; the flag says whether one was made."""
+        places = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
+        if not state.grad_enabled or not any(values[i].requires_grad for i in places):
+            return values, False
+
+        def on_backward(grads: Grads) -> Grads:
+            spread: list[Any] = [None] * len(values)
+            for place, grad in zip(places, grads, strict=True):
+                spread[place] = grad
+            changed = callback(tuple(spread))
+            return tuple(changed[place] for place in places)
+
+        wrapped = _Boundary.apply(on_backward, *(values[i] for i in places))
+        new_values = list(values)
+        for place, tensor in zip(places, wrapped, strict=True):
+            new_values[place] = tensor
+        # A named tuple keeps its type.
+        make = getattr(type(values), "_make", tuple)
+        return make(new_values), True
+
+    def _on_outputs(self, grads: Grads) -> Grads:
+        for hook in self.pre_hooks:
+            grads = self._checked(hook(self.module, grads), grads, "backward pre hook", "grad_output")
+        self.grad_outputs = grads
+        if not self.inputs_seen:
+            # No input needs a gradient: this is the only place where the hooks can fire.
+            empty = (None,) * self.input_count
+            for hook in self.hooks:
+                new = hook(self.module, empty, grads)
+                if new is not None and not (isinstance(new, tuple) and all(g is None for g in new)):
+                    raise RuntimeError(
+                        "Backward hook for Modules where no input requires "
+                        "gradient should always return None or None for all gradients."
+                    )
+        return grads
+
+    def _on_inputs(self, grads: Grads) -> Grads:
+        grad_outputs = self.grad_outputs
+        if grad_outputs is None:
+            raise RuntimeError(
+                "Module backward hook for grad_input is called before the grad_output one. This happens because the "
+                "gradient in your nn.Module flows to the Module's input without passing through the Module's output. "
+                "Make sure that the output depends on the input and that the loss is computed based on the output."
+            )
+        for hook in self.hooks:
+            grads = self._checked(hook(self.module, grads, grad_outputs), grads, "backward hook", "grad_input")
+        self.grad_outputs = None
+        return grads
+
+    @staticmethod
+    def _checked(new: Any, old: Grads, kind: str, name: str) -> Grads:
+        if new is None:
+            return old
+        result = new if isinstance(new, tuple) else (new,)
+        if len(result) != len(old):
+            raise RuntimeError(
+                f"Backward hook returned an invalid number of {name}, got {len(result)}, but expected {len(old)}"
+            )
+        return result
+
+
+def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run ``module.forward`` with all hooks of the module around it."""
+    called: set[int] = set()
+    result: Any = None
+    try:
+        args, kwargs = _run_pre_hooks(module, args, kwargs)
+        backward = _BackwardHooks(module) if module._backward_hooks or module._backward_pre_hooks else None
+        if backward is not None:
+            args = backward.wrap_inputs(args)
+        result = module.forward(*args, **kwargs)
+        for key, hook in list(module._forward_hooks.items()):
+            called.add(key)
+            replaced = _run_forward_hook(module, key, hook, args, kwargs, result)
+            if replaced is not None:
+                result = replaced
+        if backward is not None:
+            if not isinstance(result, Tensor | tuple):
+                warnings.warn(
+                    "For backward hooks to be called, module output should be a Tensor or a tuple of Tensors but "
+                    f"received {type(result)}",
+                    stacklevel=4,
+                )
+            else:
+                result = backward.wrap_outputs(result)
+        return result
+    except Exception:
+        _run_always_called(module, called, args, kwargs, result)
+        raise
+
+
+def _run_pre_hooks(
+    module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if key in module._forward_pre_hooks_with_kwargs:
+            changed = hook(module, args, kwargs)
+            if changed is None:
+                continue
+            if not (isinstance(changed, tuple) and len(changed) == 2):
+                raise RuntimeError(
+                    f"forward pre-hook must return None or a tuple of (new_args, new_kwargs), but got {changed}."
+                )
+            args, kwargs = changed
+        else:
+            changed = hook(module, args)
+            if changed is not None:
+                args = changed if isinstance(changed, tuple) else (changed,)
+    return args, kwargs
+
+
+def _run_forward_hook(
+    module: Module, key: int, hook: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> Any:
+    if key in module._forward_hooks_with_kwargs:
+        return hook(module, args, kwargs, result)
+    return hook(module, args, result)
+
+
+def _run_always_called(
+    module: Module, called: set[int], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> None:
+    """After a failure, run the hooks registered with ``always_call=True`` that did not get their turn."""
+    for key, hook in list(module._forward_hooks.items()):
+        if key not in module._forward_hooks_always_called or key in called:
+            continue
+        try:
+            replaced = _run_forward_hook(module, key, hook, args, kwargs, result)
+            if replaced is not None:
+                result = replaced
+        except Exception as error:
+            warnings.warn(
+                "module forward hook with ``always_call=True`` raised an exception that was silenced as another "
+                f"error was raised in forward: {error}",
+                stacklevel=5,
+            )

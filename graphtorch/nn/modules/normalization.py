@@ -1,0 +1,141 @@
+"""LayerNorm, GroupNorm and RMSNorm: normalisation within each sample, the same in training and evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphtorch import ops
+from graphtorch.nn import functional as F
+from graphtorch.nn import init
+from graphtorch.nn.modules.module import Module
+from graphtorch.nn.parameter import Parameter
+from graphtorch.tensor.tensor import Tensor
+
+__all__ = ["GroupNorm", "LayerNorm", "RMSNorm"]
+
+
+class _Affine(Module):
+    """Registers ``weight`` (ones) and ``bias`` (zeros), each where it is wanted and None elsewhere."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def _register_affine(self, shape: Any, weight: bool, bias: bool | None, device: Any, dtype: Any) -> None:
+        """Create the parameters; with ``bias=None`` the layer has no attribute of that name at all."""
+        wanted = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        for name, present in wanted.items():
+            parameter = Parameter(ops.empty(shape, device=device, dtype=dtype)) if present else None
+            self.register_parameter(name, parameter)
+
+    def reset_parameters(self) -> None:
+        """Put the weight to ones and the bias to zeros."""
+        for name, fill in (("weight", init.ones_), ("bias", init.zeros_)):
+            parameter = self._parameters.get(name)
+            if parameter is not None:
+                fill(parameter)
+
+
+class LayerNorm(_Affine):
+    """Normalises over the last dimensions, whose sizes are ``normalized_shape`` (Ba et al. 2016).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = _as_shape(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self._register_affine(self.normalized_shape, elementwise_affine, elementwise_affine and bias, device, dtype)
+        self.reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class GroupNorm(_Affine):
+    """Normalises (N, C, *) inputs over groups of channels and all positions (Wu & He 2018).
+
+    Raises:
+        ValueError: ``num_groups`` does not divide ``num_channels``.
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.GroupNorm.html
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_channels % num_groups != 0:
+            raise ValueError(f"num_channels ({num_channels}) must be divisible by num_groups ({num_groups})")
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.affine = affine
+        self._register_affine(num_channels, affine, affine and bias, device, dtype)
+        self.reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
+
+
+class RMSNorm(_Affine):
+    """Divides by the root mean square over the last dimensions (Zhang & Sennrich 2019).
+
+    ``eps=None`` means the machine epsilon of the dtype the mean is taken in.
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.RMSNorm.html
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.normalized_shape = _as_shape(normalized_shape)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self._register_affine(self.normalized_shape, elementwise_affine, None, device, dtype)
+        self.reset_parameters()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+def _as_shape(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)

@@ -1,0 +1,185 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphtorch import ops
+from graphtorch.autograd.grad_mode import set_grad_enabled
+from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, new_state
+from graphtorch.tensor.dtypes import float32
+from graphtorch.tensor.tensor import Tensor
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(Optimizer):
+    """Steps by the running mean of the gradient over the root of that of its square (Kingma & Ba 2015).
+
+    ``amsgrad`` divides by the largest running mean so far (Reddi et al. 2018). ``decoupled_weight_decay`` shrinks the
+    parameter itself instead of adding to the gradient. ``foreach``, ``fused`` and ``capturable`` are accepted and
+    change nothing.
+
+    Raises:
+        ValueError: an option is out of its range.
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.optim.Adam.html
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        if not lr >= 0.0:
+            raise ValueError(f"Invalid learning rate: {lr}")
+        if not eps >= 0.0:
+            raise ValueError(f"Invalid epsilon value: {eps}")
+        for index, beta in enumerate(betas):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
+        if not weight_decay >= 0.0:
+            raise ValueError(f"Invalid weight_decay value: {weight_decay}")
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name in ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay"):
+                group.setdefault(name, False)
+            group.setdefault("foreach", None)
+            group.setdefault("fused", None)
+            for param in group["params"]:
+                own = self.state.get(param, {})
+                # Checkpoints of early versions stored the count as a number.
+                if own and not isinstance(own["step"], Tensor):
+                    own["step"] = ops.full((), float(own["step"]), dtype=float32)
+
+    def step(self, closure: Closure | None = None) -> Any:
+        """Update the parameters once; returns what ``closure`` returned."""
+        with set_grad_enabled(bool(self.defaults["differentiable"])):
+            loss = self._run_closure(closure)
+            for group in self.param_groups:
+                self._update_group(group)
+        return loss
+
+    def _update_group(self, group: ParamGroup) -> None:
+        lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
+        weight_decay, decoupled = group["weight_decay"], group["decoupled_weight_decay"]
+        amsgrad, maximize, differentiable = group["amsgrad"], group["maximize"], group["differentiable"]
+        if isinstance(lr, Tensor):
+            lr = lr.item()
+        for param in group["params"]:
+            grad = param.grad
+            if grad is None:
+                continue
+            own = self._state_of(param, amsgrad)
+            if maximize:
+                grad = -grad
+            count = own["step"]
+            count.add_(1)
+            if weight_decay != 0:
+                if decoupled:
+                    param.mul_(1 - lr * weight_decay)
+                else:
+                    grad = grad.add(param, alpha=weight_decay)
+            mean, square = own["exp_avg"], own["exp_avg_sq"]
+            largest = own["max_exp_avg_sq"] if amsgrad else None
+            target = param
+            if param.is_complex():
+                # The real and imaginary parts are independent parameters.
+                target, grad, mean, square = (ops.view_as_real(t) for t in (param, grad, mean, square))
+                largest = None if largest is None else ops.view_as_real(largest)
+
+            mean.lerp_(grad, 1 - beta1)
+            square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            if largest is not None:
+                largest.copy_(ops.maximum(largest, square))
+                square = largest
+            # Under a capture the count is a traced number, so this is plain arithmetic without the math module.
+            step = count.item()
+            correction1 = 1 - beta1**step
+            correction2 = 1 - beta2**step
+            denominator = (square.sqrt() / correction2**0.5).add_(eps)
+            if differentiable:
+                mean = mean.clone()  # the next step overwrites it, and the backward of this one needs it
+            target.addcdiv_(mean, denominator, value=-(lr / correction1))
+
+    def _state_of(self, param: Tensor, amsgrad: bool) -> dict[str, Tensor]:
+        own: dict[str, Tensor] = self.state[param]
+        if not own:
+            with new_state():
+                own["step"] = ops.zeros((), dtype=float32)
+                own["exp_avg"] = ops.zeros_like(param)
+                own["exp_avg_sq"] = ops.zeros_like(param)
+                if amsgrad:
+                    own["max_exp_avg_sq"] = ops.zeros_like(param)
+        return own
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the parameter itself (Loshchilov & Hutter 2019).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            foreach=foreach,
+            maximize=maximize,
+            capturable=capturable,
+            differentiable=differentiable,
+            fused=fused,
+            decoupled_weight_decay=True,
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True
