@@ -13,9 +13,10 @@ from graphtorch.tensor.type import TensorType
 
 def _number_dtype(input: Any) -> dtype:
     """Python's number type for a tensor's category."""
-    if input.dtype is dtypes.bool_:
-        return dtypes.bool_
-    floating: bool = input.dtype.is_floating_point
+    own: dtype = input.dtype
+    if own is dtypes.bool_:
+        return own
+    floating = own.is_floating_point
     return dtypes.float64 if floating else dtypes.int64
 
 

@@ -247,7 +247,10 @@ class Recorder(GraphBuilder):
         """The value a tensor has now; a view of changed memory is read again."""
         tensor = self.recorded(tensor)
         data = tensor._data
-        if isinstance(data, Recorded) and data.version != data.storage.version:
+        if not isinstance(data, Recorded):
+            value: Value = data.value  # a formula's operand: just its value
+            return value
+        if data.version != data.storage.version:
             value = data.storage.value
             for op, attributes in data.steps:
                 (value,) = self._append(op, (value, *attributes))
@@ -273,9 +276,9 @@ class Recorder(GraphBuilder):
         """Let backward() accumulate at a value."""
         if value in self.tracked:
             (value,) = self._append(lookup("detach"), (value,))
-            data = tensor._data
+            data: Recorded = tensor._data
             data.value = value
-            if isinstance(data, Recorded) and not data.steps:
+            if not data.steps:
                 data.storage.value = value
         self.leaves[value] = tensor
         self.tracked.add(value)
@@ -347,8 +350,8 @@ class Recorder(GraphBuilder):
         return tuple(names)
 
     def _requires_grad(self, tensor: Tensor) -> bool:
-        self.value_of(tensor)  # brings a stale view up to date
-        return tensor._requires_grad
+        value = self.value_of(tensor)  # brings a stale view up to date
+        return tensor._requires_grad if isinstance(tensor._data, Recorded) else value in self.tracked
 
     def _save(
         self, node: Node, op: Operator, args: tuple[Any, ...], results: tuple[Tensor, ...], wanted: tuple[str, ...]
@@ -410,8 +413,8 @@ class Recorder(GraphBuilder):
         data: Recorded = target._data
         storage = data.storage
         if data.steps:
-            base = wrap(storage.value)
-            base_value = self.value_of(scatter(base, data.steps, wrap(value)))
+            with self._gradients(False):  # the values' own edges carry the gradient
+                base_value = self.value_of(scatter(wrap(storage.value), data.steps, wrap(value)))
         else:
             base_value = value
         storage.value = base_value

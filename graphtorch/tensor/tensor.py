@@ -472,7 +472,8 @@ class Tensor:
     def data(self) -> Tensor:
         """The same memory outside autograd, with a version counter of its own."""
         if state.recorder is not None:
-            return self.detach()
+            detached: Tensor = self.detach()
+            return detached
         alias = self._alias()
         alias._storage = Storage(self._shared_storage().owner)
         return alias
