@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 # Importing a family registers its records and installs the Tensor methods.
-from graphtorch.ops import arithmetic, shaping, view
+from graphtorch.ops import arithmetic, indexing, join, scatter, shaping, view
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.record import REGISTRY, Operator, lookup
 
