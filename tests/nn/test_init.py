@@ -141,5 +141,5 @@ def test_parameters_as_vector():
     assert tuple(vector.shape) == (8,)
     nn.utils.vector_to_parameters(gt.arange(8.0), net.parameters())
     assert net.weight.tolist() == [[0, 1, 2], [3, 4, 5]] and net.bias.tolist() == [6, 7]
-    with pytest.raises(TypeError, match="expected torch.Tensor, but got"):
+    with pytest.raises(TypeError, match="expected torch\\.Tensor, but got"):
         nn.utils.vector_to_parameters([1.0], net.parameters())

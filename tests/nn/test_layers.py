@@ -324,3 +324,66 @@ def test_errors_are_pytorchs(action):
         action(nn, gt)
     # The message may go on with the operator's operands and the user's line.
     assert caught.value.args[0].split("\n")[0].startswith(expected.value.args[0].split("\n")[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "call"),
+    [
+        ({}, {}),
+        ({"batch_first": True, "bias": False}, {"need_weights": False}),
+        ({"add_bias_kv": True, "add_zero_attn": True}, {"average_attn_weights": False, "mask": "bool"}),
+        ({"kdim": 4, "vdim": 4, "dropout": 0.3}, {"mask": "float", "padding": True}),
+        ({"add_zero_attn": True}, {"padding": True, "mask": "heads"}),
+    ],
+)
+@pytest.mark.parametrize("itself", [True, False])
+def test_multihead_attention(options, call, itself):
+    if itself:
+        options = {k: v for k, v in options.items() if k not in ("kdim", "vdim")}
+    ours, theirs = build("MultiheadAttention", (6, 2), options)
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    for key, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours.state_dict()[key].numpy(), value.numpy())
+    rng = np.random.default_rng(0)
+    other = options.get("kdim", 6)
+    query, memory = rng.standard_normal((5, 3, 6)).astype("f"), rng.standard_normal((5, 3, other)).astype("f")
+    batch = 5 if options.get("batch_first") else 3
+    source = 3 if options.get("batch_first") else 5
+    masks = {
+        "bool": np.triu(np.ones((source, source), dtype=bool), 1),
+        "float": rng.standard_normal((source, source)).astype("f"),
+        "heads": rng.standard_normal((2 * batch, source, source)).astype("f"),
+    }
+    results = []
+    for library, layer in ((gt, ours), (torch, theirs)):
+        library.manual_seed(1)
+        q = library.tensor(query, requires_grad=True)
+        k = q if itself else library.tensor(memory)
+        arguments = {k: v for k, v in call.items() if k not in ("mask", "padding")}
+        if "mask" in call:
+            arguments["attn_mask"] = library.tensor(masks[call["mask"]])
+        if "padding" in call:
+            padding = np.zeros((batch, source), dtype=bool)
+            padding[0, -2:] = True
+            arguments["key_padding_mask"] = library.tensor(padding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            y, weights = layer(q, k, k, **arguments)
+        (y * y.detach().cos()).sum().backward()
+        results.append((y, weights, q.grad))
+    for a, b in zip(*results, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert_close(a, b, rtol=1e-4, atol=1e-5)
+    for (key, parameter), (_, expected) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        np.testing.assert_allclose(
+            parameter.grad.numpy(), expected.grad.numpy(), rtol=1e-3, atol=1e-4, err_msg=f"gradient of {key}"
+        )
+
+
+def test_multihead_attention_without_batch():
+    ours, theirs = build("MultiheadAttention", (4, 2), {})
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype("f")
+    for a, b in zip(ours(*[gt.tensor(x)] * 3), theirs(*[torch.tensor(x)] * 3), strict=True):
+        assert_close(a, b)

@@ -36,7 +36,7 @@ def test_names_and_order_of_members():
     assert [name for name, _ in net.named_children()] == ["first", "second"]
     assert list(net.state_dict()) == ["scale", "first.weight", "first.bias", "second.weight", "second.bias"]
     assert [name for name, _ in net.named_parameters(recurse=False)] == []
-    assert [name for name, _ in net.named_parameters(prefix="net")][0] == "net.first.weight"
+    assert next(net.named_parameters(prefix="net"))[0] == "net.first.weight"
 
 
 def test_shared_members_appear_once():
@@ -180,7 +180,7 @@ def test_extra_state():
     assert list(source.state_dict()) == ["0._extra_state"]
     target.load_state_dict(source.state_dict())
     assert target[0].count == 3
-    with pytest.raises(RuntimeError, match='Missing key\\(s\\) in state_dict: "0._extra_state"'):
+    with pytest.raises(RuntimeError, match="Missing key.s. in state_dict: .0._extra_state"):
         target.load_state_dict({})
 
 

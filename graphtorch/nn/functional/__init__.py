@@ -32,7 +32,7 @@ from graphtorch.nn.functional.activations import (
     tanhshrink,
     threshold,
 )
-from graphtorch.nn.functional.attention import scaled_dot_product_attention
+from graphtorch.nn.functional.attention import multi_head_attention_forward, scaled_dot_product_attention
 from graphtorch.nn.functional.convolutions import bilinear, conv1d, conv2d, embedding, linear, one_hot
 from graphtorch.nn.functional.distances import cosine_similarity, normalize, pairwise_distance
 from graphtorch.nn.functional.dropouts import (
@@ -72,7 +72,7 @@ __all__ = [
     "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
     # affine maps, convolution, pooling, attention
     "adaptive_avg_pool2d", "avg_pool2d", "bilinear", "conv1d", "conv2d", "embedding", "linear", "max_pool2d",
-    "max_pool2d_with_indices", "one_hot", "scaled_dot_product_attention",
+    "max_pool2d_with_indices", "multi_head_attention_forward", "one_hot", "scaled_dot_product_attention",
     # normalisation, dropout, padding
     "alpha_dropout", "batch_norm", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout",
     "group_norm", "instance_norm", "interpolate", "layer_norm", "pad", "rms_norm",

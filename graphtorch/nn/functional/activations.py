@@ -25,8 +25,7 @@ def _apply(function: Callable[..., Tensor], input: Tensor, inplace: bool, *args:
     if not inplace:
         return function(input, *args)
     # Backward may need the old values, so the function gets a copy of its own.
-    result: Tensor = input.copy_(function(input.clone(), *args))
-    return result
+    return input.copy_(function(input.clone(), *args))
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -36,8 +35,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """``x * Phi(x)``; ``approximate`` is "none" (exact) or "tanh"."""
-    result: Tensor = ops.gelu(input, approximate=approximate)
-    return result
+    return ops.gelu(input, approximate=approximate)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -67,8 +65,7 @@ def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """``log(1 + exp(beta * x)) / beta``; the identity where ``beta * x > threshold``."""
-    result: Tensor = ops.softplus(input, beta, threshold)
-    return result
+    return ops.softplus(input, beta, threshold)
 
 
 def logsigmoid(input: Tensor) -> Tensor:

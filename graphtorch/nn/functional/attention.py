@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from graphtorch import ops
+from graphtorch.nn.functional.convolutions import linear
 from graphtorch.nn.functional.dropouts import dropout
-from graphtorch.tensor.dtypes import bool_
+from graphtorch.tensor.dtypes import bool_, dtype
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["scaled_dot_product_attention"]
+__all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
 
 def scaled_dot_product_attention(
@@ -50,3 +51,138 @@ def scaled_dot_product_attention(
     if dropout_p > 0.0:
         weights = dropout(weights, dropout_p)
     return weights @ value
+
+
+def _as_addend(mask: Tensor | None, name: str, like: dtype) -> Tensor | None:
+    """A bool mask, true where attention is not allowed, as a float mask of -inf and 0 to be added."""
+    if mask is None:
+        return None
+    if mask.dtype is bool_:
+        return ops.zeros(tuple(mask.shape), dtype=like, device=mask.device).masked_fill(mask, -math.inf)
+    if not mask.is_floating_point():
+        raise AssertionError(f"only bool and floating types of {name} are supported")
+    return mask
+
+
+def _project(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    separate: tuple[Tensor | None, Tensor | None, Tensor | None],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three input projections; of self-attention in one product."""
+    if weight is not None and query is key and key is value:
+        q, k, v = linear(query, weight, bias).chunk(3, -1)
+        return q, k, v
+    weights = separate if weight is None else weight.chunk(3)
+    biases = (None, None, None) if bias is None else bias.chunk(3)
+    q, k, v = (linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True))
+    return q, k, v
+
+
+def multi_head_attention_forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Multi-head attention with given weights; :class:`graphtorch.nn.MultiheadAttention` says what they are.
+
+    Shapes: query (L, N, E), key and value (S, N, *), or all without N; results (L, N, E) and (N, L, S).
+
+    Raises:
+        AssertionError: the shapes do not fit.
+        RuntimeError: ``is_causal`` without a mask.
+    """
+    if query.dim() not in (2, 3):
+        raise AssertionError(
+            f"query should be unbatched 2D or batched 3D tensor but received {query.dim()}-D query tensor"
+        )
+    batched = query.dim() == 3
+    if not batched:
+        lifted = {id(t): t.unsqueeze(1) for t in (query, key, value)}
+        query, key, value = lifted[id(query)], lifted[id(key)], lifted[id(value)]
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+    if is_causal and attn_mask is None:
+        raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
+    length, batch, size = query.shape
+    if size != embed_dim_to_check:
+        raise AssertionError(f"was expecting embedding dimension of {embed_dim_to_check}, but got {size}")
+    head = size // num_heads
+    if head * num_heads != size:
+        raise AssertionError(f"embed_dim {size} not divisible by num_heads {num_heads}")
+    padding = _as_addend(key_padding_mask, "key_padding_mask", query.dtype)
+    mask = _as_addend(attn_mask, "attn_mask", query.dtype)
+    if mask is not None and mask.dim() == 2:
+        mask = mask.unsqueeze(0)
+
+    q, k, v = _project(
+        query,
+        key,
+        value,
+        None if use_separate_proj_weight else in_proj_weight,
+        in_proj_bias,
+        (q_proj_weight, k_proj_weight, v_proj_weight),
+    )
+    added = 0  # positions appended to keys and values
+    if bias_k is not None and bias_v is not None:
+        k = ops.cat([k, bias_k.repeat(1, batch, 1)])
+        v = ops.cat([v, bias_v.repeat(1, batch, 1)])
+        added += 1
+
+    def heads_first(x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], batch * num_heads, head).transpose(0, 1)
+
+    q = heads_first(q)
+    k = heads_first(k) if static_k is None else static_k
+    v = heads_first(v) if static_v is None else static_v
+    if add_zero_attn:
+        zeros = ops.zeros((batch * num_heads, 1, head), dtype=k.dtype, device=k.device)
+        k, v = ops.cat([k, zeros], 1), ops.cat([v, zeros], 1)
+        added += 1
+    if added and mask is not None:
+        mask = ops.constant_pad_nd(mask, (0, added), 0.0)
+    if padding is not None:
+        if added:
+            padding = ops.constant_pad_nd(padding, (0, added), 0.0)
+        source = k.shape[1]
+        padding = padding.reshape(batch, 1, 1, source).expand(batch, num_heads, 1, source)
+        padding = padding.reshape(batch * num_heads, 1, source)
+        mask = padding if mask is None else mask + padding
+
+    scores = (q * math.sqrt(1.0 / head)) @ k.transpose(-2, -1)
+    weights = (scores if mask is None else scores + mask).softmax(-1)
+    if dropout_p > 0.0:
+        weights = dropout(weights, dropout_p, training)
+    mixed = (weights @ v).transpose(0, 1).reshape(length, batch, size)
+    result = linear(mixed, out_proj_weight, out_proj_bias)
+    shown = weights.reshape(batch, num_heads, length, k.shape[1]) if need_weights else None
+    if shown is not None and average_attn_weights:
+        shown = shown.mean(1)
+    if not batched:
+        result = result.squeeze(1)
+        shown = None if shown is None else shown.squeeze(0)
+    return result, shown

@@ -16,8 +16,7 @@ __all__ = ["bilinear", "conv1d", "conv2d", "embedding", "linear", "one_hot"]
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input @ weight.T + bias``: (*, in), (out, in), (out,) -> (*, out)."""
-    result: Tensor = ops.linear(input, weight, bias)
-    return result
+    return ops.linear(input, weight, bias)
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -155,8 +154,7 @@ def embedding(
         padding_idx %= weight.shape[0]
     if max_norm is not None:
         _shrink_rows(weight, input, max_norm, norm_type)
-    result: Tensor = ops.embedding(weight, input, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
-    return result
+    return ops.embedding(weight, input, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
 
 
 def _shrink_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:

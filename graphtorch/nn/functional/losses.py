@@ -155,8 +155,7 @@ def nll_loss(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_reduction(reduction)
-    result: Tensor = ops.nll_loss(input, target, weight, reduction, ignore_index)
-    return result
+    return ops.nll_loss(input, target, weight, reduction, ignore_index)
 
 
 def cross_entropy(
@@ -379,25 +378,24 @@ def gaussian_nll_loss(
     Raises:
         ValueError: ``var`` is negative or its shape does not fit.
     """
-    if not isinstance(var, Tensor):
-        if var < 0:
+    variance: Tensor = var if isinstance(var, Tensor) else var * ops.ones_like(input)
+    if not isinstance(var, Tensor) or state.recorder is None:
+        negative = bool((var < 0).any()) if isinstance(var, Tensor) else var < 0
+        if negative:
             raise ValueError("var has negative entry/entries")
-        var = var * ops.ones_like(input)
-    elif state.recorder is None and bool((var < 0).any()):
-        raise ValueError("var has negative entry/entries")
-    if var.shape != input.shape:
-        differing = [b for a, b in zip(input.shape, var.shape, strict=False) if a != b]
-        if tuple(input.shape[:-1]) == tuple(var.shape):
-            var = var.unsqueeze(-1)
-        elif input.dim() != var.dim() or sum(differing) != 1:
+    if variance.shape != input.shape:
+        differing = [b for a, b in zip(input.shape, variance.shape, strict=False) if a != b]
+        if tuple(input.shape[:-1]) == tuple(variance.shape):
+            variance = variance.unsqueeze(-1)
+        elif input.dim() != variance.dim() or sum(differing) != 1:
             raise ValueError("var is of incorrect size")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(reduction + " is not valid")
     # The bound changes the value but, on purpose, not the gradient.
-    var = var.clone()
+    variance = variance.clone()
     with no_grad():
-        var.clamp_(min=eps)
-    loss = 0.5 * (var.log() + (input - target) ** 2 / var)
+        variance.clamp_(min=eps)
+    loss = 0.5 * (variance.log() + (input - target) ** 2 / variance)
     if full:
         loss = loss + 0.5 * math.log(2 * math.pi)
     return _reduce(loss, reduction)

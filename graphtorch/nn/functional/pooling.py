@@ -50,8 +50,7 @@ def avg_pool2d(
 ) -> Tensor:
     """The mean of every window of (N, C, H, W) or (C, H, W)."""
     stride = kernel_size if stride is None or stride == [] else stride
-    result: Tensor = ops.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    return result
+    return ops.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
@@ -87,5 +86,4 @@ def _mean_over_ranges(input: Tensor, dim: int, count: int) -> Tensor:
     means = [
         input.narrow(dim, start, end - start).mean(dim, keepdim=True) for start, end in zip(starts, ends, strict=True)
     ]
-    result: Tensor = ops.cat(means, dim)
-    return result
+    return ops.cat(means, dim)

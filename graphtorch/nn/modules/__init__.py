@@ -29,6 +29,7 @@ from graphtorch.nn.modules.activation import (
     Tanhshrink,
     Threshold,
 )
+from graphtorch.nn.modules.attention import MultiheadAttention
 from graphtorch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphtorch.nn.modules.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from graphtorch.nn.modules.conv import Conv1d, Conv2d
@@ -67,6 +68,7 @@ from graphtorch.nn.modules.pooling import AdaptiveAvgPool2d, AvgPool2d, MaxPool2
 from graphtorch.nn.modules.sparse import Embedding
 
 __all__ = [
+    "MultiheadAttention",
     "CELU",
     "ELU",
     "GELU",

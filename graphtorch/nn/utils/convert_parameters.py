@@ -18,8 +18,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """
     members = list(parameters)
     _check_one_device(members)
-    result: Tensor = ops.cat([parameter.reshape(-1) for parameter in members])
-    return result
+    return ops.cat([parameter.reshape(-1) for parameter in members])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:

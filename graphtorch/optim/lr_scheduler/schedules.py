@@ -92,7 +92,7 @@ class StepLR(LRScheduler):
         due = self.last_epoch != 0 and self.last_epoch % self.step_size == 0
         return self._current(self.gamma if due else None)
 
-    def _get_closed_form_lr(self) -> list[Any]:  # type: ignore[override]
+    def _get_closed_form_lr(self) -> list[Any]:
         return [base * self.gamma ** (self.last_epoch // self.step_size) for base in self.base_lrs]
 
 
@@ -112,7 +112,7 @@ class MultiStepLR(LRScheduler):
             return self._current()
         return self._current(self.gamma ** self.milestones[self.last_epoch])
 
-    def _get_closed_form_lr(self) -> list[Any]:  # type: ignore[override]
+    def _get_closed_form_lr(self) -> list[Any]:
         passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
         return [base * self.gamma**passed for base in self.base_lrs]
 
@@ -139,7 +139,7 @@ class ConstantLR(LRScheduler):
             return self._current(self.factor)
         return self._current(1.0 / self.factor if self.last_epoch == self.total_iters else None)
 
-    def _get_closed_form_lr(self) -> list[Any]:  # type: ignore[override]
+    def _get_closed_form_lr(self) -> list[Any]:
         over = self.last_epoch >= self.total_iters
         return [base * (self.factor + over * (1 - self.factor)) for base in self.base_lrs]
 
@@ -178,7 +178,7 @@ class LinearLR(LRScheduler):
         # The ratio of two neighbouring points on the line.
         return self._current(1.0 + rise / (self.total_iters * self.start_factor + (self.last_epoch - 1) * rise))
 
-    def _get_closed_form_lr(self) -> list[Any]:  # type: ignore[override]
+    def _get_closed_form_lr(self) -> list[Any]:
         done = min(self.total_iters, self.last_epoch)
         rise = self.end_factor - self.start_factor
         return [base * (self.start_factor + rise * done / self.total_iters) for base in self.base_lrs]
@@ -195,7 +195,7 @@ class ExponentialLR(LRScheduler):
         self._warn_if_outside_step()
         return self._current(None if self._is_initial else self.gamma)
 
-    def _get_closed_form_lr(self) -> list[Any]:  # type: ignore[override]
+    def _get_closed_form_lr(self) -> list[Any]:
         return [base * self.gamma**self.last_epoch for base in self.base_lrs]
 
 
@@ -215,7 +215,7 @@ class PolynomialLR(LRScheduler):
         before = 1.0 - (self.last_epoch - 1) / self.total_iters
         return self._current((now / before) ** self.power)
 
-    def _get_closed_form_lr(self) -> list[Any]:  # type: ignore[override]
+    def _get_closed_form_lr(self) -> list[Any]:
         done = min(self.total_iters, self.last_epoch) / self.total_iters
         return [base * (1.0 - done) ** self.power for base in self.base_lrs]
 
@@ -243,7 +243,7 @@ class CosineAnnealingLR(LRScheduler):
         before = 1 + math.cos(math.pi * (self.last_epoch - 1) / self.T_max)
         return [now / before * (rate - self.eta_min) + self.eta_min for rate in self._current()]
 
-    def _get_closed_form_lr(self) -> list[Any]:  # type: ignore[override]
+    def _get_closed_form_lr(self) -> list[Any]:
         height = 1 + math.cos(math.pi * self.last_epoch / self.T_max)
         return [self.eta_min + (base - self.eta_min) * height / 2 for base in self.base_lrs]
 

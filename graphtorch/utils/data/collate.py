@@ -92,7 +92,7 @@ def _same_sequence(like: Sequence[Any], values: list[Any]) -> Any:
         if hasattr(like, "__setitem__"):
             result = copy.copy(like)
             for index, value in enumerate(values):
-                result[index] = value  # type: ignore[index]
+                result[index] = value
             return result
         return type(like)(values)  # type: ignore[call-arg]
     except TypeError:
