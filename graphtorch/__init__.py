@@ -43,6 +43,17 @@ from graphtorch.tensor.generator import Generator, default_generator
 from graphtorch import autograd, ops
 from graphtorch.autograd.grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from graphtorch.ops import FUNCTIONS as _FUNCTIONS
+from graphtorch.tensor.creation import as_tensor, asarray, from_numpy, scalar_tensor
+from graphtorch.tensor.creation import tensor as _tensor
+from graphtorch.tensor.formats import (
+    channels_last,
+    channels_last_3d,
+    contiguous_format,
+    layout,
+    memory_format,
+    preserve_format,
+    strided,
+)
 
 if TYPE_CHECKING:
     # Operators, and what `_LAZY` names.
@@ -60,6 +71,8 @@ else:
     }
 
     globals().update(_FUNCTIONS)
+    # The function hides the subpackage of that name, which `from graphtorch.tensor import ...` still finds.
+    tensor = _tensor
     # These hide Python's builtins from here on.
     bool, float, int = _bool, float32, int64
 
@@ -76,5 +89,4 @@ else:
         return sorted({*globals(), *_LAZY})
 
 
-strided = "torch.strided"
 __version__ = "0.1.0"

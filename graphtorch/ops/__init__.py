@@ -8,7 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 # Importing a family registers its records and installs the Tensor methods.
-from graphtorch.ops import arithmetic, indexing, join, scatter, shaping, view
+from graphtorch.ops import (
+    arithmetic,
+    cast,
+    comparison,
+    creation,
+    indexing,
+    join,
+    scatter,
+    shaping,
+    unary,
+    view,
+)
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.record import REGISTRY, Operator, lookup
 

@@ -160,9 +160,14 @@ _SCALAR_TYPES = {
 }
 
 
+def scalar_type(d: dtype) -> str:
+    """PyTorch's C++ name of a dtype, as most of its messages use it."""
+    return _SCALAR_TYPES[d.name]
+
+
 def not_implemented(kernel: str, d: dtype) -> NotImplementedError:
     """PyTorch's error for a dtype that a kernel has no version for."""
-    return NotImplementedError(f"\"{kernel}\" not implemented for '{_SCALAR_TYPES[d.name]}'")
+    return NotImplementedError(f"\"{kernel}\" not implemented for '{scalar_type(d)}'")
 
 
 def refuse(kernel: str, categories: str) -> Callable[..., None]:

@@ -1,0 +1,326 @@
+"""Conversions of dtype, device and layout, copies, and filling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from graphtorch.autograd.state import state
+from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.dispatch import call, call_inplace
+from graphtorch.ops.pointwise import broadcast_shapes
+from graphtorch.ops.record import POINTWISE, VIEW, Sample, sample
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.devices import META, canonical
+from graphtorch.tensor.devices import device as device_class
+from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.formats import contiguous_format, memory_format, preserve_format
+from graphtorch.tensor.tensor import Tensor, meta_array
+from graphtorch.tensor.type import TensorType
+
+# -- dtype ------------------------------------------------------------------------------------------------------------
+
+
+def convert(array: Any, d: dtype_class) -> Any:
+    """A NumPy array in another dtype: a complex one gives its real part, and bool is `!= 0`."""
+    if d.category < dtypes.COMPLEX and np.iscomplexobj(array) and d is not dtypes.bool_:
+        array = np.real(array)
+    return np.asarray(array).astype(d.numpy)
+
+
+def _cast_samples(make: Any) -> Iterable[Sample]:
+    for target in dtypes.ALL_DTYPES:
+        if target.is_complex or not make.dtype.is_complex:
+            yield sample(make(3, 4), target)
+
+
+cast = operator(
+    "cast(Tensor input, dtype dtype)",
+    type=lambda input, dtype: TensorType(dtype, tuple(input.shape), input.device),
+    numpy=lambda input, dtype: convert(input, dtype),
+    kind=POINTWISE,
+    derivative={"input": lambda g: g},  # the tape casts every cotangent to its operand's dtype
+    scalar="cast",
+    compute=lambda input, dtype: (input.dtype,),
+    samples=_cast_samples,
+    categories="bifc",
+    grad_name="ToCopyBackward0",
+    public=False,
+    method=False,
+)
+
+
+def _to_device(input: Tensor, target: device_class) -> Tensor:
+    if target.type == "cuda":
+        raise AssertionError("graphtorch has no eager CUDA device; compile for one instead")
+    if target.type == "meta":
+        result = Tensor._wrap(meta_array(tuple(input.shape), input.dtype), input.dtype)
+        result._device = META
+        return result
+    raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+
+@function(method=True)
+def to(input: Any, *args: Any, **kwargs: Any) -> Any:
+    """Another dtype, device or both; `input` itself where nothing changes and `copy` is false. See torch.Tensor.to.
+
+    Takes `(dtype, non_blocking, copy)`, `(device, dtype, non_blocking, copy)` or `(other, non_blocking, copy)`.
+    """
+    d: Any = kwargs.pop("dtype", None)
+    target: Any = kwargs.pop("device", None)
+    copy = kwargs.pop("copy", False)
+    kwargs.pop("non_blocking", None)
+    layout = kwargs.pop("memory_format", None)
+    rest = list(args)
+    if "other" in kwargs:
+        rest.insert(0, kwargs.pop("other"))
+    if kwargs:
+        raise TypeError(f"to() got an unexpected keyword argument '{next(iter(kwargs))}'")
+    if rest:
+        first = rest.pop(0)
+        if isinstance(first, Tensor):
+            d, target = first.dtype, first.device
+        elif isinstance(first, dtype_class) or first in (float, int, bool):
+            d = first
+        elif isinstance(first, str | device_class | int):
+            target = first
+            if rest and (isinstance(rest[0], dtype_class) or rest[0] in (float, int, bool)) and rest[0] is not True:
+                d = rest.pop(0)
+        elif first is not None:
+            raise TypeError(
+                f"to() received an invalid combination of arguments - got ({type(first).__name__}), but expected a dtype, a "
+                "device or a Tensor"
+            )
+        elif rest and isinstance(rest[0], dtype_class):
+            d = rest.pop(0)
+        if len(rest) > 1:
+            copy = rest[1]
+    if d is float:
+        d = dtypes.get_default_dtype()
+    elif d is int or d is bool:
+        d = dtypes.int64 if d is int else dtypes.bool_
+    result = input
+    if target is not None:
+        wanted = canonical(target)
+        if wanted != input.device:
+            result = _to_device(input, wanted)
+    if d is not None and (d is not result.dtype or result.is_number):
+        return call(cast.operator, (result, d))  # type: ignore[attr-defined]
+    if copy and result is input:
+        return clone(input, memory_format=layout)
+    if layout is contiguous_format:
+        return contiguous(result)
+    return result
+
+
+def _conversion(name: str, d: dtype_class) -> None:
+    def convert_to(input: Any, memory_format: Any = None) -> Any:
+        if input.dtype is d and not input.is_number:
+            return input
+        return call(cast.operator, (input, d))  # type: ignore[attr-defined]
+
+    convert_to.__name__ = convert_to.__qualname__ = name
+    convert_to.__doc__ = f"`to(torch.{d.name})`."
+    setattr(Tensor, name, convert_to)
+
+
+for _name, _target in (
+    ("double", dtypes.float64),
+    ("half", dtypes.float16),
+    ("bfloat16", dtypes.bfloat16),
+    ("int", dtypes.int32),
+    ("long", dtypes.int64),
+    ("short", dtypes.int16),
+    ("char", dtypes.int8),
+    ("byte", dtypes.uint8),
+    ("bool", dtypes.bool_),
+    ("cfloat", dtypes.complex64),
+    ("cdouble", dtypes.complex128),
+    ("float", dtypes.float32),
+):
+    _conversion(_name, _target)
+
+
+def _type_as(input: Any, other: Any) -> Any:
+    """`to(other.dtype)`. See torch.Tensor.type_as."""
+    return input.to(other.dtype)
+
+
+LEGACY_TYPES = {
+    "torch.FloatTensor": dtypes.float32,
+    "torch.DoubleTensor": dtypes.float64,
+    "torch.HalfTensor": dtypes.float16,
+    "torch.BFloat16Tensor": dtypes.bfloat16,
+    "torch.ByteTensor": dtypes.uint8,
+    "torch.CharTensor": dtypes.int8,
+    "torch.ShortTensor": dtypes.int16,
+    "torch.IntTensor": dtypes.int32,
+    "torch.LongTensor": dtypes.int64,
+    "torch.BoolTensor": dtypes.bool_,
+    "torch.ComplexFloatTensor": dtypes.complex64,
+    "torch.ComplexDoubleTensor": dtypes.complex128,
+}
+
+
+def _type(input: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The legacy name of the tensor's type, or a conversion to a dtype given as such or by that name. See torch.Tensor.type."""
+    if dtype is None:
+        return next(name for name, d in LEGACY_TYPES.items() if d is input.dtype)
+    if isinstance(dtype, str):
+        if dtype not in LEGACY_TYPES:
+            raise ValueError(f"invalid type: '{dtype}'")
+        dtype = LEGACY_TYPES[dtype]
+    return input.to(dtype)
+
+
+def _cpu(input: Any, memory_format: Any = None) -> Any:
+    """`to("cpu")`."""
+    return input.to("cpu")
+
+
+def _cuda(input: Any, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Any:
+    """`to("cuda")`."""
+    return input.to("cuda" if device is None else device)
+
+
+Tensor.type = _type  # type: ignore[attr-defined]
+Tensor.type_as = _type_as  # type: ignore[attr-defined]
+Tensor.cpu = _cpu  # type: ignore[attr-defined]
+Tensor.cuda = _cuda  # type: ignore[attr-defined]
+
+# -- copies -----------------------------------------------------------------------------------------------------------
+
+_clone = operator(
+    "clone(Tensor input, *, bool contiguous=False)",
+    type=lambda input, contiguous: TensorType(input.dtype, tuple(input.shape), input.device),
+    numpy=lambda input, contiguous: np.array(input, order="C" if contiguous else "K", copy=True),
+    kind=POINTWISE,
+    derivative={"input": lambda g: g},
+    scalar="copy",
+    compute=lambda input, contiguous: input.dtype,
+    samples=lambda make: [sample(make(3, 4)), sample(make(), contiguous=True)],
+    categories="bifc",
+    public=False,
+    method=False,
+)
+
+
+def _check_format(layout: Any) -> bool:
+    """Whether a memory format asks for row-major order. Raises TypeError for anything that is no memory format."""
+    if layout is None or layout is preserve_format:
+        return False
+    if not isinstance(layout, memory_format):
+        raise TypeError(f"argument 'memory_format' must be torch.memory_format, not {type(layout).__name__}")
+    return layout is contiguous_format
+
+
+@function(method=True)
+def clone(input: Any, *, memory_format: Any = None) -> Any:
+    """A copy with the same strides where they are dense. See torch.clone."""
+    return call(_clone.operator, (input, _check_format(memory_format)))  # type: ignore[attr-defined]
+
+
+def contiguous(input: Any, memory_format: Any = None) -> Any:
+    """The tensor itself if its memory is in row-major order, a copy otherwise. See torch.Tensor.contiguous."""
+    if memory_format is not None:
+        _check_format(memory_format)
+    if input.is_contiguous():
+        return input
+    return call(_clone.operator, (input, True))  # type: ignore[attr-defined]
+
+
+Tensor.contiguous = contiguous  # type: ignore[attr-defined]
+
+_detach = operator(
+    "detach(Tensor input)",
+    type=lambda input: TensorType(input.dtype, tuple(input.shape), input.device, input.is_number),
+    numpy=lambda input: np.asarray(input).view(),
+    kind=VIEW,
+    scatter=lambda base, new: new,
+    samples=lambda make: [sample(make(3, 4))],
+    categories="bifc",
+    public=False,
+    method=False,
+)
+
+
+@function(method=True)
+def detach(input: Any) -> Any:
+    """The same memory outside the autograd graph. See torch.Tensor.detach."""
+    if state.recorder is not None:
+        return call(_detach.operator, (input,))  # type: ignore[attr-defined]
+    return input._alias()
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _copy_type(input: Any, src: Any, non_blocking: bool) -> TensorType:
+    shape = broadcast_shapes(input.shape, src.shape)
+    if tuple(shape) != tuple(input.shape):
+        raise RuntimeError(f"output with shape {list(input.shape)} doesn't match the broadcast shape {list(shape)}")
+    return TensorType(input.dtype, tuple(input.shape), input.device)
+
+
+_copy = operator(
+    "copy(Tensor input, Tensor src, bool non_blocking=False)",
+    type=_copy_type,
+    numpy=lambda input, src, non_blocking: np.broadcast_to(
+        convert(src, dtypes.from_numpy_dtype(input.dtype)), input.shape
+    ).copy(),
+    kind=POINTWISE,
+    derivative={"input": lambda g: FUNCTIONS["zeros_like"](g), "src": lambda g: g},
+    decompose=lambda input, src, non_blocking: src.to(input.dtype).expand(tuple(input.shape)).clone(),
+    compute=lambda input, src, non_blocking: input.dtype,
+    samples=lambda make: [sample(make(3, 4), make(3, 4)), sample(make(3, 4), make(4))],
+    categories="bifc",
+    grad_name="CopyBackwards",
+)
+
+
+def _copy_(input: Any, src: Any, non_blocking: bool = False) -> Any:
+    """Copy the elements of `src`, broadcast and cast, into this tensor. See torch.Tensor.copy_."""
+    if not isinstance(src, Tensor):
+        raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
+    return call_inplace(_copy.operator, (input, src, non_blocking))  # type: ignore[attr-defined]
+
+
+Tensor.copy_ = _copy_  # type: ignore[attr-defined]
+
+
+def _fill_type(input: Any, value: Any) -> TensorType:
+    if hasattr(value, "shape") and len(value.shape) != 0:
+        raise RuntimeError(
+            f"fill_ only supports 0-dimension value tensor but got tensor with {len(value.shape)} dimensions."
+        )
+    return TensorType(input.dtype, tuple(input.shape), input.device)
+
+
+def _decompose_fill(input: Any, value: Any) -> Any:
+    if hasattr(value, "shape"):
+        return value.to(input.dtype).expand(tuple(input.shape)).clone()
+    return FUNCTIONS["full"](tuple(input.shape), value, dtype=input.dtype, device=input.device)
+
+
+fill = operator(
+    "fill(Tensor input, Tensor|Number value)",
+    type=_fill_type,
+    numpy=lambda input, value: np.full_like(input, convert(value, dtypes.from_numpy_dtype(input.dtype))),
+    kind=POINTWISE,
+    derivative={"input": lambda g: FUNCTIONS["zeros_like"](g), "value": lambda g: g.sum()},
+    decompose=_decompose_fill,
+    compute=lambda input, value: input.dtype,
+    samples=lambda make: [sample(make(3, 4), 1), sample(make(3, 4), make())],
+    categories="bifc",
+    inplace=True,
+)
+
+_fill_ = FUNCTIONS["fill_"]
+
+
+@function(method=True)
+def zero_(input: Any) -> Any:
+    """Set every element to zero. See torch.Tensor.zero_."""
+    return _fill_(input, 0)

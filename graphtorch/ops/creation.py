@@ -1,0 +1,498 @@
+"""Tensors from nothing: constants, ranges, identity matrices, and their `_like` and `new_` forms.
+
+Two records, `full` and `arange`, are what a captured graph holds; eager calls write NumPy arrays directly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.autograd.state import state
+from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.dispatch import call
+from graphtorch.ops.record import SOURCE, Sample, sample
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.creation import tensor
+from graphtorch.tensor.devices import CPU, META, canonical
+from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.tensor import Tensor, meta_array
+from graphtorch.tensor.type import TensorType
+
+# -- records ----------------------------------------------------------------------------------------------------------
+
+
+def _source_samples(make: Any) -> Iterable[Sample]:
+    yield sample((2, 3), 1, dtype=make.dtype)
+    yield sample((), 0, dtype=make.dtype)
+
+
+_full = operator(
+    "full(int[] size, Number fill_value, *, dtype dtype, device? device=None)",
+    type=lambda size, fill_value, dtype, device: TensorType(dtype, tuple(size), canonical(device)),
+    numpy=lambda size, fill_value, dtype, device: np.full(size, fill_value, dtype.numpy),
+    kind=SOURCE,
+    scalar="full",
+    samples=_source_samples,
+    categories="bifc",
+    public=False,
+    method=False,
+)
+
+
+def _is_integer(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or getattr(value, "is_symbolic_int", False) is True
+
+
+def _range_size(start: Any, end: Any, step: Any) -> Any:
+    """How many steps a range takes, exactly for integers (symbolic ones too).
+
+    Raises RuntimeError with PyTorch's messages for a zero step and one of the wrong sign.
+    """
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if not all(_is_integer(v) for v in (start, end, step)):
+        for name, value in (("start", start), ("end", end)):
+            if not math.isfinite(value):
+                raise RuntimeError(f"unsupported range: {start} -> {end} ({name} is not finite)")
+    if (end < start) if step > 0 else (end > start):
+        raise RuntimeError("upper bound and lower bound inconsistent with step sign")
+    if all(_is_integer(v) for v in (start, end, step)):
+        return end - start if step == 1 else (end - start + step - (1 if step > 0 else -1)) // step
+    return math.ceil((end - start) / step)
+
+
+def _numpy_arange(start: Any, end: Any, step: Any, dtype: dtype_class, device: Any) -> Any:
+    size = _range_size(start, end, step)
+    if dtype.category <= dtypes.INTEGRAL and all(_is_integer(v) for v in (start, step)):
+        return (start + step * np.arange(size, dtype=np.int64)).astype(dtype.numpy)
+    return (start + step * np.arange(size, dtype=np.float64)).astype(dtype.numpy)
+
+
+def _decompose_arange(start: Any, end: Any, step: Any, dtype: dtype_class, device: Any) -> Any:
+    """Integer ranges are primitive; a floating one is computed from the integer positions."""
+    if dtype.category <= dtypes.INTEGRAL and all(_is_integer(v) for v in (start, step)):
+        return None
+    size = _range_size(start, end, step)
+    positions = call(_arange.operator, (0, size, 1, dtypes.int64, device))  # type: ignore[attr-defined]
+    return (positions.to(dtypes.float64) * step + start).to(dtype)
+
+
+_arange = operator(
+    "arange(Number start, Number end, Number step, *, dtype dtype, device? device=None)",
+    type=lambda start, end, step, dtype, device: TensorType(dtype, (_range_size(start, end, step),), canonical(device)),
+    numpy=_numpy_arange,
+    kind=SOURCE,
+    scalar="arange",
+    decompose=_decompose_arange,
+    samples=lambda make: [sample(0, 5, 1, dtype=make.dtype), sample(7, 1, -2, dtype=make.dtype)],
+    categories="if",
+    public=False,
+    method=False,
+)
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _size(name: str, size: Sequence[Any]) -> tuple[Any, ...]:
+    """Sizes given one by one or as a sequence.
+
+    Raises TypeError for what is no integer and RuntimeError for a negative one.
+    """
+    given: Sequence[Any] = size[0] if len(size) == 1 and isinstance(size[0], list | tuple) else size
+    result: list[Any] = []
+    for value in given:
+        if not _is_integer(value):
+            if isinstance(value, bool | float | str) or not hasattr(value, "__index__"):
+                raise TypeError(
+                    f"{name}(): argument 'size' (position 1) must be tuple of ints, not {type(value).__name__}"
+                )
+            value = value.__index__()
+        if value < 0:
+            raise RuntimeError(f"{name}: Dimension size must be non-negative.")
+        result.append(value)
+    return tuple(result)
+
+
+def _resolve_dtype(given: Any) -> dtype_class:
+    if given is None or given is float:
+        return dtypes.get_default_dtype()
+    if given is int:
+        return dtypes.int64
+    if given is bool:
+        return dtypes.bool_
+    if not isinstance(given, dtype_class):
+        raise TypeError(f"argument 'dtype' must be torch.dtype, not {type(given).__name__}")
+    return given
+
+
+def _finish(result: Tensor, requires_grad: bool) -> Tensor:
+    if requires_grad:
+        result.requires_grad_(True)
+    return result
+
+
+def _constant(
+    size: tuple[Any, ...], value: Any, d: dtype_class, device: Any, requires_grad: bool, fill: Callable[..., Any]
+) -> Tensor:
+    """A tensor of one value. `fill(size, dtype)` makes the array when eager."""
+    where = CPU if device is None else canonical(device)
+    if state.recorder is not None:
+        made: Tensor = call(_full.operator, (size, value, d, where))  # type: ignore[attr-defined]
+        return _finish(made, requires_grad)
+    if where is META:
+        made = Tensor._wrap(meta_array(size, d), d)
+        made._device = META
+    elif where is CPU:
+        made = Tensor._wrap(fill(size, d.numpy), d)
+    else:
+        raise AssertionError(f"graphtorch has no eager device {where}")
+    return _finish(made, requires_grad)
+
+
+def _into(out: Any, result: Tensor) -> Any:
+    """The `out=` form of a creation function."""
+    if tuple(out.shape) != tuple(result.shape):
+        out.data = result.to(out.dtype)
+    else:
+        out.copy_(result)
+    return out
+
+
+def _array_full(value: Any) -> Callable[..., Any]:
+    def fill(size: Any, numpy_dtype: Any) -> Any:
+        return np.full(size, value, numpy_dtype)
+
+    return fill
+
+
+# -- constants --------------------------------------------------------------------------------------------------------
+
+
+@function()
+def zeros(
+    *size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """All zeros. See torch.zeros."""
+    shape = _size("zeros", size)
+    result = _constant(shape, 0, _resolve_dtype(dtype), device, requires_grad, np.zeros)
+    return result if out is None else _into(out, result)
+
+
+@function()
+def ones(
+    *size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """All ones. See torch.ones."""
+    shape = _size("ones", size)
+    result = _constant(shape, 1, _resolve_dtype(dtype), device, requires_grad, np.ones)
+    return result if out is None else _into(out, result)
+
+
+@function()
+def empty(
+    *size: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False, memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """Uninitialised memory; zeros in a captured graph. See torch.empty."""
+    shape = _size("empty", size)
+    result = _constant(shape, 0, _resolve_dtype(dtype), device, requires_grad, np.empty)
+    return result if out is None else _into(out, result)
+
+
+@function()
+def full(
+    size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """One value everywhere; the dtype follows the value unless given. See torch.full."""
+    shape = _size("full", (size,) if isinstance(size, list | tuple) else ((size,),))
+    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    if dtype is None:
+        d = value.dtype if isinstance(value, Tensor) else dtypes.dtype_of_number(value)
+        d = dtypes.get_default_dtype() if isinstance(value, Tensor) and d is dtypes.float64 else d
+    else:
+        d = _resolve_dtype(dtype)
+    result = _constant(shape, value, d, device, requires_grad, _array_full(value))
+    return result if out is None else _into(out, result)
+
+
+def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
+    """An array of the operand's shape that keeps the order of its dimensions in memory."""
+
+    def fill(size: Any, numpy_dtype: Any) -> Any:
+        array = np.empty_like(input._data, dtype=numpy_dtype, order="K", subok=False)
+        if value is not None:
+            array.fill(value)
+        return array
+
+    return fill
+
+
+def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
+    d = input.dtype if dtype is None else _resolve_dtype(dtype)
+    where = input.device if device is None else device
+    shape = tuple(input.shape)
+    return _constant(shape, 0 if value is None else value, d, where, requires_grad, _like_fill(input, value))
+
+
+@function()
+def zeros_like(
+    input: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False, memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """Zeros of the operand's shape, dtype and device. See torch.zeros_like."""
+    return _like(input, 0, dtype, device, requires_grad)
+
+
+@function()
+def ones_like(
+    input: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False, memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """Ones of the operand's shape, dtype and device. See torch.ones_like."""
+    return _like(input, 1, dtype, device, requires_grad)
+
+
+@function()
+def empty_like(
+    input: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False, memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """Uninitialised memory of the operand's shape, dtype and device. See torch.empty_like."""
+    return _like(input, None, dtype, device, requires_grad)
+
+
+@function()
+def full_like(
+    input: Any, fill_value: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False, memory_format: Any = None,
+) -> Tensor:  # fmt: skip
+    """One value in the operand's shape, dtype and device. See torch.full_like."""
+    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    return _like(input, value, dtype, device, requires_grad)
+
+
+@function()
+def empty_strided(
+    size: Any, stride: Any, *, dtype: Any = None, layout: Any = None, device: Any = None, pin_memory: bool = False,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Uninitialised memory under the given strides, in elements. See torch.empty_strided."""
+    shape, d = _size("empty_strided", (tuple(size),)), _resolve_dtype(dtype)
+    extent = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+
+    def fill(size: Any, numpy_dtype: Any) -> Any:
+        strides = tuple(s * d.itemsize for s in stride)
+        return np.ndarray(size, numpy_dtype, np.empty(max(extent, 1), numpy_dtype).data, strides=strides)
+
+    return _constant(shape, 0, d, device, requires_grad, fill)
+
+
+# -- new_ methods -----------------------------------------------------------------------------------------------------
+
+
+def _new(input: Any, name: str, size: Sequence[Any], value: Any, dtype: Any, device: Any, grad: bool) -> Tensor:
+    d = input.dtype if dtype is None else _resolve_dtype(dtype)
+    where = input.device if device is None else device
+    fill = np.empty if value is None else _array_full(value)
+    return _constant(_size(name, size), 0 if value is None else value, d, where, grad, fill)
+
+
+def _new_zeros(
+    self: Any, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Zeros of this tensor's dtype and device. See torch.Tensor.new_zeros."""
+    return _new(self, "new_zeros", size, 0, dtype, device, requires_grad)
+
+
+def _new_ones(
+    self: Any, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Ones of this tensor's dtype and device. See torch.Tensor.new_ones."""
+    return _new(self, "new_ones", size, 1, dtype, device, requires_grad)
+
+
+def _new_empty(
+    self: Any, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, layout: Any = None,
+    pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """Uninitialised memory of this tensor's dtype and device. See torch.Tensor.new_empty."""
+    return _new(self, "new_empty", size, None, dtype, device, requires_grad)
+
+
+def _new_full(
+    self: Any, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+    layout: Any = None, pin_memory: bool = False,
+) -> Tensor:  # fmt: skip
+    """One value in this tensor's dtype and device. See torch.Tensor.new_full."""
+    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    return _new(self, "new_full", (size,), value, dtype, device, requires_grad)
+
+
+def _new_tensor(self: Any, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`tensor(data)` of this tensor's dtype and device. See torch.Tensor.new_tensor."""
+    d = self.dtype if dtype is None else dtype
+    return tensor(data, dtype=d, device=self.device if device is None else device, requires_grad=requires_grad)
+
+
+Tensor.new_zeros = _new_zeros  # type: ignore[attr-defined]
+Tensor.new_ones = _new_ones  # type: ignore[attr-defined]
+Tensor.new_empty = _new_empty  # type: ignore[attr-defined]
+Tensor.new_full = _new_full  # type: ignore[attr-defined]
+Tensor.new_tensor = _new_tensor  # type: ignore[attr-defined]
+
+# -- ranges -----------------------------------------------------------------------------------------------------------
+
+
+@function()
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """start, start + step, ... below end; integers give int64. See torch.arange.
+
+    Raises RuntimeError for a zero step or one of the wrong sign.
+    """
+    if end is None:
+        start, end = 0, start
+    start, end, step = (v.item() if isinstance(v, Tensor | np.generic) else v for v in (start, end, step))
+    if dtype is None:
+        dtype = dtypes.int64 if all(_is_integer(v) for v in (start, end, step)) else dtypes.get_default_dtype()
+    args = (start, end, step, _resolve_dtype(dtype), canonical(device))
+    result = _eager_source(_arange, args)
+    return _finish(result, requires_grad) if out is None else _into(out, result)
+
+
+def _eager_source(source: Any, args: tuple[Any, ...]) -> Tensor:
+    """Call a source record; on the meta device without data."""
+    if args[-1] is META and state.recorder is None:
+        kind: TensorType = source.operator.infer(args)[0]
+        result = Tensor._wrap(meta_array(kind.shape, kind.dtype), kind.dtype)
+        result._device = META
+        return result
+    made: Tensor = call(source.operator, args)
+    return made
+
+
+@function(name="range")
+def range_(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """As arange with the end included, in the default floating type; deprecated by PyTorch. See torch.range."""
+    if end is None:
+        start, end = 0, start
+    count = math.floor((end - start) / step) + 1
+    return (arange(count, dtype=dtypes.float64, device=device) * step + start).to(_resolve_dtype(dtype))
+
+
+def _spread(start: Any, end: Any, steps: int, d: dtype_class, device: Any) -> Tensor:
+    """`steps` values from start to end, computed from the nearer end as PyTorch does."""
+    inner = d if d.category >= dtypes.FLOATING else dtypes.get_default_dtype()
+    if d in (dtypes.float16, dtypes.bfloat16):
+        inner = dtypes.float32
+    index = arange(steps, device=device)
+    position = index.to(inner)
+    gap = (end - start) / (steps - 1) if steps > 1 else 0.0
+    if d.category < dtypes.FLOATING and not isinstance(start, Tensor) and not isinstance(end, Tensor):
+        start, end = int(start), int(end)
+        gap = (end - start) / (steps - 1) if steps > 1 else 0.0
+    up = position * gap + start
+    down = (steps - 1 - position) * (-gap) + end
+    where = FUNCTIONS["where"]
+    spread: Tensor = where(index < steps // 2, up, down) if steps > 1 else up
+    return spread if spread.dtype is d else spread.to(d)
+
+
+def _check_steps(steps: int) -> None:
+    if steps < 0:
+        raise RuntimeError("number of steps must be non-negative")
+
+
+def _end_dtype(start: Any, end: Any, dtype: Any) -> dtype_class:
+    if dtype is not None:
+        return _resolve_dtype(dtype)
+    if any(isinstance(v, complex) or (isinstance(v, Tensor) and v.dtype.is_complex) for v in (start, end)):
+        return dtypes.get_default_dtype().to_complex()
+    return dtypes.get_default_dtype()
+
+
+@function()
+def linspace(
+    start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`steps` evenly spaced values from start to end, both included. See torch.linspace.
+
+    Raises RuntimeError for a negative number of steps.
+    """
+    _check_steps(steps)
+    result = _spread(start, end, steps, _end_dtype(start, end, dtype), device)
+    return _finish(result, requires_grad) if out is None else _into(out, result)
+
+
+@function()
+def logspace(
+    start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any = None, dtype: Any = None, layout: Any = None,
+    device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`base` to the power of evenly spaced exponents. See torch.logspace."""
+    _check_steps(steps)
+    d = _end_dtype(start, end, dtype)
+    inner = d if d.category >= dtypes.FLOATING else dtypes.get_default_dtype()
+    result = FUNCTIONS["pow"](float(base), _spread(start, end, steps, inner, device)).to(d)
+    return _finish(result, requires_grad) if out is None else _into(out, result)
+
+
+# -- matrices ---------------------------------------------------------------------------------------------------------
+
+
+@function()
+def eye(
+    n: Any, m: Any = None, *, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Ones on the diagonal of an n by m matrix. See torch.eye.
+
+    Raises RuntimeError for a negative size.
+    """
+    m = n if m is None else m
+    for name, size in (("n", n), ("m", m)):
+        if size < 0:
+            raise RuntimeError(f"{name} must be greater or equal to 0, got {size}")
+    d = _resolve_dtype(dtype)
+    if state.recorder is None and canonical(device) is CPU:
+        result = Tensor._wrap(np.eye(n, m, dtype=d.numpy), d)
+    else:
+        rows, columns = arange(n, device=device), arange(m, device=device)
+        result = (rows.reshape((n, 1)) == columns).to(d)
+    return _finish(result, requires_grad) if out is None else _into(out, result)
+
+
+def _triangle(rows: int, columns: int, offset: int, dtype: Any, device: Any, upper: bool) -> Tensor:
+    d = dtypes.int64 if dtype is None else _resolve_dtype(dtype)
+    indices = np.triu_indices(rows, offset, columns) if upper else np.tril_indices(rows, offset, columns)
+    return Tensor._wrap(np.stack(indices).astype(d.numpy), d)
+
+
+@function()
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
+    """The 2 by n indices of the lower triangle, row by row. See torch.tril_indices."""
+    return _triangle(row, col, offset, dtype, device, upper=False)
+
+
+@function()
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
+    """The 2 by n indices of the upper triangle, row by row. See torch.triu_indices."""
+    return _triangle(row, col, offset, dtype, device, upper=True)
