@@ -12,7 +12,7 @@ GOLDENS = Path(__file__).resolve().parent / "goldens"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-goldens", action="store_true", help="write the golden files instead of comparing with them")
+    parser.addoption("--update-goldens", action="store_true", help="write golden files instead of comparing")
 
 
 @pytest.fixture
@@ -28,10 +28,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
         assert path.is_file(), f"there is no golden file {name}: run pytest --update-goldens and read what it wrote"
         expected = path.read_text(encoding="utf-8")
         if text != expected:
-            difference = difflib.unified_diff(expected.splitlines(), text.splitlines(), "expected", "actual", lineterm="")
-            pytest.fail(
-                f"{name} differs from the golden file (pytest --update-goldens accepts the change):\n" + "\n".join(difference),
-                pytrace=False,
-            )
+            old, new = expected.splitlines(), text.splitlines()
+            difference = "\n".join(difflib.unified_diff(old, new, "expected", "actual", lineterm=""))
+            pytest.fail(f"{name} differs (pytest --update-goldens accepts the change):\n{difference}", pytrace=False)
 
     return compare

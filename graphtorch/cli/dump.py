@@ -1,0 +1,126 @@
+"""`graphtorch dump`: a stage of what one call of a function compiles to."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from graphtorch.cli.arrays import save_arrays
+from graphtorch.cli.errors import CommandError
+from graphtorch.cli.intercept import Interception
+from graphtorch.frontend import CompiledFunction
+from graphtorch.frontend.compiler import Specialization
+from graphtorch.frontend.pipeline import forward_part
+from graphtorch.frontend.program import Captured
+from graphtorch.frontend.tree import flatten
+from graphtorch.ir.graph import Graph
+from graphtorch.tensor.symint import UndecidedError
+from graphtorch.tensor.tensor import Tensor
+
+# These need no schedule: a fault in scheduling must not hide them.
+GRAPH_STAGES = ("joint", "optimized", "primitives")
+
+
+def dump(arguments: argparse.Namespace) -> int:
+    """The subcommand."""
+    file, colon, function = arguments.target.rpartition(":")
+    if not colon or not function.replace(".", "_").isidentifier():
+        file, function = arguments.target, ""  # without a function; a drive letter has a colon too
+    texts: list[str] = []
+
+    def reached(compiled: CompiledFunction, args: Any, kwargs: Any) -> None:
+        texts.append(_dump_call(compiled, args, kwargs, arguments))
+
+    Interception(function or None, arguments.call, reached).run(file, arguments.arguments)
+    write(texts[0], arguments.output)
+    return 0
+
+
+def write(text: str, output: str | None) -> None:
+    """To a file, or to standard output."""
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"cannot write {output}: {error.strerror}") from error
+
+
+def render(graph: Graph, form: str) -> str:
+    """A graph as text, JSON or Graphviz."""
+    if form == "text":
+        return str(graph)
+    from graphtorch.ir.export import to_dot, to_json
+
+    return to_json(graph) if form == "json" else to_dot(graph)
+
+
+def _dump_call(compiled: CompiledFunction, args: Any, kwargs: Any, arguments: argparse.Namespace) -> str:
+    name = getattr(compiled.function, "__qualname__", repr(compiled.function))
+    stage = arguments.stage
+    if arguments.backend is not None:
+        compiled.backend = arguments.backend
+    if stage in GRAPH_STAGES:
+        compiled.backend = "interpreter"
+    leaves: list[Any] = []
+    tree = flatten((args, kwargs), leaves)
+    try:
+        if stage in ("captured", "forward"):
+            captured = _capture(compiled, tree, leaves)
+            result = render(captured.graph if stage == "captured" else forward_part(captured.graph), arguments.format)
+        else:
+            specialization = compiled.specialize(tree, leaves)
+            captured = specialization.captured
+            result = _render_stage(specialization, stage, arguments.backward, arguments.format)
+    except CommandError:
+        raise
+    except Exception as error:
+        kind = "" if type(error).__name__ == "CaptureError" else f"{type(error).__name__}: "
+        raise CommandError(f"cannot compile {name}: {kind}{error}") from error
+    if arguments.inputs is not None:
+        found = [source.fetch(leaves) for source in captured.sources]
+        values = {
+            v.name: t._data if isinstance(t, Tensor) else t for v, t in zip(captured.graph.inputs, found, strict=True)
+        }
+        save_arrays(arguments.inputs, values)
+    return result
+
+
+def _capture(compiled: CompiledFunction, tree: Any, leaves: list[Any]) -> Captured:
+    """As `CompiledFunction.specialize` captures, without compiling."""
+    try:
+        return compiled.capture(tree, leaves, compiled._changed_sizes(tree, leaves))[0]
+    except UndecidedError:
+        return compiled.capture(tree, leaves, {})[0]
+
+
+def _render_stage(made: Specialization, stage: str, backward: bool, form: str) -> str:
+    if made.joint is None and backward:
+        raise CommandError("no backward pass starts outside this function: leave out --backward")
+    if stage == "joint" and made.joint is not None:
+        return render(made.joint.joint, form)
+    compiled = made.compiled
+    if backward and made.joint is not None:
+        compiled = made.joint.backward
+    if stage == "joint":
+        return render(compiled.stages.joint, form)
+    if stage == "optimized":
+        return render(compiled.stages.optimized, form)
+    if stage == "primitives":
+        from graphtorch.schedule.primitives import lower_to_primitives
+
+        return render(lower_to_primitives(compiled.stages.optimized), form)
+    if form != "text":
+        raise CommandError(f"--stage {stage} prints as text only", 2)
+    from graphtorch.lowering import printer
+
+    executable = compiled.executable
+    if getattr(executable, "schedule", None) is None:
+        raise CommandError("this backend has no schedule: choose another --backend, such as numpy", 2)
+    if stage == "kernels":
+        return str(printer.print_schedule(executable.schedule))
+    return str(printer.print_plan(executable.plan))
