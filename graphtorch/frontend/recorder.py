@@ -211,6 +211,23 @@ class Recorder(GraphBuilder):
                 # then.
                 self.guards.same_object(f"{held}.{group}[{key!r}]", value, f"{prefix + key} was the same object")
 
+    def assume_optimizer(self, optimizer: Any) -> None:
+        """Assume that an optimizer's groups and state tensors are the objects that its step was captured with."""
+        held = self.guards.name(optimizer)
+        count = len(optimizer.param_groups)
+        self.guards.add(f"len({held}.param_groups) == {count}", f"the optimizer had {count} param groups")
+        for i, group in enumerate(optimizer.param_groups):
+            self.guards.same_object(f"{held}.param_groups[{i}]", group, f"param group {i} was the same object")
+        for parameter, own in optimizer.state.items():
+            self.guards.same_object(
+                f"{held}.state.get({self.guards.name(parameter)})", own, "an optimizer state was the same object"
+            )
+            for key, value in own.items():
+                if isinstance(value, Tensor):
+                    self.guards.same_object(
+                        f"{self.guards.name(own)}.get({key!r})", value, f"the optimizer's {key} was the same tensor"
+                    )
+
     def exit_module(self, module: Any) -> None:
         self.modules.pop()
 

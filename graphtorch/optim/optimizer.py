@@ -45,15 +45,12 @@ class ParamGroup(dict[str, Any]):
     """
 
     def __getitem__(self, key: str) -> Any:
-        value = super().__getitem__(key)
         recorder = state.recorder
-        if recorder is None:
-            return value
-        if key == "lr":
-            # A tensor is an input of the graph by itself.
-            return value if isinstance(value, Tensor) else recorder.number_input(self, key)
-        recorder.guard_item(self, key)
-        return value
+        if recorder is not None:
+            if key == "lr":
+                return recorder.number_input(self, key)
+            recorder.guard_item(self, key)
+        return super().__getitem__(key)
 
 
 class Optimizer:
@@ -316,6 +313,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
         if "_opt_called" in self.__dict__:  # a learning rate schedule wants to know
             self._opt_called = True
         result = step(*given, **kwargs)
+        if state.recorder is not None:
+            state.recorder.assume_optimizer(self)
         for hook in self._optimizer_step_post_hooks.values():
             hook(self, given, kwargs)
         return result
