@@ -292,6 +292,7 @@ _positions: Callable[..., Tensor] = operator(
     "repeat_interleave_positions(Tensor repeats, int output_size)",
     type=lambda repeats, output_size: TensorType(dtypes.int64, (output_size,), repeats.device),
     numpy=_positions_numpy,
+    samples=lambda make: [sample(Tensor._wrap(np.array([2, 0, 3])), 5), sample(Tensor._wrap(np.array([1])), 1)],
     public=False,
     method=False,
     categories="i",

@@ -150,6 +150,11 @@ def _expand_type(input: Any, size: tuple[Any, ...]) -> TensorType:
     return type_of(input).with_shape(size)
 
 
+def check_expand(input: Any, size: tuple[Any, ...]) -> None:
+    """Raise PyTorch's RuntimeError unless `input` expands to `size`."""
+    _expand_type(*_expand_normalize(input, size))
+
+
 def _expand_numpy(input: Any, size: tuple[int, ...]) -> Any:
     shape, old = input.shape, input.strides
     extra = len(size) - len(shape)
@@ -599,7 +604,7 @@ def _attributes_of(viewing: Callable[..., Any]) -> str:
     return signature[signature.index(",") : -1]
 
 
-def _needing(formula: Callable[..., Any], *names: str) -> Callable[..., Any]:
+def needing(formula: Callable[..., Any], *names: str) -> Callable[..., Any]:
     """Declare what a formula over any view's attributes needs: formulas are read by their parameter names."""
     parameters = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
     formula.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -631,8 +636,10 @@ def _scatter_record(viewing: Callable[..., Any], name: str) -> Callable[..., Any
 
     def samples(make: Any) -> Iterable[Sample]:
         for example in op.samples(make):
-            shown = viewing(example.args[0], *example.args[1:])
-            yield Sample((example.args[0], make(*shown.shape), *example.args[1:]), example.kwargs)
+            base, *attributes = op.normalize(example.args[0], *_with_defaults(op, example.args[1:]))
+            places = op.numpy(np.arange(base.numel()).reshape(base.shape), *attributes)
+            if np.unique(places).size == places.size:  # what a view with repeats would write is unspecified
+                yield sample(base, make(*places.shape), *attributes)
 
     def to_input(g: Any, src_type: TensorType, *attributes: Any) -> Any:
         return made(g, g.new_zeros(src_type.shape), *attributes)
@@ -645,7 +652,7 @@ def _scatter_record(viewing: Callable[..., Any], name: str) -> Callable[..., Any
         type=type_rule,
         numpy=run,
         kind=OPAQUE,
-        derivative={"input": _needing(to_input, "g", "src_type", *names), "src": _needing(to_src, "g", *names)},
+        derivative={"input": needing(to_input, "g", "src_type", *names), "src": needing(to_src, "g", *names)},
         normalize=normalize,
         samples=samples,
         categories="bifc",
@@ -690,7 +697,7 @@ def _backward_record(viewing: Callable[..., Any], name: str) -> Callable[..., An
         type=type_rule,
         numpy=run,
         kind=OPAQUE,
-        derivative={"input": _needing(to_input, "g", *names)},
+        derivative={"input": needing(to_input, "g", *names)},
         samples=samples,
         categories="fc",
         public=False,
@@ -699,7 +706,7 @@ def _backward_record(viewing: Callable[..., Any], name: str) -> Callable[..., An
 
 
 def _with_defaults(op: Any, attributes: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Sample attributes completed with the signature's defaults; a lone int stands for a list of one."""
+    """Sample attributes completed with the signature's defaults."""
     missing = [p.default for p in op.parameters[1 + len(attributes) :]]
     return (*attributes, *missing)
 
