@@ -68,6 +68,8 @@ class Optimizer:
     """
 
     _opt_called: bool
+    # Counts replacements of state tensors and groups: a captured step holds on to those that it has seen.
+    _generation: int = 0
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -149,6 +151,7 @@ class Optimizer:
             if not ids.isdisjoint(id(param) for param in other["params"]):
                 raise ValueError("some parameters appear in more than one parameter group")
         self.param_groups.append(group)
+        self._generation += 1
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or without ``set_to_none`` fill them with zeros."""
@@ -238,6 +241,7 @@ class Optimizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._generation += 1
         if "_optimizer_step_pre_hooks" not in self.__dict__:
             self._make_hook_tables()
 
@@ -312,6 +316,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
             given, kwargs = replaced
         if "_opt_called" in self.__dict__:  # a learning rate schedule wants to know
             self._opt_called = True
+        if state.recorder is not None:
+            state.recorder.guard_item(self.__dict__, "_generation")
         result = step(*given, **kwargs)
         if state.recorder is not None:
             state.recorder.assume_optimizer(self)

@@ -180,7 +180,7 @@ def test_extra_state():
     assert list(source.state_dict()) == ["0._extra_state"]
     target.load_state_dict(source.state_dict())
     assert target[0].count == 3
-    with pytest.raises(RuntimeError, match="Missing key.s. in state_dict: .0._extra_state"):
+    with pytest.raises(RuntimeError, match=r"Missing key.s. in state_dict: .0._extra_state"):
         target.load_state_dict({})
 
 
