@@ -11,9 +11,9 @@ from graphtorch.cli.errors import CommandError
 
 STAGES = ("captured", "forward", "joint", "optimized", "primitives", "kernels", "plan")
 
-DUMP = """Runs FILE as `python FILE` would, up to the first call of FUNCTION (with --call, the N-th), and prints what the
-call compiles to. The script's own output goes to standard error. FUNCTION may be `step`, `Model.forward` or the name of a
-nested function, with or without @compile; without it, the first call of any compiled function is dumped."""
+DUMP = """Runs FILE as `python FILE` would, up to the first call of FUNCTION (with --call, the N-th), and prints what
+the call compiles to. The script's own output goes to standard error. FUNCTION may be `step`, `Model.forward` or the
+name of a nested function, with or without @compile; without it, the first call of any compiled function is dumped."""
 
 STAGE = """captured: the user's operators, a backward pass as one node;
 forward: of that, what computes what the first backward pass differentiates;
@@ -56,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--backend", default="interpreter", help="interpreter (the default) or numpy")
     run.add_argument("-o", "--output", metavar="FILE.npz", help="save the outputs by name")
 
-    opt = commands.add_parser("opt", help="run passes on a graph", description="Rewrites a graph and prints the result.")
+    opt = commands.add_parser(
+        "opt", help="run passes on a graph", description="Rewrites a graph and prints the result."
+    )
     opt.add_argument("graph", nargs="?", metavar="GRAPH", help="a file that `dump` wrote, or - for standard input")
     opt.add_argument("--passes", metavar="dce,cse,...", help="the passes, in order; without it, the default pipeline")
     opt.add_argument("--list", action="store_true", help="list the passes instead")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from graphtorch.cli.arrays import save_arrays
 from graphtorch.cli.errors import CommandError
-from graphtorch.cli.intercept import Interception
-from graphtorch.frontend import CompiledFunction
+from graphtorch.cli.intercept import Interception, user_frames
+from graphtorch.frontend import CaptureError, CompiledFunction
 from graphtorch.frontend.compiler import Specialization
 from graphtorch.frontend.pipeline import forward_part
 from graphtorch.frontend.program import Captured
@@ -79,8 +80,9 @@ def _dump_call(compiled: CompiledFunction, args: Any, kwargs: Any, arguments: ar
     except CommandError:
         raise
     except Exception as error:
-        kind = "" if type(error).__name__ == "CaptureError" else f"{type(error).__name__}: "
-        raise CommandError(f"cannot compile {name}: {kind}{error}") from error
+        kind = "" if isinstance(error, CaptureError) else f"{type(error).__name__}: "
+        place = "" if "\n  at " in str(error) else _user_line(error)
+        raise CommandError(f"cannot compile {name}: {kind}{error}{place}") from error
     if arguments.inputs is not None:
         found = [source.fetch(leaves) for source in captured.sources]
         values = {
@@ -88,6 +90,12 @@ def _dump_call(compiled: CompiledFunction, args: Any, kwargs: Any, arguments: ar
         }
         save_arrays(arguments.inputs, values)
     return result
+
+
+def _user_line(error: BaseException) -> str:
+    """Where in the user's code an error was raised, as the operators' own errors say it."""
+    frames = user_frames(traceback.extract_tb(error.__traceback__))
+    return f"\n  at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 
 def _capture(compiled: CompiledFunction, tree: Any, leaves: list[Any]) -> Captured:

@@ -128,8 +128,8 @@ class Interception:
             ended = "" if failure.code in (None, 0) else f"exited with {failure.code!r} and "
             raise CommandError(f"{file} {ended}never called {name}{often}") from failure
         if failure is not None:
-            print("".join(_user_traceback(failure)), end="", file=sys.stderr)
-            raise CommandError(f"{file} failed before it called {name}{often}: {type(failure).__name__}") from failure
+            shown = _user_traceback(failure)
+            raise CommandError(f"{file} failed before it called {name}{often}.\n{shown}") from failure
         count = f" ({self.calls} calls)" if self.calls else ""
         raise CommandError(f"{file} never called {name}{often}{count}")
 
@@ -276,12 +276,18 @@ def _output_to_stderr() -> Iterator[None]:
             os.close(saved)
 
 
-def _user_traceback(error: BaseException) -> list[str]:
-    """The traceback without this package's own frames."""
+def user_frames(stack: traceback.StackSummary) -> traceback.StackSummary:
+    """A stack without this package's own frames."""
+    return traceback.StackSummary.from_list(
+        [frame for frame in stack if not Path(frame.filename).resolve().is_relative_to(PACKAGE)]
+    )
+
+
+def _user_traceback(error: BaseException) -> str:
+    """The traceback of an error and of its causes, without this package's own frames."""
     shown = traceback.TracebackException.from_exception(error)
     seen: traceback.TracebackException | None = shown
     while seen is not None:
-        frames = [f for f in seen.stack if not Path(f.filename).resolve().is_relative_to(PACKAGE)]
-        seen.stack = traceback.StackSummary.from_list(frames)
+        seen.stack = user_frames(seen.stack)
         seen = seen.__cause__ or seen.__context__
-    return list(shown.format())
+    return "".join(shown.format()).rstrip()
