@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 # Importing a family registers its records and installs the Tensor methods.
 from graphtorch.ops import (
+    activation,
     arithmetic,
     cast,
     comparison,
@@ -17,8 +18,11 @@ from graphtorch.ops import (
     indexing,
     join,
     matmul,
+    reduction,
+    scan,
     scatter,
     shaping,
+    statistics,
     unary,
     view,
 )
