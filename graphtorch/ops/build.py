@@ -44,6 +44,7 @@ def operator(
     random: bool = False,
     scatter: Callable[..., Any] | None = None,
     grad_name: str | None = None,
+    return_name: str | None = None,
     doc: str = "",
     lazy_check: bool = False,
     public: bool = True,
@@ -55,7 +56,8 @@ def operator(
 
     The fields are those of `record.Operator`. `public`: export the function under the operator's name; `method`:
     install it on Tensor (if the first parameter is a tensor); `inplace`: also `name_`; `out`: accept `out=`.
-    `lazy_check`: NumPy itself rejects all that the type rule rejects, so eager execution consults the rule only to
+    `return_name`: the name of the
+    tuple of several results, if not the operator's own. `lazy_check`: NumPy itself rejects all that the type rule rejects, so eager execution consults the rule only to
     explain an error."""
     name, parameters, results = parse_signature(signature)
     if name in REGISTRY:
@@ -81,7 +83,7 @@ def operator(
         lazy_check=lazy_check,
     )
     if len(results) > 1:
-        op.result_class = return_type(name, results)
+        op.result_class = return_type(return_name or name, results)
     REGISTRY[name] = op
     function = _generate(op, name, "call", out)
     op.function = function

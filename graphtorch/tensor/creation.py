@@ -13,7 +13,7 @@ import numpy as np
 
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.devices import CPU, META, canonical
+from graphtorch.tensor.devices import META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor, meta_array
 

@@ -1,0 +1,767 @@
+"""Reductions: sums, extrema, statistics, norms, and the scans and softmaxes built on them.
+
+The primitives fold sorted, non-negative dimensions and are what kernels know: sum, prod, amax, amin, any, all, argmax, argmin. The
+others decompose into those. float16 and bfloat16 accumulate in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.pointwise import common_float, not_implemented
+from graphtorch.ops.record import REDUCTION, Sample, sample
+from graphtorch.ops.shapes import count, keep_dims, reduced_shape, wrap_dim, wrap_dims
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType
+
+# -- shared -----------------------------------------------------------------------------------------------------------
+
+
+def _where(condition: Any, x: Any, y: Any) -> Any:
+    return FUNCTIONS["where"](condition, x, y)
+
+
+def wide(array: Any) -> Any:
+    """The array in the type it is summed in: two-byte floats in float32."""
+    return array.astype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind in "fV" else array
+
+
+def _normalize(input: Any, dim: Any, keepdim: bool, *rest: Any) -> tuple[Any, ...]:
+    return (input, wrap_dims(dim, len(input.shape)), keepdim, *rest)
+
+
+def _type(input: Any, dims: Any, keepdim: bool, d: dtype_class) -> TensorType:
+    return TensorType(d, reduced_shape(input.shape, dims, keepdim), input.device)
+
+
+def restore(value: Any, input_type: Any, dim: Any, keepdim: bool) -> Any:
+    """A reduced value, or its cotangent, in a shape that broadcasts against the operand's."""
+    return keep_dims(value, dim, len(input_type.shape), keepdim)
+
+
+def _spread(g: Any, input_type: Any, dim: Any, keepdim: bool) -> Any:
+    return restore(g, input_type, dim, keepdim).expand(tuple(input_type.shape))
+
+
+def _dim_samples(make: Any) -> Iterable[Sample]:
+    yield sample(make.distinct(3, 4))
+    yield sample(make.distinct(3, 4), 1)
+    yield sample(make.distinct(2, 3, 4), (0, -1), keepdim=True)
+    yield sample(make.distinct())
+
+
+def _not_for(kernel: str, categories: str, d: dtype_class) -> None:
+    if "bifc"[d.category] in categories:
+        raise not_implemented(kernel, d)
+
+
+# -- sum and product --------------------------------------------------------------------------------------------------
+
+
+def _sum_dtype(input: Any, given: Any) -> dtype_class:
+    if given is not None:
+        return given  # type: ignore[no-any-return]
+    d: dtype_class = input.dtype
+    return dtypes.int64 if d.category <= dtypes.INTEGRAL else d
+
+
+def _fold(numpy_fold: Callable[..., Any]) -> Callable[..., Any]:
+    def run(input: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
+        own = input.dtype
+        target = np.dtype(np.int64) if own.kind in "biu" else own
+        if dtype is not None:
+            target = dtype.numpy
+            if target.kind not in "c" and own.kind == "c":
+                input = input.real
+            input = input.astype(target, copy=False)
+        return np.asarray(numpy_fold(wide(input), axis=dim, keepdims=keepdim)).astype(target, copy=False)
+
+    return run
+
+
+sum = operator(
+    "sum(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
+    type=lambda input, dim, keepdim, dtype: _type(input, dim, keepdim, _sum_dtype(input, dtype)),
+    numpy=_fold(np.sum),
+    kind=REDUCTION,
+    derivative={"input": lambda g, input_type, dim, keepdim: _spread(g, input_type, dim, keepdim)},
+    scalar="sum",
+    normalize=_normalize,
+    samples=_dim_samples,
+    categories="bifc",
+    out=True,
+)
+
+
+def _prod_formula(g: Any, input: Any, result: Any, dim: Any, keepdim: bool) -> Any:
+    """g * product of the others, without dividing by the zeros: one zero leaves a slope at itself alone."""
+    zero = input == 0
+    filled = _where(zero, 1.0, input)
+    others = filled.prod(dim, keepdim=True)
+    zeros = zero.sum(dim, keepdim=True)
+    at_zero = _where(zeros == 1, others, 0.0)
+    product = restore(result, input, dim, keepdim)
+    slope = _where(zero, at_zero, product / filled)
+    return restore(g, input, dim, keepdim) * (slope.conj() if slope.dtype.is_complex else slope)
+
+
+prod = operator(
+    "prod(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
+    type=lambda input, dim, keepdim, dtype: _type(input, dim, keepdim, _sum_dtype(input, dtype)),
+    numpy=_fold(np.prod),
+    kind=REDUCTION,
+    derivative={"input": _prod_formula},
+    scalar="prod",
+    normalize=_normalize,
+    samples=_dim_samples,
+    categories="bifc",
+    out=True,
+)
+
+
+def _check_floating(name: str, d: dtype_class) -> None:
+    if d.category < dtypes.FLOATING:
+        spelled = {"bool": "Bool", "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte"}
+        raise RuntimeError(
+            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: "
+            f"{spelled[d.name]}"
+        )
+
+
+def _mean_type(input: Any, dim: Any, keepdim: bool, dtype: Any) -> TensorType:
+    d = input.dtype if dtype is None else dtype
+    _check_floating("mean", d)
+    return _type(input, dim, keepdim, d)
+
+
+def _numpy_mean(input: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
+    if dtype is not None:
+        input = input.astype(dtype.numpy, copy=False)
+    total = np.add.reduce(wide(input), axis=dim, keepdims=keepdim)
+    size = count(input.shape, dim)
+    mean = total / total.dtype.type(size) if size else total * np.nan
+    return np.asarray(mean).astype(input.dtype, copy=False)
+
+
+def _decompose_mean(input: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
+    d = input.dtype if dtype is None else dtype
+    inner = dtypes.float32 if d in (dtypes.float16, dtypes.bfloat16) else d
+    mean = sum(input, dim, keepdim, dtype=inner) / count(input.shape, dim)
+    return mean if inner is d else mean.to(d)
+
+
+mean = operator(
+    "mean(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
+    type=_mean_type,
+    numpy=_numpy_mean,
+    kind=REDUCTION,
+    derivative={
+        "input": lambda g, input_type, dim, keepdim: _spread(g, input_type, dim, keepdim) / count(input_type.shape, dim)
+    },
+    decompose=_decompose_mean,
+    normalize=_normalize,
+    samples=_dim_samples,
+    categories="fc",
+    out=True,
+)
+
+
+def _nansum_type(input: Any, dim: Any, keepdim: bool, dtype: Any) -> TensorType:
+    if input.dtype.is_complex:
+        raise RuntimeError("nansum on CPU does not support complex inputs")
+    return _type(input, dim, keepdim, _sum_dtype(input, dtype))
+
+
+def _without_nan(input: Any) -> Any:
+    return _where(input.isnan(), 0.0, input) if input.dtype.is_floating_point else input
+
+
+nansum = operator(
+    "nansum(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
+    type=_nansum_type,
+    numpy=lambda input, dim, keepdim, dtype: _fold(np.sum)(
+        np.where(np.isnan(input), input.dtype.type(0), input) if input.dtype.kind in "fV" else input, dim, keepdim, dtype
+    ),
+    kind=REDUCTION,
+    derivative={
+        "input": lambda g, input, dim, keepdim: _where(input.isnan(), 0.0, _spread(g, input, dim, keepdim))
+    },
+    decompose=lambda input, dim, keepdim, dtype: sum(_without_nan(input), dim, keepdim, dtype=dtype),
+    normalize=_normalize,
+    samples=_dim_samples,
+    categories="bif",
+    out=True,
+)
+
+
+@function(method=True)
+def nanmean(input: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The mean of what is no NaN. See torch.nanmean."""
+    present = input.isnan().logical_not().sum(dim, keepdim)
+    return nansum(input, dim, keepdim, dtype=dtype) / present
+
+
+@function(method=True)
+def count_nonzero(input: Any, dim: Any = None) -> Any:
+    """How many elements are not zero. See torch.count_nonzero."""
+    return (input != 0).sum(dim)
+
+
+# -- logic ------------------------------------------------------------------------------------------------------------
+
+
+def _logical_type(input: Any, dim: Any, keepdim: bool) -> TensorType:
+    return _type(input, dim, keepdim, dtypes.uint8 if input.dtype is dtypes.uint8 else dtypes.bool_)
+
+
+def _logical(numpy_fold: Callable[..., Any]) -> Callable[..., Any]:
+    def run(input: Any, dim: Any, keepdim: bool) -> Any:
+        found = np.asarray(numpy_fold(input.astype(np.bool_, copy=False), axis=dim, keepdims=keepdim))
+        return found.astype(np.uint8) if input.dtype == np.uint8 else found
+
+    return run
+
+
+def _truth_samples(make: Any) -> Iterable[Sample]:
+    yield sample(make(3, 4))
+    yield sample(make(3, 4), 1)
+    yield sample(make(2, 3, 4), (0, -1), keepdim=True)
+    yield sample(make(0, 2), 0)
+
+
+all = operator(
+    "all(Tensor input, int[]? dim=None, bool keepdim=False)",
+    type=_logical_type,
+    numpy=_logical(np.all),
+    kind=REDUCTION,
+    scalar="all",
+    normalize=_normalize,
+    samples=_truth_samples,
+    categories="bifc",
+    out=True,
+)
+any = operator(
+    "any(Tensor input, int[]? dim=None, bool keepdim=False)",
+    type=_logical_type,
+    numpy=_logical(np.any),
+    kind=REDUCTION,
+    scalar="any",
+    normalize=_normalize,
+    samples=_truth_samples,
+    categories="bifc",
+    out=True,
+)
+
+# -- extrema ----------------------------------------------------------------------------------------------------------
+
+
+def _check_nonempty(name: str, shape: Any, dims: Any) -> None:
+    """An empty range has no extremum. Raises PyTorch's errors for it."""
+    for dim in dims:
+        if shape[dim] == 0:
+            if len(dims) == len(shape):
+                raise RuntimeError(
+                    f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with the "
+                    "'dim' argument."
+                )
+            raise IndexError(f"{name}(): Expected reduction dim {dim} to have non-zero size.")
+
+
+def _extremum_type(name: str) -> Callable[..., TensorType]:
+    def rule(input: Any, dim: Any, keepdim: bool) -> TensorType:
+        _not_for("max_values_cpu" if name == "amax" else "min_values_cpu", "c", input.dtype)
+        _check_nonempty(name, input.shape, dim)
+        return _type(input, dim, keepdim, input.dtype)
+
+    return rule
+
+
+def _share(g: Any, input: Any, result: Any, dim: Any, keepdim: bool) -> Any:
+    """Tied extrema receive equal parts of the cotangent."""
+    hit = (input == restore(result, input, dim, keepdim)).to(g.dtype)
+    return hit * (restore(g, input, dim, keepdim) / hit.sum(dim, keepdim=True))
+
+
+def _amax_amin(name: str, numpy_fold: Callable[..., Any], scalar: str) -> Callable[..., Any]:
+    return operator(
+        f"{name}(Tensor input, int[]? dim=(), bool keepdim=False)",
+        type=_extremum_type(name),
+        numpy=lambda input, dim, keepdim: numpy_fold(input, axis=dim, keepdims=keepdim),
+        kind=REDUCTION,
+        derivative={"input": _share},
+        scalar=scalar,
+        normalize=_normalize,
+        samples=_dim_samples,
+        categories="bif",
+        out=True,
+    )
+
+
+amax = _amax_amin("amax", np.max, "max")
+amin = _amax_amin("amin", np.min, "min")
+
+
+def _position_type(name: str) -> Callable[..., TensorType]:
+    def rule(input: Any, dim: Any, keepdim: bool) -> TensorType:
+        if input.dtype is dtypes.bool_:
+            raise RuntimeError(f"{name}(): does not support bool input")
+        _not_for(f"{name}_cpu", "c", input.dtype)
+        if 0 in [input.shape[i] for i in dim]:
+            if len(dim) == len(input.shape):
+                raise IndexError(f"{name}(): Expected reduction dim to be specified for input.numel() == 0.")
+            raise IndexError(f"{name}(): Expected reduction dim {dim[0]} to have non-zero size.")
+        return _type(input, dim, keepdim, dtypes.int64)
+
+    return rule
+
+
+def _position(numpy_fold: Callable[..., Any]) -> Callable[..., Any]:
+    """The position, in row-major order over the reduced dimensions, of the first extremum; NaN counts as one."""
+
+    def run(input: Any, dim: Any, keepdim: bool) -> Any:
+        if input.dtype.kind == "V":
+            input = input.astype(np.float32)
+        if len(dim) == 1:
+            return np.asarray(numpy_fold(input, axis=dim[0], keepdims=keepdim))
+        kept = [i for i in range(input.ndim) if i not in dim]
+        rows = np.transpose(input, (*kept, *dim)).reshape((*[input.shape[i] for i in kept], -1))
+        return np.asarray(numpy_fold(rows, axis=-1)).reshape(reduced_shape(input.shape, dim, keepdim))
+
+    return run
+
+
+def _normalize_position(input: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:
+    dims = wrap_dims(dim, len(input.shape))
+    if len(dims) not in (1, len(input.shape)):
+        raise TypeError("argmax() and argmin() take one dimension or none")
+    return input, dims, keepdim
+
+
+def _position_samples(make: Any) -> Iterable[Sample]:
+    yield sample(make.distinct(3, 4))
+    yield sample(make.distinct(3, 4), 1)
+    yield sample(make.distinct(2, 3, 4), -2, keepdim=True)
+    yield sample(make.distinct(), 0)
+
+
+def _argmax_argmin(name: str, numpy_fold: Callable[..., Any]) -> Callable[..., Any]:
+    return operator(
+        f"{name}(Tensor input, int[]? dim=None, bool keepdim=False)",
+        type=_position_type(name),
+        numpy=_position(numpy_fold),
+        kind=REDUCTION,
+        scalar=name,
+        normalize=_normalize_position,
+        samples=_position_samples,
+        categories="if",
+        out=True,
+    )
+
+
+argmax = _argmax_argmin("argmax", np.argmax)
+argmin = _argmax_argmin("argmin", np.argmin)
+
+
+def select_along(g: Any, indices: Any, input_type: Any, dim: int, keepdim: bool) -> Any:
+    """The cotangent at the selected positions of `dim`, zero elsewhere: a comparison with the positions, which fuses."""
+    if len(input_type.shape) == 0:
+        return g
+    if not keepdim:
+        g, indices = g.unsqueeze(dim), indices.unsqueeze(dim)
+    size = input_type.shape[dim]
+    positions = FUNCTIONS["arange"](size).reshape((size,) + (1,) * (len(input_type.shape) - 1 - dim))
+    return _where(indices == positions, g, 0.0)
+
+
+def _pair_type(name: str) -> Callable[..., tuple[TensorType, ...]]:
+    def rule(input: Any, dim: int, keepdim: bool) -> tuple[TensorType, ...]:
+        _not_for(name, "c", input.dtype)
+        dims = (dim,) if len(input.shape) else ()
+        if dims and input.shape[dim] == 0:
+            raise IndexError(f"{name}(): Expected reduction dim {dim} to have non-zero size.")
+        return _type(input, dims, keepdim, input.dtype), _type(input, dims, keepdim, dtypes.int64)
+
+    return rule
+
+
+def take_along(input: Any, positions: Any, dim: int, keepdim: bool) -> Any:
+    """The elements at `positions` (kept dims) of `dim`, as a NumPy array."""
+    values = np.take_along_axis(input, positions, dim)
+    return values if keepdim else np.squeeze(values, dim)
+
+
+def _numpy_pair(numpy_fold: Callable[..., Any]) -> Callable[..., Any]:
+    def run(input: Any, dim: int, keepdim: bool) -> Any:
+        if input.ndim == 0:
+            return input.copy(), np.zeros((), np.int64)
+        comparable = input.astype(np.float32) if input.dtype.kind == "V" else input
+        positions = numpy_fold(comparable, axis=dim, keepdims=True)
+        return take_along(input, positions, dim, keepdim), positions if keepdim else np.squeeze(positions, dim)
+
+    return run
+
+
+def _normalize_pair(input: Any, dim: int, keepdim: bool) -> tuple[Any, ...]:
+    return input, wrap_dim(dim, len(input.shape)), keepdim
+
+
+def _decompose_pair(fold: Callable[..., Any], position: Callable[..., Any]) -> Callable[..., Any]:
+    def run(input: Any, dim: int, keepdim: bool) -> Any:
+        integral = input.to(dtypes.uint8) if input.dtype is dtypes.bool_ else input
+        return fold(input, dim, keepdim), position(integral, dim, keepdim)
+
+    return run
+
+
+def _pair(name: str, numpy_fold: Callable[..., Any], decompose: Callable[..., Any]) -> Callable[..., Any]:
+    return operator(
+        f"{name}_dim(Tensor input, int dim, bool keepdim=False) -> (values, indices)",
+        type=_pair_type(name),
+        numpy=_numpy_pair(numpy_fold),
+        kind=REDUCTION,
+        derivative={
+            "input": lambda g_values, indices, input_type, dim, keepdim: select_along(
+                g_values, indices, input_type, dim, keepdim
+            )
+        },
+        decompose=decompose,
+        normalize=_normalize_pair,
+        samples=lambda make: [sample(make.distinct(3, 4), 1), sample(make.distinct(2, 3, 4), 1, keepdim=True)],
+        categories="bif",
+        grad_name=f"{name.capitalize()}Backward0",
+        return_name=name,
+        public=False,
+        method=False,
+    )
+
+
+_max_dim = _pair("max", np.argmax, _decompose_pair(amax, argmax))
+_min_dim = _pair("min", np.argmin, _decompose_pair(amin, argmin))
+
+
+def _overloads(name: str, whole: Any, pair: Any, binary: Any) -> Callable[..., Any]:
+    def front(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
+        if isinstance(dim, Tensor):
+            dim, other = None, dim
+        if other is not None:
+            return binary(input, other, out=out) if out is not None else binary(input, other)
+        if dim is None:
+            _check_nonempty(name, input.shape, range(len(input.shape)))
+            return whole(input)
+        result = pair(input, dim, keepdim)
+        if out is not None:
+            for target, value in zip(out, result, strict=True):
+                target.copy_(value)
+            return out
+        return result
+
+    front.__name__ = front.__qualname__ = name
+    front.__doc__ = (
+        f"The {name}imum of all elements; with `dim`, a named tuple of values and indices along it; with a tensor, the "
+        f"elementwise {name}imum. See torch.{name}."
+    )
+    return function(method=True)(front)
+
+
+max = _overloads("max", amax, _max_dim, FUNCTIONS["maximum"])
+min = _overloads("min", amin, _min_dim, FUNCTIONS["minimum"])
+
+
+def _aminmax_normalize(input: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:
+    return input, wrap_dims(dim, len(input.shape)), keepdim
+
+
+def _aminmax_type(input: Any, dim: Any, keepdim: bool) -> tuple[TensorType, ...]:
+    _not_for("aminmax_cpu", "c", input.dtype)
+    _check_nonempty("aminmax", input.shape, dim)
+    one = _type(input, dim, keepdim, input.dtype)
+    return one, one
+
+
+def _aminmax_formula(gs: Any, input: Any, min: Any, max: Any, dim: Any, keepdim: bool) -> Any:
+    parts = [_share(g, input, r, dim, keepdim) for g, r in zip(gs, (min, max), strict=True) if g is not None]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+aminmax = operator(
+    "aminmax(Tensor input, *, int[]? dim=None, bool keepdim=False) -> (min, max)",
+    type=_aminmax_type,
+    numpy=lambda input, dim, keepdim: (
+        np.min(input, axis=dim, keepdims=keepdim),
+        np.max(input, axis=dim, keepdims=keepdim),
+    ),
+    kind=REDUCTION,
+    derivative={"input": _aminmax_formula},
+    decompose=lambda input, dim, keepdim: (amin(input, dim, keepdim), amax(input, dim, keepdim)),
+    normalize=_aminmax_normalize,
+    samples=lambda make: [sample(make.distinct(3, 4)), sample(make.distinct(3, 4), dim=1, keepdim=True)],
+    categories="bif",
+)
+
+# -- log-sum-exp and softmax ------------------------------------------------------------------------------------------
+
+
+def _shifted(input: Any, dims: Any) -> tuple[Any, Any]:
+    """exp(input - max) and the finite max, for exponentials that do not overflow."""
+    top = input.amax(dims, keepdim=True) if count(input.shape, dims) != 0 else input.sum(dims, keepdim=True)
+    top = _where(top.isfinite(), top, 0.0)
+    return (input - top).exp(), top
+
+
+def _decompose_logsumexp(input: Any, dim: Any, keepdim: bool) -> Any:
+    d = common_float(input)
+    if d.is_complex:
+        return None
+    powers, top = _shifted(input if input.dtype is d else input.to(d), dim)
+    result = powers.sum(dim, keepdim=True).log() + top
+    return result if keepdim else result.reshape(reduced_shape(input.shape, dim, False))
+
+
+def _numpy_logsumexp(input: Any, dim: Any, keepdim: bool) -> Any:
+    target = input.dtype if input.dtype.kind in "fcV" else dtypes.get_default_dtype().numpy
+    x = wide(input.astype(target, copy=False))
+    top = np.max(x.real, axis=dim, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, x.dtype.type(0).real)
+    result = np.log(np.sum(np.exp(x - top), axis=dim, keepdims=True)) + top
+    return result.reshape(reduced_shape(x.shape, dim, keepdim)).astype(target, copy=False)
+
+
+logsumexp = operator(
+    "logsumexp(Tensor input, int[] dim, bool keepdim=False)",
+    type=lambda input, dim, keepdim: _type(input, dim, keepdim, common_float(input)),
+    numpy=_numpy_logsumexp,
+    kind=REDUCTION,
+    derivative={
+        "input": lambda g, input, result, dim, keepdim: (
+            restore(g, input, dim, keepdim) * (input - _finite(restore(result, input, dim, keepdim))).exp()
+        )
+    },
+    decompose=_decompose_logsumexp,
+    normalize=_normalize,
+    samples=lambda make: [sample(make(3, 4), 1), sample(make(2, 3, 4), (0, 2), keepdim=True), sample(make(5), 0)],
+    categories="bif",
+    out=True,
+)
+
+
+def _finite(value: Any) -> Any:
+    return value if value.dtype.is_complex else _where(value.isfinite(), value, 0.0)
+
+
+def _softmax_type(kernel: str) -> Callable[..., TensorType]:
+    def rule(input: Any, dim: int) -> TensorType:
+        _not_for(kernel, "bic", input.dtype)
+        return TensorType(input.dtype, tuple(input.shape), input.device)
+
+    return rule
+
+
+def _axis(x: Any, dim: int) -> Any:
+    return dim if x.ndim else None
+
+
+def _numpy_softmax(input: Any, dim: int) -> Any:
+    x = wide(input)
+    if not x.size:
+        return input.copy()
+    powers = np.exp(x - np.max(x, axis=_axis(x, dim), keepdims=True))
+    powers /= np.sum(powers, axis=_axis(x, dim), keepdims=True)
+    return powers.astype(input.dtype, copy=False)
+
+
+def _numpy_log_softmax(input: Any, dim: int) -> Any:
+    x = wide(input)
+    if not x.size:
+        return input.copy()
+    shifted = x - np.max(x, axis=_axis(x, dim), keepdims=True)
+    shifted = shifted - np.log(np.sum(np.exp(shifted), axis=_axis(x, dim), keepdims=True))
+    return np.asarray(shifted).astype(input.dtype, copy=False)
+
+
+def _in_float32(decompose: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+    """A decomposition that computes two-byte floats in float32."""
+
+    def run(input: Any, dim: int) -> Any:
+        d = input.dtype
+        if d in (dtypes.float16, dtypes.bfloat16):
+            return decompose(input.to(dtypes.float32), dim).to(d)
+        return decompose(input, dim)
+
+    return run
+
+
+def _decompose_softmax(input: Any, dim: int) -> Any:
+    powers = (input - input.amax(dim, keepdim=True)).exp()
+    return powers / powers.sum(dim, keepdim=True)
+
+
+def _decompose_log_softmax(input: Any, dim: int) -> Any:
+    shifted = input - input.amax(dim, keepdim=True)
+    return shifted - shifted.exp().sum(dim, keepdim=True).log()
+
+
+def _normalize_dim(input: Any, dim: int) -> tuple[Any, ...]:
+    return input, wrap_dim(dim, len(input.shape))
+
+
+def _softmax_samples(make: Any) -> Iterable[Sample]:
+    yield sample(make(3, 4), 1)
+    yield sample(make(2, 3, 4), -2)
+    yield sample(make(), 0)
+
+
+_softmax = operator(
+    "softmax(Tensor input, int dim)",
+    type=_softmax_type("softmax_lastdim_kernel_impl"),
+    numpy=_numpy_softmax,
+    kind=REDUCTION,
+    derivative={"input": lambda g, result, dim: result * (g - (g * result).sum(dim, keepdim=True))},
+    decompose=_in_float32(_decompose_softmax),
+    normalize=_normalize_dim,
+    samples=_softmax_samples,
+    public=False,
+    method=False,
+)
+_log_softmax = operator(
+    "log_softmax(Tensor input, int dim)",
+    type=_softmax_type("log_softmax_lastdim_kernel_impl"),
+    numpy=_numpy_log_softmax,
+    kind=REDUCTION,
+    derivative={"input": lambda g, result, dim: g - result.exp() * g.sum(dim, keepdim=True)},
+    decompose=_in_float32(_decompose_log_softmax),
+    normalize=_normalize_dim,
+    samples=_softmax_samples,
+    public=False,
+    method=False,
+)
+
+
+@function(method=True)
+def softmax(input: Any, dim: int, dtype: Any = None) -> Any:
+    """exp(input), scaled to sum to one along `dim`; `dtype` casts the operand first. See torch.softmax."""
+    return _softmax(input if dtype is None else input.to(dtype), dim)
+
+
+@function(method=True)
+def log_softmax(input: Any, dim: int, dtype: Any = None) -> Any:
+    """log(softmax(input, dim)), computed without the quotient. See torch.log_softmax."""
+    return _log_softmax(input if dtype is None else input.to(dtype), dim)
+
+
+# -- norms ------------------------------------------------------------------------------------------------------------
+
+
+def _norm_dtype(input: Any, dtype: Any) -> dtype_class:
+    d = input.dtype if dtype is None else dtype
+    if d.category < dtypes.FLOATING:
+        raise RuntimeError(
+            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
+            + {"bool": "Bool", "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte"}[d.name]
+        )
+    return d.to_real()  # type: ignore[no-any-return]
+
+
+def _numpy_norm(input: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
+    x = input if dtype is None else input.astype(dtype.numpy)
+    target = np.abs(x[:0]).dtype if x.ndim else np.abs(x).dtype
+    size = np.abs(wide(x))
+    if ord == math.inf:
+        result = np.max(size, axis=dim, keepdims=keepdim)
+    elif ord == -math.inf:
+        result = np.min(size, axis=dim, keepdims=keepdim)
+    elif ord == 0:
+        result = np.sum(size != 0, axis=dim, keepdims=keepdim)
+    elif ord == 1:
+        result = np.sum(size, axis=dim, keepdims=keepdim)
+    elif ord == 2:
+        result = np.sqrt(np.sum(size * size, axis=dim, keepdims=keepdim))
+    else:
+        result = np.sum(size**ord, axis=dim, keepdims=keepdim) ** (1.0 / ord)
+    return np.asarray(result).astype(target, copy=False)
+
+
+def _decompose_norm(input: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
+    x = input if dtype is None else input.to(dtype)
+    target = x.dtype.to_real()
+    inner = dtypes.float32 if target in (dtypes.float16, dtypes.bfloat16) else target
+    x = x if inner is target else x.to(inner)
+    size = x.abs() if x.dtype.is_complex or ord != 2 else x
+    if ord == math.inf:
+        result = amax(size, dim, keepdim)
+    elif ord == -math.inf:
+        result = amin(size, dim, keepdim)
+    elif ord == 0:
+        result = (size != 0).to(inner).sum(dim, keepdim)
+    elif ord == 1:
+        result = sum(size, dim, keepdim)
+    elif ord == 2:
+        result = sum(size * size, dim, keepdim).sqrt()
+    else:
+        result = sum(size.pow(ord), dim, keepdim).pow(1.0 / ord)
+    return result if inner is target else result.to(target)
+
+
+def _norm_formula(g: Any, input: Any, result: Any, ord: Any, dim: Any, keepdim: bool) -> Any:
+    norm, g = restore(result, input, dim, keepdim), restore(g, input, dim, keepdim)
+    if ord == 0:
+        return FUNCTIONS["zeros_like"](input)
+    if ord == 1:
+        return g * input.sgn()
+    if ord == 2:
+        return g * _where(norm == 0, 0.0, input / norm)
+    size = input.abs()
+    if ord in (math.inf, -math.inf):
+        hit = (size == norm).to(g.dtype)
+        return input.sgn() * (hit * (g / hit.sum(dim, keepdim=True)))
+    # d|x|_p / dx = sgn(x) (|x| / |x|_p)^(p - 1)
+    ratio = _where(norm == 0, 0.0, (size / norm).pow(ord - 1))
+    if ord < 1:
+        ratio = _where(size == 0, 0.0, ratio)
+    return g * input.sgn() * ratio
+
+
+def _normalize_norm(input: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> tuple[Any, ...]:
+    return input, ord, wrap_dims(dim, len(input.shape)), keepdim, dtype
+
+
+def _norm_samples(make: Any) -> Iterable[Sample]:
+    for ord in (2, 1, 3, 0.5, 0, math.inf, -math.inf):
+        yield sample(make.distinct(3, 4), ord)
+    yield sample(make.distinct(2, 3, 4), 2, (0, 2), keepdim=True)
+
+
+vector_norm = operator(
+    "linalg_vector_norm(Tensor input, Number ord=2, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
+    type=lambda input, ord, dim, keepdim, dtype: _type(input, dim, keepdim, _norm_dtype(input, dtype)),
+    numpy=_numpy_norm,
+    kind=REDUCTION,
+    derivative={"input": _norm_formula},
+    decompose=_decompose_norm,
+    normalize=_normalize_norm,
+    samples=_norm_samples,
+    categories="fc",
+    method=False,
+    out=True,
+)
+
+
+@function(method=True)
+def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Any:
+    """The p-norm of the elements, or of those along `dim`. See torch.norm.
+
+    Raises ValueError for the nuclear norm, which is a matrix norm of torch.linalg.
+    """
+    if isinstance(p, str):
+        if p not in ("fro", "nuc"):
+            raise RuntimeError(f"expected a number, 'fro' or 'nuc' for the order of the norm, but got '{p}'")
+        if p == "nuc":
+            return FUNCTIONS["linalg_matrix_norm"](input, "nuc", dim or (-2, -1), keepdim, dtype=dtype)
+        p = 2
+    return vector_norm(input, 2 if p is None else p, dim, keepdim, dtype=dtype, out=out)

@@ -1,0 +1,196 @@
+"""Running folds along a dimension: cumulative sums, products, extrema and log-sum-exps, and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.pointwise import not_implemented
+from graphtorch.ops.record import Sample, sample
+from graphtorch.ops.reduction import wide
+from graphtorch.ops.shapes import wrap_dim
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.type import TensorType
+
+
+def _normalize(input: Any, dim: int, *rest: Any) -> tuple[Any, ...]:
+    return input, wrap_dim(dim, len(input.shape)), *rest
+
+
+def _fold_type(input: Any, dim: int, dtype: Any) -> TensorType:
+    d = dtype or (dtypes.int64 if input.dtype.category <= dtypes.INTEGRAL else input.dtype)
+    return TensorType(d, tuple(input.shape), input.device)
+
+
+def _fold(scan: Any) -> Callable[..., Any]:
+    def run(input: Any, dim: int, dtype: Any) -> Any:
+        target = np.dtype(np.int64) if input.dtype.kind in "biu" else input.dtype
+        target = target if dtype is None else dtype.numpy
+        x = wide(input.astype(target, copy=False))
+        return (scan(x, axis=dim) if x.ndim else x.copy()).astype(target, copy=False)
+
+    return run
+
+
+def _samples(make: Any) -> Iterable[Sample]:
+    yield sample(make(3, 4), 0)
+    yield sample(make(2, 3, 4), -2)
+    yield sample(make(), 0)
+
+
+def _reverse_cumsum(value: Any, dim: int) -> Any:
+    if len(value.shape) == 0:
+        return value
+    return value.flip((dim,)).cumsum(dim).flip((dim,))
+
+
+cumsum = operator(
+    "cumsum(Tensor input, int dim, *, dtype? dtype=None)",
+    type=_fold_type,
+    numpy=_fold(np.cumsum),
+    derivative={"input": lambda g, dim: _reverse_cumsum(g, dim)},
+    normalize=_normalize,
+    samples=_samples,
+    categories="bifc",
+    inplace=True,
+    out=True,
+)
+
+
+def _cumprod_formula(g: Any, input: Any, result: Any, dim: int) -> Any:
+    """For y_i = x_1 ... x_i the slope at x_k is the sum over i >= k of g_i y_i / x_k.
+
+    The first zero of a row needs the products without it; whatever follows a zero has no slope, because every product from there on
+    holds that zero.
+    """
+    where, logical_and = FUNCTIONS["where"], FUNCTIONS["logical_and"]
+    zero = input == 0
+    zeros = zero.cumsum(dim)
+    first = logical_and(zero, zeros == 1)
+    before = zeros == 0
+    conj = (lambda v: v.conj()) if input.dtype.is_complex else (lambda v: v)
+    ordinary = _reverse_cumsum(g * conj(result), dim) / conj(where(before, input, 1.0))
+    bridged = _reverse_cumsum(g * conj(where(first, 1.0, input).cumprod(dim)), dim)
+    # `bridged` at the first zero sums from there on, where the replaced factor belongs to every product.
+    return where(before, ordinary, where(first, bridged, 0.0))
+
+
+cumprod = operator(
+    "cumprod(Tensor input, int dim, *, dtype? dtype=None)",
+    type=_fold_type,
+    numpy=_fold(np.cumprod),
+    derivative={"input": _cumprod_formula},
+    normalize=_normalize,
+    samples=_samples,
+    categories="bifc",
+    inplace=True,
+    out=True,
+)
+
+
+def _numpy_logcumsumexp(input: Any, dim: int) -> Any:
+    x = wide(input)
+    return (np.logaddexp.accumulate(x, axis=dim) if x.ndim else x.copy()).astype(input.dtype, copy=False)
+
+
+def _logcumsumexp_type(input: Any, dim: int) -> TensorType:
+    if not input.dtype.is_floating_point:
+        raise not_implemented("logcumsumexp_out_cpu", input.dtype)
+    return TensorType(input.dtype, tuple(input.shape), input.device)
+
+
+logcumsumexp = operator(
+    "logcumsumexp(Tensor input, int dim)",
+    type=_logcumsumexp_type,
+    numpy=_numpy_logcumsumexp,
+    # Sum over i >= k of g_i exp(x_k - y_i), through logarithms of the two signs apart so that nothing overflows.
+    derivative={
+        "input": lambda g, input, result, dim: (
+            _reverse_weighted(FUNCTIONS["clamp"](g, min=0), input, result, dim)
+            - _reverse_weighted(FUNCTIONS["clamp"](-g, min=0), input, result, dim)
+        )
+    },
+    normalize=_normalize,
+    samples=_samples,
+    out=True,
+)
+
+
+def _reverse_weighted(g: Any, input: Any, result: Any, dim: int) -> Any:
+    if len(input.shape) == 0:
+        return g
+    inner = (g.log() - result).flip((dim,)).logcumsumexp(dim).flip((dim,))
+    return (inner + input).exp()
+
+
+# -- running extrema --------------------------------------------------------------------------------------------------
+
+
+def _extrema_type(name: str) -> Callable[..., tuple[TensorType, TensorType]]:
+    def rule(input: Any, dim: int) -> tuple[TensorType, TensorType]:
+        if input.dtype.is_complex:
+            raise not_implemented(f"{name}_cpu", input.dtype)
+        values = TensorType(input.dtype, tuple(input.shape), input.device)
+        return values, values.with_dtype(dtypes.int64)
+
+    return rule
+
+
+def _running(scan: Any) -> Callable[..., Any]:
+    """Values and the last position that holds each, as PyTorch reports ties."""
+
+    def run(input: Any, dim: int) -> Any:
+        if not input.ndim or not input.size:
+            return input.copy(), np.zeros(input.shape, np.int64)
+        values = scan.accumulate(input, axis=dim)
+        shape = [1] * input.ndim
+        shape[dim] = -1
+        steps = np.arange(input.shape[dim]).reshape(shape)
+        hit = (input == values) | ((input != input) & (values != values))
+        return values, np.maximum.accumulate(np.where(hit, steps, 0), axis=dim)
+
+    return run
+
+
+def _scatter_back(g_values: Any, indices: Any, input_type: Any, dim: int) -> Any:
+    if len(input_type.shape) == 0:
+        return g_values
+    return FUNCTIONS["scatter_add"](FUNCTIONS["zeros_like"](g_values), dim, indices, g_values)
+
+
+def _running_extremum(name: str, scan: Any) -> Callable[..., Any]:
+    return operator(
+        f"{name}(Tensor input, int dim) -> (values, indices)",
+        type=_extrema_type(name),
+        numpy=_running(scan),
+        derivative={"input": _scatter_back},
+        normalize=_normalize,
+        samples=lambda make: [sample(make.distinct(3, 4), 0), sample(make.distinct(2, 3, 4), -2)],
+        categories="if",
+    )
+
+
+cummax = _running_extremum("cummax", np.maximum)
+cummin = _running_extremum("cummin", np.minimum)
+
+
+@function(method=True)
+def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """The n-th forward difference along `dim`. See torch.diff."""
+    if len(input.shape) == 0:
+        raise RuntimeError("diff expects input to be at least one-dimensional")
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
+    dim = wrap_dim(dim, len(input.shape))
+    parts = [v for v in (prepend, input, append) if v is not None]
+    value = FUNCTIONS["cat"](parts, dim) if len(parts) > 1 else input
+    if n == 0:
+        return value.clone()
+    for _ in range(min(n, value.shape[dim])):
+        size = value.shape[dim]
+        after, before = value.narrow(dim, 1, size - 1), value.narrow(dim, 0, size - 1)
+        value = FUNCTIONS["logical_xor"](after, before) if value.dtype is dtypes.bool_ else after - before
+    return value
