@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ def save_arrays(file: str, values: Mapping[str, Any]) -> None:
     arrays = {name: np.asarray(value) for name, value in values.items()}
     plain = {n: a.astype(np.float32) if a.dtype.name == "bfloat16" else a for n, a in arrays.items()}
     try:
-        with Path(file).open("wb") as stream:  # given a name, savez would append .npz to it
-            np.savez(stream, **plain)
+        # As np.savez does; that takes names as keyword arguments and so has no place for an array named "file".
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in plain.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
     except OSError as error:
         raise CommandError(f"cannot write {file}: {error.strerror}") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.cli.arrays import load_arrays, save_arrays
-from graphtorch.cli.errors import USAGE, CommandError, near_misses
+from graphtorch.cli.errors import USAGE, CommandError
 from graphtorch.cli.graphs import load_graph
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.tensor import dtypes
@@ -84,7 +84,8 @@ def _parse_sizes(texts: Iterable[str], graph: Graph) -> dict[str, int]:
         if not equals or not number.isdecimal():
             raise CommandError(f"--size {text}: expected NAME=NUMBER, such as s0=8", USAGE)
         if name not in known:
-            raise CommandError(f"--size {text}: the graph has no size {name!r}{near_misses(name, list(known))}", USAGE)
+            has = f"it has {', '.join(known)}" if known else "all its sizes are fixed"
+            raise CommandError(f"--size {text}: the graph has no size {name!r}; {has}", USAGE)
         if int(number) < known[name].lower:
             raise CommandError(f"--size {text}: the graph assumes {name} >= {known[name].lower}", USAGE)
         sizes[name] = int(number)

@@ -46,6 +46,7 @@ class Interception:
         self.reached = reached
         self.calls = 0
         self.finished = False
+        self.error: CommandError | None = None
         self._compiled_call = CompiledFunction.__call__
 
     # -- seeing calls ------------------------------------------------------------------------------------------------
@@ -82,7 +83,10 @@ class Interception:
         if self.calls < self.call:
             return self._compiled_call(compiled, *args, **kwargs)
         self.finished = True
-        self.reached(compiled, args, kwargs)
+        try:
+            self.reached(compiled, args, kwargs)
+        except CommandError as error:
+            self.error = error  # raised where the script can't handle it
         raise Reached
 
     @contextlib.contextmanager
@@ -116,10 +120,10 @@ class Interception:
                 exec(code, module.__dict__)
             except Reached:
                 pass
-            except CommandError:
-                raise
             except (Exception, SystemExit, KeyboardInterrupt) as error:
                 failure = error
+        if self.error is not None:
+            raise self.error
         if self.finished:
             return
         name = "any compiled function" if self.wanted is None else self.wanted

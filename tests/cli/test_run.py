@@ -123,7 +123,7 @@ def test_inputs_that_do_not_fit(command: Command, small: Path, tmp_path: Path) -
     ("arguments", "status", "message"),
     [
         (["run", "missing.gt"], 2, "cannot read missing.gt: No such file or directory"),
-        (["run", "{small}", "--size", "s1=4"], 2, "the graph has no size 's1'; did you mean s0?"),
+        (["run", "{small}", "--size", "s1=4"], 2, "the graph has no size 's1'; it has s0"),
         (["run", "{small}", "--size", "s0"], 2, "expected NAME=NUMBER"),
         (["run", "{small}", "--size", "s0=1"], 2, "the graph assumes s0 >= 2"),
         (["run", "{small}", "--inputs", "{small}"], 2, "cannot read arrays from"),

@@ -98,4 +98,7 @@ if __name__ == "__main__":
     plain_elsewhere(x)
     outer(x)
     branches(x)
-    wrong(torch.ones(2, 3))
+    try:
+        wrong(torch.ones(2, 3))
+    except RuntimeError as error:
+        print("as expected:", error)
