@@ -18,6 +18,7 @@ from graphtorch.ops import (
     indexing,
     join,
     matmul,
+    random,
     reduction,
     scan,
     scatter,

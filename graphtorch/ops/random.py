@@ -1,0 +1,547 @@
+"""Random numbers: factories, in-place samplers and the default generator's state.
+
+Every record here is `random`: passes neither merge nor reorder nor remove it, so that a compiled function draws from
+the same generator in the same order as the eager one and gets the same numbers. The streams are PyTorch's (see
+`tensor/generator.py`). See https://docs.pytorch.org/docs/stable/random.html."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from graphtorch.autograd.state import recorder_paused
+from graphtorch.ops.build import FUNCTIONS, function, method, operator
+from graphtorch.ops.dispatch import call, call_inplace
+from graphtorch.ops.record import Sample, lookup, sample
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.devices import canonical
+from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.generator import Generator, default_generator
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType
+
+# -- the generator ----------------------------------------------------------------------------------------------------
+
+
+def _generator(given: Generator | None) -> Generator:
+    return default_generator if given is None else given
+
+
+@function()
+def manual_seed(seed: int) -> Generator:
+    """Seed the default generator; returns it. See torch.manual_seed."""
+    return default_generator.manual_seed(int(seed))
+
+
+@function()
+def seed() -> int:
+    """Seed the default generator with a number that nobody chose; returns the number."""
+    return default_generator.seed()
+
+
+@function()
+def initial_seed() -> int:
+    """What the default generator was seeded with."""
+    return default_generator.initial_seed()
+
+
+@function()
+def get_rng_state() -> Tensor:
+    """The default generator's state as a uint8 tensor."""
+    with recorder_paused():
+        return Tensor._from_array(default_generator.get_state(), False)
+
+
+@function()
+def set_rng_state(new_state: Tensor) -> None:
+    """Put the default generator into a state that `get_rng_state` gave."""
+    default_generator.set_state(new_state.numpy())
+
+
+@contextmanager
+def _fork_rng(devices: Any = None, enabled: bool = True, **unused: Any) -> Iterator[None]:
+    held = default_generator.get_state()
+    try:
+        yield
+    finally:
+        if enabled:
+            default_generator.set_state(held)
+
+
+@function()
+def fork_rng(devices: Any = None, enabled: bool = True, **unused: Any) -> Any:
+    """A block whose draws leave the default generator's state as it was. See torch.random.fork_rng."""
+    return _fork_rng(devices, enabled, **unused)
+
+
+# -- factories --------------------------------------------------------------------------------------------------------
+
+
+def _sized(size: Any, dtype: Any, device: Any) -> TensorType:
+    if any(s < 0 for s in size):
+        raise RuntimeError(f"Trying to create tensor with negative dimension {min(size)}: {list(size)}")
+    return TensorType(dtype, tuple(size), canonical(device))
+
+
+def _refuse(name: str, d: dtype_class, accept: Callable[[dtype_class], bool]) -> None:
+    if not accept(d):
+        raise RuntimeError(f'"{name}" not implemented for {d!r}')
+
+
+def _rand_type(size: Any, dtype: Any, device: Any, generator: Any) -> TensorType:
+    _refuse("rand", dtype, lambda d: d.is_differentiable)
+    return _sized(size, dtype, device)
+
+
+def _randn_type(size: Any, dtype: Any, device: Any, generator: Any) -> TensorType:
+    _refuse("normal_kernel_cpu", dtype, lambda d: d.is_differentiable)
+    return _sized(size, dtype, device)
+
+
+def _randint_type(low: Any, high: Any, size: Any, dtype: Any, device: Any, generator: Any) -> TensorType:
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    return _sized(size, dtype, device)
+
+
+def _randperm_type(n: Any, dtype: Any, device: Any, generator: Any) -> TensorType:
+    if n < 0:
+        raise RuntimeError(f"n must be non-negative, got {n}")
+    return TensorType(dtype, (n,), canonical(device))
+
+
+def _factory_samples(make: Any) -> Iterable[Sample]:
+    yield sample((2, 3), make.dtype)
+    yield sample((0,), make.dtype)
+
+
+_rand = operator(
+    "rand(int[] size, dtype dtype, device? device=None, any generator=None)",
+    type=_rand_type,
+    numpy=lambda size, dtype, device, generator: _generator(generator).uniform(size, dtype.numpy),
+    random=True,
+    samples=_factory_samples,
+    public=False,
+    method=False,
+)
+_randn = operator(
+    "randn(int[] size, dtype dtype, device? device=None, any generator=None)",
+    type=_randn_type,
+    numpy=lambda size, dtype, device, generator: _generator(generator).normal(size, dtype.numpy),
+    random=True,
+    samples=_factory_samples,
+    public=False,
+    method=False,
+)
+_randint = operator(
+    "randint(int low, int high, int[] size, dtype dtype, device? device=None, any generator=None)",
+    type=_randint_type,
+    numpy=lambda low, high, size, dtype, device, generator: _generator(generator).randint(low, high, size, dtype.numpy),
+    random=True,
+    samples=lambda make: [sample(0, 5, (3, 2), dtypes.int64)],
+    public=False,
+    method=False,
+)
+_randperm = operator(
+    "randperm(int n, dtype dtype, device? device=None, any generator=None)",
+    type=_randperm_type,
+    numpy=lambda n, dtype, device, generator: _generator(generator).randperm(n, dtype.numpy),
+    random=True,
+    samples=lambda make: [sample(7, dtypes.int64)],
+    public=False,
+    method=False,
+)
+
+
+def _size(size: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`rand(2, 3)` or `rand((2, 3))`."""
+    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], list | tuple) else size
+
+
+def _finish(tensor: Tensor, requires_grad: bool, out: Tensor | None) -> Tensor:
+    if out is not None:
+        out.copy_(tensor)
+        return out
+    return tensor.requires_grad_() if requires_grad else tensor
+
+
+@function()
+def rand(
+    *size: Any,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype_class | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """Uniform numbers in [0, 1). See torch.rand."""
+    made = _rand(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    return _finish(made, requires_grad, out)
+
+
+@function()
+def randn(
+    *size: Any,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype_class | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """Standard normal numbers. See torch.randn."""
+    made = _randn(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    return _finish(made, requires_grad, out)
+
+
+@function()
+def randint(
+    *args: Any,
+    low: int | None = None,
+    high: int | None = None,
+    size: Any = None,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype_class | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """Integers in [low, high): `randint(high, size)` or `randint(low, high, size)`. See torch.randint."""
+    values = list(args)
+    if size is None and values and isinstance(values[-1], list | tuple):
+        size = values.pop()
+    if len(values) == 2:
+        low, high = values
+    elif len(values) == 1 and high is None:
+        high = values[0]
+    elif len(values) == 1:
+        low = values[0]
+    if high is None or size is None:
+        raise TypeError("randint() received an invalid combination of arguments: expected (low=0, high, size)")
+    made = _randint(low or 0, high, size, dtype or dtypes.int64, device, generator)
+    return _finish(made, requires_grad, out)
+
+
+@function()
+def randperm(
+    n: int,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype_class | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """A random permutation of 0 .. n-1. See torch.randperm."""
+    return _finish(_randperm(n, dtype or dtypes.int64, device, generator), requires_grad, out)
+
+
+def _like(name: str) -> Callable[..., Tensor]:
+    base = FUNCTIONS[name]
+
+    def made(
+        input: Tensor,
+        *args: Any,
+        dtype: dtype_class | None = None,
+        layout: Any = None,
+        device: Any = None,
+        requires_grad: bool = False,
+        memory_format: Any = None,
+        generator: Generator | None = None,
+    ) -> Tensor:
+        result: Tensor = base(
+            *args,
+            tuple(input.shape),
+            dtype=dtype or input.dtype,
+            device=device or input.device,
+            requires_grad=requires_grad,
+            generator=generator,
+        )
+        return result
+
+    made.__name__ = f"{name}_like"
+    made.__doc__ = f"`{name}` with the shape, dtype and device of `input`. See torch.{name}_like."
+    return made
+
+
+rand_like = function()(_like("rand"))
+randn_like = function()(_like("randn"))
+randint_like = function()(_like("randint"))
+
+
+# -- samplers over a tensor -------------------------------------------------------------------------------------------
+
+
+def _same_type(input: Any, *rest: Any) -> TensorType:
+    return TensorType(input.dtype, tuple(input.shape), input.device)
+
+
+def _sampler(
+    signature: str,
+    draw: Callable[..., Any],
+    example: Callable[[Any], Iterable[Sample]],
+    check: Any = None,
+    **fields: Any,
+) -> Callable[..., Any]:
+    """A record `name(input, parameters..., generator)` whose in-place form `name_` fills the tensor with draws."""
+
+    def type_rule(input: Any, *rest: Any) -> TensorType:
+        if check is not None:
+            check(input, *rest)
+        return _same_type(input)
+
+    def numpy(input: Any, *rest: Any) -> Any:
+        *parameters, generator = rest
+        return draw(_generator(generator), input, *parameters)
+
+    return operator(
+        signature,
+        type=type_rule,
+        numpy=numpy,
+        # What was there before does not matter to the result.
+        derivative={"input": lambda g: g * 0},
+        random=True,
+        samples=example,
+        public=False,
+        method=False,
+        **fields,
+    )
+
+
+def _floating_only(name: str) -> Callable[..., None]:
+    def check(input: Any, *rest: Any) -> None:
+        if not input.dtype.is_differentiable:
+            raise RuntimeError(f'"{name}" not implemented for {input.dtype!r}')
+
+    return check
+
+
+def _check_uniform(input: Any, low: Any, high: Any, generator: Any) -> None:
+    _floating_only("check_uniform_bounds")(input)
+    if low > high:
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
+
+
+def _check_normal(input: Any, mean: Any, std: Any, generator: Any) -> None:
+    _floating_only("normal_kernel_cpu")(input)
+    if std < 0:
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+
+
+def _check_probability(input: Any, p: Any, generator: Any) -> None:
+    if not 0 <= p <= 1:
+        raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p}")
+
+
+def _check_rate(input: Any, lambd: Any, generator: Any) -> None:
+    _floating_only("exponential")(input)
+    if lambd <= 0:
+        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd}")
+
+
+_uniform = _sampler(
+    "uniform(Tensor input, float low=0.0, float high=1.0, any generator=None)",
+    lambda g, x, low, high: g.uniform(x.shape, x.dtype, low, high),
+    lambda make: [sample(make(3, 2), -1.0, 2.0)],
+    _check_uniform,
+)
+_normal = _sampler(
+    "normal(Tensor input, float mean=0.0, float std=1.0, any generator=None)",
+    lambda g, x, mean, std: g.normal(x.shape, x.dtype, mean, std),
+    lambda make: [sample(make(3, 2), 1.0, 2.0)],
+    _check_normal,
+)
+_bernoulli_fill = _sampler(
+    "bernoulli_fill(Tensor input, float p=0.5, any generator=None)",
+    lambda g, x, p: g.bernoulli(p, x.shape, x.dtype),
+    lambda make: [sample(make(3, 2), 0.3)],
+    _check_probability,
+)
+_exponential = _sampler(
+    "exponential(Tensor input, float lambd=1.0, any generator=None)",
+    lambda g, x, lambd: g.exponential(x.shape, x.dtype, lambd),
+    lambda make: [sample(make(3, 2), 1.5)],
+    _check_rate,
+)
+_random_range = _sampler(
+    "random_range(Tensor input, int low, int high, any generator=None)",
+    lambda g, x, low, high: g.randint(low, high, x.shape, x.dtype),
+    lambda make: [sample(make(3, 2), 0, 5)],
+)
+_random_full = _sampler(
+    "random_full(Tensor input, any generator=None)",
+    lambda g, x: g.random(x.shape, x.dtype),
+    lambda make: [sample(make(3, 2))],
+)
+
+
+def _check_probabilities(p: Any) -> None:
+    if not p.dtype.is_floating_point:
+        raise RuntimeError(f'"bernoulli_tensor_cpu_p_" not implemented for {p.dtype!r}')
+
+
+def _bernoulli_type(input: Any, generator: Any) -> TensorType:
+    _check_probabilities(input)
+    return _same_type(input)
+
+
+def _numpy_bernoulli(input: Any, generator: Any) -> Any:
+    if input.size and not bool(((input >= 0) & (input <= 1)).all()):
+        raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+    return _generator(generator).bernoulli(input, input.shape, input.dtype)
+
+
+_bernoulli = operator(
+    "bernoulli(Tensor input, any generator=None)",
+    type=_bernoulli_type,
+    numpy=_numpy_bernoulli,
+    derivative={"input": lambda g: g * 0},
+    random=True,
+    samples=lambda make: [sample(make(3, 2, low=0.0, high=1.0))],
+    public=False,
+    method=False,
+)
+
+
+def _multinomial_type(input: Any, num_samples: Any, replacement: Any, generator: Any) -> TensorType:
+    if input.ndim not in (1, 2):
+        raise RuntimeError("prob_dist must be 1 or 2 dim")
+    if not input.dtype.is_floating_point:
+        raise RuntimeError(f"multinomial only supports floating-point dtypes for input, got: {input.dtype!r}")
+    if num_samples <= 0:
+        raise RuntimeError("cannot sample n_sample <= 0 samples")
+    if not replacement and num_samples > input.shape[-1]:
+        raise RuntimeError("cannot sample n_sample > prob_dist.size(-1) samples without replacement")
+    return TensorType(dtypes.int64, (*input.shape[:-1], num_samples), input.device)
+
+
+_multinomial = operator(
+    "multinomial(Tensor input, int num_samples, bool replacement=False, *, any generator=None)",
+    type=_multinomial_type,
+    numpy=lambda input, num_samples, replacement, generator: _generator(generator).multinomial(
+        np.ascontiguousarray(input), num_samples, replacement
+    ),
+    random=True,
+    samples=lambda make: [sample(make(2, 5, low=0.1, high=1.0), 3), sample(make(4, low=0.1, high=1.0), 6, True)],
+    out=True,
+)
+
+
+@function(method=True)
+def bernoulli(
+    input: Tensor, p: float | None = None, *, generator: Generator | None = None, out: Tensor | None = None
+) -> Tensor:
+    """Zeros and ones: with probability `input` each, or `p` for all. See torch.bernoulli."""
+    if p is None:
+        return _finish(_bernoulli(input, generator), False, out)
+    with_p: Tensor = call(lookup("bernoulli_fill"), (input, float(p), generator))
+    return _finish(with_p, False, out)
+
+
+@function()
+def normal(
+    mean: Any = 0.0,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    out: Tensor | None = None,
+    dtype: dtype_class | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
+    """Normal numbers with given means and standard deviations (tensors or numbers). See torch.normal."""
+    if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
+        if size is None:
+            raise TypeError("normal() with two numbers needs a size")
+        empty = FUNCTIONS["empty"](size, dtype=dtype or dtypes.get_default_dtype(), device=device)
+        drawn: Tensor = call(lookup("normal"), (empty, float(mean), float(std), generator))
+        return _finish(drawn, requires_grad, out)
+    with_shape = (
+        mean + std
+        if isinstance(mean, Tensor) and isinstance(std, Tensor)
+        else mean
+        if isinstance(mean, Tensor)
+        else std
+    )
+    noise = _randn(tuple(with_shape.shape), with_shape.dtype, with_shape.device, generator)
+    return _finish(noise * std + mean, requires_grad, out)
+
+
+def _inplace_sampler(name: str, record: str, defaults: dict[str, Any]) -> None:
+    """Install `name` on Tensor: fills the tensor in place with draws of a record."""
+    op = lookup(record)
+    names = tuple(defaults)
+
+    def fill(self: Tensor, *args: Any, generator: Generator | None = None, **given: Any) -> Tensor:
+        if len(args) > len(names) or set(given) - set(names):
+            raise TypeError(f"{name}() takes {', '.join(names)} and generator")
+        values = {**defaults, **dict(zip(names, args, strict=False)), **given}
+        numbers = tuple(float(v) if isinstance(v, int | float) else v for v in values.values())
+        result: Tensor = call_inplace(op, (self, *numbers, generator))
+        return result
+
+    fill.__name__ = name
+    fill.__doc__ = f"Fill this tensor with draws, in place. See torch.Tensor.{name}."
+    method(name)(fill)
+
+
+_inplace_sampler("uniform_", "uniform", {"from": 0.0, "to": 1.0})
+_inplace_sampler("normal_", "normal", {"mean": 0.0, "std": 1.0})
+_inplace_sampler("exponential_", "exponential", {"lambd": 1.0})
+
+
+def _bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Fill this tensor with zeros and ones, in place. See torch.Tensor.bernoulli_."""
+    if isinstance(p, Tensor):
+        drawn = _bernoulli(p.expand(self.shape), generator)
+        result: Tensor = self.copy_(drawn)
+        return result
+    filled: Tensor = call_inplace(lookup("bernoulli_fill"), (self, float(p), generator))
+    return filled
+
+
+def _random_(self: Tensor, *bounds: Any, generator: Generator | None = None) -> Tensor:
+    """Fill this tensor with integers: `random_()`, `random_(to)` or `random_(from, to)`. See torch.Tensor.random_."""
+    if not bounds:
+        args: tuple[Any, ...] = (self, generator)
+        result: Tensor = call_inplace(lookup("random_full"), args)
+        return result
+    low, high = (0, bounds[0]) if len(bounds) == 1 else bounds
+    if low >= high:
+        raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
+    ranged: Tensor = call_inplace(lookup("random_range"), (self, low, high, generator))
+    return ranged
+
+
+method("bernoulli_")(_bernoulli_)
+method("random_")(_random_)
+
+
+@function()
+def dropout(input: Tensor, p: float = 0.5, train: bool = True) -> Tensor:
+    """Zero elements with probability `p` and scale the others by 1 / (1 - p). See torch.nn.functional.dropout.
+
+    Raises ValueError for a probability outside [0, 1].
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not train or p == 0:
+        return input
+    if p == 1:
+        return input * 0
+    mask: Tensor = call(lookup("bernoulli_fill"), (input.detach(), 1 - p, None))
+    dropped: Tensor = input * mask.div(1 - p)
+    return dropped
