@@ -240,6 +240,17 @@ div = operator(
 )
 
 
+def _on_arrays(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function of two arrays of one dtype take Python numbers too."""
+
+    def run(x: Any, y: Any) -> Any:
+        if isinstance(x, np.ndarray) or isinstance(y, np.ndarray):
+            return compute(*promoted(common, (x, y)))
+        return compute(np.asarray(x), np.asarray(y))
+
+    return run
+
+
 def _flat(name: str) -> dict[str, Callable[..., Any]]:
     """Derivatives of a function that is constant almost everywhere."""
     return {name: lambda g: FUNCTIONS["zeros_like"](g)}
@@ -254,7 +265,7 @@ def _positive_divisor(make: Any) -> Iterable[Sample]:
 
 floor_divide = binary(
     "floor_divide",
-    _floor_quotient,
+    _on_arrays(_floor_quotient),
     {**_flat("input"), **_flat("other")},
     check=refuse("div_floor_cpu", "bc"),
     input="Tensor|Number",
@@ -279,7 +290,7 @@ def _numpy_remainder(x: Any, y: Any) -> Any:
 
 fmod = binary(
     "fmod",
-    lambda x, y: _numpy_fmod(np.asarray(x), np.asarray(y)),
+    _on_arrays(_numpy_fmod),
     {"input": lambda g: g, "other": lambda g, input, other: -g * div(input, other, rounding_mode="trunc")},
     check=refuse("fmod_cpu", "bc"),
     samples=_positive_divisor,
@@ -288,7 +299,7 @@ fmod = binary(
 
 remainder = binary(
     "remainder",
-    lambda x, y: _numpy_remainder(np.asarray(x), np.asarray(y)),
+    _on_arrays(_numpy_remainder),
     {"input": lambda g: g, "other": lambda g, input, other: -g * div(input, other, rounding_mode="floor")},
     check=refuse("remainder_cpu", "bc"),
     input="Tensor|Number",

@@ -68,9 +68,14 @@ for _name, _other in (
 
 # -- logic ------------------------------------------------------------------------------------------------------------
 
-logical_and = binary("logical_and", np.logical_and, result=to_bool, other="Tensor", samples=_tied_samples, categories="bifc")
-logical_or = binary("logical_or", np.logical_or, result=to_bool, other="Tensor", samples=_tied_samples, categories="bifc")
-logical_xor = binary("logical_xor", np.logical_xor, result=to_bool, other="Tensor", samples=_tied_samples, categories="bifc")
+
+def _logical(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+    return binary(name, compute, result=to_bool, other="Tensor", categories="bifc")
+
+
+logical_and = _logical("logical_and", np.logical_and)
+logical_or = _logical("logical_or", np.logical_or)
+logical_xor = _logical("logical_xor", np.logical_xor)
 
 
 def _bitwise(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:

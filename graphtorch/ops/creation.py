@@ -30,10 +30,15 @@ def _source_samples(make: Any) -> Iterable[Sample]:
     yield sample((), 0, dtype=make.dtype)
 
 
+def _filled(size: Any, value: Any, numpy_dtype: Any) -> Any:
+    """An array of one value, converted as a cast does: integers wrap around."""
+    return np.full(size, np.asarray(value).astype(numpy_dtype), numpy_dtype)
+
+
 _full = operator(
     "full(int[] size, Number fill_value, *, dtype dtype, device? device=None)",
     type=lambda size, fill_value, dtype, device: TensorType(dtype, tuple(size), canonical(device)),
-    numpy=lambda size, fill_value, dtype, device: np.full(size, fill_value, dtype.numpy),
+    numpy=lambda size, fill_value, dtype, device: _filled(size, fill_value, dtype.numpy),
     kind=SOURCE,
     scalar="full",
     samples=_source_samples,
@@ -164,7 +169,7 @@ def _into(out: Any, result: Tensor) -> Any:
 
 def _array_full(value: Any) -> Callable[..., Any]:
     def fill(size: Any, numpy_dtype: Any) -> Any:
-        return np.full(size, value, numpy_dtype)
+        return _filled(size, value, numpy_dtype)
 
     return fill
 
@@ -228,7 +233,7 @@ def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
     def fill(size: Any, numpy_dtype: Any) -> Any:
         array = np.empty_like(input._data, dtype=numpy_dtype, order="K", subok=False)
         if value is not None:
-            array.fill(value)
+            array.fill(np.asarray(value).astype(numpy_dtype)[()])
         return array
 
     return fill

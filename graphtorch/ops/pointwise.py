@@ -134,10 +134,10 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compute float16 and bfloat16 in float32 and round once: for NumPy functions of several steps."""
 
     def run(*arrays: Any) -> Any:
-        own = arrays[0].dtype
-        if own.itemsize != 2 or own.kind in "iu":
+        own = next((a.dtype for a in arrays if isinstance(a, np.ndarray)), None)
+        if own is None or own.itemsize != 2 or own.kind in "iu":
             return function(*arrays)
-        return function(*[a.astype(np.float32) for a in arrays]).astype(own)
+        return function(*[np.asarray(a).astype(np.float32) for a in arrays]).astype(own)
 
     return run
 

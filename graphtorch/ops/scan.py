@@ -109,8 +109,7 @@ logcumsumexp = operator(
     # Sum over i >= k of g_i exp(x_k - y_i), through logarithms of the two signs apart so that nothing overflows.
     derivative={
         "input": lambda g, input, result, dim: (
-            _reverse_weighted(FUNCTIONS["clamp"](g, min=0), input, result, dim)
-            - _reverse_weighted(FUNCTIONS["clamp"](-g, min=0), input, result, dim)
+            _reverse_weighted(g, input, result, dim) - _reverse_weighted(-g, input, result, dim)
         )
     },
     normalize=_normalize,
@@ -120,9 +119,14 @@ logcumsumexp = operator(
 
 
 def _reverse_weighted(g: Any, input: Any, result: Any, dim: int) -> Any:
+    """The positive part of g: its share of the sum."""
+    where = FUNCTIONS["where"]
+    positive = g > 0
     if len(input.shape) == 0:
-        return g
-    inner = (g.log() - result).flip((dim,)).logcumsumexp(dim).flip((dim,))
+        return where(positive, g, 0.0)
+    # A finite stand-in for log 0, so that the derivative of this formula stays finite too.
+    weight = where(positive, where(positive, g, 1.0).log(), dtypes.finfo(input.dtype).min / 2)
+    inner = (weight - result).flip((dim,)).logcumsumexp(dim).flip((dim,))
     return (inner + input).exp()
 
 

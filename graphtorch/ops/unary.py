@@ -673,7 +673,7 @@ angle = unary(
     lambda x: _numpy_angle(np.asarray(x)),
     _angle_formula,
     result=lambda d: d.to_real(),
-    decompose=_real_only(lambda x: _where(x.isnan(), x, _where(x < 0, math.pi, 0.0).to(x.dtype))),
+    decompose=_real_only(lambda x: _where(x.isnan(), x, _where(x < 0, FUNCTIONS["full"]((), math.pi, dtype=x.dtype), 0.0))),
     inplace=False,
 )
 
