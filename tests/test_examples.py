@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import re
 import subprocess
@@ -12,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
 
 
 def run_example(name: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *args], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
+    command = [sys.executable, str(EXAMPLES / name), *args]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}  # this checkout, installed or not
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def write_batch(path: Path, rng: np.random.Generator, count: int, **changes: object) -> None:

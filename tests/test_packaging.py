@@ -32,7 +32,7 @@ import graphtorch
 seconds = time.perf_counter() - start
 print(seconds, *(name for name in {HEAVY!r} if name in sys.modules))
 """
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     seconds, *loaded = output.split()
     record_property("import_seconds_beyond_numpy", float(seconds))  # for the report; machines differ too much to judge
     assert not loaded
@@ -49,7 +49,7 @@ for module in pkgutil.walk_packages(graphtorch.__path__, "graphtorch."):
     if not module.name.startswith("graphtorch.examples") and not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
