@@ -1,0 +1,88 @@
+"""Backends: what turns a graph into something that runs, found by name and loaded when first asked for.
+
+A backend is a class with `compile`; `register` gives it a name. A package `graphtorch.lowering.<name>` that registers `<name>` when it is imported needs
+no entry anywhere. docs/backend.md shows a complete one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphtorch.ir.graph import Graph
+from graphtorch.lowering.kernel import Schedule
+from graphtorch.schedule.memory import MemoryPlan
+
+
+class Executable(ABC):
+    """A compiled graph.
+
+    schedule    the kernels it runs; None for a backend that has none
+    plan        the memory plan of the latest sizes it ran with (static sizes: known at once)
+    """
+
+    schedule: Schedule | None = None
+    plan: MemoryPlan | None = None
+
+    @abstractmethod
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """Run on one array (or, for a run-time number, one Python number) a graph input; returns one array a graph output.
+
+        Donated inputs are overwritten, and the outputs that replace them are those very arrays. May be called from several threads.
+        """
+
+    def sources(self) -> dict[str, str]:
+        """The generated source of each step by name, where there is any."""
+        return {}
+
+
+class Backend(ABC):
+    """Compiles graphs. Subclasses set `name`."""
+
+    name: str
+
+    def unavailable(self) -> str | None:
+        """Why this backend can't run on this machine, in words; None if it can."""
+        return None
+
+    @abstractmethod
+    def compile(self, graph: Graph, donations: Mapping[int, int] | None = None) -> Executable:
+        """Compile a graph of operators. `donations`: see `build_schedule`."""
+
+
+_BACKENDS: dict[str, Backend] = {}
+_HOMES = {"interpreter": "graphtorch.lowering.numpy"}  # where the package's name is not the backend's
+
+
+def register(backend: Backend) -> Backend:
+    """Make a backend known under its name; a later one of the same name replaces it."""
+    _BACKENDS[backend.name] = backend
+    return backend
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name, imported on first use. Raises ValueError for an unknown one."""
+    found = _BACKENDS.get(name)
+    if found is not None:
+        return found
+    home = _HOMES.get(name, f"graphtorch.lowering.{name}")
+    if name.isidentifier():
+        try:
+            importlib.import_module(home)
+        except ModuleNotFoundError as error:
+            if error.name != home:
+                raise
+    if name not in _BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; known are {', '.join(sorted({*_BACKENDS, *builtin_names()}))}")
+    return _BACKENDS[name]
+
+
+def builtin_names() -> list[str]:
+    """The backends that the package brings along, loaded or not."""
+    import pkgutil
+
+    from graphtorch import lowering
+
+    return sorted({m.name for m in pkgutil.iter_modules(lowering.__path__) if m.ispkg} | set(_HOMES))
