@@ -11,8 +11,11 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
+from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = [
@@ -224,13 +227,12 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
     columns = tensor.numel() // rows
     with no_grad():
         draws = tensor.new_empty((rows, columns)).normal_(0, 1, generator=generator)
-        q, r = ops.linalg.qr(draws.t() if rows < columns else draws)
+        matrix = draws.cpu().numpy()
+        q, r = np.linalg.qr(matrix.T if rows < columns else matrix)
         # The signs of R's diagonal make the distribution uniform (Mezzadri 2006).
-        q = q * ops.diag(r, 0).sign()
-        if rows < columns:
-            q = q.t()
-        tensor.view_as(q).copy_(q)
-        return tensor.mul_(gain)
+        q = q * np.sign(np.diag(r))
+        values = as_tensor(q.T if rows < columns else q)
+        return tensor.copy_(values.reshape(tensor.shape)).mul_(gain)
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:

@@ -157,11 +157,11 @@ class Optimizer:
         """Drop the gradients of all parameters, or without ``set_to_none`` fill them with zeros."""
         for group in self.param_groups:
             for param in group["params"]:
+                if set_to_none:
+                    param.grad = None  # without a look at what it was: a captured step need not assume it
+                    continue
                 grad = param.grad
                 if grad is None:
-                    continue
-                if set_to_none:
-                    param.grad = None
                     continue
                 if grad.grad_fn is not None:
                     grad.detach_()

@@ -15,10 +15,6 @@ __all__ = [
     "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
 ]  # fmt: skip
 
-# From the fixed-point equations of Klambauer et al. 2017, as PyTorch rounds them.
-_SELU_ALPHA = 1.6732632423543772848170429916717
-_SELU_SCALE = 1.0507009873554804934193349852946
-
 
 def _apply(function: Callable[..., Tensor], input: Tensor, inplace: bool, *args: Any) -> Tensor:
     """``function(input, *args)``, written back into ``input`` where ``inplace`` asks for it."""
@@ -69,38 +65,23 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 
 def logsigmoid(input: Tensor) -> Tensor:
-    """``log(sigmoid(x))``, as ``min(0, x) - log1p(exp(-|x|))``, which neither overflows nor cancels."""
-    return input.clamp(max=0) - (-input.abs()).exp().log1p()
+    """``log(sigmoid(x))``, computed stably."""
+    return ops.logsigmoid(input)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """``scale * elu(x, alpha)`` with the constants of self-normalising networks."""
-
-    def compute(x: Tensor) -> Tensor:
-        negative = x.clamp(max=0).expm1() * (_SELU_ALPHA * _SELU_SCALE)
-        return ops.where(x > 0, x * _SELU_SCALE, negative)
-
-    return _apply(compute, input, inplace)
+    return _apply(ops.selu, input, inplace)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """``x`` where positive, else ``alpha * (exp(x / alpha) - 1)``.
-
-    Raises:
-        RuntimeError: ``alpha`` is zero.
-    """
-    if alpha == 0:
-        raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
-
-    def compute(x: Tensor) -> Tensor:
-        return ops.where(x > 0, x, (x.clamp(max=0) / alpha).expm1() * alpha)
-
-    return _apply(compute, input, inplace)
+    """``x`` where positive, else ``alpha * (exp(x / alpha) - 1)``."""
+    return _apply(ops.celu, input, inplace, alpha)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """``x * tanh(softplus(x))``."""
-    return _apply(lambda x: x * softplus(x).tanh(), input, inplace)
+    return _apply(ops.mish, input, inplace)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -111,27 +92,22 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     """
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
-    return _apply(_open_clamp, input, inplace, min_val, max_val)
+    return _apply(ops.hardtanh, input, inplace, min_val, max_val)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """``min(max(0, x), 6)``."""
-    return _apply(_open_clamp, input, inplace, 0, 6)
-
-
-def _open_clamp(x: Tensor, low: float, high: float) -> Tensor:
-    """Clamp whose derivative is zero at the bounds themselves, as that of PyTorch's hardtanh is."""
-    return ops.where((x > low) & (x < high), x, x.detach().clamp(low, high))
+    return _apply(ops.relu6, input, inplace)
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """``relu6(x + 3) / 6``."""
-    return _apply(lambda x: _open_clamp(x + 3, 0, 6) / 6, input, inplace)
+    return _apply(ops.hardsigmoid, input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """``x * relu6(x + 3) / 6``."""
-    return _apply(lambda x: x * (x + 3).clamp(0, 6) / 6, input, inplace)
+    return _apply(ops.hardswish, input, inplace)
 
 
 def softsign(input: Tensor) -> Tensor:
@@ -167,22 +143,8 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
-    """``x`` where positive, else ``weight * x``; ``weight`` holds one slope or one for each channel (dimension 1).
-
-    Raises:
-        RuntimeError: the number of slopes fits neither.
-    """
-    if weight.numel() != 1:
-        channels = input.shape[1] if input.dim() >= 2 else 1
-        if input.dim() == 0 or weight.numel() != channels:
-            raise RuntimeError(
-                f"Mismatch of parameter numbers and input channel size. Found parameter numbers = {weight.numel()} "
-                f"and channel size = {channels}."
-            )
-        weight = weight.reshape([1, -1] + [1] * (input.dim() - 2)) if input.dim() >= 2 else weight
-    elif weight.dim() > 0 and input.dim() == 0:
-        weight = weight.reshape([])
-    return ops.where(input > 0, input, weight * input)
+    """``x`` where positive, else ``weight * x``; ``weight`` holds one slope or one for each channel (dimension 1)."""
+    return ops.prelu(input, weight)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -193,11 +155,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     """
     if input.dim() == 0:
         raise RuntimeError("glu does not support scalars because halving size must be even")
-    size = input.shape[dim]
-    if size % 2 != 0:
-        raise RuntimeError(f"Halving dimension must be even, but dimension {dim % input.dim()} is size {size}")
-    left, right = input.chunk(2, dim)
-    return left * right.sigmoid()
+    return ops.glu(input, dim)
 
 
 def _implicit_dim(name: str, ndim: int, stacklevel: int) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
-from graphtorch.autograd.state import state
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
 
@@ -174,18 +173,4 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Raises:
         RuntimeError: the indices are not int64, negative or too large, or there is nothing to count classes from.
     """
-    if tensor.dtype is not int64:
-        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}")
-    if tensor.numel() == 0 and num_classes <= 0:
-        raise RuntimeError("Can not infer total number of classes from empty tensor.")
-    if state.recorder is None and tensor.numel() > 0:
-        if tensor.min().item() < 0:
-            raise RuntimeError("Class values must be non-negative.")
-        if num_classes != -1 and tensor.max().item() >= num_classes:
-            raise RuntimeError("Class values must be smaller than num_classes.")
-    if num_classes == -1:
-        num_classes = int(tensor.max().item()) + 1
-    elif num_classes < 1:
-        raise RuntimeError("num_classes should be positive")
-    classes = ops.arange(num_classes, device=tensor.device)
-    return (tensor.unsqueeze(-1) == classes).to(int64)
+    return ops.one_hot(tensor, num_classes)

@@ -33,14 +33,6 @@ def _finish(input: Tensor, result: Tensor, inplace: bool) -> Tensor:
     return input.copy_(result) if inplace else result
 
 
-def _drop(input: Tensor, p: float, training: bool, inplace: bool, by_feature: bool) -> Tensor:
-    if p == 0 or not training or input.numel() == 0:
-        return input
-    if p == 1:
-        return _finish(input, input * ops.zeros((), dtype=input.dtype, device=input.device), inplace)
-    return _finish(input, input * (_noise(input, p, by_feature) / (1 - p)), inplace)
-
-
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Zero each element with probability ``p``, scale the others by ``1 / (1 - p)``.
 
@@ -48,14 +40,17 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         ValueError: ``p`` is outside [0, 1].
     """
     _check(p)
-    return _drop(input, p, training, inplace, by_feature=False)
+    result = ops.dropout(input, p, training)
+    return _finish(input, result, inplace and result is not input)
 
 
 def _drop_features(input: Tensor, p: float, training: bool, inplace: bool, add_batch: bool) -> Tensor:
-    result = _drop(input.unsqueeze(0) if add_batch else input, p, training, False, by_feature=True)
-    if add_batch:
-        result = result.squeeze(0)
-    return _finish(input, result, inplace and result is not input)
+    if p == 0 or not training or input.numel() == 0:
+        return input
+    if p == 1:
+        return _finish(input, input * 0, inplace)
+    noise = _noise(input.unsqueeze(0) if add_batch else input, p, by_feature=True) / (1 - p)
+    return _finish(input, input * (noise.squeeze(0) if add_batch else noise), inplace)
 
 
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -121,7 +116,7 @@ def _alpha_drop(input: Tensor, p: float, training: bool, inplace: bool, by_featu
     if p == 0 or not training or input.numel() == 0:
         return input
     if p == 1:
-        return _finish(input, input * ops.zeros((), dtype=input.dtype, device=input.device), inplace)
+        return _finish(input, input * 0, inplace)
     noise = _noise(input, p, by_feature)
     scale = 1.0 / math.sqrt((_SELU_FLOOR * _SELU_FLOOR * p + 1) * (1 - p))
     shift = (noise - 1) * (_SELU_FLOOR * scale) + _SELU_FLOOR * scale * p

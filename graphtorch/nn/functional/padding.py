@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch import ops
+from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["interpolate", "pad"]
@@ -24,51 +25,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         ValueError: ``value`` is given to another mode than "constant".
         NotImplementedError: the mode is unknown.
     """
-    amounts = [int(n) for n in pad]
-    if len(amounts) % 2:
+    if len(pad) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
-    if len(amounts) > 2 * input.dim():
-        raise RuntimeError(
-            f"Padding length should be less than or equal to two times the input dimension but got padding length "
-            f"{len(amounts)} and input of dimension {input.dim()}"
-        )
-    if mode == "constant":
-        result: Tensor = ops.constant_pad_nd(input, tuple(amounts), 0.0 if value is None else value)
-        return result
-    if value is not None and value != 0:
-        raise ValueError(f'Padding mode "{mode}" doesn\'t take in value argument')
-    if mode not in _SOURCES:
-        raise NotImplementedError(f"Unrecognised padding mode {mode}")
-    if len(amounts) // 2 not in (input.dim() - 1, input.dim() - 2):
-        raise NotImplementedError("Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for now")
-    for axis in range(len(amounts) // 2):
-        before, after = amounts[2 * axis : 2 * axis + 2]
-        dim = input.dim() - 1 - axis
-        if before or after:
-            input = _pad_by_index(input, dim, before, after, mode)
-    return input
-
-
-def _pad_by_index(input: Tensor, dim: int, before: int, after: int, mode: str) -> Tensor:
-    size = input.shape[dim]
-    limit = {"reflect": size - 1, "circular": size}.get(mode)
-    if limit is not None and max(before, after) > limit:
-        if mode == "reflect":
-            raise RuntimeError(
-                "Argument #4: Padding size should be less than the corresponding input dimension, but got: padding "
-                f"({before}, {after}) at dimension {dim} of input {list(input.shape)}"
-            )
-        raise RuntimeError("Padding value causes wrapping around more than once.")
-    source = _SOURCES[mode](np.arange(-before, size + after), size)
-    return input.index_select(dim, ops.as_tensor(source, device=input.device))
-
-
-# For each mode: which element stands at a position outside 0 .. size - 1.
-_SOURCES: dict[str, Any] = {
-    "reflect": lambda at, size: (size - 1) - np.abs((size - 1) - np.abs(at)),
-    "replicate": lambda at, size: np.clip(at, 0, size - 1),
-    "circular": lambda at, size: at % size,
-}
+    return ops.pad(input, pad, mode, value)
 
 
 def interpolate(
@@ -132,7 +91,7 @@ def _nearest(input: Tensor, dim: int, want: int, step: float | None, exact: bool
     scale = np.float32(have / want if step is None else step)
     at = np.arange(want, dtype=np.float32)
     source = np.floor((at + np.float32(0.5)) * scale if exact else at * scale).astype(np.int64)
-    return input.index_select(dim, ops.as_tensor(np.minimum(source, have - 1), device=input.device))
+    return input.index_select(dim, as_tensor(np.minimum(source, have - 1), device=input.device))
 
 
 def _linear(input: Tensor, dim: int, want: int, step: float | None, align_corners: bool) -> Tensor:
@@ -146,7 +105,7 @@ def _linear(input: Tensor, dim: int, want: int, step: float | None, align_corner
     high = np.minimum(low + 1, have - 1)
     shape = [1] * input.dim()
     shape[dim] = want
-    part = ops.as_tensor((position - low).reshape(shape), dtype=input.dtype, device=input.device)
-    left = input.index_select(dim, ops.as_tensor(low, device=input.device))
-    right = input.index_select(dim, ops.as_tensor(high, device=input.device))
+    part = as_tensor((position - low).reshape(shape), dtype=input.dtype, device=input.device)
+    left = input.index_select(dim, as_tensor(low, device=input.device))
+    right = input.index_select(dim, as_tensor(high, device=input.device))
     return left * (1 - part) + right * part

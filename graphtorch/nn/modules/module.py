@@ -493,11 +493,9 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or without ``set_to_none`` fill them with zeros."""
         for parameter in self.parameters():
-            if parameter.grad is None:
-                continue
             if set_to_none:
                 parameter.grad = None
-            else:
+            elif parameter.grad is not None:
                 zero_grad_in_place(parameter.grad)
 
     # ------------------------------------------------------------------ hooks

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch import ops
+from graphtorch.tensor.creation import as_tensor, tensor
 from graphtorch.tensor.dtypes import float64
 from graphtorch.tensor.tensor import Tensor
 
@@ -23,7 +24,7 @@ def default_convert(data: Any) -> Any:
     if isinstance(data, Tensor):
         return data
     if isinstance(data, np.ndarray | np.generic):
-        return data if data.dtype.kind in "SUOV" else ops.as_tensor(data)
+        return data if data.dtype.kind in "SUOV" else as_tensor(data)
     if isinstance(data, Mapping):
         return _same_mapping(data, {key: default_convert(value) for key, value in data.items()})
     if isinstance(data, tuple) and hasattr(data, "_fields"):
@@ -109,19 +110,19 @@ def _stack_arrays(batch: Sequence[Any], *, collate_fn_map: Rules | None = None) 
             "default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
             f"found {batch[0].dtype}"
         )
-    return collate([ops.as_tensor(array) for array in batch], collate_fn_map=collate_fn_map)
+    return collate([as_tensor(array) for array in batch], collate_fn_map=collate_fn_map)
 
 
 def _stack_scalars(batch: Sequence[Any], *, collate_fn_map: Rules | None = None) -> Tensor:
-    return ops.as_tensor(np.asarray(batch))
+    return as_tensor(np.asarray(batch))
 
 
 def _floats(batch: Sequence[float], *, collate_fn_map: Rules | None = None) -> Tensor:
-    return ops.tensor(list(batch), dtype=float64)
+    return tensor(list(batch), dtype=float64)
 
 
 def _integers(batch: Sequence[int], *, collate_fn_map: Rules | None = None) -> Tensor:
-    return ops.tensor(list(batch))
+    return tensor(list(batch))
 
 
 def _keep(batch: Sequence[Any], *, collate_fn_map: Rules | None = None) -> Sequence[Any]:
