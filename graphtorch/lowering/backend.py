@@ -1,7 +1,7 @@
 """Backends: what turns a graph into something that runs, found by name and loaded when first asked for.
 
-A backend is a class with `compile`; `register` gives it a name. A package `graphtorch.lowering.<name>` that registers `<name>` when it is imported needs
-no entry anywhere. docs/backend.md shows a complete one.
+A backend is a class with `compile`; `register` gives it a name. A package `graphtorch.lowering.<name>` that registers
+`<name>` when it is imported needs no entry anywhere. docs/backend.md shows a complete one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ class Executable(ABC):
 
     @abstractmethod
     def run(self, inputs: Sequence[Any]) -> list[Any]:
-        """Run on one array (or, for a run-time number, one Python number) a graph input; returns one array a graph output.
+        """Run on one array (or, for a run-time number, one Python number) a graph input; returns one array a graph
+        output.
 
-        Donated inputs are overwritten, and the outputs that replace them are those very arrays. May be called from several threads.
+        Donated inputs are overwritten, and the outputs that replace them are those very arrays. May be called from
+        several threads.
         """
 
     def sources(self) -> dict[str, str]:

@@ -32,10 +32,14 @@ def bind(dims: Sequence[tuple[int, int, SymInt]], arrays: Sequence[Any]) -> dict
         elif unknown:
             solution = _solve(size, unknown[0], actual, bindings) if len(unknown) == 1 else None
             if solution is None:
-                raise RuntimeError(f"the sizes of the inputs do not determine {', '.join(unknown)} (from {size} = {actual})")
+                raise RuntimeError(
+                    f"the sizes of the inputs do not determine {', '.join(unknown)} (from {size} = {actual})"
+                )
             bindings[unknown[0]] = solution
         if evaluate(size, bindings) != actual:
-            raise RuntimeError(f"input {i} has size {actual} at dimension {d}, expected {size} = {evaluate(size, bindings)}")
+            raise RuntimeError(
+                f"input {i} has size {actual} at dimension {d}, expected {size} = {evaluate(size, bindings)}"
+            )
     return bindings
 
 

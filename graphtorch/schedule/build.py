@@ -1,4 +1,5 @@
-"""`build_schedule`: from a graph to kernels and calls in execution order, with buffers, in-place updates and a report."""
+"""`build_schedule`: from a graph to kernels and calls in execution order, with buffers, in-place updates and a
+report."""
 
 from __future__ import annotations
 
@@ -20,9 +21,9 @@ from graphtorch.schedule.report import describe, kernel_lines
 def build_schedule(graph: Graph, donations: Mapping[int, int] | None = None, limits: Limits | None = None) -> Schedule:
     """Lower a graph to primitives, fuse them and order the kernels.
 
-    donations   output index -> input index: the output is the new value of that input, whose memory it overwrites. Where reads of the old
-                value make that impossible, the output is computed into memory of its own and copied at the end. Either way the
-                schedule's output is a View of the input's buffer.
+    donations   output index -> input index: the output is the new value of that input, whose memory it overwrites.
+                Where reads of the old value make that impossible, the output is computed into memory of its own and
+                copied at the end. Either way the schedule's output is a View of the input's buffer.
 
     Raises ValueError for a donation between values of different types, or of one input to two outputs.
     """
@@ -78,7 +79,8 @@ class _Scheduler:
     # -- outputs and donations ---------------------------------------------------------------------------------------
 
     def _outputs_in_memory(self) -> None:
-        """Every output becomes a view of a buffer. What shows the old value of a donated input is copied before it is overwritten."""
+        """Every output becomes a view of a buffer. What shows the old value of a donated input is copied before it is
+        overwritten."""
         fusion, graph = self.fusion, self.graph
         donated = {graph.inputs[i] for i in self.donations.values()}
         for index, value in enumerate(graph.outputs):
@@ -91,7 +93,8 @@ class _Scheduler:
     def _donate(self, inputs: list[Buffer]) -> None:
         """Decide for each donation whether its kernel may write into the input.
 
-        Law: it may if every other reader of the old value runs before, and the kernel itself reads it only at the element that it writes.
+        Law: it may if every other reader of the old value runs before, and the kernel itself reads it only at the
+        element that it writes.
         """
         fusion, graph = self.fusion, self.graph
         readers: dict[Value, set[int]] = {}
@@ -106,7 +109,9 @@ class _Scheduler:
             if value is old:
                 continue
             root, chain = fusion.route(value)
-            why = "it is a view of another value" if chain else self._refuse_donation(root, old, readers.get(old, set()))
+            why = (
+                "it is a view of another value" if chain else self._refuse_donation(root, old, readers.get(old, set()))
+            )
             if why is None:
                 self.targets[root] = buffer
                 group = fusion.home[root]

@@ -1,6 +1,7 @@
 """Building a Kernel from a group: expressions, accesses, the order of axes.
 
-Loops become axes: parallel ones first, each kind ordered by the strides of the widest access, adjacent ones coalesced where every access allows it.
+Loops become axes: parallel ones first, each kind ordered by the strides of the widest access, adjacent ones coalesced
+where every access allows it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from graphtorch.schedule.indexing import (
     loop_strides,
     resolve,
     row_major,
-    same_size,
 )
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.symint import same_size
 
 Strides = dict[Loop, Any]
 
@@ -74,7 +75,8 @@ class KernelBuilder:
         return self._at(value, (shape,), domain)
 
     def _at(self, value: Value, steps: tuple[Step, ...], domain: Placement) -> Expr:
-        """The expression for `value`, seen through `steps`, at the points of `domain`: a load, or an inlined value computed again."""
+        """The expression for `value`, seen through `steps`, at the points of `domain`: a load, or an inlined value
+        computed again."""
         root, chain = self.fusion.route(value)
         steps = chain + steps
         if root not in self.fusion.inlined:
@@ -227,8 +229,8 @@ class KernelBuilder:
     def _coalesced(self, loops: list[Loop], reduced: set[Loop], every: list[Strides]) -> list[list[Loop]]:
         """Runs of adjacent loops that are one axis.
 
-        Law: outer and inner are one loop of |outer| * |inner| iterations iff along both every access steps as if through one: its outer
-        stride is |inner| times its inner one. Folds must run over both or neither.
+        Law: outer and inner are one loop of |outer| * |inner| iterations iff along both every access steps as if
+        through one: its outer stride is |inner| times its inner one. Folds must run over both or neither.
         """
         folds = [set(loops) for _, loops in self.reduces]
         runs: list[list[Loop]] = []

@@ -1,23 +1,28 @@
 """Fusion: primitives are placed into groups, each of which becomes a kernel.
 
-Every computed value has a placement: which loops of its group each of its dimensions runs over. A node is placed by pushing the placements of its
-operands forward through their chains of views. It joins a group when every operand from that group would be read at exactly the point where it was
-computed; then it needs no memory for them. Operands from several groups merge the groups, if their placements can be identified.
+Every computed value has a placement: which loops of its group each of its dimensions runs over. A node is placed by
+pushing the placements of its operands forward through their chains of views. It joins a group when every operand from
+that group would be read at exactly the point where it was computed; then it needs no memory for them. Operands from
+several groups merge the groups, if their placements can be identified.
 
     pointwise     joins where its loops cover the group's parallel loops (else it would be computed repeatedly)
-    reductions    make some loops of the group reduction loops; all folds of a group have the same loops or include each other's
-    afterwards    a pointwise node that needs both a fold and the folded elements stays while those fit in cache (softmax, norms)
+    reductions    make some loops of the group reduction loops; all folds of a group have the same loops or include each
+                  other's
+    afterwards    a pointwise node that needs both a fold and the folded elements stays while those fit in cache
+                  (softmax, norms)
     sources       `full`, `arange` and cheap arithmetic on scalars are computed again wherever they are read
 
-What can't join reads a buffer, and the reason is noted for the report. Dependences between groups stay acyclic throughout.
+What can't join reads a buffer, and the reason is noted for the report. Dependences between groups stay acyclic
+throughout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ir.graph import UNKNOWN, Graph, Node, Value
 from graphtorch.ops.record import lookup
 from graphtorch.schedule.groups import Dependence, Group, Limits, extent
 from graphtorch.schedule.indexing import (
@@ -34,17 +39,42 @@ from graphtorch.schedule.indexing import (
     leaves,
     match,
     resolve,
-    same_size,
     view_layout,
     view_placement,
 )
 from graphtorch.schedule.primitives import copy_node
+from graphtorch.tensor.symint import same_size
 
 Step = Node | tuple[Any, ...]  # of a chain of views: a view node, or the shape to broadcast to
 
 EXPENSIVE = frozenset(
-    "exp expm1 log log1p log2 sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh tanh erf sigmoid pow atan2 div fmod remainder "
-    "floor_divide".split()
+    [
+        "exp",
+        "expm1",
+        "log",
+        "log1p",
+        "log2",
+        "sqrt",
+        "rsqrt",
+        "reciprocal",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "erf",
+        "sigmoid",
+        "pow",
+        "atan2",
+        "div",
+        "fmod",
+        "remainder",
+        "floor_divide",
+    ]
 )
 _CHEAP = 4  # instructions that are computed again in every reader, if their operands are scalars or sources
 
@@ -58,7 +88,8 @@ class Refusal(NamedTuple):
 
 
 class NotAffineError(Exception):
-    """A chain of views has no affine layout: `value`, the operand of the view that fails, must be copied to row-major order first."""
+    """A chain of views has no affine layout: `value`, the operand of the view that fails, must be copied to row-major
+    order first."""
 
     def __init__(self, value: Value) -> None:
         super().__init__(value)
@@ -175,7 +206,8 @@ class Fusion:
         return root, chain
 
     def reads(self, value: Value, steps: tuple[Step, ...] = ()) -> list[tuple[Value, Layout]]:
-        """The buffers, and their layouts, from which `value` under further views is computed: one, unless it is inlined.
+        """The buffers, and their layouts, from which `value` under further views is computed: one, unless it is
+        inlined.
 
         Raises NotAffineError.
         """
@@ -205,7 +237,8 @@ class Fusion:
     def copy(self, value: Value, why: str) -> Value:
         """Place a row-major copy of a value, from which it is read from now on."""
         root_node = self.roots[value][0].node
-        node = copy_node(self._copy_op, value, *((root_node.location,) if root_node is not None else ()), origin=f"copied: {why}")
+        location = UNKNOWN if root_node is None else root_node.location
+        node = copy_node(self._copy_op, value, location, f"copied: {why}")
         made = node.results[0]
         made.name = f"{value.name}_copy" if value.name else ""
         self.roots[made] = (made, ())
@@ -251,14 +284,14 @@ class Fusion:
             home = self.home.get(root)
             if home is None or home.call is not None or root in self.inlined:
                 continue
-            placement: Placement | None = tuple(resolve(dim) for dim in self.place[root])
+            placement = tuple(resolve(dim) for dim in self.place[root])
             for step in chain:
-                placement = view_placement(placement, step)
-                if placement is None:
+                pushed = view_placement(placement, step)
+                if pushed is None:
                     refused[home.index] = f"reads it through {step.op.name}"
                     break
+                placement = pushed
             else:
-                assert placement is not None
                 placed = broadcast_placement(placement, value.type.shape, domain)
                 wanted.setdefault(home.index, []).append(placed)
         accepted: list[Group] = []
@@ -330,9 +363,8 @@ class Fusion:
         why = _bind_free(target, loops, bindings)
         if why is not None:
             return why
-        placement = [leaves(dim, bindings) for dim in target]
-        loops = leaves(loops, bindings)
-        return self._check(node, groups, operands, bindings, loops, placement)
+        domain = [leaves(dim, bindings) for dim in target]
+        return self._check(node, groups, operands, bindings, leaves(loops, bindings), domain)
 
     def _join_loops(self, groups: list[Group], target: Placement, bindings: Bindings) -> list[Loop] | str:
         """The loops of groups as one group; loops that the node does not relate are paired by size."""
@@ -390,7 +422,7 @@ class Fusion:
                     if order and order != folded:
                         return "its argmax counts positions in another order"
         chain = sorted(levels, key=len)
-        if any(not a <= b for a, b in zip(chain, chain[1:], strict=False)):
+        if any(not a <= b for a, b in pairwise(chain)):
             return "reduces over other axes"
         if len(chain) > 1:
             if not self.limits.nested:
@@ -461,7 +493,8 @@ def _folded(node: Node, placement: Sequence[Sequence[Loop]]) -> list[Loop]:
 
 
 def _bind_free(target: Placement, loops: list[Loop], bindings: Bindings) -> str | None:
-    """Broadcast dimensions run over loops of the group that the node does not use yet: those that were folded away before."""
+    """Broadcast dimensions run over loops of the group that the node does not use yet: those that were folded away
+    before."""
     flat = [loop for dim in target for loop in leaves(dim, bindings)]
     free = [loop for loop in flat if loop.owner is None]
     if not free:

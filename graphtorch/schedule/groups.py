@@ -13,11 +13,12 @@ from graphtorch.schedule.indexing import Loop, Loops, estimate, resolve
 class Limits:
     """What fusion is allowed. Sizes are in elements; symbolic sizes count with their hints.
 
-    cache        the largest number of elements that a kernel may fold at one parallel point and need again afterwards, and the largest
-                 iteration space of nested folds: both must stay in a core's cache.
+    cache        the largest number of elements that a kernel may fold at one parallel point and need again afterwards,
+                 and the largest iteration space of nested folds: both must stay in a core's cache.
     siblings     iteration spaces up to this size merge without sharing a buffer, to save launches.
     nodes        the most primitives that merging of siblings puts into one kernel.
-    recompute    the most instructions (transcendental ones count four) that are computed again in their only reader rather than stored.
+    recompute    the most instructions (transcendental ones count four) that are computed again in their only reader
+                 rather than stored.
     """
 
     cache: int = 1 << 16
@@ -31,8 +32,9 @@ class Group:
     """A kernel under construction, or one opaque call.
 
     loops        its iteration space, in order of creation
-    levels       the sets of loops that its folds run over, each including those folded before: they form a chain under inclusion.
-                 A loop in none of them is parallel; every member is computed at every point of the parallel loops.
+    levels       the sets of loops that its folds run over, each including those folded before: they form a chain under
+                 inclusion. A loop in none of them is parallel; every member is computed at every point of the parallel
+                 loops.
     order        the loops of an argmax or argmin, whose row-major order counts
     direct       groups whose results it reads, as a set of bits
     ancestors    the transitive closure of `direct`
@@ -77,7 +79,8 @@ def extent(loops: Iterable[Loop]) -> int:
 
 
 class Dependence:
-    """The groups and the order between them, kept acyclic. Sets of groups are ints, so that a query is one bit operation."""
+    """The groups and the order between them, kept acyclic. Sets of groups are ints, so that a query is one bit
+    operation."""
 
     def __init__(self) -> None:
         self.groups: dict[int, Group] = {}

@@ -3,14 +3,16 @@
 Two representations of the same thing, for the two directions in which fusion follows a chain of views:
 
     Layout      pulls back: element i of the view is the buffer's element offset + sum(strides[d] * i[d])
-    Placement   pushes forward: dimension d of a value runs over a tuple of loops, most significant first, so that its index is a mixed-radix
-                number of loop counters ((l1 * |l2| + l2) * |l3| + l3 ...)
+    Placement   pushes forward: dimension d of a value runs over a tuple of loops, most significant first, so that its
+                index is a mixed-radix number of loop counters ((l1 * |l2| + l2) * |l3| + l3 ...)
 
-A placement makes reshapes trivial: splitting a dimension splits a loop, merging dimensions concatenates their loops. Loops form a
-union-find with refinement: a loop may be merged into an equal one or split into two, and whatever refers to it sees its
-leaves from then on. Splitting never loses anything: adjacent loops are coalesced again when the kernel is built.
+A placement makes reshapes trivial: splitting a dimension splits a loop, merging dimensions concatenates their loops.
+Loops form a union-find with refinement: a loop may be merged into an equal one or split into two, and whatever refers
+to it sees its leaves from then on. Splitting never loses anything: adjacent loops are coalesced again when the kernel
+is built.
 
-Sizes are ints or symbolic; they are only compared structurally, so that scheduling narrows nothing that capture left open.
+Sizes are ints or symbolic; they are only compared structurally, so that scheduling narrows nothing that capture left
+open.
 """
 
 from __future__ import annotations
@@ -108,7 +110,8 @@ def broadcast_layout(layout: Layout, shape: tuple[Any, ...]) -> Layout:
 def reshape_layout(layout: Layout, shape: tuple[Any, ...]) -> Layout | None:
     """The layout under another shape; None where only a copy could have it.
 
-    Law: old dimensions whose elements lie at one constant step form a run; a new dimension must divide what is left of the current run.
+    Law: old dimensions whose elements lie at one constant step form a run; a new dimension must divide what is left of
+    the current run.
     """
     if any(type(s) is int and s == 0 for s in layout.shape):
         return Layout(shape, row_major(shape), layout.offset)
@@ -220,7 +223,8 @@ def is_identity(node: Node) -> bool:
 
 
 def view_layout(layout: Layout, node: Node) -> Layout | None:
-    """Apply a view node to the layout of its operand. None: not affine, the operand must be copied to row-major order first."""
+    """Apply a view node to the layout of its operand. None: not affine, the operand must be copied to row-major order
+    first."""
     rule = _LAYOUTS.get(node.op.name)
     return layout if rule is None else rule(layout, node)
 
@@ -240,7 +244,8 @@ class Loop:
         self.parts: tuple[Loop, Loop] | None = None
 
     def split(self, inner: Any) -> tuple[Loop, Loop] | None:
-        """Refine into (outer, inner) loops with `inner` iterations of the latter; None if it does not divide the size."""
+        """Refine into (outer, inner) loops with `inner` iterations of the latter; None if it does not divide the
+        size."""
         outer = exact_quotient(self.size, inner)
         if outer is None:
             return None
@@ -304,7 +309,8 @@ def broadcast_placement(placement: Placement, own: tuple[Any, ...], shape: tuple
 
 
 def reshape_placement(placement: Placement, shape: tuple[Any, ...]) -> Placement | None:
-    """The same loops grouped into other dimensions, splitting a loop where a dimension ends inside it; None where none does so evenly."""
+    """The same loops grouped into other dimensions, splitting a loop where a dimension ends inside it; None where none
+    does so evenly."""
     if any(type(s) is int and s == 0 for s in shape):
         return None
     queue = leaves([loop for dim in placement for loop in dim], _NO_BINDINGS)
@@ -332,7 +338,8 @@ def reshape_placement(placement: Placement, shape: tuple[Any, ...]) -> Placement
 
 
 def view_placement(placement: Placement, node: Node) -> Placement | None:
-    """Push a placement forward through a view node. None for a view that is no bijection up to broadcasting (slices, windows)."""
+    """Push a placement forward through a view node. None for a view that is no bijection up to broadcasting (slices,
+    windows)."""
     name = node.op.name
     if name == "permute":
         return tuple(placement[d] for d in node.args[1])
@@ -346,8 +353,8 @@ def view_placement(placement: Placement, node: Node) -> Placement | None:
 def match(a: Sequence[Loop], b: Sequence[Loop], bindings: Bindings) -> str | None:
     """Make two loop sequences the same, by trial bindings and splits. Returns why that is impossible, or None.
 
-    Law: two loops may be identified if their sizes are equal and not both already belong to one group: there, distinct loops have distinct
-    counters, and identifying them would compute only a diagonal.
+    Law: two loops may be identified if their sizes are equal and not both already belong to one group: there, distinct
+    loops have distinct counters, and identifying them would compute only a diagonal.
     """
     left, right = leaves(a, bindings), leaves(b, bindings)
     while left and right:

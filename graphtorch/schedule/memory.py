@@ -1,10 +1,11 @@
 """The memory plan: where each temporary buffer of a schedule lies in one arena.
 
-A buffer lives from the step that writes it to the last step that reads it. Buffers that live at the same time get disjoint ranges; a kernel's
-result may take over the memory of an operand that dies there, if it reads that operand only at the element that it writes. Inputs belong to
-the caller and outputs are handed over to it: neither is in the arena.
+A buffer lives from the step that writes it to the last step that reads it. Buffers that live at the same time get
+disjoint ranges; a kernel's result may take over the memory of an operand that dies there, if it reads that operand only
+at the element that it writes. Inputs belong to the caller and outputs are handed over to it: neither is in the arena.
 
-Symbolic sizes are planned when they are known: `plan(schedule, bindings)` costs well under a millisecond for a training step.
+Symbolic sizes are planned when they are known: `plan(schedule, bindings)` costs well under a millisecond for a training
+step.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def lifetimes(schedule: Schedule) -> dict[Buffer, tuple[int, int]]:
 def plan(schedule: Schedule, bindings: Mapping[str, int] | None = None) -> MemoryPlan:
     """Assign offsets. `bindings` are the values of the symbols that occur in sizes.
 
-    Law: best fit by decreasing size; each slot takes the smallest gap, among slots that live at the same time, that holds it.
+    Law: best fit by decreasing size; each slot takes the smallest gap, among slots that live at the same time, that
+    holds it.
     """
     known = bindings or {}
     lives = lifetimes(schedule)
@@ -126,7 +128,11 @@ def _slots(schedule: Schedule, lives: dict[Buffer, tuple[int, int]], sizes: dict
             heir: Slot | None = None
             for old in dying:
                 assert isinstance(step, Kernel)
-                if sizes[old] == sizes[buffer] and old.dtype.itemsize == buffer.dtype.itemsize and may_overwrite(step, old, buffer):
+                if (
+                    sizes[old] == sizes[buffer]
+                    and old.dtype.itemsize == buffer.dtype.itemsize
+                    and may_overwrite(step, old, buffer)
+                ):
                     heir = slot_of[old]
                     dying.remove(old)
                     break
@@ -142,8 +148,8 @@ def _slots(schedule: Schedule, lives: dict[Buffer, tuple[int, int]], sizes: dict
 def may_overwrite(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
     """Whether `kernel` may store `new` into the memory of `old`, which it reads.
 
-    Law: it may if it accesses both only at the same element, and that element belongs to one point of the parallel axes: strides along
-    reduction axes are 0, so that no later pass over them reads what an earlier one has overwritten.
+    Law: it may if it accesses both only at the same element, and that element belongs to one point of the parallel
+    axes: strides along reduction axes are 0, so that no later pass over them reads what an earlier one has overwritten.
     """
     stores = [s.access for s in kernel.stores if s.access.buffer is new]
     if len(stores) != 1:

@@ -1,8 +1,9 @@
 """Fusion across groups, after every node has its place: recomputation in the only reader, and merging of siblings.
 
-    absorb            a pointwise group whose results are read by one other kernel is computed there, at whatever index it is read
-    merge_siblings    groups of one iteration space that read the same data, or are so small that their launch costs more than their work,
-                      become one kernel
+absorb            a pointwise group whose results are read by one other kernel is computed there, at whatever index
+                  it is read
+merge_siblings    groups of one iteration space that read the same data, or are so small that their launch costs
+                  more than their work, become one kernel
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 from graphtorch.ir.graph import Value
 from graphtorch.schedule.fusion import Fusion, NotAffineError, cost_of
 from graphtorch.schedule.groups import Group, extent
-from graphtorch.schedule.indexing import same_size
+from graphtorch.tensor.symint import same_size
 
 _PARALLEL = 256  # parallel points that a large kernel needs to keep every core busy
 
 
 def buffer_operands(fusion: Fusion, group: Group) -> list[Value]:
-    """The operand values of a group's nodes that it reads from memory or computes again: all that no member computes."""
+    """The operand values of a group's nodes that it reads from memory or computes again: all that no member
+    computes."""
     found: list[Value] = []
     for node in group.nodes:
         for value in node.operands():
@@ -34,8 +36,8 @@ def roots_read(fusion: Fusion, group: Group) -> set[Value]:
 def absorb(fusion: Fusion, kept: set[Value]) -> None:
     """Inline pointwise groups into their only reader. `kept` are values that must be in memory: outputs.
 
-    Law: a pointwise value is a function of its operands at one index, so that it may be computed again wherever it is read. It is worth it
-    if it costs little and the reader does not read it many times over.
+    Law: a pointwise value is a function of its operands at one index, so that it may be computed again wherever it is
+    read. It is worth it if it costs little and the reader does not read it many times over.
     """
     readers: dict[int, set[int]] = {}
     for group in fusion.dependence.groups.values():
@@ -46,7 +48,12 @@ def absorb(fusion: Fusion, kept: set[Value]) -> None:
     for index in sorted(fusion.dependence.groups):
         group = fusion.dependence.groups[index]
         who = readers.get(index, set())
-        if group.call is not None or group.levels or len(who) != 1 or any(v in kept for n in group.nodes for v in n.results):
+        if (
+            group.call is not None
+            or group.levels
+            or len(who) != 1
+            or any(v in kept for n in group.nodes for v in n.results)
+        ):
             continue
         reader = fusion.dependence.groups[next(iter(who))]
         if reader.call is not None or sum(map(cost_of, group.nodes)) > fusion.limits.recompute:
@@ -77,8 +84,8 @@ def absorb(fusion: Fusion, kept: set[Value]) -> None:
 def merge_siblings(fusion: Fusion) -> None:
     """Merge groups with equal iteration spaces that share data or are small.
 
-    Law: two groups of which neither depends on the other may run as one. Their loops are identified in order; loads that coincide then are
-    one load.
+    Law: two groups of which neither depends on the other may run as one. Their loops are identified in order; loads
+    that coincide then are one load.
     """
     buckets: dict[tuple[object, ...], list[Group]] = {}
     for index in sorted(fusion.dependence.groups):
@@ -116,7 +123,8 @@ def _may_merge(fusion: Fusion, a: Group, b: Group, reads: dict[int, set[Value]])
         return False
     small = extent(a.loops) <= limits.siblings
     if _folds(a) != _folds(b):
-        # A pointwise group may ride along with folds, where enough parallel points are left and it reads the folded data.
+        # A pointwise group may ride along with folds, where enough parallel points are left and it reads the folded
+        # data.
         parallel = extent(loop for g in (a, b) if g.levels for loop in g.loops if loop not in g.reduced)
         if (a.levels and b.levels) or (parallel < _PARALLEL and not small):
             return False

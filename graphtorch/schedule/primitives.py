@@ -1,8 +1,10 @@
-"""Lowering operators to primitives: decompositions run to the end, and every pointwise operand has the dtype it is computed in.
+"""Lowering operators to primitives: decompositions run to the end, and every pointwise operand has the dtype it is
+computed in.
 
 The result is again an IR graph, which the interpreter runs like any other. What is left in it:
 
-    pointwise    nodes with a `scalar` instruction; tensor operands have the record's `compute` dtype, through explicit `cast` nodes
+    pointwise    nodes with a `scalar` instruction; tensor operands have the record's `compute` dtype, through explicit
+                 `cast` nodes
     reductions   with a `scalar` combining name; the operand has the dtype that is folded
     views        index maps, as nodes
     sources      `full`, `arange`
@@ -143,7 +145,8 @@ class _Lowering(GraphBuilder):
         return tuple(cast)
 
     def _cast_reduction(self, op: Operator, args: tuple[Any, ...], result: TensorType) -> tuple[Any, ...]:
-        """Sums and products fold in the result's dtype (the fold itself widens half precision); any and all fold bools."""
+        """Sums and products fold in the result's dtype (the fold itself widens half precision); any and all fold
+        bools."""
         if op.scalar in ("sum", "prod"):
             return (self._cast(args[0], result.dtype), *args[1:])
         if op.scalar in ("any", "all"):
@@ -154,11 +157,7 @@ class _Lowering(GraphBuilder):
 def _wrap(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Values as recorded tensors."""
     return tuple(
-        wrap(a)
-        if type(a) is Value
-        else tuple(wrap(i) if type(i) is Value else i for i in a)
-        if type(a) is tuple
-        else a
+        wrap(a) if type(a) is Value else tuple(wrap(i) if type(i) is Value else i for i in a) if type(a) is tuple else a
         for a in args
     )
 

@@ -34,7 +34,9 @@ def kernel_lines(steps: Sequence[Kernel | ExternCall], fusion: Fusion) -> list[s
         mine, theirs = step_of.get(refusal.node), step_of.get(refusal.producer)
         if mine is None or theirs is None or mine == theirs:
             continue  # inlined, or brought together later
-        line = f"{mine} | {describe(refusal.node)} not fused with {describe(refusal.producer)} of {theirs}: {refusal.why}"
+        line = (
+            f"{mine} | {describe(refusal.node)} not fused with {describe(refusal.producer)} of {theirs}: {refusal.why}"
+        )
         if line not in seen:
             seen.add(line)
             lines.append(line)

@@ -1,4 +1,5 @@
-"""The NumPy backends: "numpy" runs kernels as blocked NumPy code, "interpreter" runs a graph node by node (the reference)."""
+"""The NumPy backends: "numpy" runs kernels as blocked NumPy code, "interpreter" runs a graph node by node (the
+reference)."""
 
 from graphtorch.lowering.backend import register
 from graphtorch.lowering.numpy.executor import NumpyBackend

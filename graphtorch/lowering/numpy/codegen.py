@@ -1,12 +1,14 @@
 """Python source for a Kernel: NumPy calls on blocks that stay in cache, with `out=` registers.
 
-An expression becomes an array over the axes that it varies along (size 1 along the others, so that NumPy broadcasts). The iteration space is cut into
-blocks of `BLOCK` elements; inside a block a chain of instructions never leaves the cache. Three forms:
+An expression becomes an array over the axes that it varies along (size 1 along the others, so that NumPy broadcasts).
+The iteration space is cut into blocks of `BLOCK` elements; inside a block a chain of instructions never leaves the
+cache. Three forms:
 
     one block       small kernels: straight-line code
-    parallel        loops over parallel axes; each block holds whole folds (softmax, norms: folded elements are needed again)
-    accumulating    loops over reduction axes as well; partial folds are combined in accumulators, and what follows the folds runs after
-                    the loop
+    parallel        loops over parallel axes; each block holds whole folds (softmax, norms: folded elements are needed
+                    again)
+    accumulating    loops over reduction axes as well; partial folds are combined in accumulators, and what follows the
+                    folds runs after the loop
 
 Sizes, arrays and registers are parameters: kernels of equal form share one compiled function.
 """
@@ -51,7 +53,8 @@ class Register(NamedTuple):
 
 @dataclass
 class Lowered:
-    """A kernel as a Python function and what to call it with: `function(*loads, *indices, *stores, *registers, *sizes)`."""
+    """A kernel as a Python function and what to call it with: `function(*loads, *indices, *stores, *registers,
+    *sizes)`."""
 
     function: Callable[..., None]
     source: str
@@ -109,7 +112,8 @@ class _Emitter:
     # -- analysis ----------------------------------------------------------------------------------------------------
 
     def _memory_order(self, sizes: list[int]) -> list[int]:
-        """Axes in the order of memory of the widest access: NumPy's inner loops then run along it, whichever axes are folded."""
+        """Axes in the order of memory of the widest access: NumPy's inner loops then run along it, whichever axes are
+        folded."""
         accesses = [s.access for s in self.kernel.stores]
         accesses += [e.access for e in _postorder(self.kernel) if isinstance(e, Load)]
         main: tuple[int, ...] = ()
@@ -155,7 +159,10 @@ class _Emitter:
         # A store of a folded value along a reduction axis would have to wait for the fold.
         return all(
             id(s.value) not in after
-            or not any(concrete(st, self.bindings) and a.reduction for st, a in zip(s.access.strides, self.kernel.axes, strict=True))
+            or not any(
+                concrete(st, self.bindings) and a.reduction
+                for st, a in zip(s.access.strides, self.kernel.axes, strict=True)
+            )
             for s in self.kernel.stores
         )
 
@@ -271,7 +278,9 @@ class _Emitter:
             name = self._register(of, self.masks[id(reduce)])
             accumulators[id(reduce)] = name
             self._sliced(init, name, self.masks[id(reduce)])
-            init.lines.append(f"{outer}{self._block_name(name, self.masks[id(reduce)])}.fill({_identity(reduce.combine, of)})")
+            init.lines.append(
+                f"{outer}{self._block_name(name, self.masks[id(reduce)])}.fill({_identity(reduce.combine, of)})"
+            )
         inner_lines: list[str] = []
         inner = self._open_loops(inner_lines, outer, [i for i in range(self.rank) if self.reduction[i]])
         segment = _Segment(inner, sliced=set(init.sliced))
@@ -313,15 +322,16 @@ class _Emitter:
                 segment.names[key] = self._sliced(segment, self.index_names[key], self.masks[key])
             elif isinstance(expr, Constant):
                 segment.names[key] = self._constant(expr)
-            elif isinstance(expr, Compute):
+            else:
                 store = destination.get(key)
                 if store is not None and not self._may_write_directly(expr, store, position, last_load):
                     store = None
-                self._instruction(segment, expr, store, uses)
                 if store is not None:
                     written.add(store)
-            elif isinstance(expr, Reduce):
-                self._fold(segment, expr, uses)
+                if isinstance(expr, Compute):
+                    self._instruction(segment, expr, store, uses)
+                elif isinstance(expr, Reduce):
+                    self._fold(segment, expr, store, uses)
         if folds is not None:
             for reduce in self.reduces:
                 self._accumulate(segment, reduce, folds[id(reduce)])
@@ -360,17 +370,19 @@ class _Emitter:
                 last[id(store.value)] = (store.value.access, len(exprs))
         return list(last.values())
 
-    def _may_write_directly(self, expr: Compute, store: int, position: int, last: list[tuple[Access, int]]) -> bool:
-        """Whether the instruction may write into the stored buffer: the same shape, and nothing reads what lies there any more.
+    def _may_write_directly(self, expr: Expr, store: int, position: int, last: list[tuple[Access, int]]) -> bool:
+        """Whether the instruction may write into the stored buffer: the same shape, and nothing reads what lies there
+        any more.
 
         Buffers that are accessed alike may share memory, by donation or by the memory plan.
         """
         access = self.kernel.stores[store].access
         if self._store_mask(store) != self.masks[id(expr)] or access.buffer.dtype is not expr.dtype:
             return False
+        at_once = isinstance(expr, Compute) and expr.instruction not in EXPANSIONS
         for other, until in last:
             shared = other.buffer is access.buffer or (other.buffer.kind == access.buffer.kind == "temporary")
-            if shared and (until > position or (until == position and expr.instruction in EXPANSIONS)):
+            if shared and (until > position or (until == position and not at_once)):
                 return False
         return True
 
@@ -429,14 +441,15 @@ class _Emitter:
             if uses[key] == 0:
                 self._release(segment.names[key].rstrip("_"))
 
-    def _fold(self, segment: _Segment, reduce: Reduce, uses: dict[int, int]) -> None:
+    def _fold(self, segment: _Segment, reduce: Reduce, store: int | None, uses: dict[int, int]) -> None:
         """A whole fold inside the block."""
         mask = self.masks[id(reduce)]
         if reduce.node is not None:
             self._comment(segment, reduce.node)
         operand = self._full_along(segment, reduce)
         axes = self._positions(reduce)
-        out = self._sliced(segment, self._register(reduce.dtype, mask), mask)
+        out = f"y{store}" if store is not None else self._register(reduce.dtype, mask)
+        out = self._sliced(segment, out, mask)
         if reduce.combine.startswith("arg"):
             self._use(reduce.combine, fold_argument(reduce.combine))
             segment.lines.append(f"{segment.indent}{reduce.combine}({operand}, {axes}, {out})")
@@ -444,17 +457,13 @@ class _Emitter:
             function = _FOLDS[reduce.combine]
             self._use(function.__name__, function)
             of = _wide(reduce)
+            call = f"{function.__name__}.reduce({operand}, axis={axes}, keepdims=True"
             if of is reduce.dtype:
-                segment.lines.append(
-                    f"{segment.indent}{function.__name__}.reduce({operand}, axis={axes}, out={out}, keepdims=True)"
-                )
+                segment.lines.append(f"{segment.indent}{call}, out={out})")
             else:
                 self._use("copyto", np.copyto)
                 self._use(of.name, of.numpy.type)
-                segment.lines.append(
-                    f"{segment.indent}copyto({out}, {function.__name__}.reduce({operand}, axis={axes}, dtype={of.name}, keepdims=True), "
-                    "casting='unsafe')"
-                )
+                segment.lines.append(f"{segment.indent}copyto({out}, {call}, dtype={of.name}), casting='unsafe')")
         segment.names[id(reduce)] = out
         self._consume(reduce, segment, uses)
 
@@ -471,10 +480,8 @@ class _Emitter:
             self._use(of.name, of.numpy.type)
         operand = self._full_along(segment, reduce)
         axes = self._positions(reduce)
-        segment.lines.append(
-            f"{segment.indent}{function.__name__}({name}, {function.__name__}.reduce({operand}, axis={axes}{widened}, keepdims=True), "
-            f"out={name})"
-        )
+        partial = f"{function.__name__}.reduce({operand}, axis={axes}, keepdims=True{widened})"
+        segment.lines.append(f"{segment.indent}{function.__name__}({name}, {partial}, out={name})")
 
     def _full_along(self, segment: _Segment, reduce: Reduce) -> str:
         """The operand of a fold, repeated along folded axes that it does not vary along."""
@@ -616,13 +623,34 @@ def _identity(combine: str, of: dtype) -> str:
 
 
 def _plain_types(expr: Compute) -> bool:
-    """Whether NumPy's own function has PyTorch's meaning on these dtypes: not where complex numbers are cut or ordered."""
+    """Whether NumPy's own function has PyTorch's meaning on these dtypes: not where complex numbers are cut or
+    ordered."""
     if expr.instruction == "cast":
         return expr.dtype.is_complex or not expr.arguments[0].dtype.is_complex
     return not any(a.dtype.is_complex for a in expr.arguments) or expr.instruction in _COMPLEX
 
 
-_COMPLEX = frozenset("add sub mul div neg exp log sqrt sin cos tan sinh cosh tanh abs eq ne".split())
+_COMPLEX = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "neg",
+        "exp",
+        "log",
+        "sqrt",
+        "sin",
+        "cos",
+        "tan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "abs",
+        "eq",
+        "ne",
+    ]
+)
 
 _COMPILED: dict[tuple[Any, ...], Callable[..., None]] = {}
 
@@ -631,7 +659,9 @@ def compile_source(source: str, scope: Mapping[str, Any], name: str) -> Callable
     """Compile generated source once for each different text (comments aside), and let tracebacks show it."""
     key = (
         "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("#")),
-        tuple((k, v.tobytes() + v.dtype.str.encode() if isinstance(v, np.ndarray) else id(v)) for k, v in scope.items()),
+        tuple(
+            (k, v.tobytes() + v.dtype.str.encode() if isinstance(v, np.ndarray) else id(v)) for k, v in scope.items()
+        ),
     )
     found = _COMPILED.get(key)
     if found is None:

@@ -1,8 +1,9 @@
-"""Running a Schedule with NumPy: an arena for temporaries, compiled kernels, and calls of the records' own functions for the rest.
+"""Running a Schedule with NumPy: an arena for temporaries, compiled kernels, and calls of the records' own functions
+for the rest.
 
-For each combination of sizes there is a `Program`: the memory plan, the compiled kernels and how their arguments are made. A `Frame` is the memory of one
-run: the arena, registers, and argument lists in which everything that does not change between runs is already in place. Frames are pooled, so
-that concurrent runs have one each.
+For each combination of sizes there is a `Program`: the memory plan, the compiled kernels and how their arguments are
+made. A `Frame` is the memory of one run: the arena, registers, and argument lists in which everything that does not
+change between runs is already in place. Frames are pooled, so that concurrent runs have one each.
 """
 
 from __future__ import annotations
@@ -149,7 +150,11 @@ class Frame:
         arguments.append(None)
 
     def _prepare(self, step: Kernel | ExternCall) -> Callable[[], None]:
-        return self._prepare_kernel(self.program.kernels[step.name]) if isinstance(step, Kernel) else self._prepare_call(step)
+        return (
+            self._prepare_kernel(self.program.kernels[step.name])
+            if isinstance(step, Kernel)
+            else self._prepare_call(step)
+        )
 
     def _prepare_kernel(self, kernel: Lowered) -> Callable[[], None]:
         arguments: list[Any] = []
@@ -197,7 +202,7 @@ class Frame:
             return lambda: _matmul(arguments, targets)
 
         def run() -> None:
-            given = [tuple(a) if type(a) is list else a for a in arguments]
+            given: list[Any] = [tuple(a) if type(a) is list else a for a in arguments]
             for position in numbers:
                 given[position] = given[position].item()
             made = function(*given)
@@ -214,7 +219,11 @@ class Frame:
     def _result(self, view: View) -> tuple[View, Slot, bool]:
         """A graph output, and whether it is the whole buffer as it lies."""
         slot = self._slot(view)
-        whole = slot.offset == 0 and slot.shape == self.program.shapes[view.buffer] and slot.strides == _row_major(slot.shape)
+        whole = (
+            slot.offset == 0
+            and slot.shape == self.program.shapes[view.buffer]
+            and slot.strides == _row_major(slot.shape)
+        )
         return view, slot, whole
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -228,7 +237,8 @@ class Frame:
             array = given[buffer] = inputs[i]
             if array.shape != shape or array.dtype != element:
                 raise RuntimeError(
-                    f"input {i} ({buffer.name}) is {array.dtype}{list(array.shape)}, the graph was compiled for {buffer.value.type}"
+                    f"input {i} ({buffer.name}) is {array.dtype}{list(array.shape)}, the graph was compiled for "
+                    f"{buffer.value.type}"
                 )
             if not array.flags.c_contiguous:
                 array = array.copy(order="C")

@@ -1,4 +1,5 @@
-"""The scalar instruction set in NumPy: ufuncs with `out=`, short sequences of them, and the records' own functions for the rest."""
+"""The scalar instruction set in NumPy: ufuncs with `out=`, short sequences of them, and the records' own functions for
+the rest."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ UFUNCS: dict[str, np.ufunc] = {
 
 @dataclass(frozen=True)
 class Expansion:
-    """An instruction as several NumPy calls. In `lines`, `{0}`, `{1}`, ... are operands and `{out}` the result; `one` is a constant."""
+    """An instruction as several NumPy calls. In `lines`, `{0}`, `{1}`, ... are operands and `{out}` the result; `one`
+    is a constant."""
 
     text: tuple[str, ...]
     functions: dict[str, Any]
@@ -87,7 +89,9 @@ def fallback(instruction: str, of: dtype) -> Callable[..., Any]:
     """The NumPy function of the record with that scalar instruction, with results of dtype `of`."""
     op = REGISTRY.get(instruction)
     if op is None or op.scalar != instruction:
-        op = next((o for o in REGISTRY.values() if o.scalar == instruction and o.kind == "pointwise"), None) or lookup(instruction)
+        op = next((o for o in REGISTRY.values() if o.scalar == instruction and o.kind == "pointwise"), None) or lookup(
+            instruction
+        )
     function = op.numpy
     if instruction == "cast":
         return _typed(lambda x: function(x, of), of, instruction)

@@ -1,4 +1,5 @@
-"""The interpreter: runs any graph node by node with the records' NumPy functions. The reference for every other backend."""
+"""The interpreter: runs any graph node by node with the records' NumPy functions. The reference for every other
+backend."""
 
 from __future__ import annotations
 
