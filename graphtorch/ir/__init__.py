@@ -1,0 +1,1 @@
+"""The IR: typed graphs of operators in static single assignment form, as data, as text, checked and rewritten."""

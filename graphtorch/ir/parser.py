@@ -203,7 +203,10 @@ class _Parser:
         if kind == "number" and self.token.kind in ("name", "string"):
             found = TensorType(found.dtype, found.shape, found.device, True)
             kind = self.word("the input's kind")
-        self._define(token, graph.add_input(found, self._name(token), kind))
+        value = Value(found)
+        self._define(token, value)
+        graph.inputs.append(value)
+        graph.input_kinds.append(kind)
 
     def _name(self, token: Token) -> str:
         text = token.text[1:]
@@ -325,7 +328,7 @@ class _Parser:
     def _outputs(self, graph: Graph) -> None:
         self.expect("return")
         wrapped = self.accept("(")
-        while self.token.text not in (")", "}"):
+        while self.token.text not in (")", "}") and self.token.kind != "end":
             # Names of outputs may have spaces: they are read from the text and not from tokens.
             match = _LABEL.match(self.source, self.token.position)
             if match is None:
@@ -458,6 +461,11 @@ class _Parser:
 
 def _is_integer(text: str) -> bool:
     return text.isdigit() or text.startswith("0x")
+
+
+def read_nan(text: str) -> float:
+    """`nan`, or `nan(0x...)` with its bits, as `printer.print_float` writes it."""
+    return _nan(int(text[4:-1], 0)) if text != "nan" else float(_WORDS["nan"])
 
 
 def _nan(bits: int) -> float:

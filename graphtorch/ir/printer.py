@@ -99,7 +99,7 @@ def print_header(graph: Graph, names: Names) -> list[str]:
 def print_outputs(graph: Graph, names: Names) -> list[str]:
     """The return statement."""
     outputs = [
-        f"{_quoted_unless(BARE_LABEL, name)}={names.reference(value)}"
+        f"{_quoted_unless(BARE_LABEL, name)}={print_constant(value, names)}"
         for value, name in zip(graph.outputs, graph.output_names, strict=False)
     ]
     if not outputs:

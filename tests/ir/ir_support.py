@@ -2,9 +2,13 @@
 
 import numpy as np
 
-from graphtorch.ir.graph import Value
+from graphtorch.ir.builder import GraphBuilder, wrap
+from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.parser import parse_graph
+from graphtorch.ops.testing import Sampler
+from graphtorch.tensor import Tensor, dtypes
 from graphtorch.tensor.symint import SymInt, evaluate
+from graphtorch.tensor.type import type_of
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, np.inf, -np.inf, np.nan, 1e30, -1e-30, 7.0)
 
@@ -76,3 +80,37 @@ def assert_same_bits(a, b):
         np.testing.assert_array_equal(x, y)
         known = ~np.isnan(x)
         np.testing.assert_array_equal(np.signbit(x[known]), np.signbit(y[known]))
+
+
+def graph_from_samples(operators, random=None):
+    """A graph of the operators' sample calls; with `random`, one call each, on values of the graph where types fit."""
+    graph = Graph("samples")
+    builder = GraphBuilder(graph)
+    known = {}
+
+    def recorded(arg):
+        if isinstance(arg, Tensor):
+            t = type_of(arg)
+            values = known.setdefault(t, [])
+            if not values or random is None or random.random() < 0.3:
+                values.append(graph.add_input(t, f"in{len(graph.inputs)}"))
+            return wrap(values[-1] if random is None else values[random.integers(len(values))])
+        if isinstance(arg, list | tuple):
+            return type(arg)(recorded(a) for a in arg)
+        return arg
+
+    for op in operators:
+        of = {"f": dtypes.float32, "i": dtypes.int64, "b": dtypes.bool_, "c": dtypes.complex64}
+        category = next(c for c in "fibc" if c in op.categories)
+        samples = list(op.samples(Sampler(of[category])))
+        for sample in samples if random is None else [samples[random.integers(len(samples))]]:
+            args = [recorded(a) for a in sample.args]
+            kwargs = {name: recorded(a) for name, a in sample.kwargs.items()}
+            before = len(graph.nodes)
+            with builder:
+                op.function(*args, **kwargs)
+            for result in (r for node in graph.nodes[before:] for r in node.results):
+                known.setdefault(result.type, []).append(result)
+    for i, value in enumerate({r: None for node in graph.nodes for r in node.results}):
+        graph.add_output(value, f"result {i}")
+    return graph

@@ -15,17 +15,26 @@ from graphtorch.tensor.symint import at_least, same_size
 
 
 def _reduced(node: Node) -> tuple[int, ...] | None:
-    """The reduced dimensions; None where the arguments don't list them."""
+    """The reduced dimensions; None where the arguments don't list them (an empty list may stand for all)."""
     dims = node.args[1]
-    return dims if type(dims) is tuple else None
+    return dims if type(dims) is tuple and (dims or node.args[0].ndim == 0) else None
 
 
 def _is_one_size(size: Any) -> bool:
     return type(size) is int and size == 1
 
 
-@row("sum", "prod", "mean", "amax", "amin", law="a reduction over dimensions of size 1 is a view")
-def reduce_size_one(r: Rewriter, node: Node) -> Value | None:
+@row("prod", "amax", "amin", law="a product, maximum or minimum over dimensions of size 1 is a view")
+def reduction_of_one(r: Rewriter, node: Node) -> Value | None:
+    return _of_one(r, node)
+
+
+@row("sum", "mean", law="a sum or mean over dimensions of size 1 is a view (up to the sign of 0)", exactness=ROUNDING)
+def sum_of_one(r: Rewriter, node: Node) -> Value | None:
+    return _of_one(r, node)
+
+
+def _of_one(r: Rewriter, node: Node) -> Value | None:
     x, dims = node.args[0], _reduced(node)
     if dims is None or not all(_is_one_size(x.shape[d]) for d in dims) or x.is_number:
         return None
