@@ -48,7 +48,8 @@ def fit(cotangent: Any, target: TensorType) -> Any:
     widening cast is the cast back (the real part, for a real operand)."""
     if cotangent is None:
         return None
-    if tuple(cotangent.shape) != tuple(target.shape):
+    # Ranks first: sizes are compared place by place, because a comparison of symbolic sizes may become a guard.
+    if len(cotangent.shape) != len(target.shape) or tuple(cotangent.shape) != tuple(target.shape):
         cotangent = sum_to(cotangent, target.shape)
     if cotangent.dtype is not target.dtype:
         if cotangent.dtype.is_complex and not target.dtype.is_complex:

@@ -25,12 +25,28 @@ from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assem
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.tree import flatten, unflatten
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.symint import SymbolScope, UndecidedError
+from graphtorch.tensor.symint import SymbolScope, UndecidedError, free_symbols
 from graphtorch.tensor.tensor import Tensor
 
 logger = logging.getLogger("graphtorch.compile")
 
 RECOMPILE_LIMIT = 8
+
+
+class Sizes:
+    """The symbolic sizes of one capture, and where a call's arguments have them."""
+
+    def __init__(self, scope: SymbolScope, bindings: dict[str, str]) -> None:
+        self.scope = scope
+        self.bindings = bindings
+
+    def add_guards(self, guards: GuardSet) -> None:
+        """Assume what the capture and the compilation decided by the example sizes."""
+        for guard in self.scope.guards:
+            names = [n for n in self.bindings if n in free_symbols(guard.expression)]
+            check = guards.name(eval(f"lambda {', '.join(names)}: {guard}"))
+            where = f" (asked at {guard.location})" if guard.location else ""
+            guards.add(f"{check}({', '.join(self.bindings[n] for n in names)})", f"the sizes satisfied {guard}{where}")
 
 
 class Specialization:
@@ -160,7 +176,7 @@ class CompiledFunction:
         logger.info("compiled %s in %.1f ms because %s", made.name, made.compile_seconds * 1e3, reason)
         return made
 
-    def capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> tuple[Captured, GuardSet]:
+    def capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> tuple[Captured, GuardSet, Sizes]:
         """Record one run of the function; nothing concrete changes."""
         name = getattr(self.function, "__name__", type(self.function).__name__)
         recorder = Recorder(name)
@@ -200,23 +216,13 @@ class CompiledFunction:
         finally:
             state.grad_enabled = grad_enabled
         _guard_environment(recorder, self.function, set())
-        for guard in scope.guards:
-            names = (
-                [n for n in bindings if n in guard.expression.free_symbols]
-                if hasattr(guard.expression, "free_symbols")
-                else list(bindings)
-            )
-            check = guards.name(eval(f"lambda {', '.join(names)}: {guard}"))
-            guards.add(
-                f"{check}({', '.join(bindings[n] for n in names)})",
-                f"the sizes satisfied {guard}" + (f" (asked at {guard.location})" if guard.location else ""),
-            )
-        return captured, guards
+        return captured, guards, Sizes(scope, bindings)
 
     def _capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> Specialization:
-        captured, guards = self.capture(tree, leaves, changed)
+        captured, guards, sizes = self.capture(tree, leaves, changed)
         name = getattr(self.function, "__name__", type(self.function).__name__)
         made = Specialization(captured, guards, tree, self.backend, name)
+        sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
         return made
 

@@ -67,6 +67,8 @@ class ConstantFolding(Pass):
         op = node.op
         if op.kind == VIEW and node.args[0].dtype is node.result.dtype:
             return constants[node.args[0]]
+        if any(getattr(i, "is_symbolic_int", False) for a in node.args for i in (a if type(a) is tuple else (a,))):
+            return None  # a number that is known only at run time
         try:
             if op.kind == POINTWISE:
                 # One element, of the operand's rank: promotion depends on whether there are dimensions.
