@@ -112,6 +112,8 @@ leaky_relu = _activation(
 
 
 def _hardtanh_decompose(input: Any, min_val: Any, max_val: Any) -> Any:
+    if input.dtype.category == dtypes.INTEGRAL:
+        min_val, max_val = int(min_val), int(max_val)
     above = _where(input < min_val, min_val, input)
     return _where(above > max_val, max_val, above)
 
@@ -271,16 +273,6 @@ def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
-def _quiet(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """exp overflows to infinity where that is the right limit."""
-
-    def run(*arguments: Any) -> Any:
-        with np.errstate(over="ignore"):
-            return compute(*arguments)
-
-    return run
-
-
 def _silu_derivative(g: Any, input: Any) -> Any:
     s = input.sigmoid()
     return g * (s * (input * (1 - s) + 1))
@@ -288,7 +280,7 @@ def _silu_derivative(g: Any, input: Any) -> Any:
 
 silu = _activation(
     "silu(Tensor input)",
-    _quiet(lambda x: x * _sigmoid(x)),
+    lambda x: x * _sigmoid(x),
     _silu_derivative,
     lambda input: input * input.sigmoid(),
     kernel="silu_cpu",

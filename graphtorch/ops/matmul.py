@@ -23,7 +23,8 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
-_C_NAMES = {
+# The C++ type names that PyTorch's messages call dtypes by.
+C_NAMES = {
     dtypes.float32: "float",
     dtypes.float64: "double",
     dtypes.float16: "c10::Half",
@@ -46,7 +47,7 @@ def _differs(a: Any, b: Any) -> bool:
 def _check_dtypes(a: Any, b: Any, kernel: str = "addmm_impl_cpu_") -> None:
     if a.dtype is not b.dtype:
         raise RuntimeError(
-            f"expected m1 and m2 to have the same dtype, but got: {_C_NAMES[a.dtype]} != {_C_NAMES[b.dtype]}"
+            f"expected m1 and m2 to have the same dtype, but got: {C_NAMES[a.dtype]} != {C_NAMES[b.dtype]}"
         )
     if a.dtype is dtypes.bool_:
         raise NotImplementedError(f"\"{kernel}\" not implemented for 'Bool'")
