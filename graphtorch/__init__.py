@@ -1,12 +1,13 @@
 """The public namespace: `import graphtorch as torch`.
 
-Defines nothing itself. The tensor class and the operators load here; the neural-network modules, the optimizers and the compiler load
-on first use.
+Defines nothing itself. The tensor class and the operators load here; the neural-network modules, the optimizers and
+the compiler load on first use.
 """
 
 from __future__ import annotations
 
 import importlib
+from math import e, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
 from graphtorch.tensor import Size, Tensor, device, dtype
@@ -63,6 +64,10 @@ else:
     # Attribute -> (module, name in it); None: the module itself.
     _LAZY = {
         "compile": ("graphtorch.frontend", "compile"),
+        "load": ("graphtorch.serialization", "load"),
+        "save": ("graphtorch.serialization", "save"),
+        "serialization": ("graphtorch.serialization", None),
+        "linalg": ("graphtorch.linalg", None),
         "cuda": ("graphtorch.cuda", None),
         "nn": ("graphtorch.nn", None),
         "optim": ("graphtorch.optim", None),

@@ -21,6 +21,7 @@ from graphtorch.ops import (
     limits,
     matmul,
     pooling,
+    properties,
     random,
     reduction,
     scan,

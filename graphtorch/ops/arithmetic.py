@@ -1,4 +1,4 @@
-"""Arithmetic on two and more operands, with Python's arithmetic operators on tensors."""
+"""Arithmetic on two operands, with Python's arithmetic operators on tensors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.pointwise import (
+    _Typed,
     binary,
     common,
     common_float,
@@ -72,16 +73,21 @@ _subtract = numpy_binary(np.subtract, common)
 _multiply = numpy_binary(np.multiply, common)
 
 
-def _is_one(alpha: Any) -> bool:
+def is_one(alpha: Any) -> bool:
     return isinstance(alpha, int) and alpha == 1
 
 
 def _numpy_add(input: Any, other: Any, alpha: Any) -> Any:
-    return _add(input, other if _is_one(alpha) else _multiply(other, alpha))
+    if is_one(alpha):
+        return _add(input, other)
+    result = _add(input, _multiply(other, alpha))
+    # The type rule is not consulted when all goes well, and NumPy would promote.
+    _check_alpha(common(*(v if isinstance(v, int | float | complex) else _Typed(v) for v in (input, other))), alpha)
+    return result
 
 
 def _numpy_sub(input: Any, other: Any, alpha: Any) -> Any:
-    return _subtract(input, other if _is_one(alpha) else _multiply(other, alpha))
+    return _subtract(input, other if is_one(alpha) else _multiply(other, alpha))
 
 
 def _alpha_samples(make: Any) -> Iterable[Sample]:
@@ -104,11 +110,11 @@ add = operator(
     kind=POINTWISE,
     derivative={
         "input": lambda g: g,
-        "other": lambda g, alpha: g if _is_one(alpha) else g * conjugate(alpha),
+        "other": lambda g, alpha: g if is_one(alpha) else g * conjugate(alpha),
     },
     scalar="add",
     compute=_common_first_two,
-    decompose=lambda input, other, alpha: None if _is_one(alpha) else add(input, mul(other, alpha)),
+    decompose=lambda input, other, alpha: None if is_one(alpha) else add(input, mul(other, alpha)),
     samples=_alpha_samples,
     categories="bifc",
     lazy_check=True,
@@ -123,11 +129,11 @@ sub = operator(
     kind=POINTWISE,
     derivative={
         "input": lambda g: g,
-        "other": lambda g, alpha: -g if _is_one(alpha) else -(g * conjugate(alpha)),
+        "other": lambda g, alpha: -g if is_one(alpha) else -(g * conjugate(alpha)),
     },
     scalar="sub",
     compute=_common_first_two,
-    decompose=lambda input, other, alpha: None if _is_one(alpha) else sub(input, mul(other, alpha)),
+    decompose=lambda input, other, alpha: None if is_one(alpha) else sub(input, mul(other, alpha)),
     samples=_alpha_samples,
     categories="ifc",
     inplace=True,
@@ -140,7 +146,7 @@ rsub = operator(
     numpy=lambda input, other, alpha: _numpy_sub(other, input, alpha),
     kind=POINTWISE,
     derivative={
-        "input": lambda g, alpha: -g if _is_one(alpha) else -(g * conjugate(alpha)),
+        "input": lambda g, alpha: -g if is_one(alpha) else -(g * conjugate(alpha)),
         "other": lambda g: g,
     },
     decompose=lambda input, other, alpha: sub(other, input, alpha=alpha),
@@ -407,204 +413,6 @@ def float_power(input: Any, exponent: Any) -> Any:
     return pow(*(v.to(d) if isinstance(v, Tensor) else v for v in (input, exponent)))
 
 
-# -- larger and smaller -----------------------------------------------------------------------------------------------
-
-
-def _refuse_complex(name: str) -> Callable[..., None]:
-    def check(input: Any, other: Any) -> None:
-        if common(input, other).is_complex:
-            raise RuntimeError(f"{name} not implemented for complex tensors.")
-
-    return check
-
-
-def _shared(worse: Callable[[Any, Any], Any], of_input: bool) -> Callable[..., Any]:
-    """The larger operand receives the cotangent; equal operands share it."""
-
-    def formula(g: Any, input: Any, other: Any) -> Any:
-        where = FUNCTIONS["where"]
-        half = where(input == other, g / 2, g)
-        return where(worse(input, other) if of_input else worse(other, input), 0.0, half)
-
-    return formula
-
-
-def _extremum(name: str, compute: Any, worse: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    return binary(
-        name,
-        compute,
-        {"input": _shared(worse, True), "other": _shared(worse, False)},
-        check=_refuse_complex(name),
-        other="Tensor",
-        categories="bif",
-        inplace=False,
-    )
-
-
-def _less(a: Any, b: Any) -> Any:
-    return a < b
-
-
-def _greater(a: Any, b: Any) -> Any:
-    return a > b
-
-
-maximum = _extremum("maximum", np.maximum, _less)
-minimum = _extremum("minimum", np.minimum, _greater)
-
-
-def _ignoring_nan(name: str, compute: Any, pick: Callable[..., Any], better: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    """fmax and fmin: a NaN loses against a number."""
-
-    def decompose(input: Any, other: Any) -> Any:
-        where = FUNCTIONS["where"]
-        return where(input.isnan(), other, where(other.isnan(), input, pick(input, other)))
-
-    def keeps_input(input: Any, other: Any) -> Any:
-        return FUNCTIONS["logical_or"](better(input, other), other.isnan())
-
-    return binary(
-        name,
-        compute,
-        {
-            "input": lambda g, input, other: FUNCTIONS["where"](keeps_input(input, other), g, 0.0),
-            "other": lambda g, input, other: FUNCTIONS["where"](keeps_input(input, other), 0.0, g),
-        },
-        check=_refuse_complex(name),
-        decompose=decompose,
-        other="Tensor",
-        categories="bif",
-        inplace=False,
-    )
-
-
-fmax = _ignoring_nan("fmax", np.fmax, maximum, lambda a, b: a >= b)
-fmin = _ignoring_nan("fmin", np.fmin, minimum, lambda a, b: a <= b)
-
-# -- limits -----------------------------------------------------------------------------------------------------------
-
-
-def _clamp_dtype(input: Any, min: Any, max: Any) -> dtypes.dtype:
-    return common(*(v for v in (input, min, max) if v is not None))
-
-
-def _clamp_type(input: Any, min: Any, max: Any) -> TensorType:
-    if min is None and max is None:
-        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
-    d = _clamp_dtype(input, min, max)
-    if d.is_complex:
-        raise NotImplementedError("clamp is not supported for complex types")
-    if d is dtypes.bool_:
-        raise not_implemented("clamp_scalar_cpu", d)
-    return pointwise_type([v for v in (input, min, max) if v is not None], d)
-
-
-def _numpy_clamp(input: Any, min: Any, max: Any) -> Any:
-    bounds = [v for v in (min, max) if v is not None]
-    x, *cast = promoted(common, (input, *bounds))
-    if min is not None:
-        x = np.maximum(x, cast[0])
-    return x if max is None else np.minimum(x, cast[-1])
-
-
-def _inside(input: Any, min: Any, max: Any) -> Any:
-    """Where a clamped operand passes through: both limits included."""
-    if min is None:
-        return input <= max
-    return input >= min if max is None else FUNCTIONS["logical_and"](input >= min, input <= max)
-
-
-def _clamp_min_formula(g: Any, input: Any, min: Any, max: Any) -> Any:
-    where = FUNCTIONS["where"]
-    below = input < min
-    return where(below if max is None else FUNCTIONS["logical_and"](min < max, below), g, 0.0)
-
-
-def _clamp_max_formula(g: Any, input: Any, min: Any, max: Any) -> Any:
-    where = FUNCTIONS["where"]
-    above = input > max
-    return where(above if min is None else FUNCTIONS["logical_or"](max < min, above), g, 0.0)
-
-
-def _as_tensor_bound(bound: Any, like: Any) -> Any:
-    return bound if hasattr(bound, "shape") else FUNCTIONS["full"]((), bound, dtype=like, device=None)
-
-
-def _decompose_clamp(input: Any, min: Any, max: Any) -> Any:
-    d = _clamp_dtype(input, min, max)
-    if input.dtype is not d:
-        input = input.to(d)
-    if min is not None:
-        input = maximum(input, _as_tensor_bound(min, d)).to(d)
-    return input if max is None else minimum(input, _as_tensor_bound(max, d)).to(d)
-
-
-def _clamp_samples(make: Any) -> Iterable[Sample]:
-    yield sample(make(3, 4), -1, 1)
-    yield sample(make(3, 4), min=0)
-    yield sample(make(3, 4), max=1)
-    yield sample(make(3, 4), make(4, high=0.0), make(3, 1, low=0.0))
-    yield sample(make(3, 4), min=make(1))
-    yield sample(make(3, 4), 2, 1)
-
-
-clamp = operator(
-    "clamp(Tensor input, Tensor|Number? min=None, Tensor|Number? max=None)",
-    type=_clamp_type,
-    numpy=_numpy_clamp,
-    kind=POINTWISE,
-    derivative={
-        "input": lambda g, input, min, max: FUNCTIONS["where"](_inside(input, min, max), g, 0.0),
-        "min": _clamp_min_formula,
-        "max": _clamp_max_formula,
-    },
-    decompose=_decompose_clamp,
-    compute=_clamp_dtype,
-    samples=_clamp_samples,
-    categories="if",
-    grad_name="ClampBackward1",
-    inplace=True,
-    out=True,
-)
-FUNCTIONS["clip"] = Tensor.clip = clamp  # type: ignore[attr-defined]
-FUNCTIONS["clip_"] = Tensor.clip_ = Tensor.clamp_  # type: ignore[attr-defined]
-
-
-def _one_sided(name: str, bound: str) -> Callable[..., Any]:
-    """clamp_min and clamp_max: `clamp` with one limit, by PyTorch's names."""
-    lower = bound == "min"
-
-    def both(limit: Any) -> tuple[Any, Any]:
-        return (limit, None) if lower else (None, limit)
-
-    def derivative_of_input(g: Any, input: Any, limit: Any) -> Any:
-        return FUNCTIONS["where"](_inside(input, *both(limit)), g, 0.0)
-
-    def derivative_of_limit(g: Any, input: Any, limit: Any) -> Any:
-        return FUNCTIONS["where"](input < limit if lower else input > limit, g, 0.0)
-
-    namespace: dict[str, Any] = {"a": derivative_of_input, "b": derivative_of_limit}
-    # A formula names what it needs by its parameters, and here the parameter's own name varies.
-    of_input = eval(f"lambda g, input, {bound}: a(g, input, {bound})", namespace)
-    of_limit = eval(f"lambda g, input, {bound}: b(g, input, {bound})", namespace)
-    return operator(
-        f"{name}(Tensor input, Tensor|Number {bound})",
-        type=lambda input, limit: _clamp_type(input, *both(limit)),
-        numpy=lambda input, limit: _numpy_clamp(input, *both(limit)),
-        kind=POINTWISE,
-        derivative={"input": of_input, bound: of_limit},
-        decompose=lambda input, limit: _decompose_clamp(input, *both(limit)),
-        compute=common,
-        samples=lambda make: [sample(make(3, 4), make(4)), sample(make(3, 4), 0)],
-        categories="if",
-        inplace=True,
-        out=True,
-    )
-
-
-clamp_min = _one_sided("clamp_min", "min")
-clamp_max = _one_sided("clamp_max", "max")
-
 # -- angles and logarithms of two operands ----------------------------------------------------------------------------
 
 atan2 = binary(
@@ -638,7 +446,7 @@ hypot = binary(
 def _decompose_logaddexp(input: Any, other: Any) -> Any:
     # Equal operands, infinities among them, differ by nothing.
     apart = FUNCTIONS["where"](input == other, 0.0, sub(input, other))
-    return maximum(input, other) + (-apart.abs()).exp().log1p()
+    return FUNCTIONS["maximum"](input, other) + (-apart.abs()).exp().log1p()
 
 
 logaddexp = binary(
@@ -682,176 +490,6 @@ xlogy = binary(
     input="Tensor|Number",
     low=0.5,
     categories="bif",
-)
-
-# -- three operands ---------------------------------------------------------------------------------------------------
-
-
-def _addcmul_type(input: Any, tensor1: Any, tensor2: Any, value: Any) -> TensorType:
-    refuse("addcmul_cpu_out", "b")(input, tensor1, tensor2)
-    return pointwise_type((input, tensor1, tensor2), common(input, tensor1, tensor2))
-
-
-def _scale(value: Any, d: np.dtype[Any]) -> Any:
-    """A number in the dtype that the operands compute in; integers truncate it."""
-    return np.asarray(value).astype(d)
-
-
-@in_float32
-def _sum_of_product(x: Any, a: Any, b: Any, value: Any) -> Any:
-    return x + value * a * b
-
-
-@in_float32
-def _sum_of_quotient(x: Any, a: Any, b: Any, value: Any) -> Any:
-    return x + value * a / b
-
-
-def _numpy_addcmul(input: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
-    x, a, b = promoted(common, (input, tensor1, tensor2))
-    return _sum_of_product(x, a, b, _scale(value, x.dtype))
-
-
-def _scaled(value: Any, factor: Any) -> Any:
-    """`value * factor` without the product by a constant 1; integer factors truncate the number as PyTorch does."""
-    if _is_one(value):
-        return factor
-    if isinstance(value, float) and hasattr(factor, "dtype") and factor.dtype.category < dtypes.FLOATING:
-        value = int(value)
-    return factor * value
-
-
-def _three_samples(make: Any) -> Iterable[Sample]:
-    yield sample(make(3, 4), make(3, 4), make(3, 4, low=0.5))
-    yield sample(make(3, 4), make(4), make(3, 1, low=0.5), value=2)
-
-
-addcmul = operator(
-    "addcmul(Tensor input, Tensor tensor1, Tensor tensor2, *, Number value=1)",
-    type=_addcmul_type,
-    numpy=_numpy_addcmul,
-    kind=POINTWISE,
-    derivative={
-        "input": lambda g: g,
-        "tensor1": lambda g, tensor2, value: g * conjugate(_scaled(value, tensor2)),
-        "tensor2": lambda g, tensor1, value: g * conjugate(_scaled(value, tensor1)),
-    },
-    decompose=lambda input, tensor1, tensor2, value: input + _scaled(value, tensor1) * tensor2,
-    compute=lambda input, tensor1, tensor2, value: common(input, tensor1, tensor2),
-    samples=_three_samples,
-    categories="ifc",
-    inplace=True,
-    out=True,
-)
-
-
-def _addcdiv_type(input: Any, tensor1: Any, tensor2: Any, value: Any) -> TensorType:
-    if common(tensor1, tensor2).category < dtypes.FLOATING:
-        raise RuntimeError(
-            "Integer division with addcdiv is no longer supported, and in a future  release addcdiv will perform a true division "
-            "of tensor1 and tensor2. The historic addcdiv behavior can be implemented as (input + value * torch.trunc(tensor1 / "
-            "tensor2)).to(input.dtype) for integer inputs and as (input + value * tensor1 / tensor2) for float inputs. The future "
-            "addcdiv behavior is just the latter implementation: (input + value * tensor1 / tensor2), for all dtypes."
-        )
-    return pointwise_type((input, tensor1, tensor2), common(input, tensor1, tensor2))
-
-
-def _numpy_addcdiv(input: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
-    x, a, b = promoted(common, (input, tensor1, tensor2))
-    return _sum_of_quotient(x, a, b, _scale(value, x.dtype))
-
-
-addcdiv = operator(
-    "addcdiv(Tensor input, Tensor tensor1, Tensor tensor2, *, Number value=1)",
-    type=_addcdiv_type,
-    numpy=_numpy_addcdiv,
-    kind=POINTWISE,
-    derivative={
-        "input": lambda g: g,
-        "tensor1": lambda g, tensor2, value: _scaled(value, g) / conjugate(tensor2),
-        "tensor2": lambda g, tensor1, tensor2, value: (
-            -_scaled(value, g) * conjugate(tensor1 / (tensor2 * tensor2))
-        ),
-    },
-    decompose=lambda input, tensor1, tensor2, value: input + _scaled(value, tensor1) / tensor2,
-    compute=lambda input, tensor1, tensor2, value: common(input, tensor1, tensor2),
-    samples=_three_samples,
-    categories="fc",
-    inplace=True,
-    out=True,
-)
-
-_CPP_NAMES = {
-    "float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16", "int64": "long int",
-    "int32": "int", "int16": "short int", "int8": "signed char", "uint8": "unsigned char", "bool": "bool",
-    "complex64": "c10::complex<float>", "complex128": "c10::complex<double>",
-}  # fmt: skip
-
-
-def cpp_name(d: dtypes.dtype) -> str:
-    """The C++ type by which some of PyTorch's messages call a dtype."""
-    return _CPP_NAMES[d.name]
-
-
-def _lerp_type(input: Any, end: Any, weight: Any) -> TensorType:
-    operands = [("end", end)] + ([("weight", weight)] if hasattr(weight, "shape") and not _is_number(weight) else [])
-    for name, value in operands:
-        if value.dtype is not input.dtype:
-            raise RuntimeError(
-                f"expected dtype {cpp_name(input.dtype)} for `{name}` but got dtype {cpp_name(value.dtype)}"
-            )
-    if input.dtype.category < dtypes.FLOATING:
-        raise not_implemented("lerp_kernel_" + ("scalar" if len(operands) == 1 else "tensor"), input.dtype)
-    return pointwise_type((input, *(v for _, v in operands)), input.dtype)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether an operand is a Python number, also one that became a run-time value."""
-    return not hasattr(value, "shape") or getattr(value, "is_number", False)
-
-
-def _numpy_lerp(input: Any, end: Any, weight: Any) -> Any:
-    return _interpolate(input, end, _scale(weight, input.dtype))
-
-
-@in_float32
-def _interpolate(start: Any, end: Any, weight: Any) -> Any:
-    # From the nearer end, as in PyTorch, so that both ends are reached exactly.
-    gap = end - start
-    return np.where(np.abs(weight) < 0.5, start + weight * gap, end - gap * (1 - weight))
-
-
-def _decompose_lerp(input: Any, end: Any, weight: Any) -> Any:
-    gap = end - input
-    from_start = input + weight * gap
-    from_end = end - gap * (1 - weight)
-    if not hasattr(weight, "shape"):
-        return from_start if abs(weight) < 0.5 else from_end
-    return FUNCTIONS["where"](weight.abs() < 0.5, from_start, from_end)
-
-
-def _lerp_samples(make: Any) -> Iterable[Sample]:
-    yield sample(make(3, 4), make(3, 4), 0.3)
-    yield sample(make(3, 4), make(4), 0.75)
-    yield sample(make(3, 4), make(3, 4), make(3, 4, low=0.0, high=1.0))
-
-
-lerp = operator(
-    "lerp(Tensor input, Tensor end, Tensor|Number weight)",
-    type=_lerp_type,
-    numpy=_numpy_lerp,
-    kind=POINTWISE,
-    derivative={
-        "input": lambda g, weight: g * conjugate(1 - weight),
-        "end": lambda g, weight: g * conjugate(weight),
-        "weight": lambda g, input, end: g * conjugate(end - input),
-    },
-    decompose=_decompose_lerp,
-    compute=lambda input, end, weight: input.dtype,
-    samples=_lerp_samples,
-    categories="fc",
-    inplace=True,
-    out=True,
 )
 
 # -- other names ------------------------------------------------------------------------------------------------------

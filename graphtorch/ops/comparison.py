@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ops.arithmetic import cpp_name, install_operator
+from graphtorch.ops.arithmetic import install_operator
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import (
     binary,
     broadcast_shapes,
     common,
+    cpp_name,
     not_implemented,
     pointwise_type,
     promoted,

@@ -50,6 +50,8 @@ def broadcast_shapes(*shapes: Sequence[Any]) -> tuple[Any, ...]:
 def pointwise_type(operands: Sequence[Any], d: dtype) -> TensorType:
     """The broadcast type of operands, some of which may be Python numbers."""
     tensors = [o for o in operands if hasattr(o, "shape")]
+    if not tensors:
+        raise TypeError("expected a Tensor among the operands, got only numbers")
     shape = tuple(tensors[0].shape) if len(tensors) == 1 else broadcast_shapes(*(t.shape for t in tensors))
     device = tensors[0].device
     for t in tensors[1:]:
@@ -163,6 +165,18 @@ _SCALAR_TYPES = {
 def scalar_type(d: dtype) -> str:
     """PyTorch's C++ name of a dtype, as most of its messages use it."""
     return _SCALAR_TYPES[d.name]
+
+
+_CPP_NAMES = {
+    "float32": "float", "float64": "double", "float16": "c10::Half", "bfloat16": "c10::BFloat16", "int64": "long int",
+    "int32": "int", "int16": "short int", "int8": "signed char", "uint8": "unsigned char", "bool": "bool",
+    "complex64": "c10::complex<float>", "complex128": "c10::complex<double>",
+}  # fmt: skip
+
+
+def cpp_name(d: dtypes.dtype) -> str:
+    """The C++ type by which some of PyTorch's messages call a dtype."""
+    return _CPP_NAMES[d.name]
 
 
 def not_implemented(kernel: str, d: dtype) -> NotImplementedError:

@@ -446,6 +446,27 @@ _max_dim = _pair("max", np.argmax, _decompose_pair(amax, argmax))
 _min_dim = _pair("min", np.argmin, _decompose_pair(amin, argmin))
 
 
+def _extremum_of_all(name: str, numpy_fold: Callable[..., Any], fold: Callable[..., Any]) -> Callable[..., Any]:
+    def rule(input: Any) -> TensorType:
+        _not_for(f"{name}_all", "c", input.dtype)
+        _check_nonempty(name, input.shape, range(len(input.shape)))
+        return TensorType(input.dtype, (), input.device)
+
+    return operator(
+        f"{name}(Tensor input)",
+        type=rule,
+        numpy=lambda input: numpy_fold(input),
+        kind=REDUCTION,
+        derivative={"input": lambda g, input, result: _share(g, input, result, wrap_dims(None, len(input.shape)), False)},
+        decompose=lambda input: fold(input),
+        samples=lambda make: [sample(make.distinct(3, 4)), sample(make.distinct())],
+        categories="bif",
+        grad_name=f"{name.capitalize()}Backward1",
+        public=False,
+        method=False,
+    )
+
+
 def _overloads(name: str, whole: Any, pair: Any, binary: Any) -> Callable[..., Any]:
     def front(input: Any, dim: Any = None, keepdim: bool = False, *, other: Any = None, out: Any = None) -> Any:
         if isinstance(dim, Tensor):
@@ -453,7 +474,6 @@ def _overloads(name: str, whole: Any, pair: Any, binary: Any) -> Callable[..., A
         if other is not None:
             return binary(input, other, out=out) if out is not None else binary(input, other)
         if dim is None:
-            _check_nonempty(name, input.shape, range(len(input.shape)))
             return whole(input)
         result = pair(input, dim, keepdim)
         if out is not None:
@@ -470,8 +490,8 @@ def _overloads(name: str, whole: Any, pair: Any, binary: Any) -> Callable[..., A
     return function(method=True)(front)
 
 
-max = _overloads("max", amax, _max_dim, FUNCTIONS["maximum"])
-min = _overloads("min", amin, _min_dim, FUNCTIONS["minimum"])
+max = _overloads("max", _extremum_of_all("max", np.max, amax), _max_dim, FUNCTIONS["maximum"])
+min = _overloads("min", _extremum_of_all("min", np.min, amin), _min_dim, FUNCTIONS["minimum"])
 
 
 def _aminmax_normalize(input: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:

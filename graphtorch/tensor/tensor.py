@@ -19,6 +19,7 @@ from graphtorch.autograd.state import state
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, device
 from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.formats import layout, strided
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.storage import Storage
 
@@ -101,8 +102,8 @@ class Tensor:
         return self._device
 
     @property
-    def layout(self) -> str:
-        return "torch.strided"
+    def layout(self) -> layout:
+        return strided
 
     @property
     def ndim(self) -> int:
