@@ -204,7 +204,7 @@ class CompiledFunction:
             dtypes.get_default_dtype(),
             f"the default dtype was {dtypes.get_default_dtype()!r}",
         )
-        recorder.module_names.update(_tensor_names(self.function))
+        recorder.module_names, recorder.optimizers = _tensor_names(self.function, leaves)
         args, kwargs = unflatten(tree, iter(given))
         grad_enabled = state.grad_enabled
         try:
@@ -248,9 +248,14 @@ class CompiledFunction:
             for d, size in enumerate(tensor.shape):
                 place = f"{data}.shape[{d}]"
                 if d in symbolic:
-                    symbol = scope.symbol(hint=size)
-                    bindings[str(symbol)] = place
-                    guards.add(f"{place} > 1", f"{label}.shape[{d}] was symbolic, at least 2")
+                    # Sizes that are equal now share a symbol: batches of several arguments change together.
+                    symbol = next((x for x in scope.symbols.values() if x.hint == size), None)
+                    if symbol is None:
+                        symbol = scope.symbol(hint=size)
+                        bindings[str(symbol)] = place
+                        guards.add(f"{place} > 1", f"{label}.shape[{d}] was symbolic, at least 2")
+                    else:
+                        guards.add(f"{place} == {bindings[str(symbol)]}", f"{label}.shape[{d}] was equal to {symbol}")
                     shape.append(symbol)
                 else:
                     guards.add(f"{place} == {size}", f"{label}.shape[{d}] was {size}")
@@ -364,16 +369,31 @@ def _guard_environment(recorder: Recorder, function: Any, seen: set[int]) -> Non
         )
 
 
-def _tensor_names(function: Any) -> dict[int, str]:
-    """Names for the tensors that the function's code mentions, for people who read the graph."""
+def _tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, str], list[Any]]:
+    """Names for the tensors that the function can reach, for people who read the graph.
+
+    A module's parameters go by their path in it; those of several modules by the module's name too. Second, the
+    optimizers it can reach, whose state tensors are named when they are met: the step may make them.
+    """
     function = getattr(inspect.unwrap(function), "__func__", function)
-    if not isinstance(function, FunctionType):
-        return {}
-    found = {n: function.__globals__.get(n) for n in _names(function.__code__)}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):
-            found[name] = cell.cell_contents
-    return {id(v): n for n, v in found.items() if isinstance(v, Tensor)}
+    reached: dict[str, Any] = {}
+    if isinstance(function, FunctionType):
+        reached.update({n: function.__globals__.get(n) for n in _names(function.__code__)})
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):
+                reached[name] = cell.cell_contents
+    elif hasattr(function, "named_parameters"):
+        reached["model"] = function
+    reached.update({f"argument{i}": a for i, a in enumerate(arguments)})
+    found = {id(v): n for n, v in reached.items() if isinstance(v, Tensor)}
+    modules = {n: m for n, m in reached.items() if hasattr(m, "named_parameters") and not isinstance(m, type)}
+    for module_name, module in modules.items():
+        prefix = f"{module_name}." if len(modules) > 1 else ""
+        for named in (module.named_parameters, module.named_buffers, module.named_modules):
+            for path, member in named():
+                if path:
+                    found.setdefault(id(member), prefix + path)
+    return found, [o for o in reached.values() if hasattr(o, "param_groups")]
 
 
 def _names(code: CodeType) -> list[str]:

@@ -51,6 +51,7 @@ class Recorder(GraphBuilder):
         self.value_hooks: dict[Value, dict[int, Callable[[Tensor], Tensor | None]]] = {}
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
+        self.optimizers: list[Any] = []
         self._seen_modules: set[int] = set()
         self._known: dict[int, Source] = {}
         self.numbers: dict[tuple[int, Any], Tensor] = {}
@@ -125,12 +126,24 @@ class Recorder(GraphBuilder):
     def _tensor_name(self, tensor: Tensor) -> str:
         name = self.module_names.get(id(tensor))
         if name is None:
+            self._name_optimizer_state()
+            name = self.module_names.get(id(tensor))
+        if name is None:
             name = f"{'parameter' if type(tensor).__name__ == 'Parameter' else 'tensor'}{len(self.sources)}"
         taken = {s.name for s in self.sources}
         unique, count = name, 1
         while unique in taken:
             unique, count = f"{name}_{count}", count + 1
         return unique
+
+    def _name_optimizer_state(self) -> None:
+        """Name state tensors after their parameters: `fc1.weight.exp_avg`."""
+        for optimizer in self.optimizers:
+            for parameter, own in optimizer.state.items():
+                owner = self.module_names.get(id(parameter), "parameter")
+                for key, value in own.items():
+                    if isinstance(value, Tensor):
+                        self.module_names.setdefault(id(value), f"{owner}.{key}")
 
     def _expression(self, source: Source) -> str:
         """A guard expression for an input."""
