@@ -214,10 +214,12 @@ def not_not(r: Rewriter, node: Node) -> Value | None:
     return r.like(node, inner.args[0])
 
 
-@row("abs", law="|-x| = |x|")
+@row("abs", law="|-x| = |x| (not for uint8, whose -x is 256 - x)")
 def abs_neg(r: Rewriter, node: Node) -> Value | None:
     inner = producer(node.args[0], "neg")
-    return None if inner is None else r.like(node, r.emit("abs", inner.args[0]))
+    if inner is None or not inner.result.dtype.is_signed:
+        return None
+    return r.like(node, r.emit("abs", inner.args[0]))
 
 
 @row("abs", "sign", "floor", "ceil", "round", "trunc", "relu", law="f(f(x)) = f(x)")

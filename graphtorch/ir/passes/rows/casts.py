@@ -51,7 +51,7 @@ def cast_same(r: Rewriter, node: Node) -> Value | None:
     return r.like(node, x) if x.dtype is node.result.dtype else None
 
 
-@row("cast", law="cast(cast(x, B), C) = cast(x, C) where B holds every value of x's type (not for float to integer)")
+@row("cast", law="cast(cast(x, B), C) = cast(x, C) where B holds all values of x's type, and C too if B is float")
 def cast_cast(r: Rewriter, node: Node) -> Value | None:
     inner = producer(node.args[0], "cast")
     if inner is None:
@@ -59,8 +59,8 @@ def cast_cast(r: Rewriter, node: Node) -> Value | None:
     x, d = inner.args[0], node.result.dtype
     if (x.dtype, inner.result.dtype) not in LOSSLESS or x.is_number:
         return None
-    if x.dtype.is_floating_point and d.category == INTEGRAL:
-        return None  # what an out-of-range float converts to depends on its type
+    if d.category == INTEGRAL and inner.result.dtype.category > INTEGRAL and (x.dtype, d) not in LOSSLESS:
+        return None  # what a float out of the integers' range converts to depends on its type
     if x.dtype is d:
         return r.like(node, x)
     return r.emit("cast", x, d)
