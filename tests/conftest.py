@@ -1,12 +1,18 @@
-"""Fixtures for all tests: golden files, which `pytest --update-goldens` writes anew."""
+"""Fixtures for all tests: golden files, which `pytest --update-goldens` writes anew.
+
+Every graph that a test compiles is verified after each pass, and its text must read back as the same graph.
+"""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("GRAPHTORCH_VERIFY", "1")
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 

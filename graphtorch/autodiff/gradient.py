@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.ir.builder import GraphBuilder
 from graphtorch.ir.graph import Graph, Node, Value, substitute
+from graphtorch.ir.passes.base import Pass, register
+from graphtorch.ir.rewrite import RewriteLog
 from graphtorch.ops.build import operator
 from graphtorch.ops.record import lookup
 from graphtorch.tensor.type import TensorType, type_of
@@ -39,8 +41,9 @@ gradient = operator(
 GRADIENT = lookup("gradient")
 
 
+@register
 @dataclass(frozen=True)
-class ExpandGradients:
+class ExpandGradients(Pass):
     """Replaces `gradient` nodes by the operators that compute them.
 
     Contract: the result has no `gradient` node; all other nodes, inputs and outputs correspond one to one.
@@ -48,7 +51,7 @@ class ExpandGradients:
 
     name: ClassVar[str] = "expand_gradients"
 
-    def run(self, graph: Graph) -> Graph:
+    def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
         """Returns `graph` itself when there is nothing to expand."""
         if not any(n.op is GRADIENT for n in graph.nodes):
             return graph

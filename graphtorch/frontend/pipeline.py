@@ -11,7 +11,7 @@ import numpy as np
 
 from graphtorch.autodiff.gradient import GRADIENT, ExpandGradients
 from graphtorch.ir.graph import Graph, Value, substitute
-from graphtorch.ir.passes import default_pipeline
+from graphtorch.ir.passes import default_pipeline, verify_by_default
 from graphtorch.lowering.backend import get_backend
 
 
@@ -76,9 +76,25 @@ def compile_graph(captured: Graph, backend: str, donations: dict[int, int]) -> C
 def compile_joint(captured: Graph, joint: Graph, backend: str, donations: dict[int, int]) -> Compiled:
     """The pipeline from an expanded graph on."""
     pipeline = default_pipeline()
-    optimized = pipeline.run(joint)
+    rewrites: list[Any] = []
+    optimized = pipeline.run(joint, rewrites)
+    if verify_by_default():
+        for stage in (captured, joint, optimized):
+            check_stage(stage)
     executable = get_backend(backend).compile(optimized, donations)
-    return Compiled(Stages(captured, joint, optimized), executable, list(getattr(pipeline, "fired", ())))
+    return Compiled(Stages(captured, joint, optimized), executable, rewrites)
+
+
+def check_stage(graph: Graph) -> None:
+    """Verify a graph, and that its text reads back as the same graph. Raises VerificationError or AssertionError."""
+    from graphtorch.ir.equality import graph_equal
+    from graphtorch.ir.parser import parse_graph
+    from graphtorch.ir.printer import print_graph
+    from graphtorch.ir.verifier import verify
+
+    verify(graph)
+    text = print_graph(graph)
+    assert graph_equal(parse_graph(text), graph), f"the text of this graph does not read back as itself:\n{text}"
 
 
 def forward_part(graph: Graph) -> Graph:
