@@ -12,8 +12,8 @@ from graphtorch.ops.record import lookup
 from graphtorch.schedule.construct import KernelBuilder
 from graphtorch.schedule.fusion import Fusion
 from graphtorch.schedule.groups import Group, Limits
-from graphtorch.schedule.indexing import loop_strides, product, resolve, row_major
-from graphtorch.schedule.merging import absorb, buffer_operands, merge_siblings
+from graphtorch.schedule.indexing import Layout, contiguous, loop_strides, product, resolve, row_major
+from graphtorch.schedule.merging import absorb, merge_siblings, roots_read
 from graphtorch.schedule.primitives import copy_node, lower_to_primitives
 from graphtorch.schedule.report import describe, kernel_lines
 
@@ -39,6 +39,7 @@ class _Scheduler:
         self.names: set[str] = set()
         self.targets: dict[Value, Buffer] = {}  # a computed value -> the input buffer that it overwrites
         self.copies: list[tuple[Value, Buffer]] = []  # at the end: the value's buffer into the input's
+        self.saved: dict[Value, Value] = {}  # an output -> its copy, made before an input is overwritten
         self.report: list[str] = []
         if len(set(donations.values())) != len(donations):
             raise ValueError(f"an input is donated to several outputs: {donations}")
@@ -51,14 +52,14 @@ class _Scheduler:
         graph, fusion = self.graph, self.fusion
         fusion.run()
         self._outputs_in_memory()
-        kept = {fusion.route(v)[0] for v in graph.outputs}
+        kept = {self._output(v)[0] for v in graph.outputs}
         merge_siblings(fusion)
         absorb(fusion, kept)
         merge_siblings(fusion)
         inputs = [self._buffer(v, "input", v.name) for v in graph.inputs]
         self._donate(inputs)
         for index, value in enumerate(graph.outputs):
-            root = fusion.route(value)[0]
+            root = self._output(value)[0]
             if root not in self.buffers and root not in self.targets:
                 self._buffer(root, "output", graph.output_names[index] if root is value else root.name)
         groups = fusion.dependence.in_order()
@@ -71,10 +72,17 @@ class _Scheduler:
                 old = inputs[self.donations[index]]
                 outputs.append(View(old, old.shape, row_major(old.shape), 0))
             else:
-                ((root, layout),) = fusion.reads(value)
+                root, layout = self._output(value)
                 outputs.append(View(self._buffer_of(root), layout.shape, layout.strides, layout.offset))
         report = kernel_lines(steps, fusion) + self.report
         return Schedule(steps, inputs, outputs, report, len(graph.nodes))
+
+    def _output(self, value: Value) -> tuple[Value, Layout]:
+        """The buffer that an output lies in, and how."""
+        saved = self.saved.get(value)
+        if saved is not None:
+            return saved, contiguous(value.type.shape)
+        return self.fusion.reads(value, (), in_memory=True)[0]
 
     # -- outputs and donations ---------------------------------------------------------------------------------------
 
@@ -84,11 +92,10 @@ class _Scheduler:
         fusion, graph = self.fusion, self.graph
         donated = {graph.inputs[i] for i in self.donations.values()}
         for index, value in enumerate(graph.outputs):
-            fusion.materialize(value)
-            ((root, _),) = fusion.make_readable(value)
+            ((root, _),) = fusion.make_readable(value, in_memory=True)
             unchanged = index in self.donations and value is graph.inputs[self.donations[index]]
             if root in donated and not unchanged:
-                fusion.copy(value, "it shows an input before its update")
+                self.saved[value] = fusion.copy(value, "it shows an input before its update")
 
     def _donate(self, inputs: list[Buffer]) -> None:
         """Decide for each donation whether its kernel may write into the input.
@@ -99,19 +106,19 @@ class _Scheduler:
         fusion, graph = self.fusion, self.graph
         readers: dict[Value, set[int]] = {}
         for group in fusion.dependence.groups.values():
-            for value in buffer_operands(fusion, group):
-                for root, _ in fusion.reads(value):
-                    if root.node is None:
-                        readers.setdefault(root, set()).add(group.index)
+            for root in roots_read(fusion, group):
+                if root.node is None:
+                    readers.setdefault(root, set()).add(group.index)
         for output, source in self.donations.items():
             value, old, buffer = graph.outputs[output], graph.inputs[source], inputs[source]
             name = graph.output_names[output]
             if value is old:
                 continue
-            root, chain = fusion.route(value)
-            why = (
-                "it is a view of another value" if chain else self._refuse_donation(root, old, readers.get(old, set()))
-            )
+            root, layout = self._output(value)
+            if root.type == value.type and layout.is_contiguous:
+                why = self._refuse_donation(root, old, readers.get(old, set()))
+            else:
+                why = "it is a view of another value"
             if why is None:
                 self.targets[root] = buffer
                 group = fusion.home[root]
@@ -128,7 +135,7 @@ class _Scheduler:
             return "it is another input"
         if value in self.targets:
             return "it overwrites another input too"
-        if any(fusion.route(v)[0] is value for i, v in enumerate(self.graph.outputs) if i not in self.donations):
+        if any(self._output(v)[0] is value for i, v in enumerate(self.graph.outputs) if i not in self.donations):
             return "it is an output of its own as well"
         for index in readers:
             if index == group.index:
@@ -155,7 +162,7 @@ class _Scheduler:
 
     def _copy_back(self, value: Value, to: Buffer, index: int) -> Kernel:
         """A kernel that copies a value's buffer over an input."""
-        root, layout = self.fusion.reads(value)[0]
+        root, layout = self._output(value)
         shape = value.type.shape
         axes = tuple(Axis(f"i{d}", size) for d, size in enumerate(shape))
         load = Load(Access(self._buffer_of(root), layout.offset, layout.strides))
@@ -189,10 +196,9 @@ class _Scheduler:
 
     def _needed(self, groups: list[Group]) -> set[Value]:
         """The values that must be in memory: read by another group, returned, or copied at the end."""
-        needed = {self.fusion.route(v)[0] for v in self.graph.outputs} | {v for v, _ in self.copies}
+        needed = {self._output(v)[0] for v in self.graph.outputs}
         for group in groups:
-            for value in buffer_operands(self.fusion, group):
-                needed.update(root for root, _ in self.fusion.reads(value))
+            needed |= roots_read(self.fusion, group)
         return needed
 
     def _step(self, group: Group, index: int, needed: set[Value]) -> Kernel | ExternCall:
@@ -210,7 +216,7 @@ class _Scheduler:
         def view(value: Any) -> Any:
             if type(value) is not Value:
                 return value
-            ((root, layout),) = self.fusion.reads(value)
+            ((root, layout),) = self.fusion.reads(value, (), in_memory=True)
             return View(self._buffer_of(root), layout.shape, layout.strides, layout.offset)
 
         args = tuple(tuple(view(i) for i in a) if type(a) is tuple else view(a) for a in node.args)

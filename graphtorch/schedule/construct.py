@@ -77,10 +77,9 @@ class KernelBuilder:
     def _at(self, value: Value, steps: tuple[Step, ...], domain: Placement) -> Expr:
         """The expression for `value`, seen through `steps`, at the points of `domain`: a load, or an inlined value
         computed again."""
-        root, chain = self.fusion.route(value)
-        steps = chain + steps
-        if root not in self.fusion.inlined:
-            return self._load(self.buffer_of(root), apply_views(contiguous(root.type.shape), steps), domain)
+        root, steps, layout = self.fusion.route(value, steps)
+        if layout is not None:
+            return self._load(self.buffer_of(root), layout, domain)
         node = root.node
         assert node is not None
         if node.op.kind == "source":

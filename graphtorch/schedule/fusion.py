@@ -143,6 +143,7 @@ class Fusion:
         self.copies: dict[Value, Value] = {}
         self.roots: dict[Value, tuple[Value, tuple[Node, ...]]] = {}
         self.refusals: list[Refusal] = []
+        self._known_reads: dict[tuple[Value, bool], list[tuple[Value, Layout]]] = {}
         self._copy_op = lookup("clone")
         self._last_random: Group | None = None
 
@@ -194,43 +195,94 @@ class Fusion:
 
     # -- reading values that are not at hand -------------------------------------------------------------------------
 
-    def route(self, value: Value) -> tuple[Value, tuple[Node, ...]]:
-        """Where a value is read from: its root or a copy on the way from there, and the views that follow."""
-        root, chain = self.roots[value]
-        if self.copies:
-            for i in range(len(chain), -1, -1):
-                at = chain[i].args[0] if i < len(chain) else value
-                copied = self.copies.get(at)
-                if copied is not None:
-                    return copied, chain[i:]
-        return root, chain
+    def route(
+        self, value: Value, steps: tuple[Step, ...] = (), in_memory: bool = False
+    ) -> tuple[Value, tuple[Step, ...], Layout | None]:
+        """Where a value under further views is read from: a root, the views that follow it, and their layout in its buffer.
 
-    def reads(self, value: Value, steps: tuple[Step, ...] = ()) -> list[tuple[Value, Layout]]:
-        """The buffers, and their layouts, from which `value` under further views is computed: one, unless it is
-        inlined.
-
-        Raises NotAffineError.
+        The layout is None for an inlined root, which is computed again; `in_memory` asks for a buffer (see `make_readable`). A
+        copy takes part only where the views that follow it are not affine without it: the answer for a reader does not
+        depend on who else reads. Raises NotAffineError.
         """
-        root, chain = self.route(value)
-        steps = chain + steps
-        if root not in self.inlined:
-            return [(root, apply_views(contiguous(root.type.shape), steps))]
+        root, chain = self.roots[value]
+        if root in self.inlined:
+            if in_memory and root in self.copies:
+                root = self.copies[root]
+            else:
+                rest = chain + steps
+                try:
+                    self._pull(root, rest)
+                except NotAffineError as error:
+                    at = next((i for i, step in enumerate(chain) if step.args[0] is error.value), -1)
+                    if at < 0 or error.value not in self.copies:
+                        raise
+                    root, chain = self.copies[error.value], chain[at:]
+                else:
+                    return root, rest, None
+        rest = chain + steps
+        layout = contiguous(root.type.shape)
+        start = 0
+        for i, step in enumerate(rest):
+            viewed = apply_view(layout, step)
+            if viewed is None:
+                assert isinstance(step, Node)
+                operand = step.args[0]
+                if i >= len(chain) or operand not in self.copies:
+                    raise NotAffineError(operand)
+                root, start = self.copies[operand], i
+                viewed = apply_view(contiguous(operand.type.shape), step)
+                assert viewed is not None
+            layout = viewed
+        return root, rest[start:], layout
+
+    def _pull(self, root: Value, steps: tuple[Step, ...]) -> list[tuple[Value, Layout]]:
+        """What an inlined value under `steps` is computed from. Raises NotAffineError."""
         node = root.node
         assert node is not None
-        if node.op.kind == "source" and node.op.name == "arange":
-            apply_views(contiguous(root.type.shape), steps)
-        found: list[tuple[Value, Layout]] = []
         if node.op.kind == "source":
+            if node.op.name == "arange":
+                apply_views(contiguous(root.type.shape), steps)
             return [(v, Layout((), ())) for v in node.operands()]  # a run-time number
+        found: list[tuple[Value, Layout]] = []
         for operand in node.operands():
             found.extend(self.reads(operand, (root.type.shape, *steps)))
         return found
 
-    def make_readable(self, value: Value) -> list[tuple[Value, Layout]]:
-        """`reads`, with copies where a chain of views is not affine."""
+    def reads(
+        self, value: Value, steps: tuple[Step, ...] = (), in_memory: bool = False
+    ) -> list[tuple[Value, Layout]]:
+        """The buffers, with layouts, from which a value under further views is computed: one, unless it is inlined.
+
+        Raises NotAffineError.
+        """
+        key = (value, in_memory)
+        if not steps:
+            known = self._known_reads.get(key)
+            if known is not None:
+                return known
+        root, rest, layout = self.route(value, steps, in_memory)
+        found = [(root, layout)] if layout is not None else self._pull(root, rest)
+        if not steps:
+            self._known_reads[key] = found
+        return found
+
+    def inline(self, values: set[Value]) -> None:
+        """Compute these values again in every reader from now on."""
+        self.inlined |= values
+        self._known_reads.clear()
+
+    def uninline(self, values: set[Value]) -> None:
+        """Undo `inline`."""
+        self.inlined -= values
+        self._known_reads.clear()
+
+    def make_readable(self, value: Value, in_memory: bool = False) -> list[tuple[Value, Layout]]:
+        """`reads`, with copies where a chain of views is not affine or an inlined value must be in memory."""
+        if in_memory and (root := self.roots[value][0]) in self.inlined and root not in self.copies:
+            self.copy(root, "needed in memory")
         while True:
             try:
-                return self.reads(value)
+                return self.reads(value, (), in_memory)
             except NotAffineError as error:
                 self.copy(error.value, "a view that follows is not affine over its strides")
 
@@ -244,15 +296,10 @@ class Fusion:
         self.roots[made] = (made, ())
         self._place(node, value.type.shape)
         self.copies[value] = made
+        self._known_reads.clear()
         if root_node is not None:
             self.refusals.append(Refusal(node, root_node, f"is a copy: {why}"))
         return made
-
-    def materialize(self, value: Value) -> None:
-        """Give an inlined value a buffer, for a reader that is not a kernel."""
-        if self.route(value)[0] in self.inlined:
-            root = self.roots[value][0]
-            self.copy(root, "needed in memory")
 
     # -- placing -----------------------------------------------------------------------------------------------------
 
@@ -260,8 +307,7 @@ class Fusion:
         group = self.dependence.new(node)
         needs = 0
         for value in node.operands():
-            self.materialize(value)
-            for root, _ in self.make_readable(value):
+            for root, _ in self.make_readable(value, in_memory=True):
                 home = self.home.get(root)
                 if home is not None:
                     needs |= home.bit
@@ -471,17 +517,19 @@ class Fusion:
         self.dependence.read(group, needs)
 
 
+def apply_view(layout: Layout, step: Step) -> Layout | None:
+    """A layout under one view or broadcast; None where it is not affine."""
+    return broadcast_layout(layout, step) if type(step) is tuple else view_layout(layout, step)  # type: ignore[arg-type]
+
+
 def apply_views(layout: Layout, steps: tuple[Step, ...]) -> Layout:
     """A layout under a chain of views and broadcasts. Raises NotAffineError."""
     for step in steps:
-        if type(step) is tuple:
-            layout = broadcast_layout(layout, step)
-        else:
+        viewed = apply_view(layout, step)
+        if viewed is None:
             assert isinstance(step, Node)
-            viewed = view_layout(layout, step)
-            if viewed is None:
-                raise NotAffineError(step.args[0])
-            layout = viewed
+            raise NotAffineError(step.args[0])
+        layout = viewed
     return layout
 
 

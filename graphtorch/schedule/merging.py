@@ -30,7 +30,8 @@ def buffer_operands(fusion: Fusion, group: Group) -> list[Value]:
 
 def roots_read(fusion: Fusion, group: Group) -> set[Value]:
     """The values whose buffers a group reads."""
-    return {root for value in buffer_operands(fusion, group) for root, _ in fusion.reads(value)}
+    in_memory = group.call is not None
+    return {root for value in buffer_operands(fusion, group) for root, _ in fusion.reads(value, (), in_memory)}
 
 
 def absorb(fusion: Fusion, kept: set[Value]) -> None:
@@ -61,11 +62,11 @@ def absorb(fusion: Fusion, kept: set[Value]) -> None:
         if group.points() > fusion.limits.cache and reader.points() > 2 * group.points():
             continue
         values = {n.results[0] for n in group.nodes}
-        fusion.inlined |= values
+        fusion.inline(values)
         try:
             needs = roots_read(fusion, reader)
         except NotAffineError:
-            fusion.inlined -= values
+            fusion.uninline(values)
             continue
         del fusion.dependence.groups[index]
         for node in group.nodes:
