@@ -82,14 +82,13 @@ def grad(
     else:
         found = _run(roots, _start(roots, tuple(grad_outputs)), keep, create_graph, wanted)
     results: list[Tensor | None] = []
-    for tensor, gradient in zip(wanted, found, strict=True):
+    for index, (tensor, gradient) in enumerate(zip(wanted, found, strict=True)):
         if gradient is None and materialize_grads:
             gradient = tensor.new_zeros(tensor.shape)
         if gradient is None and not allow_unused:
             raise RuntimeError(
-                "One of the differentiated Tensors appears to not have been used in the graph. Set allow_unused=True "
-                "if this is "
-                "the desired behavior."
+                f"The differentiated Tensor at index {index} appears to not have been used in the graph. Set "
+                "allow_unused=True if this is the desired behavior."
             )
         results.append(gradient)
     return tuple(results)

@@ -116,14 +116,14 @@ class SavedTensor:
         tensor = self.tensor
         if tensor._version != self.version:
             kind = tensor._dtype.name
+            place = self.index if self.index >= 0 else tensor._output_index
+            made_by = f", which is output {place} of {_without_suffix(owner)}," if owner else ""
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                f"[torch.{_LEGACY_NAMES.get(kind, kind)} {list(tensor.shape)}], which is output {max(self.index, 0)} "
-                "of "
-                f"{owner}, is at version {tensor._version}; expected version {self.version} instead. Hint: enable "
-                "anomaly "
-                "detection to find the operation that failed to compute its gradient, with "
-                "torch.autograd.set_detect_anomaly(True)."
+                f"[torch.{_LEGACY_NAMES.get(kind, kind)} {list(tensor.shape)}]{made_by} is at version "
+                f"{tensor._version}; expected version {self.version} instead. Hint: enable anomaly detection to find the "
+                "operation that failed to compute its gradient, with "
+                "torch.autograd.set_detect_anomaly(True, check_nan=False)."
             )
         if self.index < 0:
             return tensor
@@ -132,6 +132,11 @@ class SavedTensor:
         result._output_index = self.index
         result._requires_grad = True
         return result
+
+
+def _without_suffix(name: str) -> str:
+    """`Mul` of `MulBackward0`."""
+    return name.rstrip("0123456789").removesuffix("Backward")
 
 
 _LEGACY_NAMES = {
@@ -162,7 +167,7 @@ def edge_of(tensor: Tensor) -> Edge | None:
 class OperatorNode(Node):
     """A recorded operator call."""
 
-    __slots__ = ("differentiated", "op", "operands", "results", "saved", "user_line")
+    __slots__ = ("differentiated", "op", "operands", "overload", "results", "saved", "user_line")
 
     def __init__(self, op: Operator, args: tuple[Any, ...]) -> None:
         edges: list[Edge | None] = []
@@ -186,6 +191,7 @@ class OperatorNode(Node):
                 differentiated.append(parameter.name)
         super().__init__(edges)
         self.op = op
+        self.overload = -1 if op.overload is None else op.overload(*args)
         self.operands = operands
         self.differentiated = tuple(differentiated)
         self.results: tuple[TensorType, ...] = ()
@@ -221,7 +227,9 @@ class OperatorNode(Node):
                 self.saved[name] = SavedTensor(results[index], index)
 
     def name(self) -> str:
-        return self.op.grad_name
+        if self.overload < 0:
+            return self.op.grad_name
+        return f"{self.op.grad_name.rstrip('0123456789')}{self.overload}"
 
     def result_count(self) -> int:
         return len(self.op.results)
@@ -247,7 +255,7 @@ class OperatorNode(Node):
         if saved.index >= 0:
             return self.name()
         node = saved.tensor._node
-        return "AccumulateGrad" if node is None else node.name()
+        return "" if node is None else node.name()
 
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self.saved is None:

@@ -239,6 +239,7 @@ div = operator(
     scalar="div",
     compute=lambda input, other, rounding_mode: (common if rounding_mode else common_float)(input, other),
     decompose=_decompose_div,
+    overload=lambda input, other, rounding_mode: 0 if rounding_mode is None else 2,
     samples=_div_samples,
     categories="bifc",
     inplace=True,
@@ -396,6 +397,9 @@ pow = operator(
     numpy=_numpy_pow,
     kind=POINTWISE,
     derivative={"input": _pow_input, "exponent": _pow_exponent},
+    overload=lambda input, exponent: (
+        2 if not hasattr(input, "shape") else 1 if hasattr(exponent, "shape") else 0
+    ),
     scalar="pow",
     compute=common,
     decompose=_decompose_pow,

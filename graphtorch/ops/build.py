@@ -44,6 +44,7 @@ def operator(
     random: bool = False,
     scatter: Callable[..., Any] | None = None,
     grad_name: str | None = None,
+    overload: Callable[..., int] | None = None,
     return_name: str | None = None,
     doc: str = "",
     lazy_check: bool = False,
@@ -56,9 +57,9 @@ def operator(
 
     The fields are those of `record.Operator`. `public`: export the function under the operator's name; `method`:
     install it on Tensor (if the first parameter is a tensor); `inplace`: also `name_`; `out`: accept `out=`.
-    `return_name`: the name of the
-    tuple of several results, if not the operator's own. `lazy_check`: NumPy itself rejects all that the type rule rejects, so eager execution consults the rule only to
-    explain an error."""
+    `return_name`: the name of the tuple of several results, if not the operator's own. `lazy_check`: NumPy itself rejects
+    all that the type rule rejects, so eager execution consults the rule only to explain an error.
+    """
     name, parameters, results = parse_signature(signature)
     if name in REGISTRY:
         raise ValueError(f"operator {name!r} is defined twice")
@@ -79,6 +80,7 @@ def operator(
         random=random,
         scatter=scatter,
         grad_name=grad_name or record.default_grad_name(name),
+        overload=overload,
         doc=inspect.cleandoc(doc),
         lazy_check=lazy_check,
     )

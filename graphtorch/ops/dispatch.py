@@ -205,7 +205,7 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
 
 def check_inplace(target: Tensor, tracked: bool) -> None:
     """Refuse in-place changes that the tape can't represent, with PyTorch's messages."""
-    if not tracked or not state.grad_enabled:
+    if not state.grad_enabled or not (tracked or target._base is not None):
         return
     if target._requires_grad and target.is_leaf:
         if target._base is not None:

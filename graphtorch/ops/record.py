@@ -93,6 +93,7 @@ class Operator:
     normalize   canonical arguments (non-negative dims, resolved defaults); returns the argument tuple.
     samples     called with a `Sampler`; yields Samples.
     categories  the dtype categories the generated tests use: letters of "bifc" (bool, int, float, complex).
+    overload    called with the arguments: the number that ends PyTorch's grad_fn name for this call.
     random      draws from a generator: never merged, reordered or removed.
     scatter     of a view operator: `scatter(base, new_view, *attributes)` is the base with the viewed elements
                 replaced; how an in-place change of a view becomes a value (functionalization).
@@ -114,6 +115,7 @@ class Operator:
     random: bool = False
     scatter: Callable[..., Any] | None = None
     grad_name: str = ""
+    overload: Callable[..., int] | None = None
     doc: str = ""
     function: Callable[..., Any] | None = None
     result_class: Any = None

@@ -50,6 +50,11 @@ def _spread(g: Any, input_type: Any, dim: Any, keepdim: bool) -> Any:
     return restore(g, input_type, dim, keepdim).expand(tuple(input_type.shape))
 
 
+def _whole_or_dims(input: Any, dim: Any, *rest: Any) -> int:
+    """PyTorch's first overload reduces everything, its second the given dimensions."""
+    return 0 if len(dim) == len(input.shape) else 1
+
+
 def _dim_samples(make: Any) -> Iterable[Sample]:
     yield sample(make.distinct(3, 4))
     yield sample(make.distinct(3, 4), 1)
@@ -94,6 +99,7 @@ sum = operator(
     derivative={"input": lambda g, input_type, dim, keepdim: _spread(g, input_type, dim, keepdim)},
     scalar="sum",
     normalize=_normalize,
+    overload=_whole_or_dims,
     samples=_dim_samples,
     categories="bifc",
     out=True,
@@ -120,6 +126,7 @@ prod = operator(
     derivative={"input": _prod_formula},
     scalar="prod",
     normalize=_normalize,
+    overload=_whole_or_dims,
     samples=_dim_samples,
     categories="bifc",
     out=True,
@@ -167,6 +174,7 @@ mean = operator(
     },
     decompose=_decompose_mean,
     normalize=_normalize,
+    overload=_whole_or_dims,
     samples=_dim_samples,
     categories="fc",
     out=True,
@@ -195,6 +203,7 @@ nansum = operator(
     },
     decompose=lambda input, dim, keepdim, dtype: sum(_without_nan(input), dim, keepdim, dtype=dtype),
     normalize=_normalize,
+    overload=_whole_or_dims,
     samples=_dim_samples,
     categories="bif",
     out=True,

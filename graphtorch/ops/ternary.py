@@ -165,6 +165,7 @@ lerp = operator(
         "weight": lambda g, input, end: g * conjugate(end - input),
     },
     decompose=_decompose_lerp,
+    overload=lambda input, end, weight: 1 if hasattr(weight, "shape") else 0,
     compute=lambda input, end, weight: input.dtype,
     samples=_lerp_samples,
     categories="fc",

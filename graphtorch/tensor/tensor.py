@@ -404,10 +404,19 @@ class Tensor:
                 )
             if tuple(value.shape) != tuple(self.shape):
                 raise RuntimeError(
-                    f"assigned grad has data of a different size: expected {list(self.shape)}, got {list(value.shape)}"
+                    f"attempting to assign a gradient of size '{list(value.shape)}' to a tensor of size "
+                    f"'{list(self.shape)}'. Please ensure that the gradient and the tensor are the same size"
                 )
             if value._dtype is not self._dtype:
-                raise RuntimeError("assigned grad has data of a different type")
+                raise RuntimeError(
+                    f"attempting to assign a gradient with dtype '{value._dtype.name}' to a tensor with dtype "
+                    f"'{self._dtype.name}'. The gradient must match the tensor's dtype"
+                )
+            if value._device.type != self._device.type:
+                raise RuntimeError(
+                    f"attempting to assign a gradient with device type '{value._device.type}' to a tensor with device type "
+                    f"'{self._device.type}'. Please ensure that the gradient and the tensor are on the same device"
+                )
         if state.recorder is not None:
             state.recorder.set_grad(self, value)
         else:
