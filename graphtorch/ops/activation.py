@@ -118,14 +118,36 @@ def _hardtanh_decompose(input: Any, min_val: Any, max_val: Any) -> Any:
     return _where(above > max_val, max_val, above)
 
 
-hardtanh = _activation(
+def _hardtanh_type(input: Any, min_val: Any, max_val: Any) -> TensorType:
+    if input.dtype is dtypes.bool_:
+        raise RuntimeError("Bool inputs not supported for hardtanh")
+    if input.dtype is dtypes.uint8 and (min_val < 0 or max_val < 0):
+        raise RuntimeError("cannot do hardtanh on an unsigned type with negative limits")
+    if min_val > max_val:
+        raise ValueError("min_val cannot be greater than max_val")
+    return pointwise_type((input,), input.dtype)
+
+
+def _hardtanh_numpy(input: Any, min_val: float, max_val: float) -> Any:
+    low, high = np.array((min_val, max_val)).astype(input.dtype)
+    return np.minimum(np.maximum(input, low), high)
+
+
+hardtanh: Callable[..., Tensor] = operator(
     "hardtanh(Tensor input, float min_val=-1.0, float max_val=1.0)",
-    lambda x, low, high: np.clip(x, x.dtype.type(low), x.dtype.type(high)),
-    lambda g, input, min_val, max_val: _where((input > min_val).logical_and(input < max_val), g, 0),
-    _hardtanh_decompose,
-    kernel="hardtanh_cpu",
-    attributes=({}, {"min_val": -0.5, "max_val": 2.0}),
-    integers=True,
+    type=_hardtanh_type,
+    numpy=_hardtanh_numpy,
+    kind=POINTWISE,
+    derivative={
+        "input": lambda g, input, min_val, max_val: _where(
+            (input > min_val).logical_and(input < max_val), g, 0
+        )
+    },
+    decompose=_hardtanh_decompose,
+    compute=lambda input, min_val, max_val: common(input),
+    samples=lambda make: [sample(make(3, 4)), sample(make(3, 4), -0.5, 1.5), sample(make(3, 4), 0.0, 6.0)],
+    categories="f",
+    method=False,
     doc="`x` clamped to [min_val, max_val].",
 )
 

@@ -127,12 +127,15 @@ def _nll_derivative(g: Any, input: Any, target: Any, weight: Any, reduction: str
 
 
 def _nll_samples(make: Any) -> Any:
+    def weight() -> Any:
+        return make(4, low=0.5, requires_grad=False)
+
     yield sample(make(5, 4), make.ints(5))
-    yield sample(make(5, 4), make.ints(5), make(4, low=0.5, requires_grad=False), "mean")
-    yield sample(make(5, 4), make.ints(5), None, "none")
-    yield sample(make(2, 4, 3), make.ints(2, 3), make(4, low=0.5, requires_grad=False), "sum", 1)
-    yield sample(make(2, 4, 3), make.ints(2, 3), make(4, low=0.5, requires_grad=False), "mean", 2)
-    yield sample(make(4), make.ints(), None, "none")
+    yield sample(make(5, 4), make.ints(5), weight())
+    yield sample(make(5, 4), make.ints(5), reduction="none")
+    yield sample(make(2, 4, 3), make.ints(2, 3), weight(), reduction="sum", ignore_index=1)
+    yield sample(make(2, 4, 3), make.ints(2, 3), weight(), ignore_index=2)
+    yield sample(make(4), make.ints(), reduction="none")
 
 
 nll_loss: Callable[..., Tensor] = operator(
