@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--backward", action="store_true", help="the graph of a backward pass that is started outside the function"
     )
     dump.add_argument("--format", choices=("text", "json", "dot"), default="text")
+    dump.add_argument("--no-source", action="store_true", help="leave out the source lines that nodes come from")
     dump.add_argument("--backend", help="compile for this backend instead of the function's own")
     dump.add_argument("--call", type=_positive, default=1, metavar="N", help="the N-th call instead of the first")
     dump.add_argument("--inputs", metavar="FILE.npz", help="save the inputs of the call, for `graphtorch run --inputs`")
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     opt.add_argument("--passes", metavar="dce,cse,...", help="the passes, in order; without it, the default pipeline")
     opt.add_argument("--list", action="store_true", help="list the passes instead")
     opt.add_argument("--report", action="store_true", help="list every rewrite on standard error")
+    opt.add_argument("--no-source", action="store_true", help="leave out the source lines that nodes come from")
     opt.add_argument("--format", choices=("text", "json", "dot"), default="text")
     opt.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graphtorch.cli.arrays import save_arrays
-from graphtorch.cli.errors import CommandError
+from graphtorch.cli.errors import USAGE, CommandError
 from graphtorch.cli.intercept import Interception, user_frames
 from graphtorch.frontend import CaptureError, CompiledFunction
 from graphtorch.frontend.compiler import Specialization
@@ -17,6 +17,7 @@ from graphtorch.frontend.pipeline import forward_part
 from graphtorch.frontend.program import Captured
 from graphtorch.frontend.tree import flatten
 from graphtorch.ir.graph import Graph
+from graphtorch.ir.printer import print_graph
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 
@@ -51,10 +52,11 @@ def write(text: str, output: str | None) -> None:
         raise CommandError(f"cannot write {output}: {error.strerror}") from error
 
 
-def render(graph: Graph, form: str) -> str:
+def render(graph: Graph, arguments: argparse.Namespace) -> str:
     """A graph as text, JSON or Graphviz."""
+    form = arguments.format
     if form == "text":
-        return str(graph)
+        return print_graph(graph, provenance=not arguments.no_source)
     from graphtorch.ir.export import to_dot, to_json
 
     return to_json(graph) if form == "json" else to_dot(graph)
@@ -72,11 +74,11 @@ def _dump_call(compiled: CompiledFunction, args: Any, kwargs: Any, arguments: ar
     try:
         if stage in ("captured", "forward"):
             captured = _capture(compiled, tree, leaves)
-            result = render(captured.graph if stage == "captured" else forward_part(captured.graph), arguments.format)
+            result = render(captured.graph if stage == "captured" else forward_part(captured.graph), arguments)
         else:
             specialization = compiled.specialize(tree, leaves)
             captured = specialization.captured
-            result = _render_stage(specialization, stage, arguments.backward, arguments.format)
+            result = _render_stage(specialization, arguments)
     except CommandError:
         raise
     except Exception as error:
@@ -106,29 +108,28 @@ def _capture(compiled: CompiledFunction, tree: Any, leaves: list[Any]) -> Captur
         return compiled.capture(tree, leaves, {})[0]
 
 
-def _render_stage(made: Specialization, stage: str, backward: bool, form: str) -> str:
-    if made.joint is None and backward:
+def _render_stage(made: Specialization, arguments: argparse.Namespace) -> str:
+    stage = arguments.stage
+    if made.joint is None and arguments.backward:
         raise CommandError("no backward pass starts outside this function: leave out --backward")
     if stage == "joint" and made.joint is not None:
-        return render(made.joint.joint, form)
+        return render(made.joint.joint, arguments)
     compiled = made.compiled
-    if backward and made.joint is not None:
+    if arguments.backward and made.joint is not None:
         compiled = made.joint.backward
     if stage == "joint":
-        return render(compiled.stages.joint, form)
+        return render(compiled.stages.joint, arguments)
     if stage == "optimized":
-        return render(compiled.stages.optimized, form)
+        return render(compiled.stages.optimized, arguments)
     if stage == "primitives":
         from graphtorch.schedule.primitives import lower_to_primitives
 
-        return render(lower_to_primitives(compiled.stages.optimized), form)
-    if form != "text":
-        raise CommandError(f"--stage {stage} prints as text only", 2)
-    from graphtorch.lowering import printer
+        return render(lower_to_primitives(compiled.stages.optimized), arguments)
+    if arguments.format != "text":
+        raise CommandError(f"--stage {stage} prints as text only", USAGE)
+    from graphtorch.lowering.printer import print_plan, print_schedule
 
     executable = compiled.executable
     if getattr(executable, "schedule", None) is None:
-        raise CommandError("this backend has no schedule: choose another --backend, such as numpy", 2)
-    if stage == "kernels":
-        return str(printer.print_schedule(executable.schedule))
-    return str(printer.print_plan(executable.plan))
+        raise CommandError("this backend has no schedule: choose another --backend, such as numpy", USAGE)
+    return str(print_schedule(executable.schedule) if stage == "kernels" else print_plan(executable.plan))

@@ -33,7 +33,7 @@ def rewrite(arguments: argparse.Namespace) -> int:
         result = pipeline.run(graph, log)
     except VerificationError as error:
         raise CommandError(f"{arguments.graph}: {error}", FAILED) from error
-    write(render(result, arguments.format), arguments.output)
+    write(render(result, arguments), arguments.output)
     if arguments.report:
         for firing in log:
             print(firing, file=sys.stderr)

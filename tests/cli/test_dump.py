@@ -77,6 +77,13 @@ def test_json_and_dot(command: Command) -> None:
     assert status == 2 and "text only" in err
 
 
+def test_without_source_lines(command: Command) -> None:
+    status, out, err = command("dump", "training.py:step", "--no-source")
+    assert status == 0, err
+    assert "training.py" not in out and "from" not in out
+    assert str(parse_graph(out)) == out
+
+
 def test_second_call_with_another_size_is_symbolic(command: Command) -> None:
     status, out, err = command("dump", "training.py:step", "--stage", "captured", "--call", "2", "--", "6", "5")
     assert status == 0, err

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from graphtorch.cli.command import parser
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,6 +46,14 @@ def test_python_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     code = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); runpy.run_path({str(script)!r}, run_name='__main__')"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, f"{name_of(page)}:\n{result.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_of_the_page_parse(page: Path) -> None:
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("    graphtorch ") and "[" not in line:  # a bracket is a synopsis
+            arguments = shlex.split(line, comments=True)[1:]
+            parser().parse_args(arguments[: arguments.index("--")] if "--" in arguments else arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
