@@ -436,20 +436,18 @@ def sym_max(a: Size, b: Size) -> Size:
     """The larger of two sizes as an expression; unlike `max`, it needs no guard."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
-    order = _decide_statically(a - b, "<=")
-    if order is not None:
-        return b if order else a
-    return _extremum("max", a, b)
+    if _decide_statically(a - b, "<="):
+        return b
+    return a if _decide_statically(b - a, "<=") else _extremum("max", a, b)
 
 
 def sym_min(a: Size, b: Size) -> Size:
     """The smaller of two sizes as an expression; unlike `min`, it needs no guard."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    order = _decide_statically(a - b, "<=")
-    if order is not None:
-        return a if order else b
-    return _extremum("min", a, b)
+    if _decide_statically(a - b, "<="):
+        return a
+    return b if _decide_statically(b - a, "<=") else _extremum("min", a, b)
 
 
 def _extremum(kind: str, a: Size, b: Size) -> SymInt:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from graphtorch.ir.graph import Node, Value
-from graphtorch.ir.passes.rows.table import is_integer_type, row
+from graphtorch.ir.passes.rows.table import is_integer_type, is_normal, row
 from graphtorch.ir.rewrite import EXTREMES, ROUNDING, Rewriter, producer
 from graphtorch.tensor.dtypes import float32, float64
 from graphtorch.tensor.symint import at_least, same_size
@@ -91,7 +89,7 @@ def _exact(count: Any, d: Any) -> bool:
     """Whether multiplying by the count rounds once: the count is a number of the dtype."""
     if type(count) is not int:
         return d is float32 or d is float64
-    return bool(float(np.asarray(float(count)).astype(d.numpy)) == count)
+    return is_normal(float(count), d)
 
 
 @row("log", law="log(softmax(x)) = log_softmax(x); -inf becomes finite where softmax underflows", exactness=EXTREMES)
