@@ -105,14 +105,15 @@ class Dependence:
     def would_cycle(self, merged: Iterable[Group], reads: int) -> bool:
         """Whether making `merged` one group that reads the groups `reads` closes a cycle.
 
-        Law: the union depends on itself iff something it reads, outside of it, depends on a part of it.
+        Law: the union depends on itself iff one part reads another's buffers, or something that it reads, outside of it,
+        depends on a part of it.
         """
         inside = 0
         outside = reads
         for group in merged:
             inside |= group.bit
             outside |= group.direct
-        return any(g.ancestors & inside for g in self.of(outside & ~inside))
+        return bool(outside & inside) or any(g.ancestors & inside for g in self.of(outside))
 
     def read(self, group: Group, reads: int) -> None:
         """Make `group` depend on the groups `reads`."""

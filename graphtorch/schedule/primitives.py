@@ -19,7 +19,9 @@ from typing import Any
 
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import UNKNOWN, Graph, Location, Node, Value, substitute
+from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.record import Operator, lookup
+from graphtorch.schedule.indexing import is_one
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.tensor import Tensor
@@ -85,9 +87,8 @@ class _Lowering(GraphBuilder):
                 return (args[0],)
             args = self._cast_pointwise(op, args, types[0])
         elif kind == "reduction" and op.scalar is not None:
-            if not args[1] and op.scalar not in ("argmax", "argmin"):
-                # Law: folding over no dimension is the identity.
-                return (self._cast(args[0], types[0].dtype),)
+            if all(is_one(args[0].type.shape[d]) for d in args[1]):
+                return (self._fold_of_one(op, args[0], types[0]),)
             args = self._cast_reduction(op, args, types[0])
         elif kind == "view" and len(types) == 1 and _is_noop(op, args, types[0]):
             return (args[0],)
@@ -143,6 +144,14 @@ class _Lowering(GraphBuilder):
                 if to is not None and arg.type.dtype is not to:
                     cast[i] = self._cast(arg, to)
         return tuple(cast)
+
+    def _fold_of_one(self, op: Operator, value: Value, result: TensorType) -> Value:
+        """Law: folding a single element gives that element; its position is 0."""
+        if op.scalar in ("argmax", "argmin"):
+            return self.value_of(FUNCTIONS["full"](result.shape, 0, dtype=result.dtype, device=result.device))
+        folded = self._cast(value, dtypes.bool_ if op.scalar in ("any", "all") else result.dtype)
+        (viewed,) = self._lower(lookup("view"), (self._cast(folded, result.dtype), result.shape), None)
+        return viewed
 
     def _cast_reduction(self, op: Operator, args: tuple[Any, ...], result: TensorType) -> tuple[Any, ...]:
         """Sums and products fold in the result's dtype (the fold itself widens half precision); any and all fold
