@@ -29,6 +29,9 @@ LAYERS = [
     ("Conv2d", (4, 6, 3), {"padding": (1, 2), "padding_mode": "replicate"}, IMAGE),
     ("Conv2d", (4, 6, 3), {}, (4, 6, 6)),
     ("Conv1d", (4, 6, 3), {"stride": 2, "padding": 1}, (2, 4, 9)),
+    ("ConvTranspose2d", (4, 6, 3), {"stride": 2, "padding": 1, "output_padding": 1}, IMAGE),
+    ("ConvTranspose2d", (4, 6, (2, 3)), {"groups": 2, "dilation": 2, "bias": False}, IMAGE),
+    ("ConvTranspose1d", (4, 6, 3), {"stride": 2}, (2, 4, 5)),
     ("MaxPool2d", (2,), {}, IMAGE),
     ("MaxPool2d", (3,), {"stride": 2, "padding": 1}, IMAGE),
     ("AvgPool2d", (2,), {}, IMAGE),
@@ -129,6 +132,15 @@ def test_layer(name, args, kwargs, shape, training):
         )
     for key, buffer in theirs.named_buffers():
         assert_close(dict(ours.named_buffers())[key], buffer)
+
+
+def test_transposed_convolution_to_a_given_size():
+    ours, theirs = build("ConvTranspose2d", (4, 2, 3), {"stride": 2})
+    data = np.random.default_rng(0).standard_normal(IMAGE).astype(np.float32)
+    for size in ([14, 13], [2, 2, 14, 14]):
+        assert_close(ours(gt.tensor(data), size), theirs(torch.tensor(data), size), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="requested an output size of"):
+        ours(gt.tensor(data), [20, 20])
 
 
 def test_max_pool_indices():

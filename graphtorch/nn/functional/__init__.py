@@ -33,7 +33,16 @@ from graphtorch.nn.functional.activations import (
     threshold,
 )
 from graphtorch.nn.functional.attention import multi_head_attention_forward, scaled_dot_product_attention
-from graphtorch.nn.functional.convolutions import bilinear, conv1d, conv2d, embedding, linear, one_hot
+from graphtorch.nn.functional.convolutions import (
+    bilinear,
+    conv1d,
+    conv2d,
+    conv_transpose1d,
+    conv_transpose2d,
+    embedding,
+    linear,
+    one_hot,
+)
 from graphtorch.nn.functional.distances import cosine_similarity, normalize, pairwise_distance
 from graphtorch.nn.functional.dropouts import (
     alpha_dropout,
@@ -71,7 +80,8 @@ __all__ = [
     "log_softmax", "logsigmoid", "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softmin",
     "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
     # affine maps, convolution, pooling, attention
-    "adaptive_avg_pool2d", "avg_pool2d", "bilinear", "conv1d", "conv2d", "embedding", "linear", "max_pool2d",
+    "adaptive_avg_pool2d", "avg_pool2d", "bilinear", "conv1d", "conv2d", "conv_transpose1d",
+    "conv_transpose2d", "embedding", "linear", "max_pool2d",
     "max_pool2d_with_indices", "multi_head_attention_forward", "one_hot", "scaled_dot_product_attention",
     # normalisation, dropout, padding
     "alpha_dropout", "batch_norm", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout",

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
+from graphtorch.ops.embedding import embedding as take_rows
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["bilinear", "conv1d", "conv2d", "embedding", "linear", "one_hot"]
+__all__ = [
+    "bilinear",
+    "conv1d",
+    "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "embedding",
+    "linear",
+    "one_hot",
+]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,32 +55,17 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     return result.reshape(*batch, outputs)
 
 
-def _spread(value: Any, count: int) -> tuple[int, ...]:
-    """One size for all spatial dimensions, or one for each."""
-    values = tuple(value) if isinstance(value, Iterable) else (value,)
-    return values * count if len(values) == 1 else values
-
-
-def _resolve_padding(
-    input: Tensor, weight: Tensor, stride: tuple[int, ...], padding: Any, dilation: tuple[int, ...]
-) -> tuple[Tensor, tuple[int, ...]]:
-    """Turn "same" and "valid" into numbers; where "same" is lopsided, pad the input itself by the difference."""
-    count = len(stride)
-    if not isinstance(padding, str):
-        return input, _spread(padding, count)
-    if padding == "valid":
-        return input, (0,) * count
-    if padding != "same":
-        raise RuntimeError(f"Invalid padding string: '{padding}'")
-    if any(s != 1 for s in stride):
-        raise RuntimeError("padding='same' is not supported for strided convolutions")
-    totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    if any(total % 2 for total in totals):
-        extra: list[int] = []
-        for total in reversed(totals):
-            extra += [0, total % 2]
-        input = ops.constant_pad_nd(input, extra, 0.0)
-    return input, tuple(total // 2 for total in totals)
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlate (N, C, L) or (C, L) with weight (O, C / groups, K); padding may be "same" or "valid"."""
+    return ops.conv1d(input, weight, bias, stride, padding, dilation, groups)
 
 
 def conv2d(
@@ -83,48 +77,36 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Cross-correlate (N, C, H, W) or (C, H, W) with weight (O, C / groups, KH, KW); padding may be "same", "valid".
-
-    Raises:
-        RuntimeError: the shapes do not fit.
-    """
-    if input.dim() not in (3, 4):
-        raise RuntimeError(
-            f"Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {list(input.shape)}"
-        )
-    strides, dilations = _spread(stride, 2), _spread(dilation, 2)
-    unbatched = input.dim() == 3
-    if unbatched:
-        input = input.unsqueeze(0)
-    input, paddings = _resolve_padding(input, weight, strides, padding, dilations)
-    result: Tensor = ops.conv2d(input, weight, bias, strides, paddings, dilations, groups)
-    return result.squeeze(0) if unbatched else result
+    """Cross-correlate (N, C, H, W) or (C, H, W) with weight (O, C / groups, KH, KW); padding may be "same", "valid"."""
+    return ops.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
-def conv1d(
+def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
     padding: Any = 0,
-    dilation: Any = 1,
+    output_padding: Any = 0,
     groups: int = 1,
+    dilation: Any = 1,
 ) -> Tensor:
-    """Cross-correlate (N, C, L) or (C, L) with weight (O, C / groups, K): a convolution of height 1.
+    """The adjoint of :func:`conv1d`: (N, C, L) with weight (C, O / groups, K)."""
+    return ops.conv_transpose1d(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
-    Raises:
-        RuntimeError: the shapes do not fit.
-    """
-    if input.dim() not in (2, 3):
-        raise RuntimeError(
-            f"Expected 2D (unbatched) or 3D (batched) input to conv1d, but got input of size: {list(input.shape)}"
-        )
-    strides, dilations = _spread(stride, 1), _spread(dilation, 1)
-    input, paddings = _resolve_padding(input, weight, strides, padding, dilations)
-    result = conv2d(
-        input.unsqueeze(-2), weight.unsqueeze(-2), bias, (1, *strides), (0, *paddings), (1, *dilations), groups
-    )
-    return result.squeeze(-2)
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """The adjoint of :func:`conv2d`: (N, C, H, W) with weight (C, O / groups, KH, KW)."""
+    return ops.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def embedding(
@@ -153,7 +135,7 @@ def embedding(
         padding_idx %= weight.shape[0]
     if max_norm is not None:
         _shrink_rows(weight, input, max_norm, norm_type)
-    return ops.embedding(weight, input, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
+    return take_rows(weight, input, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
 
 
 def _shrink_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:

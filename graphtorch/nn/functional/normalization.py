@@ -1,4 +1,4 @@
-"""Normalisations as compositions of means and variances.
+"""Normalisations: LayerNorm's operator, and compositions of means and variances.
 
 In half precision the statistics and the arithmetic are float32, as in PyTorch.
 """
@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.tensor.dtypes import bfloat16, finfo, float16, float32
 from graphtorch.tensor.tensor import Tensor
@@ -33,7 +34,7 @@ def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     return x if bias is None else x + bias
 
 
-def _normalized_dims(input: Tensor, normalized_shape: Sequence[int], name: str) -> tuple[int, ...]:
+def _normalized_dims(input: Tensor, normalized_shape: Sequence[int]) -> tuple[int, ...]:
     shape = tuple(normalized_shape)
     if len(shape) < 1:
         raise RuntimeError(
@@ -69,10 +70,7 @@ def layer_norm(
     Raises:
         RuntimeError: the shapes do not fit.
     """
-    dims = _normalized_dims(input, normalized_shape, "layer_norm")
-    _check_affine_shape("weight", weight, normalized_shape)
-    _check_affine_shape("bias", bias, normalized_shape)
-    return _affine(_standardize(_widen(input), dims, eps), weight, bias).to(input.dtype)
+    return ops.layer_norm(input, normalized_shape, weight, bias, eps)
 
 
 def rms_norm(
@@ -83,7 +81,7 @@ def rms_norm(
     Raises:
         RuntimeError: the shapes do not fit.
     """
-    dims = _normalized_dims(input, normalized_shape, "rms_norm")
+    dims = _normalized_dims(input, normalized_shape)
     _check_affine_shape("weight", weight, normalized_shape)
     x = _widen(input)
     small = finfo(x.dtype).eps if eps is None else eps

@@ -32,7 +32,7 @@ from graphtorch.nn.modules.activation import (
 from graphtorch.nn.modules.attention import MultiheadAttention
 from graphtorch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphtorch.nn.modules.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
-from graphtorch.nn.modules.conv import Conv1d, Conv2d
+from graphtorch.nn.modules.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from graphtorch.nn.modules.distance import CosineSimilarity, PairwiseDistance
 from graphtorch.nn.modules.dropout import (
     AlphaDropout,
@@ -106,6 +106,8 @@ __all__ = [
     "Sequential",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CosineSimilarity",
     "PairwiseDistance",
     "AlphaDropout",

@@ -12,13 +12,14 @@ from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["Conv1d", "Conv2d"]
+__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
 
 
 class _ConvNd(Module):
     """What the convolutions share; ``spatial_dims`` is the number of spatial dimensions."""
 
     spatial_dims: int
+    transposed = False
     weight: Parameter
     bias: Parameter | None
     padding: str | tuple[int, ...]
@@ -52,8 +53,10 @@ class _ConvNd(Module):
         self.dilation = repeat(dilation, self.spatial_dims)
         self.groups = groups
         self.padding_mode = padding_mode
+        self.output_padding: tuple[int, ...] = (0,) * self.spatial_dims
         self._check_padding()
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        shape = (first, second // groups, *self.kernel_size)
         self.weight = Parameter(ops.empty(shape, device=device, dtype=dtype))
         if bias:
             self.bias = Parameter(ops.empty(out_channels, device=device, dtype=dtype))
@@ -104,6 +107,8 @@ class _ConvNd(Module):
             text += f", padding={self.padding}"
         if self.dilation != (1,) * len(self.dilation):
             text += f", dilation={self.dilation}"
+        if self.output_padding != (0,) * self.spatial_dims:
+            text += f", output_padding={self.output_padding}"
         if self.groups != 1:
             text += f", groups={self.groups}"
         if self.bias is None:
@@ -135,3 +140,106 @@ class Conv2d(_ConvNd):
 
     def forward(self, input: Tensor) -> Tensor:
         return self._convolve(F.conv2d, input)
+
+
+class _ConvTransposeNd(_ConvNd):
+    """The adjoint of a convolution: its output is as large as a convolution's input may be."""
+
+    transposed = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        if padding_mode != "zeros":
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        self.output_padding = repeat(output_padding, self.spatial_dims)
+
+    def _extra_size(self, input: Tensor, output_size: Any) -> tuple[int, ...]:
+        """The output padding that gives ``output_size``, which may include the batch and channel sizes.
+
+        Raises:
+            ValueError: no output padding gives it.
+        """
+        if output_size is None:
+            return self.output_padding
+        count = self.spatial_dims
+        leading = 2 if input.dim() == count + 2 else 1
+        wanted = list(output_size)
+        if len(wanted) == leading + count:
+            wanted = wanted[leading:]
+        if len(wanted) != count:
+            raise ValueError(
+                f"ConvTranspose{count}D: for {input.dim()}D input, output_size must have {count} or {leading + count} "
+                f"elements (got {len(wanted)})"
+            )
+        padding: Any = self.padding
+        smallest = [
+            (input.shape[leading + d] - 1) * self.stride[d]
+            - 2 * padding[d]
+            + self.dilation[d] * (self.kernel_size[d] - 1)
+            + 1
+            for d in range(count)
+        ]
+        largest = [size + stride - 1 for size, stride in zip(smallest, self.stride, strict=True)]
+        if any(not low <= size <= high for low, size, high in zip(smallest, wanted, largest, strict=True)):
+            raise ValueError(
+                f"requested an output size of {wanted}, but valid sizes range from {smallest} to {largest} (for an "
+                f"input of {input.size()[2:]})"
+            )
+        return tuple(size - low for size, low in zip(wanted, smallest, strict=True))
+
+    def _deconvolve(self, convolution: Any, input: Tensor, output_size: Any) -> Tensor:
+        extra = self._extra_size(input, output_size)
+        result: Tensor = convolution(
+            input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+        return result
+
+
+class ConvTranspose1d(_ConvTransposeNd):
+    """The adjoint of :class:`Conv1d`; weight (C_in, C_out / groups, K).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose1d.html
+    """
+
+    spatial_dims = 1
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        return self._deconvolve(F.conv_transpose1d, input, output_size)
+
+
+class ConvTranspose2d(_ConvTransposeNd):
+    """The adjoint of :class:`Conv2d`; weight (C_in, C_out / groups, KH, KW).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose2d.html
+    """
+
+    spatial_dims = 2
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        return self._deconvolve(F.conv_transpose2d, input, output_size)
