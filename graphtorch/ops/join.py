@@ -11,7 +11,7 @@ from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shapes import wrap_dim
-from graphtorch.ops.shaping import movedim, reshape, sizes_of
+from graphtorch.ops.shaping import reshape, sizes_of
 from graphtorch.ops.view import expand, slice_, transpose, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import result_type
@@ -28,7 +28,7 @@ def _is_legacy_empty(tensor: Any) -> bool:
 
 def _cat_normalize(tensors: tuple[Any, ...], dim: Any) -> tuple[Any, ...]:
     if not tensors:
-        raise RuntimeError("torch.cat(): expected a non-empty list of Tensors")
+        raise ValueError("torch.cat(): expected a non-empty list of Tensors")
     for i, tensor in enumerate(tensors):
         if not len(tensor.shape):
             raise RuntimeError(f"zero-dimensional tensor (at position {i}) cannot be concatenated")
@@ -80,7 +80,12 @@ class _Typed:
 def _cat_numpy(tensors: tuple[Any, ...], dim: int) -> Any:
     arrays = _as_promoted(tensors)
     kept = [a for a in arrays if a.shape != (0,)]
-    return np.concatenate(kept, dim) if kept else arrays[0].copy()
+    if not kept:
+        return arrays[0].copy()
+    shape = list(kept[0].shape)
+    shape[dim] = sum(a.shape[dim] for a in kept)
+    # NumPy would choose the result's memory order by its operands'.
+    return np.concatenate(kept, dim, out=np.empty(shape, kept[0].dtype))
 
 
 def _cat_derivative(g: Any, tensors_type: tuple[TensorType, ...], dim: int) -> tuple[Any, ...]:
@@ -133,10 +138,16 @@ def _stack_normalize(tensors: tuple[Any, ...], dim: Any) -> tuple[Any, ...]:
     return tensors, wrap_dim(dim, len(tensors[0].shape) + 1)
 
 
+def _stack_numpy(tensors: tuple[Any, ...], dim: int) -> Any:
+    arrays = _as_promoted(tensors)
+    shape = arrays[0].shape
+    return np.stack(arrays, dim, out=np.empty((*shape[:dim], len(arrays), *shape[dim:]), arrays[0].dtype))
+
+
 stack: Callable[..., Tensor] = operator(
     "stack(Tensor[] tensors, int dim=0)",
     type=_stack_type,
-    numpy=lambda tensors, dim: np.stack(_as_promoted(tensors), dim),
+    numpy=_stack_numpy,
     kind=OPAQUE,
     derivative={"tensors": lambda g, tensors_type, dim: tuple(g.select(dim, i) for i in range(len(tensors_type)))},
     decompose=lambda tensors, dim: cat(tuple(unsqueeze(t, dim) for t in tensors), dim),
@@ -521,7 +532,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         own = tuple(shape[i] if j == i else 1 for j in range(len(shape)))
         grids.append(expand(reshape(tensor, own), shape))
     if swap:
-        grids = [transpose(grid, 0, 1) for grid in grids]
         grids[0], grids[1] = grids[1], grids[0]
     return tuple(grids)
 
@@ -681,10 +691,11 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     first, second = wrap_dim(dim1, rank), wrap_dim(dim2, rank)
     if first == second:
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    size = input.shape[-1] + abs(offset)
-    base = input.new_zeros((*input.shape[:-1], size, size))
-    filled: Tensor = base.diagonal_scatter(input, offset, -2, -1)
-    return movedim(filled, (-2, -1), (first, second))
+    shape = list(input.shape[:-1])
+    for dim in sorted((first, second)):
+        shape.insert(dim, input.shape[-1] + abs(offset))
+    filled: Tensor = input.new_zeros(tuple(shape)).diagonal_scatter(input, offset, first, second)
+    return filled
 
 
 @function(method=True)
