@@ -59,6 +59,8 @@ class _Scheduler:
         inputs = [self._buffer(v, "input", v.name) for v in graph.inputs]
         self._donate(inputs)
         for index, value in enumerate(graph.outputs):
+            if index in self.donations:
+                continue  # in the input's buffer, or a temporary one that is copied into it
             root = self._output(value)[0]
             if root not in self.buffers and root not in self.targets:
                 self._buffer(root, "output", graph.output_names[index] if root is value else root.name)

@@ -248,9 +248,7 @@ class Fusion:
             found.extend(self.reads(operand, (root.type.shape, *steps)))
         return found
 
-    def reads(
-        self, value: Value, steps: tuple[Step, ...] = (), in_memory: bool = False
-    ) -> list[tuple[Value, Layout]]:
+    def reads(self, value: Value, steps: tuple[Step, ...] = (), in_memory: bool = False) -> list[tuple[Value, Layout]]:
         """The buffers, with layouts, from which a value under further views is computed: one, unless it is inlined.
 
         Raises NotAffineError.

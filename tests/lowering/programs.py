@@ -57,7 +57,7 @@ def arrays(graph: Graph, seed: int = 0, bindings: dict[str, int] | None = None) 
         elif d is dtypes.bool_:
             made.append(random.random(shape) < 0.5)
         elif d.category == dtypes.INTEGRAL:
-            made.append(random.integers(0, 7, shape).astype(d.numpy))
+            made.append(random.integers(0, 4, shape).astype(d.numpy))
         else:
             made.append(np.asarray(random.uniform(-2, 2, shape)).astype(d.numpy))
     return made

@@ -335,6 +335,7 @@ class _Emitter:
         if folds is not None:
             for reduce in self.reduces:
                 self._accumulate(segment, reduce, folds[id(reduce)])
+        self._save_loads(segment, [j for j in stores if j not in written])
         for j in stores:
             if j not in written:
                 target = self._sliced(segment, f"y{j}", self._store_mask(j))
@@ -347,6 +348,19 @@ class _Emitter:
             if uses.get(key, 0) > 0 and (folds is None or name not in folds.values()):
                 self._release(name)
                 uses[key] = 0
+
+    def _save_loads(self, segment: _Segment, stores: list[int]) -> None:
+        """Copy what is stored as it was loaded, where another store may overwrite it first (two inputs that swap)."""
+        for j in stores:
+            value = self.kernel.stores[j].value
+            if isinstance(value, Load) and any(
+                _may_share(value.access, self.kernel.stores[k].access) for k in stores if k != j
+            ):
+                mask = self.masks[id(value)]
+                saved = self._sliced(segment, self._register(value.dtype, mask), mask)
+                segment.lines.append(f"{segment.indent}copyto({saved}, {segment.names[id(value)]})")
+                segment.names[id(value)] = saved
+                self._use("copyto", np.copyto)
 
     def _uses(self, exprs: list[Expr], stores: list[int], folding: bool) -> dict[int, int]:
         uses: dict[int, int] = {}
@@ -381,8 +395,7 @@ class _Emitter:
             return False
         at_once = isinstance(expr, Compute) and expr.instruction not in EXPANSIONS
         for other, until in last:
-            shared = other.buffer is access.buffer or (other.buffer.kind == access.buffer.kind == "temporary")
-            if shared and (until > position or (until == position and not at_once)):
+            if _may_share(other, access) and (until > position or (until == position and not at_once)):
                 return False
         return True
 
@@ -553,6 +566,11 @@ class _Emitter:
                 cuts.pop()
             segment.lines.append(f"{segment.indent}{block} = {name}[{', '.join(cuts)}]")
         return block
+
+
+def _may_share(a: Access, b: Access) -> bool:
+    """Whether two buffers may lie in the same memory: by donation, or by the memory plan."""
+    return a.buffer is b.buffer or a.buffer.kind == b.buffer.kind == "temporary"
 
 
 def _postorder(kernel: Kernel) -> list[Expr]:

@@ -95,7 +95,9 @@ def fallback(instruction: str, of: dtype) -> Callable[..., Any]:
     function = op.numpy
     if instruction == "cast":
         return _typed(lambda x: function(x, of), of, instruction)
-    return _typed(function, of, instruction)
+    # Attributes of a primitive have their defaults: anything else is a decomposition.
+    rest = tuple(p.default for p in op.parameters if not p.is_operand)
+    return _typed(lambda *operands: function(*operands, *rest), of, instruction)
 
 
 _TYPED: dict[tuple[str, dtype], Callable[..., Any]] = {}
