@@ -64,32 +64,34 @@ def train_both(
     accuracy: Callable[[nn.Module], float],
     print_every: int = 0,
 ) -> list[Run]:
-    """Trains with SGD (momentum 0.9) twice from the same seed: an eager run and a compiled one, in this order.
+    """Trains two models made from the same seed with SGD (momentum 0.9): an eager run and a compiled one, in order.
 
-    ``make_batches`` gives ``steps`` batches. Every ``print_every`` steps the mean loss since the last such line is
-    printed (never for 0).
+    Both take each of the ``steps`` batches of ``make_batches`` before the next one is drawn. A machine that is busy for
+    a while then slows both, and the times of a step can be compared; one run after the other, they could not. Every
+    ``print_every`` steps the mean losses since the last such line are printed (never for 0).
     """
-    runs = []
+    runs, train_steps, models = [], [], []
     for name in ("eager", "compiled"):
         torch.manual_seed(seed)
         model = make_model()
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-        step = make_step(model, optimizer, compiled=name == "compiled")
-        run = Run(name)
-        with _progress(name, steps) as advance:
-            for images, labels in make_batches():
+        runs.append(Run(name))
+        models.append(model)
+        train_steps.append(make_step(model, optimizer, compiled=name == "compiled"))
+    with _progress("training", steps) as advance:
+        for done, (images, labels) in enumerate(make_batches(), start=1):
+            for run, train_step in zip(runs, train_steps, strict=True):
                 start = time.perf_counter()
-                loss = step(images, labels).item()
+                loss = train_step(images, labels).item()
                 run.seconds.append(time.perf_counter() - start)
                 run.losses.append(loss)
-                done = len(run.losses)
-                if print_every and done % print_every == 0:
-                    print(f"{name}: step {done:5d}  running loss {statistics.fmean(run.losses[-print_every:]):.3f}")
-                advance(loss)
-        if name == "compiled":
-            run.specializations = list(step.explain().specializations)
+            if print_every and done % print_every == 0:
+                means = (f"{run.name} {statistics.fmean(run.losses[-print_every:]):.3f}" for run in runs)
+                print(f"step {done:5d}  running loss: {', '.join(means)}")
+            advance(loss)
+    runs[1].specializations = list(train_steps[1].explain().specializations)
+    for run, model in zip(runs, models, strict=True):
         run.accuracy = accuracy(model)
-        runs.append(run)
     return runs
 
 
@@ -153,7 +155,7 @@ def _figures(run: Run) -> dict[str, str]:
         "specializations": of_compiled(lambda: str(len(compiled))),
         "kernels before fusion": of_compiled(lambda: str(max(s.kernels_before_fusion for s in compiled))),
         "kernels after fusion": of_compiled(lambda: str(max(s.kernels for s in compiled))),
-        "planned peak memory": of_compiled(lambda: f"{max(s.planned_bytes for s in compiled) / 1024:.1f} KiB"),
+        "planned intermediates (peak)": of_compiled(lambda: f"{max(s.planned_bytes for s in compiled) / 1024:.1f} KiB"),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import os
 import pickle
 import re
@@ -94,7 +95,16 @@ def test_cifar_eager_and_compiled_agree(cifar: Path, tmp_path: Path) -> None:
     result = run_example("train_cifar.py", "--data", str(cifar), "--steps", "6", cwd=tmp_path)  # 5 steps an epoch
     assert result.returncode == 0, result.stdout + result.stderr
     assert "all 6 losses agree" in result.stdout
-    assert len(re.findall(r"(?:eager|compiled): step +\d+  running loss \d", result.stdout)) == 12
+    assert len(re.findall(r"step +\d  running loss: eager \d\.\d+, compiled \d\.\d+", result.stdout)) == 6
+
+
+@pytest.mark.parametrize("loss", [3.0001, float("nan")])
+def test_losses_that_differ_end_the_example(monkeypatch: pytest.MonkeyPatch, loss: float) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    side_by_side = importlib.import_module("_side_by_side")
+    eager = side_by_side.Run("eager", losses=[1.0, 2.0, 3.0])
+    with pytest.raises(SystemExit, match="disagree at 1 of 3 steps, first at step 2"):
+        side_by_side.check_losses(eager, side_by_side.Run("compiled", losses=[1.0, 2.0, loss]), rtol=1e-5)
 
 
 def test_cifar_reports_a_missing_folder(tmp_path: Path) -> None:
