@@ -246,3 +246,10 @@ def test_pin_memory_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         iter(DataLoader(Squares()))
+
+
+def test_the_package_loads_on_first_use():
+    assert gt.utils.data.DataLoader is DataLoader
+    assert gt.utils.hooks.RemovableHandle is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        gt.utils.nothing  # noqa: B018
