@@ -31,7 +31,8 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Any = None, *, wei
     return _read(f, weights_only)
 
 
-# What the tensors, arrays and containers of a state dict are rebuilt with. Names are exact: a dotted one could reach anything.
+# What the tensors, arrays and containers of a state dict are rebuilt with. Names are exact: a dotted one could reach
+# anything.
 _ALLOWED = {
     ("graphtorch.tensor.tensor", "Tensor"),
     ("graphtorch.tensor.tensor", "_rebuild"),
@@ -59,8 +60,8 @@ class _WeightsUnpickler(pickle.Unpickler):
         if (module, name) in _ALLOWED:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(
-            f"Weights only load failed: the file refers to {module}.{name}, which is no tensor or plain container. Load it "
-            "with weights_only=False only if you trust its source."
+            f"Weights only load failed: the file refers to {module}.{name}, which is no tensor or plain container. "
+            "Load it with weights_only=False only if you trust its source."
         )
 
 

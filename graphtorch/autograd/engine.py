@@ -119,13 +119,13 @@ def check_start(root: Tensor, gradient: Tensor | None) -> None:
 
 
 def _start(roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]) -> list[Tensor]:
-    from graphtorch import ops
+    from graphtorch.ops.build import FUNCTIONS
 
     started: list[Tensor] = []
     for root, gradient in zip(roots, gradients, strict=True):
         check_start(root, gradient)
         if gradient is None:
-            gradient = ops.full(tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
+            gradient = FUNCTIONS["full"](tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
         started.append(gradient)
     return started
 

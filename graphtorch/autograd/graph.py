@@ -19,10 +19,9 @@ _sequence = itertools.count()
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
-    "been freed). "
-    "Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). Specify "
-    "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors "
-    "after calling backward."
+    "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
+    "Specify retain_graph=True if you need to backward through the graph a second time or if you need to access saved "
+    "tensors after calling backward."
 )
 
 
@@ -121,9 +120,9 @@ class SavedTensor:
             raise RuntimeError(
                 "one of the variables needed for gradient computation has been modified by an inplace operation: "
                 f"[torch.{_LEGACY_NAMES.get(kind, kind)} {list(tensor.shape)}]{made_by} is at version "
-                f"{tensor._version}; expected version {self.version} instead. Hint: enable anomaly detection to find the "
-                "operation that failed to compute its gradient, with "
-                "torch.autograd.set_detect_anomaly(True, check_nan=False)."
+                f"{tensor._version}; expected version {self.version} instead. Hint: enable anomaly detection to find "
+                "the operation that failed to compute its gradient, with torch.autograd.set_detect_anomaly(True, "
+                "check_nan=False)."
             )
         if self.index < 0:
             return tensor

@@ -6,6 +6,7 @@ cast back)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ from graphtorch.ops.record import Formula, Operator
 from graphtorch.tensor.type import TensorType
 
 
-def saved_names(op: Operator, differentiated: Sequence[str]) -> tuple[str, ...]:
+@functools.cache
+def saved_names(op: Operator, differentiated: tuple[str, ...]) -> tuple[str, ...]:
     """What the formulas of these operands need, without duplicates, in a fixed order."""
     seen: dict[str, None] = {}
     for operand in differentiated:

@@ -23,6 +23,7 @@ from graphtorch.ops import (
     loss,
     matmul,
     normalization,
+    norms,
     pooling,
     properties,
     random,
@@ -30,6 +31,7 @@ from graphtorch.ops import (
     scan,
     scatter,
     shaping,
+    softmax,
     sorting,
     statistics,
     ternary,
@@ -38,6 +40,8 @@ from graphtorch.ops import (
 )
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.record import REGISTRY, Operator, lookup
+
+__all__ = ["FUNCTIONS", "REGISTRY", "Operator", "lookup"]
 
 globals().update(FUNCTIONS)
 

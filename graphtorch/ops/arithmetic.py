@@ -57,13 +57,13 @@ def _is_bool(value: Any) -> bool:
 def _difference_type(input: Any, other: Any, alpha: Any) -> TensorType:
     if _is_bool(input) and _is_bool(other):
         raise RuntimeError(
-            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` operator "
-            "instead."
+            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
+            "operator instead."
         )
     if _is_bool(input) or _is_bool(other):
         raise RuntimeError(
-            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, use the `~` "
-            "or `logical_not()` operator instead."
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
+            "use the `~` or `logical_not()` operator instead."
         )
     return _sum_type(input, other, alpha)
 
@@ -78,7 +78,7 @@ def is_one(alpha: Any) -> bool:
 
 
 def _numpy_add(input: Any, other: Any, alpha: Any) -> Any:
-    if is_one(alpha):
+    if type(alpha) is int and alpha == 1:
         return _add(input, other)
     result = _add(input, _multiply(other, alpha))
     # The type rule is not consulted when all goes well, and NumPy would promote.
@@ -103,7 +103,7 @@ def _common_first_two(input: Any, other: Any, alpha: Any) -> dtypes.dtype:
 
 
 # Law: x + alpha y. The scalar instruction has alpha = 1; any other is a product first.
-add = operator(
+add: Callable[..., Any] = operator(
     "add(Tensor|Number input, Tensor|Number other, *, Number alpha=1)",
     type=_sum_type,
     numpy=_numpy_add,
@@ -122,7 +122,7 @@ add = operator(
     out=True,
 )
 
-sub = operator(
+sub: Callable[..., Any] = operator(
     "sub(Tensor|Number input, Tensor|Number other, *, Number alpha=1)",
     type=_difference_type,
     numpy=_numpy_sub,
@@ -156,7 +156,7 @@ rsub = operator(
     grad_name="RsubBackward1",
 )
 
-mul = binary(
+mul: Callable[..., Any] = binary(
     "mul",
     np.multiply,
     {"input": lambda g, other: g * conjugate(other), "other": lambda g, input: g * conjugate(input)},
@@ -198,7 +198,9 @@ def _div_type(input: Any, other: Any, rounding_mode: str | None) -> TensorType:
     if rounding_mode is None:
         return pointwise_type((input, other), common_float(input, other))
     if rounding_mode not in _ROUNDED:
-        raise RuntimeError(f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'")
+        raise RuntimeError(
+            f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'"
+        )
     refuse(f"div_{rounding_mode}_cpu", "bc")(input, other)
     return pointwise_type((input, other), common(input, other))
 
@@ -224,14 +226,16 @@ def _div_samples(make: Any) -> Iterable[Sample]:
         yield sample(make(3, 4, low=-9, high=9), -2, rounding_mode="trunc")
 
 
-div = operator(
+div: Callable[..., Any] = operator(
     "div(Tensor|Number input, Tensor|Number other, *, str? rounding_mode=None)",
     type=_div_type,
     numpy=_numpy_div,
     kind=POINTWISE,
     derivative={
         # Rounding is flat almost everywhere.
-        "input": lambda g, other, rounding_mode: g / conjugate(other) if rounding_mode is None else FUNCTIONS["zeros_like"](g),
+        "input": lambda g, other, rounding_mode: (
+            g / conjugate(other) if rounding_mode is None else FUNCTIONS["zeros_like"](g)
+        ),
         "other": lambda g, input, other, rounding_mode: (
             -g * conjugate(div(div(input, other), other)) if rounding_mode is None else FUNCTIONS["zeros_like"](g)
         ),
@@ -397,9 +401,7 @@ pow = operator(
     numpy=_numpy_pow,
     kind=POINTWISE,
     derivative={"input": _pow_input, "exponent": _pow_exponent},
-    overload=lambda input, exponent: (
-        2 if not hasattr(input, "shape") else 1 if hasattr(exponent, "shape") else 0
-    ),
+    overload=lambda input, exponent: 2 if not hasattr(input, "shape") else 1 if hasattr(exponent, "shape") else 0,
     scalar="pow",
     compute=common,
     decompose=_decompose_pow,
@@ -515,7 +517,9 @@ _OPERANDS = (Tensor, bool, int, float, complex, np.generic)
 
 
 def accepts(other: Any) -> bool:
-    """Whether a Python operator takes the value; for others it returns NotImplemented, so that their type gets its turn."""
+    """Whether a Python operator takes the value; for others it returns NotImplemented, so that their type gets its
+    turn.
+    """
     return isinstance(other, _OPERANDS) or getattr(other, "is_symbolic_int", False) is True
 
 

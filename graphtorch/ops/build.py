@@ -57,8 +57,8 @@ def operator(
 
     The fields are those of `record.Operator`. `public`: export the function under the operator's name; `method`:
     install it on Tensor (if the first parameter is a tensor); `inplace`: also `name_`; `out`: accept `out=`.
-    `return_name`: the name of the tuple of several results, if not the operator's own. `lazy_check`: NumPy itself rejects
-    all that the type rule rejects, so eager execution consults the rule only to explain an error.
+    `return_name`: the name of the tuple of several results, if not the operator's own. `lazy_check`: NumPy itself
+    rejects all that the type rule rejects, so eager execution consults the rule only to explain an error.
     """
     name, parameters, results = parse_signature(signature)
     if name in REGISTRY:

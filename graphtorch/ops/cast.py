@@ -90,8 +90,8 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
                 d = rest.pop(0)
         elif first is not None:
             raise TypeError(
-                f"to() received an invalid combination of arguments - got ({type(first).__name__}), but expected a dtype, a "
-                "device or a Tensor"
+                f"to() received an invalid combination of arguments - got ({type(first).__name__}), but expected a "
+                "dtype, a device or a Tensor"
             )
         elif rest and isinstance(rest[0], dtype_class):
             d = rest.pop(0)
@@ -165,7 +165,9 @@ LEGACY_TYPES = {
 
 
 def _type(input: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The legacy name of the tensor's type, or a conversion to a dtype given as such or by that name. See torch.Tensor.type."""
+    """The legacy name of the tensor's type, or a conversion to a dtype given as such or by that name. See
+    torch.Tensor.type.
+    """
     if dtype is None:
         return next(name for name, d in LEGACY_TYPES.items() if d is input.dtype)
     if isinstance(dtype, str):

@@ -100,9 +100,13 @@ def _shift(name: str, compute: Callable[..., Any], scalar: Callable[[Any, Any], 
     )
 
 
-bitwise_left_shift = _shift("bitwise_left_shift", np.left_shift, lambda input, other: input * FUNCTIONS["pow"](2, other))
+bitwise_left_shift = _shift(
+    "bitwise_left_shift", np.left_shift, lambda input, other: input * FUNCTIONS["pow"](2, other)
+)
 bitwise_right_shift = _shift(
-    "bitwise_right_shift", np.right_shift, lambda input, other: FUNCTIONS["floor_divide"](input, FUNCTIONS["pow"](2, other))
+    "bitwise_right_shift",
+    np.right_shift,
+    lambda input, other: FUNCTIONS["floor_divide"](input, FUNCTIONS["pow"](2, other)),
 )
 
 # -- selection --------------------------------------------------------------------------------------------------------
@@ -111,7 +115,8 @@ bitwise_right_shift = _shift(
 def _where_type(condition: Any, input: Any, other: Any) -> TensorType:
     if condition.dtype not in (dtypes.bool_, dtypes.uint8):
         raise RuntimeError(
-            f"where expected condition to be a boolean tensor, but got a tensor with dtype {scalar_type(condition.dtype)}"
+            "where expected condition to be a boolean tensor, but got a tensor with dtype "
+            f"{scalar_type(condition.dtype)}"
         )
     return pointwise_type((condition, input, other), common(input, other))
 
@@ -140,7 +145,7 @@ def _where_samples(make: Any) -> Iterable[Sample]:
     yield sample(make.bools(3, 4), make(3, 4), 0)
 
 
-_where = operator(
+_where: Callable[..., Any] = operator(
     "where(Tensor condition, Tensor|Number input, Tensor|Number other)",
     type=_where_type,
     numpy=_numpy_where,
@@ -220,7 +225,7 @@ def _masked_fill_samples(make: Any) -> Iterable[Sample]:
     yield sample(make(4), make.bools(3, 4), 0)
 
 
-masked_fill = operator(
+masked_fill: Callable[..., Any] = operator(
     "masked_fill(Tensor input, Tensor mask, Tensor|Number value)",
     type=_masked_fill_type,
     numpy=_numpy_masked_fill,

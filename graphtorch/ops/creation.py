@@ -395,7 +395,8 @@ def range_(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     if end is None:
         start, end = 0, start
     count = math.floor((end - start) / step) + 1
-    return (arange(count, dtype=dtypes.float64, device=device) * step + start).to(_resolve_dtype(dtype))
+    made: Tensor = (arange(count, dtype=dtypes.float64, device=device) * step + start).to(_resolve_dtype(dtype))
+    return made
 
 
 def _spread(start: Any, end: Any, steps: int, d: dtype_class, device: Any) -> Tensor:

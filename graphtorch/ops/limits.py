@@ -60,7 +60,9 @@ maximum = _extremum("maximum", np.maximum, _less)
 minimum = _extremum("minimum", np.minimum, _greater)
 
 
-def _ignoring_nan(name: str, compute: Any, pick: Callable[..., Any], better: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+def _ignoring_nan(
+    name: str, compute: Any, pick: Callable[..., Any], better: Callable[[Any, Any], Any]
+) -> Callable[..., Any]:
     """fmax and fmin: a NaN loses against a number."""
 
     def decompose(input: Any, other: Any) -> Any:
@@ -111,7 +113,15 @@ def _numpy_clamp(input: Any, min: Any, max: Any) -> Any:
     x, *cast = promoted(common, (input, *bounds))
     if min is not None:
         x = np.maximum(x, cast[0])
-    return x if max is None else np.minimum(x, cast[-1])
+    if max is None:
+        return x
+    # The first step's result is nobody else's.
+    return np.minimum(x, cast[-1], out=x if min is not None and _covers(x, cast[-1]) else None)
+
+
+def _covers(x: Any, y: Any) -> bool:
+    """Whether an operation on both can write into `x`."""
+    return isinstance(x, np.ndarray) and np.broadcast_shapes(x.shape, y.shape) == x.shape
 
 
 def _inside(input: Any, min: Any, max: Any) -> Any:

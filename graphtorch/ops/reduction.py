@@ -1,19 +1,18 @@
-"""Reductions: sums, extrema, statistics, norms, and the scans and softmaxes built on them.
+"""Reductions: sums, products, means, logic and extrema.
 
-The primitives fold sorted, non-negative dimensions and are what kernels know: sum, prod, amax, amin, any, all, argmax, argmin. The
-others decompose into those. float16 and bfloat16 accumulate in float32.
+The primitives fold sorted, non-negative dimensions and are what kernels know: sum, prod, amax, amin, any, all, argmax,
+argmin. The others decompose into those. float16 and bfloat16 accumulate in float32.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, function, operator
-from graphtorch.ops.pointwise import common_float, not_implemented
+from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import REDUCTION, Sample, sample
 from graphtorch.ops.shapes import count, keep_dims, reduced_shape, wrap_dim, wrap_dims
 from graphtorch.tensor import dtypes
@@ -33,11 +32,11 @@ def wide(array: Any) -> Any:
     return array.astype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind in "fV" else array
 
 
-def _normalize(input: Any, dim: Any, keepdim: bool, *rest: Any) -> tuple[Any, ...]:
+def normalize(input: Any, dim: Any, keepdim: bool, *rest: Any) -> tuple[Any, ...]:
     return (input, wrap_dims(dim, len(input.shape)), keepdim, *rest)
 
 
-def _type(input: Any, dims: Any, keepdim: bool, d: dtype_class) -> TensorType:
+def reduced_type(input: Any, dims: Any, keepdim: bool, d: dtype_class) -> TensorType:
     return TensorType(d, reduced_shape(input.shape, dims, keepdim), input.device)
 
 
@@ -62,7 +61,12 @@ def _dim_samples(make: Any) -> Iterable[Sample]:
     yield sample(make.distinct())
 
 
-def _not_for(kernel: str, categories: str, d: dtype_class) -> None:
+# Reductions as ufunc methods: the functions of NumPy's namespace check more than the operators need.
+_add_reduce: Any = np.add.reduce
+_multiply_reduce: Any = np.multiply.reduce
+
+
+def not_for(kernel: str, categories: str, d: dtype_class) -> None:
     if "bifc"[d.category] in categories:
         raise not_implemented(kernel, d)
 
@@ -93,15 +97,16 @@ def _fold(numpy_fold: Callable[..., Any]) -> Callable[..., Any]:
 
 sum = operator(
     "sum(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
-    type=lambda input, dim, keepdim, dtype: _type(input, dim, keepdim, _sum_dtype(input, dtype)),
-    numpy=_fold(np.sum),
+    type=lambda input, dim, keepdim, dtype: reduced_type(input, dim, keepdim, _sum_dtype(input, dtype)),
+    numpy=_fold(_add_reduce),
     kind=REDUCTION,
     derivative={"input": lambda g, input_type, dim, keepdim: _spread(g, input_type, dim, keepdim)},
     scalar="sum",
-    normalize=_normalize,
+    normalize=normalize,
     overload=_whole_or_dims,
     samples=_dim_samples,
     categories="bifc",
+    lazy_check=True,
     out=True,
 )
 
@@ -120,15 +125,16 @@ def _prod_formula(g: Any, input: Any, result: Any, dim: Any, keepdim: bool) -> A
 
 prod = operator(
     "prod(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
-    type=lambda input, dim, keepdim, dtype: _type(input, dim, keepdim, _sum_dtype(input, dtype)),
-    numpy=_fold(np.prod),
+    type=lambda input, dim, keepdim, dtype: reduced_type(input, dim, keepdim, _sum_dtype(input, dtype)),
+    numpy=_fold(_multiply_reduce),
     kind=REDUCTION,
     derivative={"input": _prod_formula},
     scalar="prod",
-    normalize=_normalize,
+    normalize=normalize,
     overload=_whole_or_dims,
     samples=_dim_samples,
     categories="bifc",
+    lazy_check=True,
     out=True,
 )
 
@@ -137,21 +143,23 @@ def _check_floating(name: str, d: dtype_class) -> None:
     if d.category < dtypes.FLOATING:
         spelled = {"bool": "Bool", "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte"}
         raise RuntimeError(
-            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: "
-            f"{spelled[d.name]}"
+            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
+            f"Got: {spelled[d.name]}"
         )
 
 
 def _mean_type(input: Any, dim: Any, keepdim: bool, dtype: Any) -> TensorType:
     d = input.dtype if dtype is None else dtype
     _check_floating("mean", d)
-    return _type(input, dim, keepdim, d)
+    return reduced_type(input, dim, keepdim, d)
 
 
 def _numpy_mean(input: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
     if dtype is not None:
         input = input.astype(dtype.numpy, copy=False)
-    total = np.add.reduce(wide(input), axis=dim, keepdims=keepdim)
+    if input.dtype.kind in "biu":
+        raise TypeError("the mean of integers")  # the type rule explains
+    total = _add_reduce(wide(input), axis=dim, keepdims=keepdim)
     size = count(input.shape, dim)
     mean = total / total.dtype.type(size) if size else total * np.nan
     return np.asarray(mean).astype(input.dtype, copy=False)
@@ -173,10 +181,11 @@ mean = operator(
         "input": lambda g, input_type, dim, keepdim: _spread(g, input_type, dim, keepdim) / count(input_type.shape, dim)
     },
     decompose=_decompose_mean,
-    normalize=_normalize,
+    normalize=normalize,
     overload=_whole_or_dims,
     samples=_dim_samples,
     categories="fc",
+    lazy_check=True,
     out=True,
 )
 
@@ -184,7 +193,7 @@ mean = operator(
 def _nansum_type(input: Any, dim: Any, keepdim: bool, dtype: Any) -> TensorType:
     if input.dtype.is_complex:
         raise RuntimeError("nansum on CPU does not support complex inputs")
-    return _type(input, dim, keepdim, _sum_dtype(input, dtype))
+    return reduced_type(input, dim, keepdim, _sum_dtype(input, dtype))
 
 
 def _without_nan(input: Any) -> Any:
@@ -194,15 +203,16 @@ def _without_nan(input: Any) -> Any:
 nansum = operator(
     "nansum(Tensor input, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
     type=_nansum_type,
-    numpy=lambda input, dim, keepdim, dtype: _fold(np.sum)(
-        np.where(np.isnan(input), input.dtype.type(0), input) if input.dtype.kind in "fV" else input, dim, keepdim, dtype
+    numpy=lambda input, dim, keepdim, dtype: _fold(_add_reduce)(
+        np.where(np.isnan(input), input.dtype.type(0), input) if input.dtype.kind in "fV" else input,
+        dim,
+        keepdim,
+        dtype,
     ),
     kind=REDUCTION,
-    derivative={
-        "input": lambda g, input, dim, keepdim: _where(input.isnan(), 0.0, _spread(g, input, dim, keepdim))
-    },
+    derivative={"input": lambda g, input, dim, keepdim: _where(input.isnan(), 0.0, _spread(g, input, dim, keepdim))},
     decompose=lambda input, dim, keepdim, dtype: sum(_without_nan(input), dim, keepdim, dtype=dtype),
-    normalize=_normalize,
+    normalize=normalize,
     overload=_whole_or_dims,
     samples=_dim_samples,
     categories="bif",
@@ -227,7 +237,7 @@ def count_nonzero(input: Any, dim: Any = None) -> Any:
 
 
 def _logical_type(input: Any, dim: Any, keepdim: bool) -> TensorType:
-    return _type(input, dim, keepdim, dtypes.uint8 if input.dtype is dtypes.uint8 else dtypes.bool_)
+    return reduced_type(input, dim, keepdim, dtypes.uint8 if input.dtype is dtypes.uint8 else dtypes.bool_)
 
 
 def _logical(numpy_fold: Callable[..., Any]) -> Callable[..., Any]:
@@ -251,7 +261,7 @@ all = operator(
     numpy=_logical(np.all),
     kind=REDUCTION,
     scalar="all",
-    normalize=_normalize,
+    normalize=normalize,
     samples=_truth_samples,
     categories="bifc",
     out=True,
@@ -262,7 +272,7 @@ any = operator(
     numpy=_logical(np.any),
     kind=REDUCTION,
     scalar="any",
-    normalize=_normalize,
+    normalize=normalize,
     samples=_truth_samples,
     categories="bifc",
     out=True,
@@ -277,17 +287,17 @@ def _check_nonempty(name: str, shape: Any, dims: Any) -> None:
         if shape[dim] == 0:
             if len(dims) == len(shape):
                 raise RuntimeError(
-                    f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with the "
-                    "'dim' argument."
+                    f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction "
+                    "dim with the 'dim' argument."
                 )
             raise IndexError(f"{name}(): Expected reduction dim {dim} to have non-zero size.")
 
 
 def _extremum_type(name: str) -> Callable[..., TensorType]:
     def rule(input: Any, dim: Any, keepdim: bool) -> TensorType:
-        _not_for("max_values_cpu" if name == "amax" else "min_values_cpu", "c", input.dtype)
+        not_for("max_values_cpu" if name == "amax" else "min_values_cpu", "c", input.dtype)
         _check_nonempty(name, input.shape, dim)
-        return _type(input, dim, keepdim, input.dtype)
+        return reduced_type(input, dim, keepdim, input.dtype)
 
     return rule
 
@@ -306,7 +316,7 @@ def _amax_amin(name: str, numpy_fold: Callable[..., Any], scalar: str) -> Callab
         kind=REDUCTION,
         derivative={"input": _share},
         scalar=scalar,
-        normalize=_normalize,
+        normalize=normalize,
         samples=_dim_samples,
         categories="bif",
         out=True,
@@ -321,12 +331,12 @@ def _position_type(name: str) -> Callable[..., TensorType]:
     def rule(input: Any, dim: Any, keepdim: bool) -> TensorType:
         if input.dtype is dtypes.bool_:
             raise RuntimeError(f"{name}(): does not support bool input")
-        _not_for(f"{name}_cpu", "c", input.dtype)
+        not_for(f"{name}_cpu", "c", input.dtype)
         if 0 in [input.shape[i] for i in dim]:
             if len(dim) == len(input.shape):
                 raise IndexError(f"{name}(): Expected reduction dim to be specified for input.numel() == 0.")
             raise IndexError(f"{name}(): Expected reduction dim {dim[0]} to have non-zero size.")
-        return _type(input, dim, keepdim, dtypes.int64)
+        return reduced_type(input, dim, keepdim, dtypes.int64)
 
     return rule
 
@@ -379,7 +389,7 @@ argmin = _argmax_argmin("argmin", np.argmin)
 
 
 def select_along(g: Any, indices: Any, input_type: Any, dim: int, keepdim: bool) -> Any:
-    """The cotangent at the selected positions of `dim`, zero elsewhere: a comparison with the positions, which fuses."""
+    """The cotangent at the selected positions of `dim`, zero elsewhere: by comparing positions, which fuses."""
     if len(input_type.shape) == 0:
         return g
     if not keepdim:
@@ -391,11 +401,11 @@ def select_along(g: Any, indices: Any, input_type: Any, dim: int, keepdim: bool)
 
 def _pair_type(name: str) -> Callable[..., tuple[TensorType, ...]]:
     def rule(input: Any, dim: int, keepdim: bool) -> tuple[TensorType, ...]:
-        _not_for(name, "c", input.dtype)
+        not_for(name, "c", input.dtype)
         dims = (dim,) if len(input.shape) else ()
         if dims and input.shape[dim] == 0:
             raise IndexError(f"{name}(): Expected reduction dim {dim} to have non-zero size.")
-        return _type(input, dims, keepdim, input.dtype), _type(input, dims, keepdim, dtypes.int64)
+        return reduced_type(input, dims, keepdim, input.dtype), reduced_type(input, dims, keepdim, dtypes.int64)
 
     return rule
 
@@ -457,7 +467,7 @@ _min_dim = _pair("min", np.argmin, _decompose_pair(amin, argmin))
 
 def _extremum_of_all(name: str, numpy_fold: Callable[..., Any], fold: Callable[..., Any]) -> Callable[..., Any]:
     def rule(input: Any) -> TensorType:
-        _not_for(f"{name}_all", "c", input.dtype)
+        not_for(f"{name}_all", "c", input.dtype)
         _check_nonempty(name, input.shape, range(len(input.shape)))
         return TensorType(input.dtype, (), input.device)
 
@@ -466,7 +476,9 @@ def _extremum_of_all(name: str, numpy_fold: Callable[..., Any], fold: Callable[.
         type=rule,
         numpy=lambda input: numpy_fold(input),
         kind=REDUCTION,
-        derivative={"input": lambda g, input, result: _share(g, input, result, wrap_dims(None, len(input.shape)), False)},
+        derivative={
+            "input": lambda g, input, result: _share(g, input, result, wrap_dims(None, len(input.shape)), False)
+        },
         decompose=lambda input: fold(input),
         samples=lambda make: [sample(make.distinct(3, 4)), sample(make.distinct())],
         categories="bif",
@@ -508,9 +520,9 @@ def _aminmax_normalize(input: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:
 
 
 def _aminmax_type(input: Any, dim: Any, keepdim: bool) -> tuple[TensorType, ...]:
-    _not_for("aminmax_cpu", "c", input.dtype)
+    not_for("aminmax_cpu", "c", input.dtype)
     _check_nonempty("aminmax", input.shape, dim)
-    one = _type(input, dim, keepdim, input.dtype)
+    one = reduced_type(input, dim, keepdim, input.dtype)
     return one, one
 
 
@@ -533,264 +545,3 @@ aminmax = operator(
     samples=lambda make: [sample(make.distinct(3, 4)), sample(make.distinct(3, 4), dim=1, keepdim=True)],
     categories="bif",
 )
-
-# -- log-sum-exp and softmax ------------------------------------------------------------------------------------------
-
-
-def _shifted(input: Any, dims: Any) -> tuple[Any, Any]:
-    """exp(input - max) and the finite max, for exponentials that do not overflow."""
-    top = input.amax(dims, keepdim=True) if count(input.shape, dims) != 0 else input.sum(dims, keepdim=True)
-    top = _where(top.isfinite(), top, 0.0)
-    return (input - top).exp(), top
-
-
-def _decompose_logsumexp(input: Any, dim: Any, keepdim: bool) -> Any:
-    d = common_float(input)
-    if d.is_complex:
-        return None
-    powers, top = _shifted(input if input.dtype is d else input.to(d), dim)
-    result = powers.sum(dim, keepdim=True).log() + top
-    return result if keepdim else result.reshape(reduced_shape(input.shape, dim, False))
-
-
-def _numpy_logsumexp(input: Any, dim: Any, keepdim: bool) -> Any:
-    target = input.dtype if input.dtype.kind in "fcV" else dtypes.get_default_dtype().numpy
-    x = wide(input.astype(target, copy=False))
-    top = np.max(x.real, axis=dim, keepdims=True, initial=-np.inf)
-    top = np.where(np.isfinite(top), top, x.dtype.type(0).real)
-    result = np.log(np.sum(np.exp(x - top), axis=dim, keepdims=True)) + top
-    return result.reshape(reduced_shape(x.shape, dim, keepdim)).astype(target, copy=False)
-
-
-logsumexp = operator(
-    "logsumexp(Tensor input, int[] dim, bool keepdim=False)",
-    type=lambda input, dim, keepdim: _type(input, dim, keepdim, common_float(input)),
-    numpy=_numpy_logsumexp,
-    kind=REDUCTION,
-    derivative={
-        "input": lambda g, input, result, dim, keepdim: (
-            restore(g, input, dim, keepdim) * (input - _finite(restore(result, input, dim, keepdim))).exp()
-        )
-    },
-    decompose=_decompose_logsumexp,
-    normalize=_normalize,
-    samples=lambda make: [sample(make(3, 4), 1), sample(make(2, 3, 4), (0, 2), keepdim=True), sample(make(5), 0)],
-    categories="bif",
-    out=True,
-)
-
-
-def _finite(value: Any) -> Any:
-    return value if value.dtype.is_complex else _where(value.isfinite(), value, 0.0)
-
-
-def _softmax_type(kernel: str) -> Callable[..., TensorType]:
-    def rule(input: Any, dim: int) -> TensorType:
-        _not_for(kernel, "bic", input.dtype)
-        return TensorType(input.dtype, tuple(input.shape), input.device)
-
-    return rule
-
-
-def _axis(x: Any, dim: int) -> Any:
-    return dim if x.ndim else None
-
-
-def _numpy_softmax(input: Any, dim: int) -> Any:
-    x = wide(input)
-    if not x.size:
-        return input.copy()
-    powers = np.exp(x - np.max(x, axis=_axis(x, dim), keepdims=True))
-    powers /= np.sum(powers, axis=_axis(x, dim), keepdims=True)
-    return powers.astype(input.dtype, copy=False)
-
-
-def _numpy_log_softmax(input: Any, dim: int) -> Any:
-    x = wide(input)
-    if not x.size:
-        return input.copy()
-    shifted = x - np.max(x, axis=_axis(x, dim), keepdims=True)
-    shifted = shifted - np.log(np.sum(np.exp(shifted), axis=_axis(x, dim), keepdims=True))
-    return np.asarray(shifted).astype(input.dtype, copy=False)
-
-
-def _in_float32(decompose: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
-    """A decomposition that computes two-byte floats in float32."""
-
-    def run(input: Any, dim: int) -> Any:
-        d = input.dtype
-        if d in (dtypes.float16, dtypes.bfloat16):
-            return decompose(input.to(dtypes.float32), dim).to(d)
-        return decompose(input, dim)
-
-    return run
-
-
-def _decompose_softmax(input: Any, dim: int) -> Any:
-    powers = (input - input.amax(dim, keepdim=True)).exp()
-    return powers / powers.sum(dim, keepdim=True)
-
-
-def _decompose_log_softmax(input: Any, dim: int) -> Any:
-    shifted = input - input.amax(dim, keepdim=True)
-    return shifted - shifted.exp().sum(dim, keepdim=True).log()
-
-
-def _normalize_dim(input: Any, dim: int) -> tuple[Any, ...]:
-    return input, wrap_dim(dim, len(input.shape))
-
-
-def _softmax_samples(make: Any) -> Iterable[Sample]:
-    yield sample(make(3, 4), 1)
-    yield sample(make(2, 3, 4), -2)
-    yield sample(make(), 0)
-
-
-_softmax = operator(
-    "softmax(Tensor input, int dim)",
-    type=_softmax_type("softmax_lastdim_kernel_impl"),
-    numpy=_numpy_softmax,
-    kind=REDUCTION,
-    derivative={"input": lambda g, result, dim: result * (g - (g * result).sum(dim, keepdim=True))},
-    decompose=_in_float32(_decompose_softmax),
-    normalize=_normalize_dim,
-    samples=_softmax_samples,
-    public=False,
-    method=False,
-)
-_log_softmax = operator(
-    "log_softmax(Tensor input, int dim)",
-    type=_softmax_type("log_softmax_lastdim_kernel_impl"),
-    numpy=_numpy_log_softmax,
-    kind=REDUCTION,
-    derivative={"input": lambda g, result, dim: g - result.exp() * g.sum(dim, keepdim=True)},
-    decompose=_in_float32(_decompose_log_softmax),
-    normalize=_normalize_dim,
-    samples=_softmax_samples,
-    public=False,
-    method=False,
-)
-
-
-@function(method=True)
-def softmax(input: Any, dim: int, dtype: Any = None) -> Any:
-    """exp(input), scaled to sum to one along `dim`; `dtype` casts the operand first. See torch.softmax."""
-    return _softmax(input if dtype is None else input.to(dtype), dim)
-
-
-@function(method=True)
-def log_softmax(input: Any, dim: int, dtype: Any = None) -> Any:
-    """log(softmax(input, dim)), computed without the quotient. See torch.log_softmax."""
-    return _log_softmax(input if dtype is None else input.to(dtype), dim)
-
-
-# -- norms ------------------------------------------------------------------------------------------------------------
-
-
-def _norm_dtype(input: Any, dtype: Any) -> dtype_class:
-    d = input.dtype if dtype is None else dtype
-    if d.category < dtypes.FLOATING:
-        raise RuntimeError(
-            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
-            + {"bool": "Bool", "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte"}[d.name]
-        )
-    return d.to_real()  # type: ignore[no-any-return]
-
-
-def _numpy_norm(input: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
-    x = input if dtype is None else input.astype(dtype.numpy)
-    target = np.abs(x[:0]).dtype if x.ndim else np.abs(x).dtype
-    size = np.abs(wide(x))
-    if ord == math.inf:
-        result = np.max(size, axis=dim, keepdims=keepdim)
-    elif ord == -math.inf:
-        result = np.min(size, axis=dim, keepdims=keepdim)
-    elif ord == 0:
-        result = np.sum(size != 0, axis=dim, keepdims=keepdim)
-    elif ord == 1:
-        result = np.sum(size, axis=dim, keepdims=keepdim)
-    elif ord == 2:
-        result = np.sqrt(np.sum(size * size, axis=dim, keepdims=keepdim))
-    else:
-        result = np.sum(size**ord, axis=dim, keepdims=keepdim) ** (1.0 / ord)
-    return np.asarray(result).astype(target, copy=False)
-
-
-def _decompose_norm(input: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
-    x = input if dtype is None else input.to(dtype)
-    target = x.dtype.to_real()
-    inner = dtypes.float32 if target in (dtypes.float16, dtypes.bfloat16) else target
-    x = x if inner is target else x.to(inner)
-    size = x.abs() if x.dtype.is_complex or ord != 2 else x
-    if ord == math.inf:
-        result = amax(size, dim, keepdim)
-    elif ord == -math.inf:
-        result = amin(size, dim, keepdim)
-    elif ord == 0:
-        result = (size != 0).to(inner).sum(dim, keepdim)
-    elif ord == 1:
-        result = sum(size, dim, keepdim)
-    elif ord == 2:
-        result = sum(size * size, dim, keepdim).sqrt()
-    else:
-        result = sum(size.pow(ord), dim, keepdim).pow(1.0 / ord)
-    return result if inner is target else result.to(target)
-
-
-def _norm_formula(g: Any, input: Any, result: Any, ord: Any, dim: Any, keepdim: bool) -> Any:
-    norm, g = restore(result, input, dim, keepdim), restore(g, input, dim, keepdim)
-    if ord == 0:
-        return FUNCTIONS["zeros_like"](input)
-    if ord == 1:
-        return g * input.sgn()
-    if ord == 2:
-        return g * _where(norm == 0, 0.0, input / norm)
-    size = input.abs()
-    if ord in (math.inf, -math.inf):
-        hit = (size == norm).to(g.dtype)
-        return input.sgn() * (hit * (g / hit.sum(dim, keepdim=True)))
-    # d|x|_p / dx = sgn(x) (|x| / |x|_p)^(p - 1)
-    ratio = _where(norm == 0, 0.0, (size / norm).pow(ord - 1))
-    if ord < 1:
-        ratio = _where(size == 0, 0.0, ratio)
-    return g * input.sgn() * ratio
-
-
-def _normalize_norm(input: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> tuple[Any, ...]:
-    return input, ord, wrap_dims(dim, len(input.shape)), keepdim, dtype
-
-
-def _norm_samples(make: Any) -> Iterable[Sample]:
-    for ord in (2, 1, 3, 0.5, 0, math.inf, -math.inf):
-        yield sample(make(3, 4), ord)
-    yield sample(make(2, 3, 4), 2, (0, 2), keepdim=True)
-
-
-vector_norm = operator(
-    "linalg_vector_norm(Tensor input, Number ord=2, int[]? dim=None, bool keepdim=False, *, dtype? dtype=None)",
-    type=lambda input, ord, dim, keepdim, dtype: _type(input, dim, keepdim, _norm_dtype(input, dtype)),
-    numpy=_numpy_norm,
-    kind=REDUCTION,
-    derivative={"input": _norm_formula},
-    decompose=_decompose_norm,
-    normalize=_normalize_norm,
-    samples=_norm_samples,
-    categories="fc",
-    method=False,
-    out=True,
-)
-
-
-@function(method=True)
-def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Any:
-    """The p-norm of the elements, or of those along `dim`. See torch.norm.
-
-    Raises ValueError for the nuclear norm, which is a matrix norm of torch.linalg.
-    """
-    if isinstance(p, str):
-        if p not in ("fro", "nuc"):
-            raise RuntimeError(f"expected a number, 'fro' or 'nuc' for the order of the norm, but got '{p}'")
-        if p == "nuc":
-            return FUNCTIONS["linalg_matrix_norm"](input, "nuc", dim or (-2, -1), keepdim, dtype=dtype)
-        p = 2
-    return vector_norm(input, 2 if p is None else p, dim, keepdim, dtype=dtype, out=out)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.ops.arithmetic import conjugate
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import Sample, sample
@@ -63,17 +64,16 @@ cumsum = operator(
 def _cumprod_formula(g: Any, input: Any, result: Any, dim: int) -> Any:
     """For y_i = x_1 ... x_i the slope at x_k is the sum over i >= k of g_i y_i / x_k.
 
-    The first zero of a row needs the products without it; whatever follows a zero has no slope, because every product from there on
-    holds that zero.
+    The first zero of a row needs the products without it; whatever follows a zero has no slope, because every product
+    from there on holds that zero.
     """
     where, logical_and = FUNCTIONS["where"], FUNCTIONS["logical_and"]
     zero = input == 0
     zeros = zero.cumsum(dim)
     first = logical_and(zero, zeros == 1)
     before = zeros == 0
-    conj = (lambda v: v.conj()) if input.dtype.is_complex else (lambda v: v)
-    ordinary = _reverse_cumsum(g * conj(result), dim) / conj(where(before, input, 1.0))
-    bridged = _reverse_cumsum(g * conj(where(first, 1.0, input).cumprod(dim)), dim)
+    ordinary = _reverse_cumsum(g * conjugate(result), dim) / conjugate(where(before, input, 1.0))
+    bridged = _reverse_cumsum(g * conjugate(where(first, 1.0, input).cumprod(dim)), dim)
     # `bridged` at the first zero sums from there on, where the replaced factor belongs to every product.
     return where(before, ordinary, where(first, bridged, 0.0))
 

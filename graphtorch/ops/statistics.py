@@ -15,6 +15,8 @@ from graphtorch.ops.shapes import count, reduced_shape, wrap_dim, wrap_dims
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
 
+_add_reduce: Any = np.add.reduce
+
 # -- variance ---------------------------------------------------------------------------------------------------------
 
 
@@ -42,11 +44,11 @@ def _freedom(shape: Any, dim: Any, correction: Any) -> Any:
 def _numpy_var_mean(input: Any, dim: Any, correction: Any, keepdim: bool) -> tuple[Any, Any]:
     x = wide(input)
     size = count(x.shape, dim)
-    mean = np.add.reduce(x, axis=dim, keepdims=True)
-    mean = np.asarray(mean / mean.dtype.type(size))
+    total_of_all: Any = np.add.reduce(x, axis=dim, keepdims=True)
+    mean = np.asarray(total_of_all / total_of_all.dtype.type(size))
     distance = x - mean
     square = (distance * distance.conj()).real if np.iscomplexobj(x) else distance * distance
-    total = np.asarray(np.add.reduce(square, axis=dim, keepdims=keepdim))
+    total = np.asarray(_add_reduce(square, axis=dim, keepdims=keepdim))
     variance = np.asarray(total / total.dtype.type(_freedom(x.shape, dim, correction)))
     target = input.dtype if not np.iscomplexobj(x) else total.dtype
     return variance.astype(target), mean.reshape(reduced_shape(x.shape, dim, keepdim)).astype(input.dtype)
@@ -106,7 +108,9 @@ def _samples(make: Any) -> Iterable[Sample]:
     yield sample(make(2, 3, 4), (0, -1), 1, keepdim=True)
 
 
-def _spread_operator(name: str, numpy: Callable[..., Any], decompose: Callable[..., Any], slope: Any) -> Callable[..., Any]:
+def _spread_operator(
+    name: str, numpy: Callable[..., Any], decompose: Callable[..., Any], slope: Any
+) -> Callable[..., Any]:
     return operator(
         f"{name}(Tensor input, int[]? dim=None, Number correction=1, bool keepdim=False)",
         type=_one_type,
@@ -166,7 +170,13 @@ _std_mean = _pair_operator(
 
 def _front(name: str, record: Callable[..., Any], what: str) -> None:
     def front(
-        input: Any, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None, out: Any = None
+        input: Any,
+        dim: Any = None,
+        unbiased: Any = None,
+        keepdim: bool = False,
+        *,
+        correction: Any = None,
+        out: Any = None,
     ) -> Any:
         if isinstance(dim, bool):
             dim, unbiased = None, dim

@@ -78,10 +78,11 @@ addcmul = operator(
 def _addcdiv_type(input: Any, tensor1: Any, tensor2: Any, value: Any) -> TensorType:
     if common(tensor1, tensor2).category < dtypes.FLOATING:
         raise RuntimeError(
-            "Integer division with addcdiv is no longer supported, and in a future  release addcdiv will perform a true division "
-            "of tensor1 and tensor2. The historic addcdiv behavior can be implemented as (input + value * torch.trunc(tensor1 / "
-            "tensor2)).to(input.dtype) for integer inputs and as (input + value * tensor1 / tensor2) for float inputs. The future "
-            "addcdiv behavior is just the latter implementation: (input + value * tensor1 / tensor2), for all dtypes."
+            "Integer division with addcdiv is no longer supported, and in a future  release addcdiv will perform a "
+            "true division of tensor1 and tensor2. The historic addcdiv behavior can be implemented as (input + value "
+            "* torch.trunc(tensor1 / tensor2)).to(input.dtype) for integer inputs and as (input + value * tensor1 / "
+            "tensor2) for float inputs. The future addcdiv behavior is just the latter implementation: (input + value "
+            "* tensor1 / tensor2), for all dtypes."
         )
     return pointwise_type((input, tensor1, tensor2), common(input, tensor1, tensor2))
 
@@ -99,9 +100,7 @@ addcdiv = operator(
     derivative={
         "input": lambda g: g,
         "tensor1": lambda g, tensor2, value: _scaled(value, g) / conjugate(tensor2),
-        "tensor2": lambda g, tensor1, tensor2, value: (
-            -_scaled(value, g) * conjugate(tensor1 / (tensor2 * tensor2))
-        ),
+        "tensor2": lambda g, tensor1, tensor2, value: -_scaled(value, g) * conjugate(tensor1 / (tensor2 * tensor2)),
     },
     decompose=lambda input, tensor1, tensor2, value: input + _scaled(value, tensor1) / tensor2,
     compute=lambda input, tensor1, tensor2, value: common(input, tensor1, tensor2),
@@ -110,6 +109,7 @@ addcdiv = operator(
     inplace=True,
     out=True,
 )
+
 
 def _lerp_type(input: Any, end: Any, weight: Any) -> TensorType:
     operands = [("end", end)] + ([("weight", weight)] if hasattr(weight, "shape") and not _is_number(weight) else [])

@@ -63,8 +63,8 @@ def _alias(name: str, *others: str) -> None:
 def _check_neg(input: Any) -> None:
     if input.dtype is dtypes.bool_:
         raise RuntimeError(
-            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use the `~` or "
-            "`logical_not()` operator instead."
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use "
+            "the `~` or `logical_not()` operator instead."
         )
 
 
@@ -81,7 +81,7 @@ def _check_sign(input: Any) -> None:
 
 def _numpy_sign(x: Any) -> Any:
     if x.dtype == np.bool_:
-        return x
+        return x.copy()
     if x.dtype.kind in "iu":
         return np.sign(x)
     return np.nan_to_num(np.sign(x), nan=0.0)  # PyTorch: NaN is neither above nor below zero
@@ -364,7 +364,7 @@ def _rounding(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
 
     return unary(
         name,
-        lambda x: x if getattr(x, "dtype", np.dtype(float)).kind in "iu" else compute(x),
+        lambda x: x.copy() if getattr(x, "dtype", np.dtype(float)).kind in "iu" else compute(x),
         _zeros,
         compute=common,
         check=check,
@@ -387,7 +387,7 @@ def _round_type(input: Any, decimals: Any) -> TensorType:
 
 def _numpy_round(input: Any, decimals: int) -> Any:
     if getattr(input, "dtype", np.dtype(float)).kind in "iu":
-        return input
+        return input.copy()
     if decimals == 0:
         return np.rint(input)
     power = 10.0 ** builtins.abs(decimals)
@@ -411,8 +411,10 @@ round = operator(
     scalar="round",
     compute=lambda input, decimals: input.dtype,
     decompose=_decompose_round,
-    samples=lambda make: [sample(make(3, 4, low=-9, high=9))]
-    + ([sample(make(3, 4), decimals=2)] if make.dtype.is_floating_point else []),
+    samples=lambda make: (
+        [sample(make(3, 4, low=-9, high=9))]
+        + ([sample(make(3, 4), decimals=2)] if make.dtype.is_floating_point else [])
+    ),
     categories="if",
     inplace=True,
     out=True,
@@ -477,7 +479,9 @@ signbit = _predicate(
     lambda x: np.signbit(x) if getattr(x, "dtype", np.dtype(float)).kind != "b" else _never(x),
     check=_refuse("signbit_cpu", "c"),
     decompose=lambda input: (
-        (input < 0) if input.dtype.category < dtypes.FLOATING else FUNCTIONS["logical_or"](input < 0, input.reciprocal() < 0)
+        (input < 0)
+        if input.dtype.category < dtypes.FLOATING
+        else FUNCTIONS["logical_or"](input < 0, input.reciprocal() < 0)
     ),
     categories="bif",
 )
@@ -533,7 +537,10 @@ nan_to_num = operator(
     derivative={"input": lambda g, input: _where(input.isfinite(), g, 0.0)},
     decompose=_decompose_nan_to_num,
     compute=lambda input, nan, posinf, neginf: input.dtype,
-    samples=lambda make: [sample(make(3, 4)), sample(make(3, 4).log() if make.dtype.is_floating_point else make(2), 1.0, 2.0, 3.0)],
+    samples=lambda make: [
+        sample(make(3, 4)),
+        sample(make(3, 4).log() if make.dtype.is_floating_point else make(2), 1.0, 2.0, 3.0),
+    ],
     categories="bifc",
     inplace=True,
     out=True,
@@ -630,8 +637,8 @@ def _complex_type(real: Any, imag: Any) -> TensorType:
         )
     if real.dtype is not imag.dtype:
         raise RuntimeError(
-            f"Expected object of scalar type {scalar_type(real.dtype)} but got scalar type {scalar_type(imag.dtype)} for second "
-            "argument"
+            f"Expected object of scalar type {scalar_type(real.dtype)} but got scalar type {scalar_type(imag.dtype)} "
+            "for second argument"
         )
     return pointwise_type((real, imag), real.dtype.to_complex())
 
@@ -673,7 +680,9 @@ angle = unary(
     lambda x: _numpy_angle(np.asarray(x)),
     _angle_formula,
     result=lambda d: d.to_real(),
-    decompose=_real_only(lambda x: _where(x.isnan(), x, _where(x < 0, FUNCTIONS["full"]((), math.pi, dtype=x.dtype), 0.0))),
+    decompose=_real_only(
+        lambda x: _where(x.isnan(), x, _where(x < 0, FUNCTIONS["full"]((), math.pi, dtype=x.dtype), 0.0))
+    ),
     inplace=False,
 )
 
@@ -681,7 +690,7 @@ angle = unary(
 
 Tensor.__neg__ = neg  # type: ignore[method-assign]
 Tensor.__abs__ = abs  # type: ignore[attr-defined]
-Tensor.__pos__ = positive  # type: ignore[attr-defined]
+setattr(Tensor, "__pos__", positive)  # noqa: B010 (the type checker knows no such slot)
 
 
 @method("__invert__")

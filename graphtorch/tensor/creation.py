@@ -1,7 +1,7 @@
 """Tensors from Python data and NumPy arrays: `tensor`, `as_tensor`, `from_numpy` and the legacy constructor.
 
-While a graph is being captured, these make concrete tensors all the same: the recorder takes them as constants when an operator
-first uses them.
+While a graph is being captured, these make concrete tensors all the same: the recorder takes them as constants when an
+operator first uses them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,12 @@ def _read(data: Any, d: dtype_class | None) -> Any:
 
 
 def tensor(
-    data: Any, *, dtype: dtype_class | None = None, device: Any = None, requires_grad: bool = False, pin_memory: bool = False
+    data: Any,
+    *,
+    dtype: dtype_class | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
 ) -> Tensor:
     """A new leaf tensor that copies `data`. See torch.tensor.
 
@@ -176,21 +181,32 @@ def _leaf(array: Any, device: Any, requires_grad: bool) -> Tensor:
 
 
 def as_tensor(data: Any, dtype: dtype_class | None = None, device: Any = None) -> Tensor:
-    """A tensor that shares the memory of a tensor or array where dtype and device allow, else a copy. See torch.as_tensor."""
+    """A tensor that shares the memory of a tensor or array where dtype and device allow, else a copy. See
+    torch.as_tensor.
+    """
     dtype = _named(dtype)
     if isinstance(data, Tensor):
-        return data.to(device, dtype) if device is not None else data if dtype is None else data.to(dtype)
+        moved: Tensor = data if device is None else data.to(device)
+        return moved if dtype is None else moved.to(dtype)
     if isinstance(data, np.ndarray):
         shared = from_numpy(data)
         with recorder_paused():
-            return shared.to(canonical(device), dtypes.from_numpy_dtype(data.dtype) if dtype is None else dtype)
+            made: Tensor = shared.to(canonical(device), dtypes.from_numpy_dtype(data.dtype) if dtype is None else dtype)
+        return made
     return tensor(data, dtype=dtype, device=device)
 
 
 def asarray(
-    obj: Any, *, dtype: dtype_class | None = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False
+    obj: Any,
+    *,
+    dtype: dtype_class | None = None,
+    device: Any = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor from anything array-like. `copy` True always copies, False raises where a copy is needed. See torch.asarray."""
+    """A tensor from anything array-like. `copy` True always copies, False raises where a copy is needed. See
+    torch.asarray.
+    """
     dtype = _named(dtype)
     made = as_tensor(obj, dtype, device)
     if isinstance(obj, Tensor | np.ndarray):
@@ -222,21 +238,24 @@ def from_numpy(array: Any) -> Tensor:
     d = dtypes.from_numpy_dtype(array.dtype)
     if any(s < 0 for s in array.strides):
         raise ValueError(
-            "At least one stride in the given numpy array is negative, and tensors with negative strides are not currently "
-            "supported. (You can probably work around this by making a copy of your array  with array.copy().) "
+            "At least one stride in the given numpy array is negative, and tensors with negative strides are not "
+            "currently supported. (You can probably work around this by making a copy of your array  with "
+            "array.copy().) "
         )
     if not array.flags.writeable:
         warnings.warn(
-            "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. This means writing to this "
-            "tensor will result in undefined behavior. You may want to copy the array to protect its data or make it writable "
-            "before converting it to a tensor.",
+            "The given NumPy array is not writable, and PyTorch does not support non-writable tensors. This means "
+            "writing to this tensor will result in undefined behavior. You may want to copy the array to protect its "
+            "data or make it writable before converting it to a tensor.",
             UserWarning,
             stacklevel=2,
         )
     return Tensor._wrap(array.view(np.ndarray) if type(array) is not np.ndarray else array, d)
 
 
-def scalar_tensor(s: Any, *, dtype: dtype_class | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def scalar_tensor(
+    s: Any, *, dtype: dtype_class | None = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A zero-dimensional tensor, of the default dtype unless given. See torch.scalar_tensor."""
     if isinstance(s, Tensor):
         s = s.item()
@@ -250,7 +269,8 @@ def legacy_constructor(data: Any = (), *rest: Any, dtype: dtype_class | None = N
     if isinstance(data, Tensor) and not rest:
         if data.dtype is not d:
             raise TypeError(f"expected {d!r} (got {data.dtype!r})")
-        return data.detach()
+        outside: Tensor = data.detach()
+        return outside
     if isinstance(data, int) and not isinstance(data, bool):
         return _leaf(np.empty((data, *rest), d.numpy), device, False)
     if rest:

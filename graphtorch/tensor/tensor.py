@@ -318,8 +318,8 @@ class Tensor:
         if not self.is_leaf:
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-                "moment. If "
-                "you were attempting to deepcopy a module, this may be because of a torch.nn.utils.weight_norm usage"
+                "moment. If you were attempting to deepcopy a module, this may be because of a "
+                "torch.nn.utils.weight_norm usage"
             )
         copied = type(self)._from_array(self._host("deepcopy()").copy(order="K"), self._requires_grad)
         for key, value in vars(self).items():
@@ -414,8 +414,8 @@ class Tensor:
                 )
             if value._device.type != self._device.type:
                 raise RuntimeError(
-                    f"attempting to assign a gradient with device type '{value._device.type}' to a tensor with device type "
-                    f"'{self._device.type}'. Please ensure that the gradient and the tensor are on the same device"
+                    f"attempting to assign a gradient with device type '{value._device.type}' to a tensor with device "
+                    f"type '{self._device.type}'. Please ensure that the gradient and the tensor are on the same device"
                 )
         if state.recorder is not None:
             state.recorder.set_grad(self, value)

@@ -49,7 +49,9 @@ def torch() -> Any:
     return pytest.importorskip("torch")
 
 
-def cases(op: Operator, dtype_filter: Callable[[dtypes.dtype], bool] = lambda d: True) -> list[tuple[dtypes.dtype, Any]]:
+def cases(
+    op: Operator, dtype_filter: Callable[[dtypes.dtype], bool] = lambda d: True
+) -> list[tuple[dtypes.dtype, Any]]:
     """(dtype, normalised arguments) of every sample. Dtypes that the operator refuses are left out."""
     found = []
     for letter in op.categories:
@@ -130,6 +132,9 @@ def test_type_rule_agrees_with_numpy_result(name: str) -> None:
             array = np.asarray(result)
             assert array.shape == tuple(rule.shape), describe(op, args)
             assert array.dtype == rule.dtype.numpy, describe(op, args)
+            if not op.is_view:
+                shared = [o for o in tensors_of(args) if np.may_share_memory(array, o._data)]
+                assert not shared, f"{describe(op, args)} returns an operand's memory"
 
 
 @pytest.mark.parametrize("name", SAMPLED)
@@ -316,7 +321,9 @@ def check_gradient(name: str, kind: dtypes.dtype, second_order: bool) -> None:
             got = np.zeros_like(tensor._data) if gradient is None else gradient._data
             if gradient is not None:
                 assert gradient.shape == tensor.shape and gradient.dtype is tensor.dtype
-            assert_close(got, numeric, 2e-5, f"{'second' if second_order else 'first'} derivative of {describe(op, args)}")
+            assert_close(
+                got, numeric, 2e-5, f"{'second' if second_order else 'first'} derivative of {describe(op, args)}"
+            )
 
 
 def draw(random: np.random.Generator, like: Tensor) -> Tensor:
