@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 from graphtorch.cli.errors import USAGE, CommandError, near_misses
+from graphtorch.cli.graphs import load_records
 
 
 def catalog(arguments: argparse.Namespace) -> int:
     """The subcommand."""
-    # Importing these registers their operators.
-    import graphtorch.frontend  # noqa: F401
+    load_records()
     from graphtorch.ops.record import REGISTRY
 
     if arguments.name is not None:

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("graph", metavar="GRAPH", help="a file that `dump` wrote, or - for standard input")
     run.add_argument("--inputs", metavar="FILE.npz", help="input values by name; the others are drawn at random")
     run.add_argument("--size", action="append", default=[], metavar="s0=8", help="the value of a symbolic size")
-    run.add_argument("--seed", type=int, default=0, help="of the random inputs (default: 0)")
+    run.add_argument("--seed", type=int, default=0, help="of random inputs and operators (default: 0)")
     run.add_argument("--backend", default="interpreter", help="interpreter (the default) or numpy")
     run.add_argument("-o", "--output", metavar="FILE.npz", help="save the outputs by name")
 

@@ -13,6 +13,7 @@ from graphtorch.cli.errors import USAGE, CommandError
 from graphtorch.cli.graphs import load_graph
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.generator import default_generator
 from graphtorch.tensor.symint import evaluate, free_symbols
 
 SHOWN_ELEMENTS = 8
@@ -36,6 +37,7 @@ def execute(arguments: argparse.Namespace) -> int:
             inputs.append(_convert(given[name], value, shape, name))
         else:
             inputs.append(_random(generator, value, shape, kind))
+    default_generator.manual_seed(arguments.seed)  # of random operators in the graph
     try:
         outputs = compile_graph(graph, arguments.backend, {}).run(inputs, {})
     except Exception as error:

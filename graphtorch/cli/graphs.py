@@ -9,13 +9,18 @@ from graphtorch.cli.errors import USAGE, CommandError
 from graphtorch.ir.graph import Graph
 
 
+def load_records() -> None:
+    """Register every operator: those of the API load with it, those that only graphs contain with the compiler."""
+    import graphtorch.autodiff.gradient
+    import graphtorch.frontend.number  # noqa: F401
+
+
 def load_graph(file: str) -> Graph:
     """Parse a graph from a file of text or JSON ("-": standard input).
 
     Raises CommandError if it can't be read or is no graph; the message shows the place.
     """
-    # Its records (`gradient`, `number`) are part of the IR's vocabulary.
-    import graphtorch.frontend  # noqa: F401
+    load_records()
     from graphtorch.ir.export import from_json
     from graphtorch.ir.parser import parse_graph
 

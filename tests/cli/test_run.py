@@ -79,6 +79,39 @@ def test_dumped_graph_gives_eagers_numbers(
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+def test_random_operators_and_optimizer_state(command: Command, tmp_path: Path) -> None:
+    """A dropout model under Adam: what `.item()` and random operators become runs too, with eager's numbers."""
+    script = tmp_path / "dropout.py"
+    script.write_text(
+        "import graphtorch as torch\n"
+        "torch.manual_seed(1)\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(8))\n"
+        "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)\n"
+        "x = torch.randn(6, 4)\n"
+        "def step(x):\n"
+        "    loss = model(x).square().mean() + torch.rand(3).sum()\n"
+        "    loss.backward()\n"
+        "    optimizer.step()\n"
+        "    return loss\n"
+        "torch.manual_seed(7)\n"
+        "if __name__ == '__main__': step(x)\n"
+    )
+    graph, inputs, outputs = (str(tmp_path / name) for name in ("step.gt", "inputs.npz", "outputs.npz"))
+    for stage in ("captured", "optimized"):
+        status, _, err = command("dump", f"{script}:step", "--stage", stage, "-o", graph, "--inputs", inputs)
+        assert status == 0, err
+        for backend in ("interpreter", "numpy"):
+            run = ["run", graph, "--inputs", inputs, "--seed", "7", "--backend", backend, "-o", outputs]
+            status, _, err = command(*run)
+            assert status == 0, err
+            eager = runpy.run_path(str(script), run_name="script")
+            loss = eager["step"](eager["x"]).item()
+            with np.load(outputs) as archive:
+                np.testing.assert_allclose(archive["result"], loss, rtol=1e-6)
+                for name, parameter in eager["model"].named_parameters():
+                    np.testing.assert_allclose(archive[f"new {name}"], parameter.detach().numpy(), rtol=1e-5)
+
+
 def test_json_runs_too(command: Command, small: Path, tmp_path: Path) -> None:
     _, text, _ = command("opt", str(small), "--passes", "dce", "--format", "json")
     path = tmp_path / "small.json"
