@@ -18,7 +18,7 @@ from graphtorch.ops.dispatch import _SCALAR_NAMES
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shaping import reshape
-from graphtorch.ops.view import expand, select, slice_, unsqueeze
+from graphtorch.ops.view import check_expand, expand, select, slice_, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
@@ -234,8 +234,8 @@ index_put: Callable[..., Tensor] = operator(
 
 def positions(mask: Tensor) -> tuple[Tensor, ...]:
     """The positions of the true (nonzero) elements, one int64 vector a dimension. Reads the mask."""
-    found = np.nonzero(np.atleast_1d(mask._host("nonzero()")))
-    return tuple(Tensor._wrap(at.astype(np.int64, copy=False)) for at in found)
+    found = np.array(np.nonzero(np.atleast_1d(mask._host("nonzero()"))))
+    return tuple(Tensor._wrap(at) for at in found)
 
 
 def _check_mask(mask: Any, shape: Sequence[Any], at: int) -> None:
@@ -255,8 +255,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     if as_tuple:
         return positions(input)
     array = input._host("nonzero()")
-    rows = np.argwhere(array) if array.ndim else np.empty((int(array != 0), 0), np.int64)
-    return Tensor._wrap(np.ascontiguousarray(rows, np.int64))
+    return Tensor._wrap(np.argwhere(array) if array.ndim else np.empty((int(array != 0), 0), np.int64))
 
 
 @function(method=True)
@@ -458,7 +457,9 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         raise TypeError(f"can't assign a {type(value).__name__} to a torch.{_SCALAR_NAMES[self.dtype.name]}Tensor")
     if not indices:
         if isinstance(value, Tensor):
-            result.copy_(_without_leading_ones(value, result.ndim))
+            value = _without_leading_ones(value, result.ndim)
+            check_expand(value, tuple(result.shape))
+            result.copy_(value)
         else:
             result.fill_(value)
         return

@@ -510,14 +510,13 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
             raise RuntimeError(
                 f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}"
             )
-        left, right = list(range(a.ndim - dims, a.ndim)), list(range(dims))
+        first, second = list(range(-dims, 0)), list(range(dims))
     else:
-        first, second = dims
-        left = [wrap_dim(d, a.ndim) for d in ((first,) if isinstance(first, int) else first)]
-        right = [wrap_dim(d, b.ndim) for d in ((second,) if isinstance(second, int) else second)]
-        if len(left) != len(right):
+        first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
+        if len(first) != len(second):
             raise RuntimeError("both dimension lists should have same length")
-    for i, j in zip(left, right, strict=True):
+    left, right = [wrap_dim(d, a.ndim) for d in first], [wrap_dim(d, b.ndim) for d in second]
+    for i, j in zip(first, second, strict=True):
         if _differs(a.shape[i], b.shape[j]):
             raise RuntimeError(
                 f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second has size "

@@ -7,8 +7,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphtorch.ops import view as views
 from graphtorch.ops.build import function, method, operator
+from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.record import VIEW, sample
 from graphtorch.ops.shapes import wrap_dim
 from graphtorch.ops.strides import concrete, infer_size, product, view_strides
@@ -79,6 +82,67 @@ view_dtype: Callable[..., Tensor] = operator(
     doc="The same bytes as elements of another type.",
     public=False,
     method=False,
+)
+
+
+def _view_as_real_type(input: Any) -> TensorType:
+    if not input.dtype.is_complex:
+        raise RuntimeError("view_as_real is only supported for complex tensors")
+    return TensorType(input.dtype.to_real(), (*input.shape, 2), input.device)
+
+
+def _view_as_real_numpy(input: Any) -> Any:
+    parts = input.real
+    return np.lib.stride_tricks.as_strided(parts, (*parts.shape, 2), (*parts.strides, parts.itemsize))
+
+
+view_as_real: Callable[..., Tensor] = operator(
+    "view_as_real(Tensor input)",
+    type=_view_as_real_type,
+    numpy=_view_as_real_numpy,
+    kind=VIEW,
+    derivative={"input": lambda g: view_as_complex(g.contiguous())},
+    scatter=lambda base, new: view_as_complex(new.contiguous()),
+    samples=lambda make: [sample(make(2, 3)), sample(make())],
+    categories="c",
+    method=False,
+    doc="The real and imaginary parts as a new last dimension of size 2.",
+)
+
+
+def _view_as_complex_type(input: Any) -> TensorType:
+    if not input.dtype.is_floating_point or input.dtype.itemsize == 2:  # there is no complex type of half precision here
+        raise RuntimeError(
+            "view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar type: "
+            + _scalar_name(input.dtype)
+        )
+    if not len(input.shape):
+        raise RuntimeError("Input tensor must have one or more dimensions")
+    if input.shape[-1] != 2:
+        raise RuntimeError("Tensor must have a last dimension of size 2")
+    return TensorType(input.dtype.to_complex(), tuple(input.shape[:-1]), input.device)
+
+
+def _view_as_complex_numpy(input: Any) -> Any:
+    if input.size and input.strides[-1] != input.itemsize:
+        raise RuntimeError("Tensor must have a last dimension with stride 1")
+    if input.size and any(s % (2 * input.itemsize) for s in input.strides[:-1]):
+        at = next(i for i, s in enumerate(input.strides) if s % (2 * input.itemsize))
+        raise RuntimeError(f"Tensor must have a stride divisible by 2 for all but last dimension (dimension {at})")
+    return input.view(np.result_type(input.dtype, np.complex64))[..., 0]
+
+
+view_as_complex: Callable[..., Tensor] = operator(
+    "view_as_complex(Tensor input)",
+    type=_view_as_complex_type,
+    numpy=_view_as_complex_numpy,
+    kind=VIEW,
+    derivative={"input": lambda g: view_as_real(g)},
+    scatter=lambda base, new: view_as_real(new),
+    samples=lambda make: [sample(make(3, 2)), sample(make(2, 3, 2))] if make.dtype.itemsize >= 4 else [],
+    categories="f",
+    method=False,
+    doc="Pairs along the last dimension as complex numbers.",
 )
 
 
