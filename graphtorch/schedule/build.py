@@ -98,6 +98,8 @@ class _Scheduler:
             unchanged = index in self.donations and value is graph.inputs[self.donations[index]]
             if root in donated and not unchanged:
                 self.saved[value] = fusion.copy(value, "it shows an input before its update")
+            elif any(not step.op.is_view for step in fusion.roots[value][1]):
+                self.saved[value] = fusion.copy(value, "an output that is no view has memory of its own")
 
     def _donate(self, inputs: list[Buffer]) -> None:
         """Decide for each donation whether its kernel may write into the input.
@@ -148,9 +150,13 @@ class _Scheduler:
         return None
 
     def _same_point(self, group: Group, value: Value, old: Value) -> bool:
-        """Whether every access of `group` to `old` is at the element at which `value` is stored."""
+        """Whether every access of `group` to `old` is at the element at which `value` is stored, once a parallel point:
+        what lies along a reduction axis may be read again by a later pass over that axis."""
         fusion = self.fusion
         stored = loop_strides(tuple(resolve(d) for d in fusion.place[value]), row_major(value.type.shape))
+        group.refresh()
+        if group.reduced & stored.keys():
+            return False
         builder = KernelBuilder(fusion, group, self._probe)
         builder.build("probe", ())
         return all(

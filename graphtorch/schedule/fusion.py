@@ -158,7 +158,7 @@ class Fusion:
         op = node.op
         kind = op.kind
         result = node.results[0]
-        if kind == "view" and is_index_map(node):
+        if is_index_map(node):
             root, chain = self.roots[node.args[0]]
             self.roots[result] = (root, (*chain, node))
             return
@@ -198,11 +198,12 @@ class Fusion:
     def route(
         self, value: Value, steps: tuple[Step, ...] = (), in_memory: bool = False
     ) -> tuple[Value, tuple[Step, ...], Layout | None]:
-        """Where a value under further views is read from: a root, the views that follow it, and their layout in its buffer.
+        """Where a value under further views is read from: a root, the views that follow it, and their layout in its
+        buffer.
 
-        The layout is None for an inlined root, which is computed again; `in_memory` asks for a buffer (see `make_readable`). A
-        copy takes part only where the views that follow it are not affine without it: the answer for a reader does not
-        depend on who else reads. Raises NotAffineError.
+        The layout is None for an inlined root, which is computed again; `in_memory` asks for a buffer (see
+        `make_readable`). A copy takes part only where the views that follow it are not affine without it: the answer
+        for a reader does not depend on who else reads. Raises NotAffineError.
         """
         root, chain = self.roots[value]
         if root in self.inlined:
@@ -373,7 +374,7 @@ class Fusion:
         placement = [list(dim) for dim in fresh(domain, group)]
         loops = [loop for dim in placement for loop in dim]
         folded = _folded(node, placement)
-        return _Plan({}, loops, [frozenset(folded)] if folded else [], placement, folded, 0)
+        return _Plan({}, loops, [frozenset(folded)] if folded else [], placement, folded, int(bool(folded)))
 
     def _try(
         self, node: Node, groups: list[Group], wanted: dict[int, list[Placement]], operands: list[Value]

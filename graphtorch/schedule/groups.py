@@ -105,8 +105,8 @@ class Dependence:
     def would_cycle(self, merged: Iterable[Group], reads: int) -> bool:
         """Whether making `merged` one group that reads the groups `reads` closes a cycle.
 
-        Law: the union depends on itself iff one part reads another's buffers, or something that it reads, outside of it,
-        depends on a part of it.
+        Law: the union depends on itself iff one part reads another's buffers, or something that it reads, outside of
+        it, depends on a part of it.
         """
         inside = 0
         outside = reads

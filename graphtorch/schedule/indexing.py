@@ -207,10 +207,10 @@ _LAYOUTS: dict[str, Callable[[Layout, Node], Layout | None]] = {
 
 
 def is_index_map(node: Node) -> bool:
-    """Whether a view node only renumbers elements, so that it needs no code of its own."""
+    """Whether a node only renumbers elements, so that it needs no code of its own: views, and `flip`."""
     op = node.op
     if not op.is_view:
-        return False
+        return op.name == "flip"
     if op.name == "as_strided":
         operand, input_stride = node.args[0], node.args[4]
         return input_stride is None or Layout(operand.shape, input_stride).is_contiguous

@@ -125,7 +125,8 @@ def random_program(choose: Callable[[int], int], length: int = 12) -> Graph:
                 made = _viewed(VIEWS[choose(len(VIEWS))], x, choose)
             if made.numel() <= 5000:
                 values.append(made)
-        return values[len(inputs) :][-4:] + [values[len(inputs) :][choose(max(len(values) - len(inputs), 1))]]
+        made = values[len(inputs) :]
+        return [*made[-4:], made[choose(len(made))]]
 
     return trace(program, *types)
 

@@ -1,4 +1,5 @@
-"""The kernels executor against the interpreter: every operator record, random programs, blocked forms, symbolic sizes, in-place updates."""
+"""The kernels executor against the interpreter: every operator record, random programs, blocked forms, symbolic sizes,
+in-place updates."""
 
 from __future__ import annotations
 
