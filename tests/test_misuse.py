@@ -1,4 +1,5 @@
-"""Misuse gets PyTorch's exception class and a message that names operator, shapes, dtypes and the user's line; state stays as it was."""
+"""Misuse gets PyTorch's exception class and a message that names operator, shapes, dtypes and the user's line; state
+stays as it was."""
 
 from __future__ import annotations
 

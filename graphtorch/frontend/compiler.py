@@ -13,10 +13,12 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 from graphtorch.autograd.state import state
+from graphtorch.frontend.environment import Environment, names_in
+from graphtorch.frontend.errors import PythonStateChange
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.joint import JointProgram
@@ -101,7 +103,7 @@ class CompiledFunction:
         *,
         backend: str = "numpy",
         dynamic: bool | None = None,
-        fullgraph: bool = True,
+        fullgraph: bool = False,
         recompile_limit: int = RECOMPILE_LIMIT,
     ) -> None:
         functools.update_wrapper(self, function)
@@ -112,6 +114,7 @@ class CompiledFunction:
         self.recompile_limit = recompile_limit
         self.specializations: list[Specialization] = []
         self.eager_calls = 0
+        self.eager_reason = ""
         self._warned = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -122,9 +125,24 @@ class CompiledFunction:
         for specialization in self.specializations:
             if specialization.matches(tree, leaves):
                 return specialization.run(leaves)
+        if self.eager_reason:
+            return self._run_eagerly(self.eager_reason, args, kwargs)
         if len(self.specializations) >= self.recompile_limit:
-            return self._run_eagerly(tree, leaves, args, kwargs)
-        return self.specialize(tree, leaves).run(leaves)
+            return self._run_eagerly(
+                f"it has {len(self.specializations)} specialisations, its recompile_limit; the last was compiled "
+                "because "
+                f"{self.specializations[-1].reason}; this call does not fit because {self._reason(tree, leaves)}",
+                args,
+                kwargs,
+            )
+        try:
+            specialization = self.specialize(tree, leaves)
+        except PythonStateChange as change:
+            if self.fullgraph:
+                raise
+            self.eager_reason = str(change)
+            return self._run_eagerly(self.eager_reason, args, kwargs)
+        return specialization.run(leaves)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -143,19 +161,14 @@ class CompiledFunction:
     def reset(self) -> None:
         """Forget all specialisations."""
         self.specializations.clear()
+        self.eager_reason = ""
         self._warned = False
 
-    def _run_eagerly(self, tree: Any, leaves: list[Any], args: Any, kwargs: Any) -> Any:
+    def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
         self.eager_calls += 1
         if not self._warned:
             self._warned = True
-            warnings.warn(
-                f"{self!r} has {len(self.specializations)} specialisations, its recompile_limit; calls that fit none "
-                "run eagerly. "
-                f"The last was compiled because {self.specializations[-1].reason}; this call does not fit because "
-                f"{self._reason(tree, leaves)}",
-                stacklevel=3,
-            )
+            warnings.warn(f"{self!r} runs eagerly: {reason}", stacklevel=3)
         return self.function(*args, **kwargs)
 
     # -- compilation -------------------------------------------------------------------------------------------------
@@ -205,6 +218,7 @@ class CompiledFunction:
             f"the default dtype was {dtypes.get_default_dtype()!r}",
         )
         recorder.module_names, recorder.optimizers = _tensor_names(self.function, leaves)
+        environment = recorder.environment = Environment(self.function, leaves, guards)
         args, kwargs = unflatten(tree, iter(given))
         grad_enabled = state.grad_enabled
         try:
@@ -213,9 +227,15 @@ class CompiledFunction:
                 result_leaves: list[Any] = []
                 result_tree = flatten(result, result_leaves)
                 captured = assemble(recorder, result_leaves, result_tree)
+        except BaseException:
+            environment.undo_changes()
+            raise
         finally:
             state.grad_enabled = grad_enabled
-        _guard_environment(recorder, self.function, set())
+        side_effects = environment.undo_changes()
+        if side_effects:
+            raise PythonStateChange(side_effects)
+        environment.add_guards(lambda container, key: (id(container), key) in recorder.numbers)
         return captured, guards, Sizes(scope, bindings)
 
     def _capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> Specialization:
@@ -341,34 +361,6 @@ class CompiledFunction:
         return labels
 
 
-def _guard_environment(recorder: Recorder, function: Any, seen: set[int]) -> None:
-    """Assume the scalars and objects that the function's code reads from globals and closures.
-
-    Plain Python functions it names are followed, within the same rules; library modules are not.
-    """
-    function = inspect.unwrap(function) if not isinstance(function, CompiledFunction) else function.function
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, FunctionType) or id(function) in seen:
-        return
-    if function.__module__ is not None and function.__module__.partition(".")[0] == "graphtorch":
-        return
-    seen.add(id(function))
-    guards = recorder.guards
-    code = function.__code__
-    held = f"{guards.name(function)}.__globals__"
-    for name in _names(code):
-        if name in function.__globals__:
-            _guard_value(recorder, f"{held}[{name!r}]", function.__globals__[name], f"the global {name}", seen)
-    for i, (name, cell) in enumerate(zip(code.co_freevars, function.__closure__ or (), strict=True)):
-        try:
-            content = cell.cell_contents
-        except ValueError:
-            continue
-        _guard_value(
-            recorder, f"{guards.name(function)}.__closure__[{i}].cell_contents", content, f"the variable {name}", seen
-        )
-
-
 def _tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, str], list[Any]]:
     """Names for the tensors that the function can reach, for people who read the graph.
 
@@ -378,7 +370,7 @@ def _tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, st
     function = getattr(inspect.unwrap(function), "__func__", function)
     reached: dict[str, Any] = {}
     if isinstance(function, FunctionType):
-        reached.update({n: function.__globals__.get(n) for n in _names(function.__code__)})
+        reached.update({n: function.__globals__.get(n) for n in names_in(function.__code__)})
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             with contextlib.suppress(ValueError):
                 reached[name] = cell.cell_contents
@@ -396,44 +388,10 @@ def _tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, st
     return found, [o for o in reached.values() if hasattr(o, "param_groups")]
 
 
-def _names(code: CodeType) -> list[str]:
-    """Global names that a function's code, and the functions nested in it, mention."""
-    names = list(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names.extend(_names(constant))
-    return names
-
-
-def _guard_value(recorder: Recorder, expression: str, value: Any, meaning: str, seen: set[int]) -> None:
-    if isinstance(value, ModuleType | type):
-        return
-    guards = recorder.guards
-    if is_scalar(value):
-        guards.same_value(expression, value, meaning)
-        return
-    if isinstance(value, Tensor) or not isinstance(value, list | dict | set):
-        guards.same_object(expression, value, f"{meaning} was the same object")
-    if isinstance(value, list):
-        guards.add(f"len({expression}) == {len(value)}", f"{meaning} had {len(value)} entries")
-        for i, item in enumerate(value):
-            if is_scalar(item):
-                guards.same_value(f"{expression}[{i}]", item, f"{meaning}[{i}]")
-            else:
-                guards.same_object(f"{expression}[{i}]", item, f"{meaning}[{i}] was the same object")
-    elif isinstance(value, dict):
-        guards.add(f"len({expression}) == {len(value)}", f"{meaning} had {len(value)} entries")
-        for key, item in value.items():
-            if type(key) in (str, int) and is_scalar(item) and (id(value), key) not in recorder.numbers:
-                guards.same_value(f"{expression}[{key!r}]", item, f"{meaning}[{key!r}]")
-    if isinstance(value, FunctionType | CompiledFunction):
-        _guard_environment(recorder, value, seen)
-
-
 def compile(
     model: Any = None,
     *,
-    fullgraph: bool = True,
+    fullgraph: bool = False,
     dynamic: bool | None = None,
     backend: str = "numpy",
     recompile_limit: int = RECOMPILE_LIMIT,
@@ -443,6 +401,8 @@ def compile(
     Use as `@compile`, `@compile(...)` or `compile(f, ...)`. The first call captures the function; later calls replay it
     while the guards hold, and a call that fails them compiles a further specialisation (see `.explain()`).
 
+    fullgraph         raise for a function that changes Python state (a counter, a list), which a graph can't repeat;
+                      otherwise such a function runs eagerly, with one warning.
     dynamic           None: a size that changes becomes symbolic; True: all sizes are symbolic at once; False: never.
     backend           "numpy" (fused kernels) or "interpreter" (operator by operator).
     recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.

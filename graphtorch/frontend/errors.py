@@ -12,3 +12,15 @@ class CaptureError(RuntimeError):
 def refuse(what: str, instead: str) -> CaptureError:
     """A CaptureError that names the user's line."""
     return CaptureError(f"{what}\n  at {user_location()}\n  what to do: {instead}")
+
+
+class PythonStateChange(CaptureError):
+    """The function changes Python objects at each call, which a graph can't repeat. What the capture changed was put
+    back."""
+
+    def __init__(self, places: list[str]) -> None:
+        super().__init__(
+            f"each call changes {', '.join(places[:5])}, which a graph of operators can't repeat; return the new "
+            "value, or keep it "
+            "in a tensor that is changed in place"
+        )

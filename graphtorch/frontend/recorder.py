@@ -21,6 +21,7 @@ from graphtorch.autograd.hooks import RemovableHandle, add
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
+from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
@@ -52,6 +53,7 @@ class Recorder(GraphBuilder):
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
         self.optimizers: list[Any] = []
+        self.environment: Environment | None = None
         self._seen_modules: set[int] = set()
         self._known: dict[int, Source] = {}
         self.numbers: dict[tuple[int, Any], Tensor] = {}
@@ -211,8 +213,12 @@ class Recorder(GraphBuilder):
         self._seen_modules.add(id(module))
         prefix = "" if len(self.modules) == 1 else name + "."
         held = self.guards.name(module)
+        known = self.environment is not None and self.environment.knows(module)
         for key, value in vars(module).items():
-            if is_scalar(value):
+            # What the environment knows of the user's own classes, it assumes itself: just the attributes in use.
+            if is_scalar(value) and (
+                key == "training" or not known or type(module).__module__.startswith("graphtorch.")
+            ):
                 self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}")
         for group in ("_parameters", "_buffers", "_modules"):
             entries = vars(module).get(group, {})

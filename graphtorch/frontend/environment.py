@@ -1,0 +1,302 @@
+"""The Python world that a compiled function reads: globals, closure variables, attributes of the objects it is given.
+
+Before a capture, `Environment` lists the places that the function's code mentions, with what they hold. After it, each
+place becomes a guard. A place whose content the run itself changed (a counter, a growing list, an attribute that keeps
+a tensor) can't be replayed by a graph: it is put back, and the caller runs the function eagerly instead.
+
+What counts as mentioned: names in the code of the function, of the plain functions and methods that it names, and of
+the modules that it can reach. Library code is not followed."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from graphtorch.frontend.guards import GuardSet, is_scalar
+from graphtorch.tensor.tensor import Tensor
+
+MAX_DEPTH = 4
+MAX_ENTRIES = 256  # of a list or dictionary that is compared entry by entry
+
+
+class Cell:
+    """A closure variable as a namespace of one entry."""
+
+    def __init__(self, cell: CellType) -> None:
+        self.cell = cell
+
+    def get(self, key: Any) -> Any:
+        return self.cell.cell_contents
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.cell.cell_contents = value
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One variable, attribute or entry: how to name it in a guard, and what it held before the capture.
+
+    `namespace[key]` is the place itself; None for one that can't be assigned (an argument, an entry of a list, whose
+    changes the list's own copy shows).
+    """
+
+    expression: str
+    meaning: str
+    value: Any
+    namespace: Any = None
+    key: Any = None
+
+    def changed(self) -> bool:
+        """Whether the place holds something else now."""
+        return self.namespace is not None and not _same(self.namespace.get(self.key), self.value)
+
+    def restore(self) -> None:
+        """Put back what it held."""
+        self.namespace[self.key] = self.value
+
+
+class Environment:
+    """The places that one capture depends on."""
+
+    def __init__(self, function: Any, arguments: Sequence[Any], guards: GuardSet) -> None:
+        self.guards = guards
+        self.places: list[Place] = []
+        self.lengths: list[tuple[str, str, Any, Any]] = []  # (expression, meaning, container, copy of it)
+        self.functions: list[FunctionType] = []
+        self.names: set[str] = set()
+        self._visited: set[int] = set()
+        roots = list(self._roots(function, arguments))
+        self._collect_names(roots)
+        for place in roots:
+            self._visit(place, 0)
+
+    def knows(self, value: Any) -> bool:
+        """Whether an object's mentioned attributes are among the places."""
+        return id(value) in self._visited
+
+    # -- what the code mentions --------------------------------------------------------------------------------------
+
+    def _roots(self, function: Any, arguments: Sequence[Any]) -> Iterator[Place]:
+        for i, argument in enumerate(arguments):
+            if not isinstance(argument, Tensor) and not is_scalar(argument):
+                yield Place(f"leaves[{i}]", f"argument {i}", argument)
+        if isinstance(function, MethodType):
+            held = function.__self__
+            name = self.guards.name(held)
+            yield Place(name, type(held).__name__, held)
+        plain = plain_function(function)
+        if plain is not None:
+            yield from self._function_roots(plain)
+
+    def _function_roots(self, function: FunctionType) -> Iterator[Place]:
+        self.functions.append(function)
+        held = self.guards.name(function)
+        scope = function.__globals__
+        for name in names_in(function.__code__):
+            if name in scope:
+                yield Place(f"{held}.__globals__[{name!r}]", f"the global {name}", scope[name], scope, name)
+        for i, (name, cell) in enumerate(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)):
+            try:
+                content = cell.cell_contents
+            except ValueError:
+                continue
+            expression = f"{held}.__closure__[{i}].cell_contents"
+            yield Place(expression, f"the variable {name}", content, Cell(cell), name)
+        for i, value in enumerate(function.__defaults__ or ()):
+            yield Place(f"{held}.__defaults__[{i}]", f"the default {i}", value)
+
+    def _collect_names(self, roots: list[Place]) -> None:
+        """The names in all code that the function can reach by name; functions met on the way add their own roots."""
+        pending = list(self.functions)
+        objects = [r.value for r in roots]
+        seen_code: set[CodeType] = set()
+        seen_objects: set[int] = set()
+        while pending or objects:
+            while objects:
+                value = objects.pop()
+                if id(value) in seen_objects:
+                    continue
+                seen_objects.add(id(value))
+                plain = plain_function(value)
+                if plain is not None:
+                    if plain not in self.functions:
+                        more = list(self._function_roots(plain))
+                        roots.extend(more)
+                        objects.extend(r.value for r in more)
+                    pending.append(plain)
+                elif _is_module(value):
+                    for module in value.modules():
+                        seen_objects.add(id(module))
+                        pending.extend(_own_methods(module))
+                elif _has_user_attributes(value):
+                    pending.extend(_own_methods(value))
+            while pending:
+                code = pending.pop().__code__
+                if code not in seen_code:
+                    seen_code.add(code)
+                    self.names.update(names_in(code))
+
+    # -- places ------------------------------------------------------------------------------------------------------
+
+    def _visit(self, place: Place, depth: int) -> None:
+        value = place.value
+        if isinstance(value, ModuleType | type) or (value is None and depth == 0):
+            return
+        if is_scalar(value) or isinstance(value, Tensor) or callable_code(value):
+            self.places.append(place)
+            return
+        if id(value) in self._visited or depth > MAX_DEPTH:
+            self.places.append(place)
+            return
+        self._visited.add(id(value))
+        kind = type(value)
+        if kind in (list, tuple):
+            self._visit_sequence(place, value, depth)
+        elif kind is dict:
+            self._visit_dict(place, value, depth)
+        elif _is_module(value):
+            self.places.append(place)
+            for name, module in value.named_modules():
+                self._visited.add(id(module))
+                if not _is_library(module):
+                    self._visit_attributes(
+                        self.guards.name(module),
+                        f"{place.meaning}.{name}" if name else place.meaning,
+                        module,
+                        depth + 1,
+                    )
+        else:
+            if depth or place.namespace is not None:
+                self.places.append(place)
+            if _has_user_attributes(value):
+                self._visit_attributes(place.expression, place.meaning, value, depth + 1)
+
+    def _visit_attributes(self, expression: str, meaning: str, value: Any, depth: int) -> None:
+        own = vars(value)
+        for name, content in list(own.items()):
+            if name in self.names and not (_is_module(value) and (name.startswith("_") or name == "training")):
+                self._visit(Place(f"{expression}.{name}", f"{meaning}.{name}", content, own, name), depth)
+
+    def _visit_sequence(self, place: Place, value: Any, depth: int) -> None:
+        if depth:
+            self.places.append(place)
+        if isinstance(value, list):
+            self.lengths.append((f"len({place.expression}) == {len(value)}", place.meaning, value, list(value)))
+        if len(value) <= MAX_ENTRIES:
+            for i, item in enumerate(value):
+                self._visit(Place(f"{place.expression}[{i}]", f"{place.meaning}[{i}]", item), depth + 1)
+
+    def _visit_dict(self, place: Place, value: dict[Any, Any], depth: int) -> None:
+        self.lengths.append((f"len({place.expression}) == {len(value)}", place.meaning, value, dict(value)))
+        if len(value) > MAX_ENTRIES:
+            return
+        for key, item in value.items():
+            if type(key) in (str, int, bool):
+                entry = Place(f"{place.expression}[{key!r}]", f"{place.meaning}[{key!r}]", item, value, key)
+                self._visit(entry, depth + 1)
+
+    # -- after the capture -------------------------------------------------------------------------------------------
+
+    def undo_changes(self) -> list[str]:
+        """Put back what the run changed; returns what that was."""
+        changed: list[str] = []
+        for _, meaning, container, copy in self.lengths:
+            if not _same_entries(container, copy):
+                changed.append(meaning)
+                if isinstance(container, list):
+                    container[:] = copy
+                else:
+                    container.clear()
+                    container.update(copy)
+        for place in self.places:
+            if place.changed():
+                place.restore()
+                changed.append(place.meaning)
+        return list(dict.fromkeys(changed))
+
+    def add_guards(self, skip: Callable[[Any, Any], bool]) -> None:
+        """Assume every place. `skip(container, key)` excludes dictionary entries that are inputs of the graph."""
+        guards = self.guards
+        inputs = {
+            f"{key!r}]"
+            for _, _, container, _ in self.lengths
+            if isinstance(container, dict)
+            for key in container
+            if skip(container, key)
+        }
+        for expression, meaning, container, _ in self.lengths:
+            guards.add(expression, f"{meaning} had {len(container)} entries")
+        for place in self.places:
+            if inputs and any(place.expression.endswith(f"[{suffix}") for suffix in inputs):
+                continue
+            if is_scalar(place.value):
+                guards.same_value(place.expression, place.value, place.meaning)
+            else:
+                guards.same_object(place.expression, place.value, f"{place.meaning} was the same object")
+
+
+def plain_function(value: Any) -> FunctionType | None:
+    """The user's Python function behind a callable; None for library code and other objects."""
+    value = getattr(value, "__wrapped__", value) if hasattr(value, "specializations") else value
+    value = getattr(value, "__func__", value)
+    if isinstance(value, FunctionType):
+        value = inspect.unwrap(value)
+    if not isinstance(value, FunctionType) or _library_name(value.__module__):
+        return None
+    return value
+
+
+def callable_code(value: Any) -> bool:
+    """Whether a value is code: a function or a method."""
+    return isinstance(value, FunctionType | MethodType) or hasattr(value, "specializations")
+
+
+def names_in(code: CodeType) -> list[str]:
+    """The globals and attributes that a function's code, and the functions nested in it, mention."""
+    names = list(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names.extend(names_in(constant))
+    return names
+
+
+def _library_name(module: str | None) -> bool:
+    return module is not None and module.partition(".")[0] in ("graphtorch", "numpy", "builtins")
+
+
+def _is_library(value: Any) -> bool:
+    return _library_name(type(value).__module__)
+
+
+def _is_module(value: Any) -> bool:
+    return hasattr(value, "named_parameters") and not isinstance(value, type)
+
+
+def _has_user_attributes(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not _is_library(value) and not isinstance(value, type)
+
+
+def _own_methods(value: Any) -> list[FunctionType]:
+    """The methods that an object's own classes define."""
+    found: list[FunctionType] = []
+    for cls in type(value).__mro__:
+        if not _library_name(cls.__module__):
+            found.extend(m for m in vars(cls).values() if isinstance(m, FunctionType))
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    return is_scalar(a) and is_scalar(b) and type(a) is type(b) and bool(a == b or (a != a and b != b))
+
+
+def _same_entries(container: Any, copy: Any) -> bool:
+    if len(container) != len(copy):
+        return False
+    if isinstance(container, list):
+        return all(_same(a, b) for a, b in zip(container, copy, strict=True))
+    return all(k in container and _same(container[k], v) for k, v in copy.items())
