@@ -91,7 +91,7 @@ def _activation(
 relu = _activation(
     "relu(Tensor input)",
     lambda x: np.maximum(x, np.zeros((), x.dtype)),
-    lambda g, result: _where(result > 0, g, 0),
+    lambda g, result: _where(result <= 0, 0, g),
     lambda input: _where(input <= 0, 0, input),  # keeps NaN
     kernel="threshold_cpu",
     method=True,
@@ -140,7 +140,7 @@ hardtanh: Callable[..., Tensor] = operator(
     kind=POINTWISE,
     derivative={
         "input": lambda g, input, min_val, max_val: _where(
-            (input > min_val).logical_and(input < max_val), g, 0
+            (input <= min_val).logical_or(input >= max_val), 0, g
         )
     },
     decompose=_hardtanh_decompose,
@@ -187,8 +187,9 @@ def _elu_numpy(x: Any, alpha: float, scale: float, input_scale: float) -> Any:
 
 def _elu_derivative(g: Any, input: Any, alpha: Any, scale: Any, input_scale: Any) -> Any:
     # The exponential never sees a positive number, which would overflow and give NaN times zero one derivative later.
-    slope = (_where(input > 0, 0, input) * input_scale).exp() * (alpha * scale * input_scale)
-    return g * _where(input > 0, scale, slope)
+    negative = input <= 0
+    slope = (_where(negative, input, 0) * input_scale).exp() * (alpha * scale * input_scale)
+    return g * _where(negative, slope, scale)
 
 
 def _elu_decompose(input: Any, alpha: Any, scale: Any, input_scale: Any) -> Any:

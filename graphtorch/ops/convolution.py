@@ -89,7 +89,7 @@ def _check(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilati
         )
     if shape[1] != kernel[1] * groups:
         raise RuntimeError(
-            f"Given groups={groups}, weight of size {kernel}, expected input{shape} to have {kernel[1] * groups} "
+            f"Given groups={groups}, weight of size [{kernel}], expected input{shape} to have {kernel[1] * groups} "
             f"channels, but got {shape[1]} channels instead"
         )
     if bias is not None and (len(bias.shape) != 1 or bias.shape[0] != kernel[0]):

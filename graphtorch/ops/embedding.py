@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, operator
+from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.indexing import add_rows
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.scatter import index_add, index_select
@@ -25,7 +26,7 @@ def _embedding_type(weight: Any, indices: Any, padding_idx: int, scale_grad_by_f
     if indices.dtype not in (dtypes.int64, dtypes.int32):
         raise RuntimeError(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
-            f"{indices.dtype} instead (while checking arguments for embedding)"
+            f"torch.{_scalar_name(indices.dtype)}Tensor instead (while checking arguments for embedding)"
         )
     return type_of(weight).with_shape((*indices.shape, weight.shape[1]))
 

@@ -111,7 +111,7 @@ view_as_real: Callable[..., Tensor] = operator(
 
 
 def _view_as_complex_type(input: Any) -> TensorType:
-    if not input.dtype.is_floating_point or input.dtype.itemsize == 2:  # there is no complex type of half precision here
+    if not input.dtype.is_floating_point or input.dtype.itemsize == 2:  # no complex half precision here
         raise RuntimeError(
             "view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar type: "
             + _scalar_name(input.dtype)
