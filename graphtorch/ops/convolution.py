@@ -85,11 +85,11 @@ def _check(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilati
     if kernel[0] % groups != 0:
         raise RuntimeError(
             f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of "
-            f"size {kernel} instead"
+            f"size [{kernel}] instead"
         )
     if shape[1] != kernel[1] * groups:
         raise RuntimeError(
-            f"Given groups={groups}, weight of size [{kernel}], expected input{shape} to have {kernel[1] * groups} "
+            f"Given groups={groups}, weight of size {kernel}, expected input{shape} to have {kernel[1] * groups} "
             f"channels, but got {shape[1]} channels instead"
         )
     if bias is not None and (len(bias.shape) != 1 or bias.shape[0] != kernel[0]):
