@@ -61,8 +61,10 @@ def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, over
     saved: list[Value] = []
     for value in residuals:
         saved.append(forward_map[value])
+    clone = lookup("clone")
+    defaults = [p.default for p in clone.parameters[1:]]
     for value in copied:
-        saved.append(forward.add(lookup("clone"), (forward_map[value],), origin="saved before it is overwritten")[0])
+        saved.append(forward.add(clone, (forward_map[value], *defaults), origin="saved before it is overwritten")[0])
     for i, value in enumerate(saved):
         forward.add_output(value, f"residual{i}")
 

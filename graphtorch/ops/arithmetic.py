@@ -450,22 +450,32 @@ hypot = binary(
 
 
 def _decompose_logaddexp(input: Any, other: Any) -> Any:
+    if common(input, other).is_complex:
+        return None
     # Equal operands, infinities among them, differ by nothing.
     apart = FUNCTIONS["where"](input == other, 0.0, sub(input, other))
     return FUNCTIONS["maximum"](input, other) + (-apart.abs()).exp().log1p()
 
 
+def _numpy_logaddexp(x: Any, y: Any) -> Any:
+    if not np.iscomplexobj(x):
+        return np.logaddexp(x, y)
+    swap = x.real < y.real
+    larger, smaller = np.where(swap, y, x), np.where(swap, x, y)
+    return larger + np.log1p(np.exp(smaller - larger))
+
+
 logaddexp = binary(
     "logaddexp",
-    in_float32(np.logaddexp),
+    in_float32(_numpy_logaddexp),
     {
-        "input": lambda g, input, other: g / (1 + (other - input).exp()),
-        "other": lambda g, input, other: g / (1 + (input - other).exp()),
+        "input": lambda g, input, other: g / conjugate(1 + (other - input).exp()),
+        "other": lambda g, input, other: g / conjugate(1 + (input - other).exp()),
     },
     check=refuse("logaddexp_cpu", "bi"),
     decompose=_decompose_logaddexp,
     other="Tensor",
-    categories="f",
+    categories="fc",
     inplace=False,
 )
 

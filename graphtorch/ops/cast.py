@@ -107,19 +107,17 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
         if wanted != input.device:
             result = _to_device(input, wanted)
     if d is not None and (d is not result.dtype or result.is_number):
-        return call(cast.operator, (result, d))  # type: ignore[attr-defined]
-    if copy and result is input:
+        result = call(cast.operator, (result, d))  # type: ignore[attr-defined]
+    elif copy and result is input:
         return clone(input, memory_format=layout)
-    if layout is contiguous_format:
-        return contiguous(result)
-    return result
+    if layout is None or layout is preserve_format:
+        return result
+    return contiguous(result, layout)
 
 
 def _conversion(name: str, d: dtype_class) -> None:
     def convert_to(input: Any, memory_format: Any = None) -> Any:
-        if input.dtype is d and not input.is_number:
-            return input
-        return call(cast.operator, (input, d))  # type: ignore[attr-defined]
+        return to(input, d, memory_format=memory_format)
 
     convert_to.__name__ = convert_to.__qualname__ = name
     convert_to.__doc__ = f"`to(torch.{d.name})`."
@@ -194,43 +192,90 @@ Tensor.cuda = _cuda  # type: ignore[attr-defined]
 
 # -- copies -----------------------------------------------------------------------------------------------------------
 
+# Dimensions in the order in which they lie in memory, outermost first.
+_ORDERS = {"channels_last": (0, 2, 3, 1), "channels_last_3d": (0, 2, 3, 4, 1)}
+
+
+def _clone_type(input: Any, memory_format: str | None) -> TensorType:
+    order = _ORDERS.get(memory_format or "")
+    if order is not None and len(input.shape) != len(order):
+        raise RuntimeError(f"required rank {len(order)} tensor to use {memory_format} format")
+    return TensorType(input.dtype, tuple(input.shape), input.device)
+
+
+def _numpy_clone(input: Any, memory_format: str | None) -> Any:
+    order = _ORDERS.get(memory_format or "")
+    if order is None:
+        return np.array(input, order="C" if memory_format == "contiguous_format" else "K", copy=True)
+    copied = np.array(np.transpose(input, order), order="C", copy=True)
+    return np.transpose(copied, np.argsort(order))
+
+
+def _clone_samples(make: Any) -> Iterable[Sample]:
+    yield sample(make(3, 4))
+    yield sample(make(), memory_format="contiguous_format")
+    yield sample(make(2, 3, 2, 2), memory_format="channels_last")
+
+
 _clone = operator(
-    "clone(Tensor input, *, bool contiguous=False)",
-    type=lambda input, contiguous: TensorType(input.dtype, tuple(input.shape), input.device),
-    numpy=lambda input, contiguous: np.array(input, order="C" if contiguous else "K", copy=True),
+    "clone(Tensor input, *, str? memory_format=None)",
+    type=_clone_type,
+    numpy=_numpy_clone,
     kind=POINTWISE,
     derivative={"input": lambda g: g},
     scalar="copy",
-    compute=lambda input, contiguous: input.dtype,
-    samples=lambda make: [sample(make(3, 4)), sample(make(), contiguous=True)],
+    compute=lambda input, memory_format: input.dtype,
+    samples=_clone_samples,
     categories="bifc",
     public=False,
     method=False,
 )
 
 
-def _check_format(layout: Any) -> bool:
-    """Whether a memory format asks for row-major order. Raises TypeError for anything that is no memory format."""
+def _format_name(layout: Any) -> str | None:
+    """A memory format by name; None keeps the operand's own. Raises TypeError for anything that is no memory format."""
     if layout is None or layout is preserve_format:
-        return False
+        return None
     if not isinstance(layout, memory_format):
         raise TypeError(f"argument 'memory_format' must be torch.memory_format, not {type(layout).__name__}")
-    return layout is contiguous_format
+    return layout.name
 
 
 @function(method=True)
 def clone(input: Any, *, memory_format: Any = None) -> Any:
     """A copy with the same strides where they are dense. See torch.clone."""
-    return call(_clone.operator, (input, _check_format(memory_format)))  # type: ignore[attr-defined]
+    return call(_clone.operator, (input, _format_name(memory_format)))  # type: ignore[attr-defined]
 
 
 def contiguous(input: Any, memory_format: Any = None) -> Any:
-    """The tensor itself if its memory is in row-major order, a copy otherwise. See torch.Tensor.contiguous."""
-    if memory_format is not None:
-        _check_format(memory_format)
-    if input.is_contiguous():
+    """The tensor itself if its memory is in the given order (row-major by default), a copy otherwise.
+
+    See torch.Tensor.contiguous.
+    """
+    name = _format_name(contiguous_format if memory_format is None else memory_format)
+    if name is None:
+        raise RuntimeError("preserve memory format is unsupported by the contiguous operator")
+    if _lies_in(input, name):
         return input
-    return call(_clone.operator, (input, True))  # type: ignore[attr-defined]
+    return call(_clone.operator, (input, name))  # type: ignore[attr-defined]
+
+
+def _lies_in(input: Any, name: str) -> bool:
+    order = _ORDERS.get(name)
+    layout = input._layout()
+    if order is not None:
+        if layout.ndim != len(order):
+            return False
+        layout = np.transpose(layout, order)
+    return bool(layout.flags.c_contiguous)
+
+
+def _is_contiguous(input: Any, memory_format: Any = None) -> bool:
+    """Whether the memory is in the given order, row-major by default. See torch.Tensor.is_contiguous."""
+    return _lies_in(input, _format_name(memory_format) or "contiguous_format")
+
+
+Tensor.is_contiguous = _is_contiguous  # type: ignore[method-assign]
 
 
 Tensor.contiguous = contiguous  # type: ignore[attr-defined]

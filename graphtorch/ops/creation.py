@@ -72,16 +72,19 @@ def _range_size(start: Any, end: Any, step: Any) -> Any:
 
 def _numpy_arange(start: Any, end: Any, step: Any, dtype: dtype_class, device: Any) -> Any:
     size = _range_size(start, end, step)
-    if dtype.category <= dtypes.INTEGRAL and all(_is_integer(v) for v in (start, step)):
-        return (start + step * np.arange(size, dtype=np.int64)).astype(dtype.numpy)
+    if dtype.category <= dtypes.INTEGRAL:
+        return (int(start) + int(step) * np.arange(size, dtype=np.int64)).astype(dtype.numpy)
     return (start + step * np.arange(size, dtype=np.float64)).astype(dtype.numpy)
 
 
 def _decompose_arange(start: Any, end: Any, step: Any, dtype: dtype_class, device: Any) -> Any:
     """Integer ranges are primitive; a floating one is computed from the integer positions."""
-    if dtype.category <= dtypes.INTEGRAL and all(_is_integer(v) for v in (start, step)):
-        return None
     size = _range_size(start, end, step)
+    if dtype.category <= dtypes.INTEGRAL:
+        if all(_is_integer(v) for v in (start, step)):
+            return None
+        first, gap = int(start), int(step)
+        return call(_arange.operator, (first, first + size * gap, gap, dtype, device))  # type: ignore[attr-defined]
     positions = call(_arange.operator, (0, size, 1, dtypes.int64, device))  # type: ignore[attr-defined]
     return (positions.to(dtypes.float64) * step + start).to(dtype)
 
@@ -373,7 +376,10 @@ def arange(
     start, end, step = (v.item() if isinstance(v, Tensor | np.generic) else v for v in (start, end, step))
     if dtype is None:
         dtype = dtypes.int64 if all(_is_integer(v) for v in (start, end, step)) else dtypes.get_default_dtype()
-    args = (start, end, step, _resolve_dtype(dtype), canonical(device))
+    d = _resolve_dtype(dtype)
+    if d is dtypes.int64:
+        start, end, step = (v if _is_integer(v) else int(v) for v in (start, end, step))
+    args = (start, end, step, d, canonical(device))
     result = _eager_source(_arange, args)
     return _finish(result, requires_grad) if out is None else _into(out, result)
 
@@ -401,15 +407,15 @@ def range_(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
 
 def _spread(start: Any, end: Any, steps: int, d: dtype_class, device: Any) -> Tensor:
     """`steps` values from start to end, computed from the nearer end as PyTorch does."""
-    inner = d if d.category >= dtypes.FLOATING else dtypes.get_default_dtype()
+    inner = d if d.category >= dtypes.FLOATING else dtypes.float64
     if d in (dtypes.float16, dtypes.bfloat16):
         inner = dtypes.float32
+    start, end = (v.item() if isinstance(v, Tensor) else v for v in (start, end))
     index = arange(steps, device=device)
     position = index.to(inner)
-    gap = (end - start) / (steps - 1) if steps > 1 else 0.0
     if d.category < dtypes.FLOATING and not isinstance(start, Tensor) and not isinstance(end, Tensor):
         start, end = int(start), int(end)
-        gap = (end - start) / (steps - 1) if steps > 1 else 0.0
+    gap = (end - start) / (steps - 1) if steps > 1 else 0.0
     up = position * gap + start
     down = (steps - 1 - position) * (-gap) + end
     where = FUNCTIONS["where"]
@@ -452,7 +458,9 @@ def logspace(
     """`base` to the power of evenly spaced exponents. See torch.logspace."""
     _check_steps(steps)
     d = _end_dtype(start, end, dtype)
-    inner = d if d.category >= dtypes.FLOATING else dtypes.get_default_dtype()
+    inner = d
+    if d.category < dtypes.FLOATING:
+        inner, start, end = dtypes.float64, int(start), int(end)
     result = FUNCTIONS["pow"](float(base), _spread(start, end, steps, inner, device)).to(d)
     return _finish(result, requires_grad) if out is None else _into(out, result)
 

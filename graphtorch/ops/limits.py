@@ -200,13 +200,18 @@ def _one_sided(name: str, bound: str) -> Callable[..., Any]:
     def derivative_of_limit(g: Any, input: Any, limit: Any) -> Any:
         return FUNCTIONS["where"](input < limit if lower else input > limit, g, 0.0)
 
+    def rule(input: Any, limit: Any) -> TensorType:
+        if hasattr(limit, "shape") and common(input, limit) is dtypes.bool_:
+            return pointwise_type((input, limit), dtypes.bool_)
+        return _clamp_type(input, *both(limit))
+
     namespace: dict[str, Any] = {"a": derivative_of_input, "b": derivative_of_limit}
     # A formula names what it needs by its parameters, and here the parameter's own name varies.
     of_input = eval(f"lambda g, input, {bound}: a(g, input, {bound})", namespace)
     of_limit = eval(f"lambda g, input, {bound}: b(g, input, {bound})", namespace)
     return operator(
         f"{name}(Tensor input, Tensor|Number {bound})",
-        type=lambda input, limit: _clamp_type(input, *both(limit)),
+        type=rule,
         numpy=lambda input, limit: _numpy_clamp(input, *both(limit)),
         kind=POINTWISE,
         derivative={"input": of_input, bound: of_limit},

@@ -192,7 +192,7 @@ def diff(input: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
     parts = [v for v in (prepend, input, append) if v is not None]
     value = FUNCTIONS["cat"](parts, dim) if len(parts) > 1 else input
     if n == 0:
-        return value.clone()
+        return input.clone()
     for _ in range(min(n, value.shape[dim])):
         size = value.shape[dim]
         after, before = value.narrow(dim, 1, size - 1), value.narrow(dim, 0, size - 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.ops.arithmetic import conjugate
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import common_float
 from graphtorch.ops.record import REDUCTION, Sample, sample
@@ -52,13 +53,13 @@ logsumexp = operator(
     kind=REDUCTION,
     derivative={
         "input": lambda g, input, result, dim, keepdim: (
-            restore(g, input, dim, keepdim) * (input - _finite(restore(result, input, dim, keepdim))).exp()
+            restore(g, input, dim, keepdim) * conjugate((input - _finite(restore(result, input, dim, keepdim))).exp())
         )
     },
     decompose=_decompose_logsumexp,
     normalize=normalize,
     samples=lambda make: [sample(make(3, 4), 1), sample(make(2, 3, 4), (0, 2), keepdim=True), sample(make(5), 0)],
-    categories="bif",
+    categories="bifc",
     out=True,
 )
 

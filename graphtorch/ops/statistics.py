@@ -260,6 +260,7 @@ def _numpy_median_dim(ignore_nan: bool) -> Callable[..., Any]:
         if input.ndim == 0:
             return input.copy(), np.zeros((), np.int64)
         positions = np.expand_dims(_middle(np.moveaxis(input, dim, -1), ignore_nan), dim)
+        positions = np.ascontiguousarray(positions)
         return take_along(input, positions, dim, keepdim), positions if keepdim else np.squeeze(positions, dim)
 
     return run

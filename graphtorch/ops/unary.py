@@ -133,11 +133,9 @@ exp = unary("exp", np.exp, lambda g, result: g * conjugate(result))
 expm1 = unary("expm1", np.expm1, lambda g, result: g * conjugate(result + 1))
 exp2 = unary(
     "exp2",
-    np.exp2,
+    lambda x: np.exp(x * LN2) if np.iscomplexobj(x) else np.exp2(x),
     lambda g, result: g * conjugate(result) * LN2,
     decompose=lambda input: (input * LN2).exp(),
-    categories="bif",
-    check=_refuse("exp2", "c"),
 )
 log = unary("log", np.log, lambda g, input: g / conjugate(input), low=0.2, high=3.0)
 log1p = unary("log1p", np.log1p, lambda g, input: g / conjugate(input + 1), low=-0.5)
@@ -630,6 +628,8 @@ Tensor.imag = property(imag, lambda self, value: self.imag.copy_(value))  # type
 
 
 def _complex_type(real: Any, imag: Any) -> TensorType:
+    if dtypes.float16 in (real.dtype, imag.dtype):
+        raise NotImplementedError("complex(): there is no complex type with half-precision parts here")
     if not (real.dtype.is_floating_point and imag.dtype.is_floating_point) or real.dtype is dtypes.bfloat16:
         raise RuntimeError(
             "Expected both inputs to be Half, Float or Double tensors but got "

@@ -184,7 +184,7 @@ class Tensor:
         array = self._host("data_ptr()")
         return int(array.__array_interface__["data"][0]) if array.size else 0
 
-    def is_contiguous(self) -> bool:
+    def is_contiguous(self, memory_format: Any = None) -> bool:
         return bool(self._layout().flags.c_contiguous)
 
     @property
