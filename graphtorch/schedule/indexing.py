@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.ir.graph import Node
-from graphtorch.tensor.symint import same_size
+from graphtorch.tensor.symint import same_shape, same_size
 
 # -- sizes ------------------------------------------------------------------------------------------------------------
 
@@ -98,7 +98,7 @@ def contiguous(shape: tuple[Any, ...]) -> Layout:
 
 def broadcast_layout(layout: Layout, shape: tuple[Any, ...]) -> Layout:
     """Dimensions of size 1 and missing leading ones repeat: stride 0."""
-    if layout.shape == shape:
+    if same_shape(layout.shape, shape):
         return layout
     extra = len(shape) - len(layout.shape)
     strides: list[Any] = [0] * extra

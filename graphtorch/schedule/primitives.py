@@ -24,6 +24,7 @@ from graphtorch.ops.record import Operator, lookup
 from graphtorch.schedule.indexing import is_one
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.symint import same_shape
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
 
@@ -178,7 +179,9 @@ def _cast_args(op: Operator, value: Value, to: dtype) -> tuple[Any, ...]:
 
 def _is_noop(op: Operator, args: tuple[Any, ...], result: TensorType) -> bool:
     """A view that keeps every element in its place."""
-    if type(args[0]) is not Value or args[0].type.shape != result.shape or args[0].type.dtype is not result.dtype:
+    if type(args[0]) is not Value or args[0].type.dtype is not result.dtype:
+        return False
+    if not same_shape(args[0].type.shape, result.shape):
         return False
     if op.name == "permute":
         return tuple(args[1]) == tuple(range(len(args[1])))
