@@ -1,0 +1,117 @@
+"""Matrix products through the BLAS that NumPy ships, called by C pointer from generated code.
+
+The library is the one that NumPy has loaded already: found among its files, by the symbol names of OpenBLAS builds.
+`gemm_text` is the native code around it: row-major products split over the thread pool by rows or columns of the result.
+BLAS runs on one thread meanwhile (its own threads would compete with the pool's) and gets its setting back afterwards.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+
+_NAMES = ("cblas_sgemm", "cblas_dgemm", "openblas_set_num_threads", "openblas_get_num_threads")
+
+
+@dataclass(frozen=True)
+class Blas:
+    """Addresses of C functions; `index` is the LLVM type of their sizes."""
+
+    sgemm: int
+    dgemm: int
+    set_threads: int
+    get_threads: int
+    index: str
+    path: str
+
+
+@cache
+def find_blas() -> Blas | None:
+    """NumPy's BLAS; None where it can't be found (products then run through NumPy)."""
+    base = os.path.dirname(np.__file__)
+    candidates: list[str] = []
+    for folder in (os.path.join(os.path.dirname(base), "numpy.libs"), os.path.join(base, ".dylibs")):
+        candidates.extend(sorted(glob.glob(os.path.join(folder, "*openblas*"))))
+    for path in candidates:
+        try:
+            library = ctypes.CDLL(path)
+        except OSError:
+            continue
+        for prefix, suffix, index in (("scipy_", "64_", "i64"), ("", "64_", "i64"), ("scipy_", "", "i32"), ("", "", "i32")):
+            names = [f"{prefix}{name}{suffix}" for name in _NAMES]
+            if all(hasattr(library, name) for name in names):
+                found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names]
+                return Blas(found[0], found[1], found[2], found[3], index, path)
+    return None
+
+
+# Arguments of a product, 8 bytes each.
+A, B, C, M, N, K, LDA, LDB, LDC, TRANSPOSE_A, TRANSPOSE_B, STEP_A, STEP_B, STEP_C = range(14)
+
+
+def gemm_text(index: str) -> str:
+    """Native code: for each element type `gemm_rows`, `gemm_columns` and `gemm_batch`, each over a range [low, high) of
+    what its name says, with the arguments above. STEP_A is how far apart rows of op(A) are in memory (batches, for
+    gemm_batch)."""
+    parts = []
+    for letter, kind in (("s", "float"), ("d", "double")):
+        sizes = ", ".join(["i32"] * 3 + [index] * 3)
+        parts.append(
+            f"declare void @cblas_{letter}gemm({sizes}, {kind}, ptr, {index}, ptr, {index}, {kind}, ptr, {index})"
+        )
+    for letter, kind in (("s", "float"), ("d", "double")):
+        for form in ("rows", "columns", "batch"):
+            parts.append(_gemm(letter, kind, form, index))
+    return "\n".join(parts)
+
+
+def _gemm(letter: str, kind: str, form: str, index: str) -> str:
+    lines = [f"define internal void @{letter}gemm_{form}(ptr %args, i64 %low, i64 %high) #0 {{", "entry:"]
+    names = "a b c m n k lda ldb ldc ta tb sa sb sc".split()
+    for i, name in enumerate(names):
+        lines.append(f"  %p{name} = getelementptr i64, ptr %args, i64 {i}")
+        lines.append(f"  %{name} = load {'ptr' if i < 3 else 'i64'}, ptr %p{name}")
+    narrow = index == "i32"
+    lines += ["  %ta32 = trunc i64 %ta to i32", "  %tb32 = trunc i64 %tb to i32", "  %count = sub i64 %high, %low"]
+
+    def size(name: str) -> str:
+        if not narrow:
+            return f"i64 %{name}"
+        lines.append(f"  %n{name} = trunc i64 %{name} to i32")
+        return f"i32 %n{name}"
+
+    def call(m: str, n: str, a: str, b: str, c: str) -> None:
+        sizes = ", ".join(size(x) for x in (m, n, "k"))
+        lda, ldb, ldc = size("lda"), size("ldb"), size("ldc")
+        one, zero = f"{kind} 1.0", f"{kind} 0.0"
+        lines.append(
+            f"  call void @cblas_{letter}gemm(i32 101, i32 %ta32, i32 %tb32, {sizes}, {one}, ptr {a}, {lda}, "
+            f"ptr {b}, {ldb}, {zero}, ptr {c}, {ldc})"
+        )
+
+    if form == "batch":
+        lines += ["  br label %loop", "loop:", "  %i = phi i64 [%low, %entry], [%next, %body]"]
+        lines += ["  %more = icmp slt i64 %i, %high", "  br i1 %more, label %body, label %out", "body:"]
+        at, steps = "%i", ("sa", "sb", "sc")
+    else:
+        at, steps = "%low", ("sa", "", "ldc") if form == "rows" else ("", "sb", "")
+    pointers = []
+    for base, step in zip("abc", steps, strict=True):
+        if not step and not (form == "columns" and base == "c"):
+            pointers.append(f"%{base}")
+            continue
+        if step:
+            lines.append(f"  %o{base} = mul i64 {at}, %{step}")
+        lines.append(f"  %q{base} = getelementptr {kind}, ptr %{base}, i64 {f'%o{base}' if step else at}")
+        pointers.append(f"%q{base}")
+    call("count" if form == "rows" else "m", "count" if form == "columns" else "n", *pointers)
+    if form == "batch":
+        lines += ["  %next = add i64 %i, 1", "  br label %loop", "out:"]
+    lines += ["  ret void", "}"]
+    return "\n".join(lines)

@@ -1,0 +1,365 @@
+"""The backend "cpu": compiles a schedule to native code and runs it. What has no native code runs through NumPy in between,
+step by step; `fallbacks` says what and why."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir.graph import Graph
+from graphtorch.lowering.backend import Backend, Executable
+from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.lowering.cpu import launch
+from graphtorch.lowering.cpu.blas import find_blas
+from graphtorch.lowering.cpu.compiler import Library, host, module_text
+from graphtorch.lowering.cpu.emitter import Function, emit_kernel
+from graphtorch.lowering.cpu.instructions import RefusedError
+from graphtorch.lowering.cpu.pool import get_pool
+from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
+from graphtorch.lowering.numpy import executor as numpy_executor
+from graphtorch.lowering.numpy.codegen import lower_kernel
+from graphtorch.schedule import build_schedule
+from graphtorch.schedule.memory import plan
+
+logger = logging.getLogger(__name__)
+
+REUSED_BYTES = 1 << 18  # outputs from this size on take over the memory of dropped ones: fresh pages cost more than the work
+
+
+class CpuExecutable(Executable):
+    """A schedule as native code. Thread-safe: each run takes a frame of its own.
+
+    llvm        the module's LLVM text
+    fallbacks   one line a step that runs through NumPy
+    """
+
+    def __init__(self, schedule: Schedule, input_kinds: Sequence[str] = ()) -> None:
+        self.schedule: Schedule = schedule
+        self.input_kinds = list(input_kinds) or ["argument"] * len(schedule.inputs)
+        self.fallbacks: list[str] = []
+        self._dims = symbolic_dims([b.value for b in schedule.inputs])
+        self.plan = None if self._dims else plan(schedule, {})
+        target, pool, blas = host(), get_pool(), find_blas()
+        self.functions: dict[str, Function] = {}
+        for step in schedule.steps:
+            if isinstance(step, Kernel):
+                try:
+                    self.functions[step.name] = emit_kernel(step, target.register_bits, target.fma)
+                except RefusedError as error:
+                    self.fallbacks.append(f"{step.name} runs on NumPy: {error}")
+        native = launch.native_steps(schedule, self.functions, blas is not None)
+        for i, step in enumerate(schedule.steps):
+            if isinstance(step, ExternCall) and i not in native:
+                self.fallbacks.append(f"{step.name} ({step.op.name}) runs on NumPy: no native code")
+        self.native = native
+        self.program = launch.Writer(schedule, native, self.plan, pool.threads, blas).run()
+        used = [f for f in native.values() if isinstance(f, Function)]
+        self.llvm = module_text(used, self.program.text)
+        imported = {"parallel_for": pool.entry}
+        if blas is not None and self.program.uses_blas:
+            imported |= {
+                "cblas_sgemm": blas.sgemm,
+                "cblas_dgemm": blas.dgemm,
+                "blas_set_threads": blas.set_threads,
+                "blas_get_threads": blas.get_threads,
+            }
+        for name in ("PyLong_AsLongLong", "PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef"):
+            imported[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+        self.library = Library(self.llvm, self.program.exported, imported)
+        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        self.segments = [signature(self.library.addresses[s.name]) for s in self.program.segments]
+        self.entry = _fastcall(self.library.addresses["entry"]) if layout_is_known() else None
+        self._sized: dict[tuple[int, ...], Sized] = {}
+        self._lock = threading.Lock()
+        for line in self.fallbacks:
+            logger.debug("%s", line)
+        if self.fallbacks:
+            logger.info("%d of %d steps run on NumPy", len(self.fallbacks), len(schedule.steps))
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        if len(inputs) != len(self.schedule.inputs):
+            raise RuntimeError(f"expected {len(self.schedule.inputs)} inputs, got {len(inputs)}")
+        bindings = bind(self._dims, inputs) if self._dims else {}
+        key = tuple(bindings.values())
+        sized = self._sized.get(key)
+        if sized is None:
+            with self._lock:
+                if len(self._sized) >= 32:
+                    self._sized.pop(next(iter(self._sized)), None)
+                sized = self._sized[key] = Sized(self, bindings)
+        self.plan = sized.plan
+        return sized.run(inputs)
+
+    def asm(self) -> str:
+        """The machine code as assembly text."""
+        return self.library.assembly()
+
+    def sources(self) -> dict[str, str]:
+        return {name: function.text for name, function in self.functions.items()}
+
+
+class Sized(numpy_executor.Program):
+    """The program for given sizes."""
+
+    def __init__(self, executable: CpuExecutable, bindings: Mapping[str, int]) -> None:
+        self.executable = executable
+        self.schedule = schedule = executable.schedule
+        self.bindings = bindings
+        self.input_kinds = executable.input_kinds
+        self.plan = executable.plan if executable.plan is not None and not bindings else plan(schedule, bindings)
+        self.kernels = {
+            s.name: lower_kernel(s, bindings)
+            for i, s in enumerate(schedule.steps)
+            if isinstance(s, Kernel) and i not in executable.native
+        }
+        self.scratch_bytes = max((numpy_executor._scratch(k) for k in self.kernels.values()), default=0)
+        self.shapes = {b: concrete(b.shape, bindings) for b in self._buffers()}
+        written = {b for s in schedule.steps for b in s.writes()}
+        self.donated = [i for i, b in enumerate(schedule.inputs) if b in written]
+        self.words = launch.context_words(executable.program, bindings, self.plan)
+        self._frames: list[numpy_executor.Frame] = []
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = Frame(self)
+        try:
+            return frame.run(inputs)
+        finally:
+            self._frames.append(frame)
+
+
+class Frame(numpy_executor.Frame):
+    """The memory of one run at a time: arena, context, and the arguments of the steps that run through NumPy."""
+
+    def __init__(self, program: Sized) -> None:
+        super().__init__(program)
+        executable = program.executable
+        self.executable = executable
+        io = executable.program.io
+        expected: list[int] = []
+        for buffer in io:
+            shape = program.shapes[buffer]
+            expected += [id(np.ndarray), id(buffer.dtype.numpy), len(shape), *shape]
+        self.expected = np.array([*expected, 0], np.int64)
+        header = [0] * launch.HEADER
+        header[launch.ARENA] = self.arena.__array_interface__["data"][0]
+        header[launch.POOL] = get_pool().address
+        header[launch.IO_COUNT] = len(io)
+        header[launch.EXPECTED] = self.expected.ctypes.data
+        header[launch.TRUE], header[launch.FALSE] = id(True), id(False)
+        self.context = np.array([*header, *([0] * len(io)), *program.words], np.int64)
+        self.address: int = self.context.ctypes.data
+        self.made = [
+            OutputMaker(program.shapes[b], b.dtype.numpy) for b in io[len(program.schedule.inputs) :]
+        ]
+        self.made_buffers = io[len(program.schedule.inputs) :]
+        self.sequence = self._sequence()
+        self.direct = [(v.buffer, whole) for v, _, whole in self.results]
+        places = {b: i for i, b in enumerate(io)}
+        number_inputs = {program.schedule.inputs[i] for i, _ in self.numbers}
+        self.simple = all(whole and v.buffer not in number_inputs for v, _, whole in self.results)
+        self.order = [places[v.buffer] for v, _, _ in self.results] if self.simple else []
+        self.python = [b for b in io if b in self.moving]
+
+    def _prepare(self, step: Kernel | ExternCall) -> Callable[[], None]:
+        program = self.program
+        assert isinstance(program, Sized)
+        position = next(i for i, s in enumerate(program.schedule.steps) if s is step)
+        if position in program.executable.native:
+            return _nothing
+        return super()._prepare(step)
+
+    def _sequence(self) -> list[Callable[[], Any]]:
+        """What runs after the entry: further segments and the steps between them."""
+        segments = self.executable.program.segments
+        starts = {s.steps[0]: n for n, s in enumerate(segments)}
+        found: list[Callable[[], Any]] = []
+        for i, step in enumerate(self.steps):
+            if i in starts:
+                if i or self.executable.entry is None:
+                    function, address = self.executable.segments[starts[i]], self.address
+                    found.append(lambda function=function, address=address: function(address))
+            elif i not in self.executable.native:
+                found.append(step)
+        return found
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        arrays = list(inputs)
+        for i, number in self.numbers:
+            number[()] = inputs[i]
+            arrays[i] = number
+        for maker in self.made:
+            arrays.append(maker.make())
+        entry = self.executable.entry
+        copied: list[tuple[Any, Any]] = []
+        if self.python or entry is None:
+            copied = self._checked(arrays)
+            for buffer in self.python:
+                self._place(buffer, arrays[self.executable.program.io.index(buffer)])
+            self._enter(arrays)
+        elif not entry(arrays, self.address, 1):
+            copied = self._checked(arrays)
+            self._enter(arrays)
+        if self.sequence:
+            with np.errstate(all="ignore"):
+                for step in self.sequence:
+                    step()
+        for original, copy in copied:
+            np.copyto(original, copy)
+        if self.python:
+            self._forget()
+        if self.simple and not copied:
+            return [arrays[i] for i in self.order]
+        return self._results(inputs, arrays)
+
+    def _enter(self, arrays: list[Any]) -> None:
+        """Take the arrays' addresses and run the first segment, without checks."""
+        if self.executable.entry is not None:
+            self.executable.entry(arrays, self.address, 0)
+            return
+        for i, array in enumerate(arrays):
+            self.context[launch.HEADER + i] = array.__array_interface__["data"][0]
+
+    def _checked(self, arrays: list[Any]) -> list[tuple[Any, Any]]:
+        """Replace arrays that native code can't read by contiguous copies. Returns (original, copy) of those to write back."""
+        copied: list[tuple[Any, Any]] = []
+        donated = set(self.program.donated)
+        for i, buffer, element, shape, _ in self.arrays:
+            array = arrays[i]
+            if array.shape != shape or array.dtype != element:
+                raise RuntimeError(
+                    f"input {i} ({buffer.name}) is {array.dtype}{list(array.shape)}, the graph was compiled for "
+                    f"{buffer.value.type}"
+                )
+            if not (isinstance(array, np.ndarray) and array.flags.c_contiguous and array.flags.aligned):
+                arrays[i] = np.array(array, order="C", copy=True)
+                if i in donated:
+                    copied.append((array, arrays[i]))
+        return copied
+
+    def _results(self, inputs: Sequence[Any], arrays: list[Any]) -> list[Any]:
+        places = {b: i for i, b in enumerate(self.executable.program.io)}
+        results: list[Any] = []
+        for view, slot, whole in self.results:
+            buffer = view.buffer
+            place = places[buffer]
+            if buffer in self.fixed:
+                results.append(numpy_executor._view(self.fixed[buffer], slot).copy())
+            elif whole:
+                results.append(inputs[place] if place < len(inputs) else arrays[place])
+            else:
+                results.append(numpy_executor._view(arrays[place], slot))
+        return results
+
+
+class OutputMaker:
+    """Makes the arrays of one output. Large ones are used again once nobody holds them: the pages are there already."""
+
+    __slots__ = ("dtype", "held", "large", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.large = size >= REUSED_BYTES
+        self.held: list[Any] = []
+
+    def make(self) -> Any:
+        if not self.large:
+            return np.empty(self.shape, self.dtype)
+        for base in self.held:
+            # Two references: the list's and `base`. A third is a user's array or a view of it.
+            if sys.getrefcount(base) == 3:
+                return base
+        made = np.empty(self.shape, self.dtype)
+        if len(self.held) < 2:
+            self.held.append(made)
+        return made
+
+
+def _nothing() -> None:
+    """A step that runs inside a segment."""
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("method", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+
+
+_METH_FASTCALL = 0x0080
+
+
+def _fastcall(address: int) -> Any:
+    """A native function `PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t n)` as a Python callable."""
+    definition = _MethodDef(b"entry", address, _METH_FASTCALL, None)
+    new = ctypes.pythonapi.PyCFunction_NewEx
+    new.restype = ctypes.py_object
+    new.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    function = new(ctypes.addressof(definition), None, None)
+    _definitions[address] = definition  # the function points into it
+    return function
+
+
+_definitions: dict[int, _MethodDef] = {}
+
+
+@cache
+def layout_is_known() -> bool:
+    """Whether lists and arrays lie in memory as the native entry expects (CPython with the GIL, NumPy 2)."""
+    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return False
+    if ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    array = np.zeros((3, 5, 7), np.float32)
+    items = [array]
+
+    def word(base: int, offset: int, kind: Any = ctypes.c_int64) -> Any:
+        return kind.from_address(base + offset).value
+
+    at = id(array)
+    return bool(
+        word(word(id(items), launch.ITEMS), 0) == at
+        and word(at, launch.TYPE) == id(np.ndarray)
+        and word(at, launch.DATA) == array.ctypes.data
+        and word(at, launch.RANK, ctypes.c_int32) == 3
+        and [word(word(at, launch.DIMS), 8 * i) for i in range(3)] == [3, 5, 7]
+        and word(at, launch.DESCR) == id(array.dtype)
+        and word(at, launch.FLAGS, ctypes.c_int32) & launch.CONTIGUOUS_ALIGNED == launch.CONTIGUOUS_ALIGNED
+    )
+
+
+class CpuBackend(Backend):
+    """The backend "cpu"."""
+
+    name = "cpu"
+
+    def unavailable(self) -> str | None:
+        try:
+            host()
+        except (ImportError, OSError, RuntimeError) as error:
+            return f"llvmlite can't be used: {error}"
+        return None
+
+    def compile(self, graph: Graph, donations: Mapping[int, int] | None = None) -> Executable:
+        schedule = build_schedule(graph, donations)
+        why = self.unavailable()
+        if why is None:
+            return CpuExecutable(schedule, graph.input_kinds)
+        _say_once(why)
+        executable = numpy_executor.NumpyExecutable(schedule, graph.input_kinds)
+        executable.fallbacks = [f"everything runs on NumPy: {why}"]  # type: ignore[attr-defined]
+        return executable
+
+
+@cache
+def _say_once(why: str) -> None:
+    logger.warning("the cpu backend runs on NumPy: %s", why)

@@ -1,0 +1,63 @@
+"""Functions that several kernels of a module share by calling them: the C library's, lane by lane, and those with slow
+paths. `definition` gives the LLVM text of one; `assembly.Builder.helper` calls it."""
+
+from __future__ import annotations
+
+from graphtorch.lowering.cpu import transcendental
+from graphtorch.lowering.cpu.assembly import Builder, Val, suffix, vector_type
+
+# helper name -> (the C library's float64 function, how many operands)
+LIBRARY = {
+    "tan": 1, "asin": 1, "acos": 1, "atan": 1, "sinh": 1, "cosh": 1, "tanh": 1, "erf": 1, "sin": 1, "cos": 1, "expm1": 1,
+    "log1p": 1, "log2": 1, "pow": 2, "atan2": 2, "fmod": 2,
+}  # fmt: skip
+
+
+def definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[str], set[tuple[str, str, int]]]:
+    """The text of a helper, and the declarations and further helpers that it needs."""
+    if name.startswith("lib_"):
+        return _library(name[4:], kind, lanes)
+    if name in ("sin", "cos"):
+        return _trigonometric(name, kind, lanes, fma)
+    raise KeyError(name)
+
+
+def _library(name: str, kind: str, lanes: int) -> tuple[str, set[str], set[tuple[str, str, int]]]:
+    """A C library function applied to every lane."""
+    count = LIBRARY[name]
+    called = name + ("f" if kind == "float" else "")
+    type_ = vector_type(kind, lanes)
+    parameters = ", ".join(f"{type_} %x{i}" for i in range(count))
+    head = f"define internal {type_} @lib_{name}.{suffix(kind, lanes)}({parameters}) #0 {{\n"
+    declarations = {f"declare {kind} @{called}({', '.join([kind] * count)})"}
+    if lanes == 1:
+        body = f"  %r = call {kind} @{called}({', '.join(f'{kind} %x{i}' for i in range(count))})\n  ret {kind} %r\n}}\n"
+        return head + body, declarations, set()
+    lines = ["entry:", "  br label %l", "l:", "  %i = phi i64 [0, %entry], [%n, %l]"]
+    lines.append(f"  %a = phi {type_} [zeroinitializer, %entry], [%b, %l]")
+    lines.extend(f"  %e{i} = extractelement {type_} %x{i}, i64 %i" for i in range(count))
+    lines.append(f"  %r = call {kind} @{called}({', '.join(f'{kind} %e{i}' for i in range(count))})")
+    lines.append(f"  %b = insertelement {type_} %a, {kind} %r, i64 %i")
+    lines += ["  %n = add i64 %i, 1", f"  %c = icmp ult i64 %n, {lanes}", "  br i1 %c, label %l, label %x", "x:"]
+    lines.append(f"  ret {type_} %b\n}}\n")
+    return head + "\n".join(lines), declarations, set()
+
+
+def _trigonometric(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[str], set[tuple[str, str, int]]]:
+    """sin or cos in float32: polynomials, and the C library where some lane is too large for them."""
+    b = Builder(fma)
+    type_ = vector_type(kind, lanes)
+    x = Val("%x", kind, lanes)
+    large = b.compare("uge", b.intrinsic("fabs", x), 1e6)
+    if lanes > 1:
+        bits = b.emit(f"bitcast {large.typed} to i{lanes}", f"i{lanes}")
+        large = b.emit(f"icmp ne {bits.typed}, 0", "i1")
+    b.line(f"br {large.typed}, label %slow, label %fast")
+    b.label("slow")
+    result = b.helper("lib_" + name, x)
+    b.line(f"ret {result.typed}")
+    b.label("fast")
+    result = transcendental.sin_cos(b, x, 0 if name == "sin" else 1)
+    b.line(f"ret {result.typed}")
+    head = f"define internal {type_} @{name}.{suffix(kind, lanes)}({type_} %x) #0 {{\nentry:\n"
+    return head + "\n".join(b.lines) + "\n}\n", b.declarations, b.helpers

@@ -1,0 +1,331 @@
+"""Scalar instructions of Kernels as LLVM instructions: one function an instruction name.
+
+Registers hold bool as i1, integers in their own width, float16 and bfloat16 as float, the others as themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphtorch.lowering.cpu import transcendental
+from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.dtypes import dtype
+
+REGISTER = {
+    dtypes.bool_: "i1", dtypes.uint8: "i8", dtypes.int8: "i8", dtypes.int16: "i16", dtypes.int32: "i32", dtypes.int64: "i64",
+    dtypes.float16: "float", dtypes.bfloat16: "float", dtypes.float32: "float", dtypes.float64: "double",
+}  # fmt: skip
+
+
+class RefusedError(Exception):
+    """The emitter has no code for a kernel; the message says why. The kernel then runs on NumPy."""
+
+
+def convert(b: Builder, x: Val, source: dtype, to: dtype) -> Val:
+    """A cast between dtypes, as PyTorch rounds: towards zero to integers, through truth to bool."""
+    kind, wanted = x.kind, REGISTER[to]
+    if to is dtypes.bool_:
+        if kind == "i1":
+            return x
+        return b.compare("une", x, 0.0) if x.is_float else b.compare("ne", x, 0)
+    if kind == "i1":
+        return b.convert("uitofp" if wanted in ("float", "double") else "zext", x, wanted)
+    if x.is_float:
+        if wanted in ("float", "double"):
+            if kind != wanted:
+                x = b.convert("fpext" if wanted == "double" else "fptrunc", x, wanted)
+            return round_to(b, x, to) if to.itemsize == 2 else x
+        # Out of range is undefined; freeze makes it some number. Narrow types go through int32, as PyTorch's wrap.
+        through = wanted if BITS[wanted] >= 32 else "i32"
+        if to is dtypes.uint8:
+            through = "i64"
+        whole = b.freeze(b.convert("fptosi", x, through))
+        return whole if through == wanted else b.convert("trunc", whole, wanted)
+    if wanted in ("float", "double"):
+        x = b.convert("sitofp" if source.is_signed else "uitofp", x, wanted)
+        return round_to(b, x, to) if to.itemsize == 2 else x
+    if BITS[wanted] == BITS[kind]:
+        return x
+    if BITS[wanted] < BITS[kind]:
+        return b.convert("trunc", x, wanted)
+    return b.convert("sext" if source.is_signed else "zext", x, wanted)
+
+
+def round_to(b: Builder, x: Val, to: dtype) -> Val:
+    """A float rounded to half precision, kept as a float."""
+    if to is dtypes.float16:
+        return b.convert("fpext", b.convert("fptrunc", x, "half"), "float")
+    return from_bfloat16(b, to_bfloat16(b, x))
+
+
+def to_bfloat16(b: Builder, x: Val) -> Val:
+    """The upper half of a float's bits, rounded to nearest even; NaN stays one."""
+    bits = b.convert("bitcast", x, "i32")
+    odd = b.logic("and", b.logic("lshr", bits, 16), 1)
+    rounded = b.logic("lshr", b.add(b.add(bits, 0x7FFF), odd), 16)
+    quiet = b.logic("or", b.logic("lshr", bits, 16), 0x40)
+    return b.convert("trunc", b.select(b.is_nan(x), quiet, rounded), "i16")
+
+
+def from_bfloat16(b: Builder, bits: Val) -> Val:
+    return b.convert("bitcast", b.logic("shl", b.convert("zext", bits, "i32"), 16), "float")
+
+
+# -- instructions -----------------------------------------------------------------------------------------------------
+
+Instruction = Callable[[Builder, Sequence[Val], dtype], Val]
+
+
+def _library(name: str) -> Instruction:
+    return lambda b, a, of: b.helper("lib_" + name, *b.match(*a))
+
+
+def _polynomial(function: Callable[[Builder, Val], Val], name: str = "") -> Instruction:
+    """A polynomial in float32; float64 takes the C library's function, if a name is given."""
+
+    def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+        if a[0].kind == "double" and name:
+            return b.helper("lib_" + name, a[0])
+        return function(b, a[0])
+
+    return run
+
+
+def _trigonometric(name: str) -> Instruction:
+    return lambda b, a, of: b.helper(name if a[0].kind == "float" else "lib_" + name, a[0])
+
+
+def _arithmetic(name: str) -> Instruction:
+    def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+        if a[0].kind == "i1":
+            return b.logic({"add": "or", "mul": "and", "sub": "xor"}[name], a[0], a[1])
+        return b.binary(("f" if a[0].is_float else "") + name, a[0], a[1])
+
+    return run
+
+
+def _compare(floating: str, integer: str) -> Instruction:
+    def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+        predicate = floating if a[0].is_float else integer
+        return b.compare(predicate, a[0], a[1])
+
+    return run
+
+
+def _ordering(predicate: str) -> Instruction:
+    def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+        if a[0].is_float:
+            return b.compare("o" + predicate, a[0], a[1])
+        return b.compare(("s" if of.is_signed else "u") + predicate, a[0], a[1])
+
+    return run
+
+
+def _extremum(larger: bool) -> Instruction:
+    return lambda b, a, of: extremum(b, a[0], a[1], larger, of)
+
+
+def extremum(b: Builder, x: Val, y: Val, larger: bool, of: dtype) -> Val:
+    """The larger or smaller of two; NaN if either is."""
+    if x.is_float:
+        picked = b.select(b.compare("ogt" if larger else "olt", x, y), x, y)  # y where either is NaN
+        return b.select(b.is_nan(x), x, picked)
+    sign = "s" if of.is_signed else "u"
+    return b.select(b.compare(sign + ("gt" if larger else "lt"), x, y), x, y)
+
+
+def _rounding(name: str) -> Instruction:
+    return lambda b, a, of: b.intrinsic(name, a[0]) if a[0].is_float else a[0]
+
+
+def _abs(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    x = a[0]
+    if x.is_float:
+        return b.intrinsic("fabs", x)
+    return b.select(b.compare("slt", x, 0), b.neg(x), x) if of.is_signed else x
+
+
+def _sign(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    x = a[0]
+    if x.kind == "i1":
+        return x
+    if x.is_float:
+        one = b.intrinsic("copysign", const(1.0, x.kind, x.lanes), x)
+        return b.select(b.compare("one", x, 0.0), one, 0.0)
+    positive = b.select(b.compare("sgt" if of.is_signed else "ugt", x, 0), const(1, x.kind), 0)
+    return b.select(b.compare("slt", x, 0), -1, positive) if of.is_signed else positive
+
+
+def _reciprocal(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    if not a[0].is_float:
+        raise RefusedError("reciprocal of integers")
+    return b.div(1.0, a[0])
+
+
+def _divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    if not a[0].is_float:
+        raise RefusedError("true division of integers")
+    return b.binary("fdiv", a[0], a[1])
+
+
+def _whole_divisor(a: Sequence[Val]) -> None:
+    """Integer division by zero is an error that only NumPy can raise."""
+    text = a[1].text.removeprefix("splat (").split()[-1].rstrip(")")
+    if text[0] == "%" or text in ("0", "-1"):
+        raise RefusedError("integer division by a divisor that may be zero")
+
+
+def _floor_divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    x, y = b.match(*a)
+    if x.is_float:
+        # floor of the exact quotient, from the exact remainder: floor(x / y) alone may round up to the next integer.
+        quotient = b.binary("fdiv", b.sub(x, _remainder(b, a, of)), y)
+        quotient = b.intrinsic("rint", quotient)
+        return b.select(b.compare("oeq", y, 0.0), b.binary("fdiv", x, y), quotient)
+    _whole_divisor(a)
+    if not of.is_signed:
+        return b.binary("udiv", x, y)
+    quotient, rest = b.binary("sdiv", x, y), b.binary("srem", x, y)
+    below = b.logic("and", b.compare("ne", rest, 0), b.compare("slt", b.logic("xor", rest, y), 0))
+    return b.sub(quotient, b.convert("zext", below, x.kind))
+
+
+def _fmod(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    x, y = b.match(*a)
+    if x.is_float:
+        return b.helper("lib_fmod", x, y)
+    _whole_divisor(a)
+    return b.binary("srem" if of.is_signed else "urem", x, y)
+
+
+def _remainder(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    """With the divisor's sign, as Python's %."""
+    x, y = b.match(*a)
+    if not x.is_float:
+        _whole_divisor(a)
+        if not of.is_signed:
+            return b.binary("urem", x, y)
+        rest = b.binary("srem", x, y)
+        other = b.logic("and", b.compare("ne", rest, 0), b.compare("slt", b.logic("xor", rest, y), 0))
+        return b.select(other, b.add(rest, y), rest)
+    rest = b.helper("lib_fmod", x, y)
+    other = b.logic("and", b.compare("une", rest, 0.0), b.logic("xor", b.compare("olt", rest, 0.0), b.compare("olt", y, 0.0)))
+    return b.select(other, b.add(rest, y), rest)
+
+
+def _pow(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    if not a[0].is_float:
+        raise RefusedError("integer powers")
+    return b.helper("lib_pow", *b.match(*a))
+
+
+def _truth(op: str) -> Instruction:
+    def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+        return b.logic(op, *[_true(b, v) for v in a])
+
+    return run
+
+
+def _true(b: Builder, x: Val) -> Val:
+    if x.kind == "i1":
+        return x
+    return b.compare("une", x, 0.0) if x.is_float else b.compare("ne", x, 0)
+
+
+def _is_infinite(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    if not a[0].is_float:
+        return const(False, "i1", a[0].lanes)
+    return b.compare("oeq", b.intrinsic("fabs", a[0]), float("inf"))
+
+
+def _is_finite(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    if not a[0].is_float:
+        return const(True, "i1", a[0].lanes)
+    return b.compare("olt", b.intrinsic("fabs", a[0]), float("inf"))
+
+
+INSTRUCTIONS: dict[str, Instruction] = {
+    "copy": lambda b, a, of: a[0],
+    "neg": lambda b, a, of: b.neg(a[0]),
+    "abs": _abs,
+    "sign": _sign,
+    "exp": _polynomial(transcendental.exp),
+    "expm1": _polynomial(transcendental.expm1, "expm1"),
+    "log": _polynomial(transcendental.log),
+    "log1p": _polynomial(transcendental.log1p, "log1p"),
+    "log2": _polynomial(transcendental.log2, "log2"),
+    "sqrt": lambda b, a, of: b.intrinsic("sqrt", a[0]),
+    "rsqrt": lambda b, a, of: b.div(1.0, b.intrinsic("sqrt", a[0])),
+    "reciprocal": _reciprocal,
+    "sin": _trigonometric("sin"),
+    "cos": _trigonometric("cos"),
+    "tanh": _polynomial(transcendental.tanh, "tanh"),
+    "erf": _polynomial(transcendental.erf, "erf"),
+    "sigmoid": _polynomial(transcendental.sigmoid),
+    **{name: _library(name) for name in ("tan", "asin", "acos", "atan", "sinh", "cosh", "atan2")},
+    "floor": _rounding("floor"),
+    "ceil": _rounding("ceil"),
+    "trunc": _rounding("trunc"),
+    "round": _rounding("rint"),
+    "isnan": lambda b, a, of: b.is_nan(a[0]) if a[0].is_float else const(False, "i1", a[0].lanes),
+    "isinf": _is_infinite,
+    "isfinite": _is_finite,
+    "logical_not": lambda b, a, of: b.logic("xor", _true(b, a[0]), True),
+    "bitwise_not": lambda b, a, of: b.logic("xor", a[0], -1 if a[0].kind != "i1" else True),
+    "add": _arithmetic("add"),
+    "sub": _arithmetic("sub"),
+    "mul": _arithmetic("mul"),
+    "div": _divide,
+    "pow": _pow,
+    "maximum": _extremum(True),
+    "minimum": _extremum(False),
+    "fmod": _fmod,
+    "remainder": _remainder,
+    "floor_divide": _floor_divide,
+    "eq": _compare("oeq", "eq"),
+    "ne": _compare("une", "ne"),
+    "lt": _ordering("lt"),
+    "le": _ordering("le"),
+    "gt": _ordering("gt"),
+    "ge": _ordering("ge"),
+    "logical_and": _truth("and"),
+    "logical_or": _truth("or"),
+    "logical_xor": _truth("xor"),
+    "bitwise_and": lambda b, a, of: b.logic("and", a[0], a[1]),
+    "bitwise_or": lambda b, a, of: b.logic("or", a[0], a[1]),
+    "bitwise_xor": lambda b, a, of: b.logic("xor", a[0], a[1]),
+    "where": lambda b, a, of: b.select(_true(b, a[0]), a[1], a[2]),
+}
+
+# What an instruction costs beside an addition, for choosing what to cache, unroll and run in parallel.
+COSTS = {
+    "div": 4, "sqrt": 4, "rsqrt": 8, "reciprocal": 4, "exp": 12, "expm1": 16, "log": 20, "log1p": 26, "log2": 20, "tanh": 22, "erf": 26,
+    "sigmoid": 16, "sin": 30, "cos": 30, "pow": 200, "tan": 200, "asin": 200, "acos": 200, "atan": 200, "sinh": 200, "cosh": 200,
+    "atan2": 300, "fmod": 200, "remainder": 200, "floor_divide": 200,
+}  # fmt: skip
+
+
+def apply(b: Builder, name: str, arguments: Sequence[Val], of: dtype, operand: dtype) -> Val:
+    """One instruction. `of` is the result's dtype, `operand` that of the (last) operand. Raises RefusedError for one without code."""
+    instruction = INSTRUCTIONS.get(name)
+    if instruction is None:
+        raise RefusedError(f"no code for the instruction {name!r}")
+    return instruction(b, arguments, operand)
+
+
+def identity(combine: str, of: dtype) -> Any:
+    """The value with which a fold starts."""
+    if combine in ("sum", "any"):
+        return 0
+    if combine in ("prod", "all"):
+        return 1
+    lowest = combine in ("max", "argmax")
+    if of.is_floating_point:
+        return float("-inf") if lowest else float("inf")
+    if of is dtypes.bool_:
+        return not lowest
+    bits = of.itemsize * 8
+    low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if of.is_signed else (0, (1 << bits) - 1)
+    return low if lowest else high
