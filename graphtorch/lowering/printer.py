@@ -124,6 +124,7 @@ class _KernelText:
         self.kernel = kernel
         self.names: dict[int, str] = {}
         self.written: list[str] = []
+        self.count = 0
 
     def lines(self) -> list[str]:
         for store in self.kernel.stores:
@@ -146,7 +147,8 @@ class _KernelText:
                 continue
             if ready:
                 right = self._right(at)
-                self.names[id(at)] = name = f"%{len(self.names)}"
+                self.names[id(at)] = name = f"%{self.count}"
+                self.count += 1
                 self.written.append(f"  {name} = {right}")
             else:
                 stack.append((at, True))
