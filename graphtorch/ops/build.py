@@ -7,17 +7,19 @@ what a caller may spell in several ways (a list for a tuple of ints, a NumPy sca
 
 from __future__ import annotations
 
+import functools
 import inspect
 import keyword
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import CodeType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from graphtorch.ops import record
 from graphtorch.ops.dispatch import call, call_inplace, call_out
-from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Parameter, Sample, make_formulas, parse_signature
+from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Sample, make_formulas, parse_signature
 from graphtorch.tensor.devices import canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor
@@ -157,7 +159,7 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
         else:
             scope[f"default_{i}"] = p.default
             head.append(f"{python_name}=default_{i}")
-        converter = _converter(p)
+        converter = CONVERTERS.get(p.kind)
         if converter is not None:
             condition, convert = converter
             scope[f"convert_{i}"] = convert
@@ -173,9 +175,10 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
         body.append(f"    if out is not None: return call_out(op, ({names},), out)")
     names = ", ".join(p.name + "_" if keyword.iskeyword(p.name) else p.name for p in op.parameters)
     body.append(f"    return {target}(op, ({names}{',' if names else ''}))")
-    source = f"def {name}({', '.join(head)}):\n" + "\n".join(body) + "\n"
-    exec(compile(source, f"<graphtorch operator {name}>", "exec"), scope)
-    made: Any = scope[name]
+    exec(_code(f"def generated({', '.join(head)}):\n" + "\n".join(body) + "\n"), scope)
+    made: Any = scope.pop("generated")
+    made.__code__ = made.__code__.replace(co_name=name, co_qualname=name, co_filename=f"<graphtorch operator {name}>")
+    made.__name__ = made.__qualname__ = name
     made.operator = op
     made.__module__ = "graphtorch"
     page = f"https://docs.pytorch.org/docs/stable/generated/torch.{op.name}.html"
@@ -184,33 +187,13 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
     return result
 
 
+@functools.cache
+def _code(source: str) -> CodeType:
+    """Operators of one signature share their compiled code: compiling is most of what a definition costs at import."""
+    return compile(source, "<graphtorch operator>", "exec")
+
+
 # -- conversions ------------------------------------------------------------------------------------------------------
-
-
-def _converter(p: Parameter) -> tuple[Any, Callable[..., Any]] | None:
-    """The exact type that needs no conversion, and the conversion for everything else."""
-    return {
-        "Tensor": (Tensor, _tensor),
-        "Tensor?": (Tensor, _optional(_tensor)),
-        "Tensor[]": (None.__class__, _tensors),
-        "Tensor?[]": (None.__class__, _tensors_or_none),
-        "Tensor|Number": (Tensor, _tensor_or_number),
-        "Tensor|Number?": (Tensor, _optional(_tensor_or_number)),
-        "Number": (float, _number),
-        "Number?": (float, _optional(_number)),
-        "int": (int, _int),
-        "int?": (int, _optional(_int)),
-        "int[]": (None.__class__, _ints),
-        "int[]?": (None.__class__, _optional(_ints)),
-        "float": (float, _number),
-        "float?": (float, _optional(_number)),
-        "bool": (bool, _bool),
-        "bool?": (bool, _optional(_bool)),
-        "str": (str, _str),
-        "dtype": (dtype_class, _dtype),
-        "dtype?": (dtype_class, _optional(_dtype)),
-        "device?": (None.__class__, _device),
-    }.get(p.kind)
 
 
 def _optional(convert: Callable[..., Any]) -> Callable[..., Any]:
@@ -320,3 +303,28 @@ def _dtype(op: Operator, i: int, value: Any) -> Any:
 
 def _device(op: Operator, i: int, value: Any) -> Any:
     return canonical(value)
+
+
+# Parameter kind -> the exact type that needs no conversion, and the conversion for everything else.
+CONVERTERS: dict[str, tuple[Any, Callable[..., Any]]] = {
+    "Tensor": (Tensor, _tensor),
+    "Tensor?": (Tensor, _optional(_tensor)),
+    "Tensor[]": (None.__class__, _tensors),
+    "Tensor?[]": (None.__class__, _tensors_or_none),
+    "Tensor|Number": (Tensor, _tensor_or_number),
+    "Tensor|Number?": (Tensor, _optional(_tensor_or_number)),
+    "Number": (float, _number),
+    "Number?": (float, _optional(_number)),
+    "int": (int, _int),
+    "int?": (int, _optional(_int)),
+    "int[]": (None.__class__, _ints),
+    "int[]?": (None.__class__, _optional(_ints)),
+    "float": (float, _number),
+    "float?": (float, _optional(_number)),
+    "bool": (bool, _bool),
+    "bool?": (bool, _optional(_bool)),
+    "str": (str, _str),
+    "dtype": (dtype_class, _dtype),
+    "dtype?": (dtype_class, _optional(_dtype)),
+    "device?": (None.__class__, _device),
+}
