@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from graphtorch.cli.errors import CommandError
 
-STAGES = ("captured", "forward", "joint", "optimized", "primitives", "kernels", "plan")
+STAGES = ("captured", "forward", "joint", "optimized", "primitives", "kernels", "plan", "code")
 
 DUMP = """Runs FILE as `python FILE` would, up to the first call of FUNCTION (with --call, the N-th), and prints what
 the call compiles to. The script's own output goes to standard error. FUNCTION may be `step`, `Model.forward` or the
@@ -21,7 +21,8 @@ joint: forward and backward, every gradient expanded;
 optimized: after the passes (the default);
 primitives: decomposed;
 kernels: the fused kernels and library calls;
-plan: buffers and their places in memory"""
+plan: buffers and their places in memory;
+code: what the backend generates for each kernel"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--inputs", metavar="FILE.npz", help="input values by name; the others are drawn at random")
     run.add_argument("--size", action="append", default=[], metavar="s0=8", help="the value of a symbolic size")
     run.add_argument("--seed", type=int, default=0, help="of random inputs and operators (default: 0)")
-    run.add_argument("--backend", default="interpreter", help="interpreter (the default) or numpy")
+    run.add_argument("--backend", default="interpreter", help="interpreter (the default), numpy, ...")
     run.add_argument("-o", "--output", metavar="FILE.npz", help="save the outputs by name")
 
     opt = commands.add_parser(

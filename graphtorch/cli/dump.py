@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -23,6 +24,7 @@ from graphtorch.tensor.tensor import Tensor
 
 # These need no schedule: a fault in scheduling must not hide them.
 GRAPH_STAGES = ("joint", "optimized", "primitives")
+TEXT_STAGES = ("plan", "code")
 
 
 def dump(arguments: argparse.Namespace) -> int:
@@ -109,7 +111,11 @@ def _capture(compiled: CompiledFunction, tree: Any, leaves: list[Any]) -> Captur
 
 
 def _render_stage(made: Specialization, arguments: argparse.Namespace) -> str:
+    from graphtorch.lowering.printer import print_plan, print_schedule, schedule_dot, schedule_json
+
     stage = arguments.stage
+    if arguments.format != "text" and stage in TEXT_STAGES:
+        raise CommandError(f"--stage {stage} prints as text only", USAGE)
     if made.joint is None and arguments.backward:
         raise CommandError("no backward pass starts outside this function: leave out --backward")
     if stage == "joint" and made.joint is not None:
@@ -125,11 +131,18 @@ def _render_stage(made: Specialization, arguments: argparse.Namespace) -> str:
         from graphtorch.schedule.primitives import lower_to_primitives
 
         return render(lower_to_primitives(compiled.stages.optimized), arguments)
-    if arguments.format != "text":
-        raise CommandError(f"--stage {stage} prints as text only", USAGE)
-    from graphtorch.lowering.printer import print_plan, print_schedule
-
     executable = compiled.executable
-    if getattr(executable, "schedule", None) is None:
+    if stage == "code":
+        sources = executable.sources()
+        if not sources:
+            raise CommandError("this backend generates no code: choose another --backend, such as numpy", USAGE)
+        return "\n".join(f"# {name}\n{source.rstrip()}\n" for name, source in sources.items())
+    if executable.schedule is None:
         raise CommandError("this backend has no schedule: choose another --backend, such as numpy", USAGE)
-    return str(print_schedule(executable.schedule) if stage == "kernels" else print_plan(executable.plan))
+    if stage == "plan":
+        return print_plan(executable.plan) + "\n"
+    if arguments.format == "text":
+        return print_schedule(executable.schedule) + "\n"
+    if arguments.format == "json":
+        return json.dumps(schedule_json(executable.schedule), indent=1) + "\n"
+    return schedule_dot(executable.schedule) + "\n"
