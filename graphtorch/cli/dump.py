@@ -43,7 +43,8 @@ def dump(arguments: argparse.Namespace) -> int:
 
 
 def write(text: str, output: str | None) -> None:
-    """To a file, or to standard output."""
+    """To a file, or to standard output; ends in one newline."""
+    text = text.rstrip("\n") + "\n"
     if output is None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -140,9 +141,9 @@ def _render_stage(made: Specialization, arguments: argparse.Namespace) -> str:
     if executable.schedule is None:
         raise CommandError("this backend has no schedule: choose another --backend, such as numpy", USAGE)
     if stage == "plan":
-        return print_plan(executable.plan) + "\n"
+        return print_plan(executable.plan)
     if arguments.format == "text":
-        return print_schedule(executable.schedule) + "\n"
+        return print_schedule(executable.schedule)
     if arguments.format == "json":
-        return json.dumps(schedule_json(executable.schedule), indent=1) + "\n"
-    return schedule_dot(executable.schedule) + "\n"
+        return json.dumps(schedule_json(executable.schedule), indent=1)
+    return schedule_dot(executable.schedule)
