@@ -2,7 +2,7 @@
 
 Ints, slices, None and Ellipsis become view operators; integer tensors become one `index` (or `index_put_`) over the
 view. A bool mask is read where it is used and becomes the integer positions of its true elements, because the shape of
-the result depends on it; only `x[mask] = number` needs no positions.
+the result depends on it; only writing one value for all of them, as `x[mask] = number` does, needs no positions.
 """
 
 from __future__ import annotations
@@ -232,10 +232,21 @@ index_put: Callable[..., Tensor] = operator(
 # -- masks ------------------------------------------------------------------------------------------------------------
 
 
-def positions(mask: Tensor) -> tuple[Tensor, ...]:
+class _KnownMask:
+    """A mask that the caller gave as an array or a list: its elements are known even while a function is captured."""
+
+    dtype = dtypes.bool_
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self.array = array
+        self.shape = array.shape
+        self.ndim = array.ndim
+
+
+def positions(mask: Tensor | _KnownMask) -> tuple[Tensor, ...]:
     """The positions of the true (nonzero) elements, one int64 vector a dimension. Reads the mask."""
-    found = np.array(np.nonzero(np.atleast_1d(mask._host("nonzero()"))))
-    return tuple(Tensor._wrap(at) for at in found)
+    array = mask.array if isinstance(mask, _KnownMask) else mask._host("nonzero()")
+    return tuple(Tensor._wrap(at) for at in np.array(np.nonzero(np.atleast_1d(array))))
 
 
 def _check_mask(mask: Any, shape: Sequence[Any], at: int) -> None:
@@ -325,23 +336,27 @@ def _is_int(item: Any) -> bool:
     )
 
 
-def _as_index(item: Any) -> Tensor:
-    """Lists and arrays as index tensors."""
+def _is_integral(item: Tensor) -> bool:
+    return item.dtype.category == dtypes.INTEGRAL
+
+
+def _as_index(item: Any) -> Any:
+    """Lists and arrays as index tensors or masks."""
     if isinstance(item, Tensor):
         return item
     if isinstance(item, list | tuple | range) and any(isinstance(each, Tensor) for each in item):
-        return FUNCTIONS["stack"](tuple(_as_index(each) for each in item))  # type: ignore[no-any-return]
+        return FUNCTIONS["stack"](tuple(_as_index(each) for each in item))
     array = np.asarray(item)
     if array.dtype.kind not in "biu" and array.size:
         raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
-    return Tensor._wrap(array.astype(np.bool_ if array.dtype.kind == "b" else np.int64, copy=False))
+    return _KnownMask(array) if array.dtype.kind == "b" else Tensor._wrap(array.astype(np.int64, copy=False))
 
 
 def _dims_of(item: Any) -> int:
     """How many dimensions of the tensor an item of the key consumes."""
     if item is None or item is Ellipsis or isinstance(item, bool | np.bool_):
         return 0
-    if isinstance(item, Tensor) and item.dtype in (dtypes.bool_, dtypes.uint8):
+    if isinstance(item, Tensor | _KnownMask) and item.dtype in (dtypes.bool_, dtypes.uint8):
         return item.ndim
     return 1
 
@@ -360,7 +375,7 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, list[Any]]:
     result, dim, place = input, 0, 0
     indices: list[Any] = []
 
-    def put(tensor: Tensor, spanned: int) -> None:
+    def put(tensor: Tensor | _KnownMask, spanned: int) -> None:
         nonlocal dim
         indices.extend([None] * (dim - len(indices)))
         indices.append(tensor)
@@ -388,11 +403,11 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, list[Any]]:
         elif isinstance(item, bool | np.bool_):
             result = unsqueeze(result, dim)
             put(Tensor._wrap(np.zeros(1 if item else 0, np.int64)), 1)
-        elif isinstance(item, Tensor):
+        elif isinstance(item, Tensor | _KnownMask):
             if item.ndim == 0 and item.dtype in (dtypes.bool_, dtypes.uint8):
                 result = unsqueeze(result, dim)
                 put(positions(item)[0], 1)
-            elif item.ndim == 0 and item.dtype.category == dtypes.INTEGRAL and state.recorder is None:
+            elif isinstance(item, Tensor) and item.ndim == 0 and state.recorder is None and _is_integral(item):
                 result = _select(result, dim, int(item), place)
                 place += 1
             else:
@@ -463,20 +478,33 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         else:
             result.fill_(value)
         return
-    mask = indices[0]
-    if (
-        not isinstance(value, Tensor)
-        and mask is not None
-        and mask.dtype is dtypes.bool_
-        and all(index is None for index in indices[1:])
-    ):
-        result.masked_fill_(reshape(mask, (*mask.shape, *(1,) * (result.ndim - mask.ndim))), value)
+    if _write_where(result, indices, value):
         return
     found = _with_positions(indices)
     if not isinstance(value, Tensor):
         value = FUNCTIONS["full"]((), value, dtype=self.dtype, device=self.device)
     shape = indexed_shape(tuple(result.shape), found)
     result.index_put_(found, _without_leading_ones(value, len(shape)))
+
+
+def _write_where(result: Tensor, indices: list[Any], value: Any) -> bool:
+    """Write through a lone mask without counting its elements, where the value is the same for each of them."""
+    given = [(at, index) for at, index in enumerate(indices) if index is not None]
+    at, mask = given[0]
+    if len(given) > 1 or mask.dtype is not dtypes.bool_:
+        return False
+    inner = result.ndim - at - mask.ndim
+    if isinstance(value, Tensor) and (value.ndim > inner or value.dtype is not result.dtype):
+        return False
+    if isinstance(mask, _KnownMask):
+        mask = Tensor._wrap(mask.array)
+    wide = reshape(mask, (*mask.shape, *(1 for _ in range(inner))))
+    if isinstance(value, Tensor):
+        check_expand(value, tuple(result.shape[result.ndim - inner :]))
+        result.copy_(FUNCTIONS["where"](wide, value, result))
+    else:
+        result.masked_fill_(wide, value)
+    return True
 
 
 def _without_leading_ones(value: Tensor, rank: int) -> Tensor:

@@ -252,9 +252,26 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
 
     Raises RuntimeError for elements outside the storage.
     """
-    # The record counts from the operand's first element: a recorded tensor knows no storage.
-    offset = 0 if storage_offset is None else storage_offset - input.storage_offset()
-    return views.as_strided_(input, tuple(size), tuple(stride), offset, tuple(input.stride()))
+    # The record counts from its operand's first element.
+    base, start = _memory(input)
+    if base is not input:
+        offset = start if storage_offset is None else storage_offset
+    else:
+        offset = 0 if storage_offset is None else storage_offset - input.storage_offset()
+    return views.as_strided_(base, tuple(size), tuple(stride), offset, tuple(base.stride()))
+
+
+def _memory(input: Tensor) -> tuple[Tensor, int]:
+    """The tensor whose elements `as_strided` reaches, and where `input` starts in it.
+
+    That is `input` itself, except for a recorded view: a value has no memory around it, so its base takes its place.
+    """
+    storage = getattr(input._data, "storage", None)
+    base: Tensor | None = None if storage is None else storage.base
+    if base is None or base is input or base.dtype is not input.dtype:
+        return input, 0
+    first, inner = (t._layout().__array_interface__["data"][0] for t in (base, input))
+    return base, (inner - first) // input.dtype.itemsize
 
 
 @function(method=True)
