@@ -39,6 +39,7 @@ class _Scheduler:
         self.names: set[str] = set()
         self.targets: dict[Value, Buffer] = {}  # a computed value -> the input buffer that it overwrites
         self.copies: list[tuple[Value, Buffer]] = []  # at the end: the value's buffer into the input's
+        self.probes: dict[Group, KernelBuilder] = {}  # kernels built once to look at their loads
         self.saved: dict[Value, Value] = {}  # an output -> its copy, made before an input is overwritten
         self.report: list[str] = []
         if len(set(donations.values())) != len(donations):
@@ -157,8 +158,10 @@ class _Scheduler:
         group.refresh()
         if group.reduced & stored.keys():
             return False
-        builder = KernelBuilder(fusion, group, self._probe)
-        builder.build("probe", ())
+        builder = self.probes.get(group)
+        if builder is None:
+            builder = self.probes[group] = KernelBuilder(fusion, group, self._probe)
+            builder.build("probe", ())
         return all(
             load.access.offset == 0 and strides == stored
             for load, strides in builder.loads

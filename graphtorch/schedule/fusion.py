@@ -447,8 +447,16 @@ class Fusion:
         inside = set(flat)
         if len(inside) != len(flat):
             return "reads it at another index"
-        levels = {frozenset(leaves(level, bindings)) for group in groups for level in group.levels}
-        reduced = frozenset().union(*levels) if levels else frozenset()
+        spaces = [set(leaves(group.loops, bindings)) for group in groups]
+        if len(groups) > 1 and max(map(len, spaces)) < len(set(loops)):
+            return "neither iteration space contains the other"
+        reduced = frozenset(x for group in groups for level in group.levels for x in leaves(level, bindings))
+        # A fold in a smaller space is one of values that are constant along the loops that the space lacks.
+        levels = {
+            frozenset(leaves(level, bindings)) | (reduced - space)
+            for group, space in zip(groups, spaces, strict=True)
+            for level in group.levels
+        }
         stage = 0
         for value in operands:
             root = self.roots[value][0]
@@ -478,11 +486,9 @@ class Fusion:
         if not parallel <= inside:
             return "would be computed again for every index of " + _sizes(parallel - inside)
         if len(groups) > 1:
-            for group in groups:
-                if not parallel <= set(leaves(group.loops, bindings)):
-                    return "one of them would be computed repeatedly, for every index of " + _sizes(
-                        parallel - set(leaves(group.loops, bindings))
-                    )
+            for space in spaces:
+                if not parallel <= space:
+                    return "one of them would be computed repeatedly, for every index of " + _sizes(parallel - space)
         return _Plan(bindings, loops, chain, placement, folded, stage)
 
     def _commit(self, node: Node, groups: list[Group], plan: _Plan, needs: int) -> None:

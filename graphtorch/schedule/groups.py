@@ -23,7 +23,7 @@ class Limits:
 
     cache: int = 1 << 16
     siblings: int = 1 << 16
-    nodes: int = 64
+    nodes: int = 160
     recompute: int = 12
     nested: bool = True
 

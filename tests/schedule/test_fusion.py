@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphtorch
+import graphtorch.nn
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.kernel import Compute, ExternCall, Kernel, Reduce, Schedule
 from graphtorch.schedule import Limits, build_schedule, lower_to_primitives
@@ -58,6 +59,7 @@ ONE_KERNEL: dict[str, tuple[Any, ...]] = {
         f32(64, 10),
         i64(64),
     ),
+    "cross entropy of class indices": (lambda x, y: graphtorch.nn.functional.cross_entropy(x, y), f32(64, 10), i64(64)),
     "activation and bias gradients": (
         lambda z, g: (graphtorch.where(z > 0, g, 0.0), graphtorch.where(z > 0, g, 0.0).sum(0)),
         f32(64, 128),
