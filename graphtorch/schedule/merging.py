@@ -40,6 +40,7 @@ def absorb(fusion: Fusion, kept: set[Value]) -> None:
     Law: a pointwise value is a function of its operands at one index, so that it may be computed again wherever it is
     read. It is worth it if it costs little and the reader does not read it many times over.
     """
+    kept = kept | set(fusion.copies.values())  # made because their readers can't compute them at their own index
     readers: dict[int, set[int]] = {}
     for group in fusion.dependence.groups.values():
         for root in roots_read(fusion, group):
