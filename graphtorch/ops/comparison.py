@@ -192,7 +192,8 @@ def _check_mask(input: Any, mask: Any, value: Any) -> None:
         )
     own = dtypes.dtype_of_number(value) if not hasattr(value, "shape") else value.dtype
     if own.is_complex and not input.dtype.is_complex:
-        raise RuntimeError("value cannot be converted to type " + cpp_name(input.dtype) + " without overflow")
+        spelled = {"int64": "int64_t", "int32": "int", "int16": "int16_t"}.get(input.dtype.name, cpp_name(input.dtype))
+        raise RuntimeError(f"value cannot be converted to type {spelled} without overflow")
 
 
 def _masked_fill_type(input: Any, mask: Any, value: Any) -> TensorType:
@@ -250,6 +251,11 @@ def isclose(input: Any, other: Any, rtol: float = 1e-05, atol: float = 1e-08, eq
 
     Raises RuntimeError for operands of different dtypes or a negative tolerance.
     """
+    for place, (name, value) in enumerate((("input", input), ("other", other)), 1):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"isclose(): argument '{name}' (position {place}) must be Tensor, not {type(value).__name__}"
+            )
     if input.dtype is not other.dtype:
         raise RuntimeError(f"{scalar_type(input.dtype)} did not match {scalar_type(other.dtype)}")
     if rtol < 0:

@@ -60,9 +60,8 @@ def _range_size(start: Any, end: Any, step: Any) -> Any:
     if step == 0:
         raise RuntimeError("step must be nonzero")
     if not all(_is_integer(v) for v in (start, end, step)):
-        for name, value in (("start", start), ("end", end)):
-            if not math.isfinite(value):
-                raise RuntimeError(f"unsupported range: {start} -> {end} ({name} is not finite)")
+        if not (math.isfinite(start) and math.isfinite(end)):
+            raise RuntimeError(f"unsupported range: {start:g} -> {end:g}")
     if (end < start) if step > 0 else (end > start):
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     if all(_is_integer(v) for v in (start, end, step)):
@@ -423,7 +422,15 @@ def _spread(start: Any, end: Any, steps: int, d: dtype_class, device: Any) -> Te
     return spread if spread.dtype is d else spread.to(d)
 
 
-def _check_steps(steps: int) -> None:
+def _check_steps(name: str, start: Any, end: Any, steps: Any) -> None:
+    if isinstance(steps, float):
+        raise TypeError(f"{name}(): argument 'steps' (position 3) must be int, not {type(steps).__name__}")
+    if any(isinstance(v, Tensor) and v.ndim > 0 for v in (start, end)):
+        shown = " and ".join(
+            f"{word} with {v.ndim if isinstance(v, Tensor) else 0} dimension(s)"
+            for word, v in (("start", start), ("end", end))
+        )
+        raise RuntimeError(f"{name} only supports 0-dimensional start and end tensors, but got {shown}.")
     if steps < 0:
         raise RuntimeError("number of steps must be non-negative")
 
@@ -445,7 +452,7 @@ def linspace(
 
     Raises RuntimeError for a negative number of steps.
     """
-    _check_steps(steps)
+    _check_steps("linspace", start, end, steps)
     result = _spread(start, end, steps, _end_dtype(start, end, dtype), device)
     return _finish(result, requires_grad) if out is None else _into(out, result)
 
@@ -456,7 +463,7 @@ def logspace(
     device: Any = None, pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """`base` to the power of evenly spaced exponents. See torch.logspace."""
-    _check_steps(steps)
+    _check_steps("logspace", start, end, steps)
     d = _end_dtype(start, end, dtype)
     inner = d
     if d.category < dtypes.FLOATING:

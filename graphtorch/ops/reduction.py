@@ -139,18 +139,18 @@ prod = operator(
 )
 
 
-def _check_floating(name: str, d: dtype_class) -> None:
+def _check_floating(name: str, d: dtype_class, given: bool) -> None:
     if d.category < dtypes.FLOATING:
         spelled = {"bool": "Bool", "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte"}
         raise RuntimeError(
-            f"{name}(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. "
-            f"Got: {spelled[d.name]}"
+            f"{name}(): could not infer output dtype. {'Optional' if given else 'Input'} dtype must be either a floating "
+            f"point or complex dtype. Got: {spelled[d.name]}"
         )
 
 
 def _mean_type(input: Any, dim: Any, keepdim: bool, dtype: Any) -> TensorType:
     d = input.dtype if dtype is None else dtype
-    _check_floating("mean", d)
+    _check_floating("mean", d, dtype is not None)
     return reduced_type(input, dim, keepdim, d)
 
 
@@ -521,7 +521,12 @@ def _aminmax_normalize(input: Any, dim: Any, keepdim: bool) -> tuple[Any, ...]:
 
 def _aminmax_type(input: Any, dim: Any, keepdim: bool) -> tuple[TensorType, ...]:
     not_for("aminmax_cpu", "c", input.dtype)
-    _check_nonempty("aminmax", input.shape, dim)
+    if 0 in [input.shape[i] for i in dim]:
+        if len(dim) == len(input.shape):
+            raise RuntimeError(
+                "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity."
+            )
+        raise IndexError(f"aminmax: Expected reduction dim {dim[0]} to have non-zero size.")
     one = reduced_type(input, dim, keepdim, input.dtype)
     return one, one
 
