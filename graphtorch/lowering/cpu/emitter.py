@@ -22,6 +22,7 @@ from graphtorch.lowering.cpu.instructions import REGISTER, RefusedError, apply, 
 from graphtorch.lowering.cpu.nest import Nest, estimate
 from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import SymInt
 
 MEMORY = {
     dtypes.bool_: "i8", dtypes.uint8: "i8", dtypes.int8: "i8", dtypes.int16: "i16", dtypes.int32: "i32", dtypes.int64: "i64",
@@ -113,6 +114,9 @@ class _Emitter:
             slot = b.offset("%args", const(len(self.buffers) + len(symbolic), "i64"), "i64")
             self.sizes[size] = b.emit(f"load i64, ptr {slot}, align 8", "i64")
             symbolic.append(size)
+        for expr in nest.exprs:
+            if isinstance(expr, Constant) and type(expr.value) is SymInt:
+                self._remember(expr, 0, convert(b, self.sizes[expr.value], dtypes.int64, expr.dtype))
         sinks = [Sink(s, None, nest.varies[id(s.value)] | nest.mask_of(s.access.strides)) for s in self.kernel.stores]
         parallel = [i for i, loop in enumerate(nest.loops) if not loop.reduction and i != nest.vector and i != nest.inner]
         if nest.vector >= 0 and not nest.loops[nest.vector].reduction:
@@ -152,6 +156,8 @@ class _Emitter:
             for stride in self.nest.strides(access.strides):
                 found.setdefault(stride)
         for expr in self.nest.exprs:
+            if isinstance(expr, Constant) and type(expr.value) is SymInt:
+                found.setdefault(expr.value)
             if isinstance(expr, Index):
                 found.setdefault(expr.offset)
                 for stride in self.nest.strides(expr.strides):
@@ -345,7 +351,7 @@ class _Emitter:
             for reduce in created:
                 self._start(reduce, axes, current)
             self._nest(axes, current, None, None, level - 1)
-            self.filled.update(self.kept)
+            self.filled.update(k for k in self.kept if k not in before)
             for reduce in created:
                 self._finish(reduce)
         self.filled.difference_update(k for k in self.kept if k not in before)
@@ -584,7 +590,7 @@ class _Emitter:
 
     def _value(self, expr: Expr, u: int = 0) -> Val:
         """The value at this point (of the u-th vector); scalar unless it varies along the vector axis."""
-        if isinstance(expr, Constant):
+        if isinstance(expr, Constant) and type(expr.value) is not SymInt:
             return const(expr.value, REGISTER[expr.dtype])
         if not self._is_vector(expr):
             u = 0
@@ -693,7 +699,7 @@ class _Emitter:
         b, nest = self.b, self.nest
         d = access.buffer.dtype
         pointer, indices = self._place(access, u)
-        lanes = nest.lanes if nest.mask_of(access.strides) & (1 << nest.vector) and nest.vector >= 0 else 1
+        lanes = nest.lanes if nest.vector >= 0 and nest.mask_of(access.strides) & (1 << nest.vector) else 1
         if indices is not None:
             x = b.gather(pointer, indices, MEMORY[d], self.mask)
         else:

@@ -4,8 +4,7 @@ import math
 
 import numpy as np
 import pytest
-
-from tests.lowering.cpu.conftest import run_kernel, ulps
+from native_kernels import run_kernel, ulps
 
 from graphtorch.lowering.kernel import Access, Axis, Buffer, Compute, Kernel, Load, Store
 from graphtorch.tensor import dtypes
