@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.ir.builder import GraphBuilder
 from graphtorch.ir.graph import Graph, Node, Value, substitute
-from graphtorch.ir.passes.base import Pass, register
+from graphtorch.ir.passes.base import Pass
 from graphtorch.ir.rewrite import RewriteLog
 from graphtorch.ops.build import operator
 from graphtorch.ops.record import lookup
@@ -41,7 +41,6 @@ gradient = operator(
 GRADIENT = lookup("gradient")
 
 
-@register
 @dataclass(frozen=True)
 class ExpandGradients(Pass):
     """Replaces `gradient` nodes by the operators that compute them.
