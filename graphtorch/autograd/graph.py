@@ -168,7 +168,7 @@ class OperatorNode(Node):
 
     __slots__ = ("differentiated", "op", "operands", "overload", "results", "saved", "user_line")
 
-    def __init__(self, op: Operator, args: tuple[Any, ...]) -> None:
+    def __init__(self, op: Operator, args: tuple[Any, ...], inplace: bool = False) -> None:
         edges: list[Edge | None] = []
         operands: list[tuple[str, Any]] = []  # (parameter, type) one an edge; a list operand has several
         differentiated: list[str] = []
@@ -202,7 +202,8 @@ class OperatorNode(Node):
             if name in position:
                 arg = args[position[name]]
                 if isinstance(arg, Tensor):
-                    self.saved[name] = SavedTensor(arg)
+                    # An in-place call overwrites its target: the formula gets what it was, with its history.
+                    self.saved[name] = SavedTensor(arg.clone() if inplace and position[name] == 0 else arg)
                 elif type(arg) is tuple and any(isinstance(a, Tensor) for a in arg):
                     self.saved[name] = tuple(SavedTensor(a) if isinstance(a, Tensor) else a for a in arg)
                 else:
@@ -300,7 +301,7 @@ def record_call(op: Operator, args: tuple[Any, ...], results: Any) -> None:
 def record_inplace(op: Operator, args: tuple[Any, ...], write: Callable[[], Any]) -> None:
     """Put an in-place call on the tape and perform it: the target's history becomes this call's."""
     target: Tensor = args[0]
-    node = OperatorNode(op, args)
+    node = OperatorNode(op, args, inplace=True)
     write()
     target._bump_version()
     if target._base is not None:

@@ -390,11 +390,19 @@ class Recorder(GraphBuilder):
         return tensor._requires_grad if isinstance(tensor._data, Recorded) else value in self.tracked
 
     def _save(
-        self, node: Node, op: Operator, args: tuple[Any, ...], results: tuple[Tensor, ...], wanted: tuple[str, ...]
+        self,
+        node: Node,
+        op: Operator,
+        args: tuple[Any, ...],
+        results: tuple[Tensor, ...],
+        wanted: tuple[str, ...],
+        inplace: bool = False,
     ) -> None:
         """Remember the versions of what the tape would save, to raise the error that eager execution raises."""
         saved: list[tuple[RecordedStorage, int, Tensor]] = []
         for name in saved_names(op, wanted):
+            if inplace and name == op.parameters[0].name:
+                continue  # the tape copies what an in-place call overwrites
             if name in op.results:
                 held: Any = results[op.results.index(name)]
             else:
@@ -426,7 +434,7 @@ class Recorder(GraphBuilder):
         if value.type.dtype is not target._dtype:
             (value,) = self._append(lookup("cast"), (value, target._dtype))
         if wanted:
-            self._save(node, op, args, (), wanted)
+            self._save(node, op, args, (), wanted, inplace=True)
         self._write(target, value, bool(wanted), op.grad_name)
         if wanted:
             results = [n for n in saved_names(op, wanted) if n in op.results]
