@@ -39,7 +39,7 @@ class Names:
     def __init__(self, graph: Graph) -> None:
         self._names: dict[Value, str] = {}
         self._taken: set[str] = set()
-        self._foreign = 0
+        self._foreign: set[Value] = set()
         values = [*graph.inputs, *(r for node in graph.nodes for r in node.results)]
         # Inputs come first; then named values claim their names before the others are numbered around them.
         for value in values:
@@ -64,14 +64,14 @@ class Names:
         """The value's name; one that does not parse for a value that is not of this graph."""
         name = self._names.get(value)
         if name is None:
-            name = self._names[value] = f"?{value.name or self._foreign}"
-            self._foreign += 1
+            name = self._names[value] = f"?{value.name or len(self._foreign)}"
+            self._foreign.add(value)
         return name
 
     def reference(self, value: Value) -> str:
         """The value as text: `%x`, or quoted if the name has unusual characters."""
         name = self[value]
-        return f"%{name}" if BARE_NAME.match(name) or name.startswith("?") else f"%{json.dumps(name)}"
+        return f"%{name}" if BARE_NAME.match(name) or value in self._foreign else f"%{json.dumps(name)}"
 
 
 def print_graph(graph: Graph, provenance: bool = True) -> str:

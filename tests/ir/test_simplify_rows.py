@@ -159,7 +159,7 @@ STAYS = [
     ("(%x: u8[3] argument)", ["%0 = neg(%x)", "%1 = abs(%0)"]),
     ("(%x: f32[3] argument)", ["%0 = logical_not(%x)", "%1 = logical_not(%0)"]),
     (X, ["%0 = clone(%x)"]),
-    (X, ["%0 = t(%x)", "%1 = clone(%0, memory_format='contiguous_format')", "%2 = view(%1, size=(12,))"]),
+    (X, ["%0 = t(%x)", '%1 = clone(%0, memory_format="contiguous_format")', "%2 = view(%1, size=(12,))"]),
     (X, ["%0 = round(%x, decimals=2)", "%1 = round(%0, decimals=1)"]),
     (X, ["%0 = slice(%x, dim=0, start=1, end=3)", "%1 = slice(%0, dim=1, start=1, end=3)"]),
     (X, ["%0 = unsqueeze(%x, dim=1)", "%1 = select(%0, dim=0, index=0)"]),
