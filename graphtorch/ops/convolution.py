@@ -16,8 +16,8 @@ import numpy as np
 from graphtorch.ops.build import function, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.join import constant_pad_nd
-from graphtorch.ops.matmul import C_NAMES
 from graphtorch.ops.pointwise import not_implemented
+from graphtorch.ops.products import C_NAMES
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shaping import reshape
 from graphtorch.ops.view import squeeze, unsqueeze

@@ -13,7 +13,7 @@ import numpy as np
 from graphtorch.ops.build import function, operator
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import OPAQUE, sample
-from graphtorch.ops.scatter import gather
+from graphtorch.ops.scattering import gather
 from graphtorch.ops.shaping import reshape
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.record import OPAQUE, sample
-from graphtorch.ops.scatter import scatter_record
+from graphtorch.ops.scattering import scatter_record
 from graphtorch.ops.shapes import wrap_dim
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor

@@ -6,7 +6,6 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
-from graphtorch.ops.embedding import embedding as take_rows
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
 
@@ -135,7 +134,7 @@ def embedding(
         padding_idx %= weight.shape[0]
     if max_norm is not None:
         _shrink_rows(weight, input, max_norm, norm_type)
-    return take_rows(weight, input, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
+    return ops.embedding(weight, input, -1 if padding_idx is None else padding_idx, scale_grad_by_freq)
 
 
 def _shrink_rows(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> None:

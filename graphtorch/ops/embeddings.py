@@ -11,7 +11,7 @@ from graphtorch.ops.build import FUNCTIONS, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.indexing import add_rows
 from graphtorch.ops.record import OPAQUE, sample
-from graphtorch.ops.scatter import index_add, index_select
+from graphtorch.ops.scattering import index_add, index_select
 from graphtorch.ops.shaping import reshape
 from graphtorch.ops.strides import product
 from graphtorch.ops.view import unsqueeze

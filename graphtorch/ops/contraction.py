@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphtorch.ops.build import function
-from graphtorch.ops.matmul import bmm
+from graphtorch.ops.products import bmm
 from graphtorch.ops.shaping import reshape
 from graphtorch.ops.strides import product
 from graphtorch.ops.view import diagonal, permute, unsqueeze
