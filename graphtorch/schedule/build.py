@@ -12,10 +12,11 @@ from graphtorch.ops.record import lookup
 from graphtorch.schedule.construct import KernelBuilder
 from graphtorch.schedule.fusion import Fusion
 from graphtorch.schedule.groups import Group, Limits
-from graphtorch.schedule.indexing import Layout, contiguous, loop_strides, product, resolve, row_major
+from graphtorch.schedule.indexing import Layout, contiguous, loop_strides, product, resolve, row_major, same_type
 from graphtorch.schedule.merging import absorb, merge_siblings, roots_read
 from graphtorch.schedule.primitives import copy_node, lower_to_primitives
 from graphtorch.schedule.report import describe, kernel_lines
+from graphtorch.tensor.symint import same_shape, same_size
 
 
 def build_schedule(graph: Graph, donations: Mapping[int, int] | None = None, limits: Limits | None = None) -> Schedule:
@@ -46,7 +47,7 @@ class _Scheduler:
             raise ValueError(f"an input is donated to several outputs: {donations}")
         for output, source in donations.items():
             new, old = graph.outputs[output].type, graph.inputs[source].type
-            if new.dtype is not old.dtype or new.shape != old.shape:
+            if new.dtype is not old.dtype or not same_shape(new.shape, old.shape):
                 raise ValueError(f"output {output} is {new} and can't overwrite input {source}, which is {old}")
 
     def run(self) -> Schedule:
@@ -120,7 +121,7 @@ class _Scheduler:
             if value is old:
                 continue
             root, layout = self._output(value)
-            if root.type == value.type and layout.is_contiguous:
+            if same_type(root.type, value.type) and layout.is_contiguous:
                 why = self._refuse_donation(root, old, readers.get(old, set()))
             else:
                 why = "it is a view of another value"
@@ -163,7 +164,9 @@ class _Scheduler:
             builder = self.probes[group] = KernelBuilder(fusion, group, self._probe)
             builder.build("probe", ())
         return all(
-            load.access.offset == 0 and strides == stored
+            same_size(load.access.offset, 0)
+            and strides.keys() == stored.keys()
+            and all(same_size(strides[loop], stored[loop]) for loop in stored)
             for load, strides in builder.loads
             if load.access.buffer.value is old
         )

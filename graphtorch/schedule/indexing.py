@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from graphtorch.ir.graph import Node
 from graphtorch.tensor.symint import same_shape, same_size
+from graphtorch.tensor.type import TensorType
 
 # -- sizes ------------------------------------------------------------------------------------------------------------
 
@@ -29,6 +30,11 @@ from graphtorch.tensor.symint import same_shape, same_size
 def is_one(size: Any) -> bool:
     """Whether a size is the int 1 (symbolic sizes are at least 2)."""
     return type(size) is int and size == 1
+
+
+def same_type(a: TensorType, b: TensorType) -> bool:
+    """Equality of types that records no guard."""
+    return a.dtype is b.dtype and a.is_number == b.is_number and a.device == b.device and same_shape(a.shape, b.shape)
 
 
 def exact_quotient(a: Any, b: Any) -> Any:
@@ -219,7 +225,7 @@ def is_index_map(node: Node) -> bool:
 
 def is_identity(node: Node) -> bool:
     """A view without attributes and with its operand's type (`detach`, `alias`)."""
-    return len(node.args) == 1 and len(node.results) == 1 and node.results[0].type == node.args[0].type
+    return len(node.args) == 1 and len(node.results) == 1 and same_type(node.results[0].type, node.args[0].type)
 
 
 def view_layout(layout: Layout, node: Node) -> Layout | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from graphtorch.lowering.kernel import Access, Buffer, Expr, Kernel, Load, Schedule
-from graphtorch.tensor.symint import evaluate
+from graphtorch.tensor.symint import evaluate, same_shape, same_size
 
 ALIGNMENT = 64  # a cache line, and the widest vector
 
@@ -157,7 +157,11 @@ def may_overwrite(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
     target = stores[0]
     if any(axis.reduction and stride != 0 for axis, stride in zip(kernel.axes, target.strides, strict=True)):
         return False
-    return all(a.offset == target.offset and a.strides == target.strides for a in loads_of(kernel) if a.buffer is old)
+    return all(
+        same_size(a.offset, target.offset) and same_shape(a.strides, target.strides)
+        for a in loads_of(kernel)
+        if a.buffer is old
+    )
 
 
 def loads_of(kernel: Kernel) -> list[Access]:

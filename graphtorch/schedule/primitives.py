@@ -21,7 +21,7 @@ from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import UNKNOWN, Graph, Location, Node, Value, substitute
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.record import Operator, lookup
-from graphtorch.schedule.indexing import is_one
+from graphtorch.schedule.indexing import is_one, same_type
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.symint import same_shape
@@ -84,7 +84,7 @@ class _Lowering(GraphBuilder):
         types = tuple(v.type for v in known) if known is not None else op.infer(args)
         kind = op.kind
         if kind == "pointwise" and op.scalar is not None:
-            if op is self.cast_op and type(args[0]) is Value and args[0].type == types[0]:
+            if op is self.cast_op and type(args[0]) is Value and same_type(args[0].type, types[0]):
                 return (args[0],)
             args = self._cast_pointwise(op, args, types[0])
         elif kind == "reduction" and op.scalar is not None:

@@ -18,9 +18,9 @@ import graphtorch.nn
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.kernel import Compute, ExternCall, Kernel, Reduce, Schedule
 from graphtorch.schedule import Limits, build_schedule, lower_to_primitives
-from graphtorch.schedule.memory import loads_of
+from graphtorch.schedule.memory import loads_of, plan
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.symint import symbol
+from graphtorch.tensor.symint import SymbolScope, symbol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lowering"))
 from programs import NUMBER, f32, i64, mlp_step, random_program, trace
@@ -295,3 +295,16 @@ def test_lowering_leaves_the_graph_alone() -> None:
     build_schedule(graph, donations)
     assert [(n.op.name, n.args) for n in graph.nodes] == before
     assert isinstance(graph, Graph)
+
+
+def test_scheduling_records_no_guard() -> None:
+    """Fusion only compares sizes structurally: it narrows nothing that capture left open."""
+    scope = SymbolScope()
+    batch, width = scope.symbol(hint=8), scope.symbol(hint=8)
+    graph = trace(
+        lambda x, w: ((x @ w).softmax(-1) + x.sum(1, keepdim=True), x * 2), f32(batch, width), f32(width, width)
+    )
+    before = list(scope.guards)
+    schedule = build_schedule(graph, {1: 0})
+    plan(schedule, {"s0": 8, "s1": 8})
+    assert scope.guards == before
