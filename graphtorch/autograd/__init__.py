@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphtorch.autograd import functional
+    from graphtorch.autograd.checks import gradcheck, gradgradcheck
     from graphtorch.autograd.engine import backward, grad
     from graphtorch.autograd.function import Function
     from graphtorch.autograd.grad_mode import (
@@ -25,6 +27,8 @@ _HOMES = {
     "backward": "graphtorch.autograd.engine",
     "grad": "graphtorch.autograd.engine",
     "Function": "graphtorch.autograd.function",
+    "gradcheck": "graphtorch.autograd.checks",
+    "gradgradcheck": "graphtorch.autograd.checks",
     "detect_anomaly": "graphtorch.autograd.grad_mode",
     "enable_grad": "graphtorch.autograd.grad_mode",
     "inference_mode": "graphtorch.autograd.grad_mode",
@@ -39,6 +43,8 @@ def __getattr__(name: str) -> Any:
         from graphtorch.tensor.tensor import Tensor
 
         return Tensor
+    if name == "functional":
+        return importlib.import_module("graphtorch.autograd.functional")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -48,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "Variable"})
+    return sorted({*globals(), *_HOMES, "Variable", "functional"})

@@ -16,7 +16,7 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import META, canonical
 from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.dtypes import dtype as dtype_class
-from graphtorch.tensor.formats import contiguous_format, memory_format, preserve_format
+from graphtorch.tensor.formats import ORDERS, contiguous_format, lies_in, memory_format, preserve_format
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import TensorType
 
@@ -192,19 +192,16 @@ Tensor.cuda = _cuda  # type: ignore[attr-defined]
 
 # -- copies -----------------------------------------------------------------------------------------------------------
 
-# Dimensions in the order in which they lie in memory, outermost first.
-_ORDERS = {"channels_last": (0, 2, 3, 1), "channels_last_3d": (0, 2, 3, 4, 1)}
-
 
 def _clone_type(input: Any, memory_format: str | None) -> TensorType:
-    order = _ORDERS.get(memory_format or "")
+    order = ORDERS.get(memory_format or "")
     if order is not None and len(input.shape) != len(order):
         raise RuntimeError(f"required rank {len(order)} tensor to use {memory_format} format")
     return TensorType(input.dtype, tuple(input.shape), input.device)
 
 
 def _numpy_clone(input: Any, memory_format: str | None) -> Any:
-    order = _ORDERS.get(memory_format or "")
+    order = ORDERS.get(memory_format or "")
     if order is None:
         return np.array(input, order="C" if memory_format == "contiguous_format" else "K", copy=True)
     copied = np.array(np.transpose(input, order), order="C", copy=True)
@@ -255,27 +252,9 @@ def contiguous(input: Any, memory_format: Any = None) -> Any:
     name = _format_name(contiguous_format if memory_format is None else memory_format)
     if name is None:
         raise RuntimeError("preserve memory format is unsupported by the contiguous operator")
-    if _lies_in(input, name):
+    if lies_in(input._layout(), name):
         return input
     return call(_clone.operator, (input, name))  # type: ignore[attr-defined]
-
-
-def _lies_in(input: Any, name: str) -> bool:
-    order = _ORDERS.get(name)
-    layout = input._layout()
-    if order is not None:
-        if layout.ndim != len(order):
-            return False
-        layout = np.transpose(layout, order)
-    return bool(layout.flags.c_contiguous)
-
-
-def _is_contiguous(input: Any, memory_format: Any = None) -> bool:
-    """Whether the memory is in the given order, row-major by default. See torch.Tensor.is_contiguous."""
-    return _lies_in(input, _format_name(memory_format) or "contiguous_format")
-
-
-Tensor.is_contiguous = _is_contiguous  # type: ignore[method-assign]
 
 
 Tensor.contiguous = contiguous  # type: ignore[attr-defined]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class memory_format:
     """How a tensor's elements are ordered in memory. Instances are singletons. See torch.memory_format."""
@@ -38,3 +40,16 @@ preserve_format = memory_format("preserve_format")
 channels_last = memory_format("channels_last")
 channels_last_3d = memory_format("channels_last_3d")
 strided = layout("strided")
+
+# Dimensions in the order in which they lie in memory, outermost first.
+ORDERS = {"channels_last": (0, 2, 3, 1), "channels_last_3d": (0, 2, 3, 4, 1)}
+
+
+def lies_in(array: Any, name: str) -> bool:
+    """Whether an ndarray's memory is in the order of the format of that name; any other name means row-major."""
+    order = ORDERS.get(name)
+    if order is not None:
+        if array.ndim != len(order):
+            return False
+        array = array.transpose(order)
+    return bool(array.flags.c_contiguous)

@@ -19,7 +19,7 @@ from graphtorch.autograd.state import state
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, device
 from graphtorch.tensor.dtypes import dtype
-from graphtorch.tensor.formats import layout, strided
+from graphtorch.tensor.formats import layout, lies_in, memory_format, strided
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.storage import Storage
 
@@ -184,8 +184,9 @@ class Tensor:
         array = self._host("data_ptr()")
         return int(array.__array_interface__["data"][0]) if array.size else 0
 
-    def is_contiguous(self, memory_format: Any = None) -> bool:
-        return bool(self._layout().flags.c_contiguous)
+    def is_contiguous(self, memory_format: memory_format | None = None) -> bool:
+        """Whether the memory is in the given order, row-major by default."""
+        return lies_in(self._layout(), "" if memory_format is None else memory_format.name)
 
     @property
     def _version(self) -> int:

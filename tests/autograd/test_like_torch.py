@@ -777,6 +777,39 @@ def creation(t: Any) -> Any:
     ]  # fmt: skip
 
 
+# -- derivatives as functions -----------------------------------------------------------------------------------------
+
+
+@program
+def jacobians(t: Any) -> Any:
+    x, w = t.tensor([1.0, 2.0]), t.tensor([[1.0, 2.0], [3.0, 4.0]])
+    functional = t.autograd.functional
+    return [
+        functional.jacobian(lambda a: a.exp() * a[0], x),
+        functional.jacobian(lambda a, b: (b @ a, (a * a).sum()), (x, w)),
+        functional.hessian(lambda a: (a**3).sum() * a[0], x),
+        functional.hessian(lambda a, b: (b @ a * a).sum(), (x, w)),
+    ]
+
+
+@program
+def vector_products(t: Any) -> Any:
+    x, v = t.tensor([1.0, 2.0]), t.tensor([0.5, -1.0])
+    functional = t.autograd.functional
+    return [
+        functional.vjp(lambda a: a.exp() * a[0], x, v),
+        functional.jvp(lambda a: a.exp() * a[0], x, v),
+        functional.hvp(lambda a: (a**3).sum() * a[0], x, v),
+        functional.vhp(lambda a: (a**3).sum() * a[0], x, v),
+        functional.vjp(lambda a: a.sum(), x),
+    ]
+
+
+@program
+def vector_product_needs_a_vector(t: Any) -> Any:
+    t.autograd.functional.vjp(lambda a: a * 2, t.ones(2))
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_same_as_torch(name: str) -> None:
     assert_same(outcome(PROGRAMS[name], graphtorch), outcome(PROGRAMS[name], torch))
