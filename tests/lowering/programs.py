@@ -90,6 +90,9 @@ def mlp_step(batch: Any = 64, inside: int = 784, hidden: int = 128, classes: int
 UNARY = ("neg", "abs", "exp", "sigmoid", "tanh", "relu", "sin", "isnan", "logical_not", "clone", "square")
 BINARY = ("add", "sub", "mul", "maximum", "minimum", "lt", "eq", "logical_and")
 REDUCTIONS = ("sum", "amax", "amin", "mean", "any", "argmax", "softmax", "var")
+# Comparisons of rounded values may come out either way: their operands are exact.
+SHARP = ("logical_not", "lt", "eq", "logical_and", "any", "argmax")
+PRESERVING = ("neg", "abs", "relu", "clone", "isnan", "maximum", "minimum", "amax", "amin")
 VIEWS = ("permute", "view", "expand", "slice", "select", "unsqueeze", "flip", "diagonal", "slice_step")
 
 
@@ -112,19 +115,32 @@ def random_program(choose: Callable[[int], int], length: int = 12) -> Graph:
             recent = fitting[-6:]
             return recent[choose(len(recent))]
 
+        rounded: set[int] = set()  # ids of values that carry a rounding error
+
+        def exact(v: Any) -> bool:
+            return id(v) not in rounded
+
         for _ in range(length):
             kind = choose(10)
-            x = pick()
+            names = UNARY if kind < 3 else BINARY if kind < 6 else REDUCTIONS if kind < 8 else VIEWS
+            name = names[choose(len(names))]
+            sharp = name in SHARP
+            x = pick(exact) if sharp else pick()
+            operands = [x]
             if kind < 3:
-                made = _unary(UNARY[choose(len(UNARY))], x)
+                made = _unary(name, x)
             elif kind < 6:
-                made = _binary(BINARY[choose(len(BINARY))], x, pick(lambda v, x=x: _broadcast(v, x)))
+                y = pick(lambda v, x=x, sharp=sharp: _broadcast(v, x) and (exact(v) or not sharp))
+                operands.append(y)
+                made = _binary(name, x, y)
             elif kind < 8:
-                made = _reduced(REDUCTIONS[choose(len(REDUCTIONS))], x, choose) if x.ndim else x * 2
+                made = _reduced(name, x, choose) if x.ndim else x * 2
             else:
-                made = _viewed(VIEWS[choose(len(VIEWS))], x, choose)
+                made = _viewed(name, x, choose)
             if made.numel() <= 5000:
                 values.append(made)
+                if not all(map(exact, operands)) or not (sharp or name in PRESERVING or kind >= 8):
+                    rounded.add(id(made))
         made = values[len(inputs) :]
         return [*made[-4:], made[choose(len(made))]]
 
