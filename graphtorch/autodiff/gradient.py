@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from graphtorch.autodiff.custom import CUSTOM
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.ir.builder import GraphBuilder
 from graphtorch.ir.graph import Graph, Node, Value, substitute
@@ -45,14 +46,14 @@ GRADIENT = lookup("gradient")
 class ExpandGradients(Pass):
     """Replaces `gradient` nodes by the operators that compute them.
 
-    Contract: the result has no `gradient` node; all other nodes, inputs and outputs correspond one to one.
-    """
+    Contract: the result has no `gradient` and no `custom_function` node; all other nodes, inputs and outputs correspond
+    one to one."""
 
     name: ClassVar[str] = "expand_gradients"
 
     def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
         """Returns `graph` itself when there is nothing to expand."""
-        if not any(n.op is GRADIENT for n in graph.nodes):
+        if not any(n.op is GRADIENT or n.op is CUSTOM for n in graph.nodes):
             return graph
         result = Graph(graph.name, input_kinds=list(graph.input_kinds), output_names=list(graph.output_names))
         mapping: dict[Value, Value] = {}
@@ -64,6 +65,9 @@ class ExpandGradients(Pass):
             args = substitute(node.args, mapping.__getitem__)
             if node.op is GRADIENT:
                 self._expand(result, node, args, mapping)
+                continue
+            if node.op is CUSTOM:  # its gradients are expanded already: what is left is its value
+                mapping.update(zip(node.results, args[0], strict=True))
                 continue
             made = Node(node.op, args, [r.type for r in node.results], node.location, node.origin)
             result.nodes.append(made)

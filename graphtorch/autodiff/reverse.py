@@ -6,7 +6,7 @@ result again gives higher derivatives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from graphtorch.autograd.rules import evaluate, fit
@@ -14,15 +14,24 @@ from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.tensor.tensor import Tensor
 
+# Cotangents of a custom function's results (None: nothing flows) to those of its inputs.
+CustomRule = Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]
 
-def active_nodes(nodes: Sequence[Node], inputs: Sequence[Value]) -> tuple[set[Value], list[Node]]:
+
+def active_nodes(
+    nodes: Sequence[Node], inputs: Sequence[Value], custom: Container[Node] = ()
+) -> tuple[set[Value], list[Node]]:
     """The values that depend differentiably on `inputs`, and the nodes that make them, in order."""
     active: set[Value] = set(inputs)
     found: list[Node] = []
     for node in nodes:
-        if not node.op.derivative:
+        if node in custom:
+            operands = list(node.args[1])
+        elif node.op.derivative:
+            operands = _differentiable_operands(node)
+        else:
             continue
-        if any(v in active for v in _differentiable_operands(node)):
+        if any(v in active for v in operands):
             found.append(node)
             active.update(r for r in node.results if r.type.dtype.is_differentiable)
     return active, found
@@ -46,6 +55,7 @@ def append_gradients(
     inputs: Sequence[Value],
     builder: GraphBuilder | None = None,
     on_cotangent: Callable[[Value, Tensor], Tensor] | None = None,
+    custom: Mapping[Node, CustomRule] | None = None,
 ) -> list[Value | None]:
     """Append nodes that compute the cotangents of `inputs`, given those of `outputs` (None: ones).
 
@@ -53,7 +63,8 @@ def append_gradients(
     its complete cotangent and may replace it (tensor hooks). Numbers of nodes: at most a constant times those between
     inputs and outputs."""
     own = builder if builder is not None else GraphBuilder(graph)
-    active, nodes = active_nodes(graph.nodes, inputs)
+    rules = custom or {}
+    active, nodes = active_nodes(graph.nodes, inputs, rules)
     found: dict[Value, Tensor] = {}
     location, origin = own.location, own.origin
 
@@ -81,7 +92,15 @@ def append_gradients(
                 continue
             own.location = node.location
             own.origin = f"backward of {node.op.name}"
-            for operand, part in _operand_cotangents(node, flowing, active):
+            if node in rules:
+                parts = [
+                    (v, g)
+                    for v, g in zip(node.args[1], rules[node](flowing), strict=True)
+                    if g is not None and v in active
+                ]
+            else:
+                parts = _operand_cotangents(node, flowing, active)
+            for operand, part in parts:
                 found[operand] = found[operand] + part if operand in found else part
         results: list[Value | None] = []
         for value in inputs:

@@ -6,28 +6,22 @@ while recording, so that a failed capture leaves no trace."""
 
 from __future__ import annotations
 
-import contextlib
 import linecache
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphtorch.autodiff.gradient import GRADIENT
-from graphtorch.autodiff.reverse import append_gradients
-from graphtorch.autograd.engine import check_start
-from graphtorch.autograd.graph import FREED
-from graphtorch.autograd.hooks import RemovableHandle, add
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
-from graphtorch.frontend.guards import GuardSet, is_scalar
+from graphtorch.frontend.gradients import GradientRecorder
+from graphtorch.frontend.guards import is_scalar
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
-from graphtorch.ir.builder import GraphBuilder, Traced, hint, wrap
-from graphtorch.ir.graph import Graph, Location, Node, Value
+from graphtorch.ir.builder import Traced, hint, wrap
+from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import _check_result, user_frame
 from graphtorch.ops.record import Operator, lookup
 from graphtorch.tensor import dtypes
@@ -35,32 +29,22 @@ from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
 
-class Recorder(GraphBuilder):
+class Recorder(GradientRecorder):
     """Captures one run of a function. Use: `argument(...)` for each tensor argument, run the function inside `with
     recorder:`, then `frontend.program` reads the graph, the mutated storages and the gradients off it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(Graph(name))
-        self.guards = GuardSet()
+        super().__init__(name)
         self.sources: list[Source] = []
         self.captured: dict[int, Tensor] = {}  # id of a concrete tensor -> the recorded tensor that stands for it
         self.storages: list[RecordedStorage] = []  # of captured tensors
-        self.leaves: dict[Value, Tensor] = {}  # values at which backward() accumulates
-        self.tracked: set[Value] = set()  # values from which the graph's own edges lead to a leaf
-        self.grads: dict[int, Tensor | None] = {}  # id of a leaf -> its .grad, once asked for or assigned
-        self.assigned_grads: dict[int, Tensor] = {}  # id -> the leaf whose .grad was assigned
-        self.value_hooks: dict[Value, dict[int, Callable[[Tensor], Tensor | None]]] = {}
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
         self.optimizers: list[Any] = []
         self.environment: Environment | None = None
         self._seen_modules: set[int] = set()
-        self._known: dict[int, Source] = {}
         self.numbers: dict[tuple[int, Any], Tensor] = {}
         self._detached: dict[Value, Value] = {}
-        self._saved: dict[Node, list[tuple[RecordedStorage, int, Tensor]]] = {}
-        self._freed: set[Node] = set()
-        self._alive: list[Any] = []  # objects whose ids are keys above
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -468,6 +452,7 @@ class Recorder(GraphBuilder):
         data.version = storage.version
         holder = storage.base
         if carries_grad:
+            storage.carries = True
             for tensor in (target, holder):
                 if tensor is not None:
                     tensor._requires_grad = True
@@ -479,205 +464,6 @@ class Recorder(GraphBuilder):
             if holder._requires_grad and holder._node is None:
                 # A leaf changed under no_grad: its new value is the leaf from here on.
                 self._make_leaf(holder, base_value)
-
-    # -- gradients ---------------------------------------------------------------------------------------------------
-
-    def get_grad(self, tensor: Tensor) -> Tensor | None:
-        """`.grad` during the capture."""
-        concrete = self._owner(tensor)
-        if id(concrete) in self.grads:
-            return self.grads[id(concrete)]
-        if isinstance(concrete._data, Traced):
-            return None
-        found = concrete._grad
-        source = self._source_of(concrete)
-        expression = f"{self._expression(source)}._grad"
-        if found is None:
-            self.guards.add(f"{expression} is None", f"{source.name}.grad was None")
-        else:
-            self.guards.add(f"{expression} is not None", f"{source.name}.grad was a tensor")
-            self._known[id(found)] = GradSource(source, f"{source.name}.grad")
-        self.grads[id(concrete)] = found
-        self._alive.append(found)
-        return found
-
-    def set_grad(self, tensor: Tensor, value: Tensor | None) -> None:
-        """Assign `.grad`; it happens after each call."""
-        concrete = self._owner(tensor)
-        self.grads[id(concrete)] = value
-        self.assigned_grads[id(concrete)] = concrete
-        self._alive.append(concrete)
-
-    def _owner(self, tensor: Tensor) -> Tensor:
-        """The concrete tensor that a recorded one stands for; itself, if it was made inside the function."""
-        data = tensor._data
-        if isinstance(data, Recorded) and not data.steps and data.storage.concrete is not None:
-            return data.storage.concrete
-        return tensor
-
-    def _source_of(self, concrete: Tensor) -> Source:
-        recorded = self.recorded(concrete)
-        source: Source = recorded._data.storage.source
-        return source
-
-    def backward(
-        self,
-        roots: tuple[Tensor, ...],
-        gradients: tuple[Tensor | None, ...],
-        retain_graph: bool | None,
-        create_graph: bool,
-        inputs: tuple[Tensor, ...] | None,
-    ) -> None:
-        """Record a backward pass and the accumulation into the leaves."""
-        keep = create_graph if retain_graph is None else retain_graph
-        values, seeds = self._seeds(roots, gradients)
-        if inputs is None:
-            reached = self._reached(values)
-            targets = [(v, t) for v, t in self.leaves.items() if v in reached]
-        else:
-            targets = [(self.value_of(t), t) for t in inputs]
-        found = self._gradient(values, seeds, [v for v, _ in targets], keep, create_graph)
-        for (_, leaf), gradient in zip(targets, found, strict=True):
-            if gradient is None:
-                continue
-            owner = self._owner(leaf)
-            if isinstance(leaf._node, RecordedNode) and owner is not leaf:
-                raise refuse(
-                    "backward() inside the compiled function reaches a tensor that was computed outside of it",
-                    "compute it inside, or pass it detached",
-                )
-            for hook in tuple((owner._hooks or {}).values()):
-                replaced = hook(gradient)
-                gradient = gradient if replaced is None else replaced
-            held = self.get_grad(leaf)
-            if held is None:
-                self.set_grad(leaf, gradient)
-            elif create_graph:
-                self.set_grad(leaf, held + gradient)
-            else:
-                with self._gradients(False):
-                    held.add_(gradient)
-            for after in tuple((owner._post_accumulate_hooks or {}).values()):
-                after(leaf)
-
-    def grad(
-        self,
-        roots: tuple[Tensor, ...],
-        inputs: tuple[Tensor, ...],
-        gradients: tuple[Tensor | None, ...],
-        keep: bool,
-        create_graph: bool,
-    ) -> list[Tensor | None]:
-        """Record `autograd.grad`."""
-        values, seeds = self._seeds(roots, gradients)
-        return self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
-
-    def _seeds(
-        self, roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]
-    ) -> tuple[list[Value], list[Value | None]]:
-        values: list[Value] = []
-        seeds: list[Value | None] = []
-        for root, gradient in zip(roots, gradients, strict=True):
-            recorded = self.recorded(root)
-            self.value_of(recorded)
-            check_start(recorded, gradient)
-            values.append(self.value_of(recorded))
-            seeds.append(None if gradient is None else self.value_of(gradient))
-        return values, seeds
-
-    def _gradient(
-        self,
-        outputs: list[Value],
-        seeds: list[Value | None],
-        targets: list[Value],
-        keep: bool,
-        create_graph: bool,
-    ) -> list[Tensor | None]:
-        """One `gradient` node for those targets that the outputs depend on."""
-        reached = self._reached(outputs)
-        nodes = [v.node for v in reached if v.node is not None]
-        for node in nodes:
-            for storage, version, tensor in self._saved.get(node, ()):
-                if storage.version != version:
-                    raise RuntimeError(
-                        "one of the variables needed for gradient computation has been modified by an inplace "
-                        "operation: "
-                        f"[{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
-                        f"{storage.version}; expected version {version} instead."
-                    )
-            if node in self._freed:
-                raise RuntimeError(FREED)
-        if not keep:
-            self._freed.update(n for n in nodes if n in self._saved)
-        used = [v for v in dict.fromkeys(targets) if v in reached]
-        if not used:
-            return [None] * len(targets)
-        if any(v in self.value_hooks for v in reached):
-            results = self._expanded(outputs, seeds, used, create_graph)
-        else:
-            results = self.graph.add(
-                GRADIENT, (tuple(outputs), tuple(seeds), tuple(used), bool(create_graph)), self._locate()
-            )
-        by_value: dict[Value, Tensor] = {}
-        for target, result in zip(used, results, strict=True):
-            tensor = self._fresh(result)
-            if create_graph:
-                self.tracked.add(result)
-                tensor._requires_grad = True
-                tensor._node = RecordedNode("GradientBackward0")
-            by_value[target] = tensor
-        return [by_value.get(t) for t in targets]
-
-    def _expanded(
-        self, outputs: list[Value], seeds: list[Value | None], targets: list[Value], create_graph: bool
-    ) -> tuple[Value, ...]:
-        """The gradients as operators at once, so that hooks see the cotangents they are for."""
-
-        def call_hooks(value: Value, cotangent: Tensor) -> Tensor:
-            for hook in tuple(self.value_hooks.get(value, {}).values()):
-                replaced = hook(cotangent)
-                cotangent = cotangent if replaced is None else replaced
-            return cotangent
-
-        with self._gradients(create_graph):
-            found = append_gradients(self.graph, outputs, seeds, targets, self, call_hooks)
-        assert all(v is not None for v in found)
-        return tuple(v for v in found if v is not None)
-
-    def _reached(self, outputs: Sequence[Value]) -> set[Value]:
-        """The values that the outputs depend on along differentiable operands, down to the leaves."""
-        seen: set[Value] = set()
-        stack = [v for v in outputs if v in self.tracked]
-        while stack:
-            value = stack.pop()
-            if value in seen:
-                continue
-            seen.add(value)
-            node = value.node
-            if node is None or value in self.leaves:
-                continue
-            if node.op is GRADIENT:
-                stack.extend(v for v in node.operands() if v in self.tracked)
-                continue
-            for parameter, arg in zip(node.op.parameters, node.args, strict=True):
-                if parameter.name in node.op.derivative:
-                    for operand in arg if type(arg) is tuple else (arg,):
-                        if type(operand) is Value and operand in self.tracked:
-                            stack.append(operand)
-        return seen
-
-    def register_hook(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """A hook on a recorded tensor's gradient."""
-        return add(self.value_hooks.setdefault(self.value_of(tensor), {}), hook)
-
-    @contextlib.contextmanager
-    def _gradients(self, enabled: bool) -> Any:
-        previous = state.grad_enabled
-        state.grad_enabled = enabled
-        try:
-            yield
-        finally:
-            state.grad_enabled = previous
 
     # -- what needs data ---------------------------------------------------------------------------------------------
 
@@ -721,18 +507,6 @@ class Recorder(GraphBuilder):
             )
         with self._gradients(False):
             tensor.copy_(value)
-
-    def apply_function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A custom autograd.Function: needs its own backward, which one graph of operators has no place for yet."""
-        if not any(isinstance(a, Tensor) and self.recorded(a)._requires_grad for a in args) or not state.grad_enabled:
-            from graphtorch.autograd.function import FunctionContext
-
-            with self._gradients(False):
-                return function.run_forward(FunctionContext(), args, kwargs)
-        raise refuse(
-            f"the custom autograd.Function {function.__name__} inside a compiled function",
-            "write it with operators, or call it outside the compiled function",
-        )
 
 
 def _carries(op: Operator, args: tuple[Any, ...], tracked: set[Value]) -> bool:

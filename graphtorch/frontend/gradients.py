@@ -1,0 +1,337 @@
+"""Gradients during a capture: `.grad`, `backward()`, `autograd.grad`, hooks and custom functions.
+
+A backward pass is one `gradient` node, which a pass expands later. Where Python code takes part in it (a hook, the
+backward of a custom `autograd.Function`), it is expanded at once instead, so that the code runs on recorded cotangents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from graphtorch.autodiff.custom import CUSTOM
+from graphtorch.autodiff.gradient import GRADIENT
+from graphtorch.autodiff.reverse import append_gradients
+from graphtorch.autograd.engine import check_start
+from graphtorch.autograd.function import FunctionContext
+from graphtorch.autograd.graph import FREED
+from graphtorch.autograd.hooks import RemovableHandle, add
+from graphtorch.autograd.rules import fit
+from graphtorch.autograd.state import state
+from graphtorch.frontend.errors import refuse
+from graphtorch.frontend.guards import GuardSet
+from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
+from graphtorch.frontend.sources import GradSource, Source
+from graphtorch.ir.builder import GraphBuilder, Traced
+from graphtorch.ir.graph import Graph, Location, Node, Value
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import type_of
+
+
+class GradientRecorder(GraphBuilder):
+    """The part of the recorder that knows about derivatives."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(Graph(name))
+        self.guards = GuardSet()
+        self.leaves: dict[Value, Tensor] = {}  # values at which backward() accumulates
+        self.tracked: set[Value] = set()  # values from which the graph's own edges lead to a leaf
+        self.grads: dict[int, Tensor | None] = {}  # id of a leaf -> its .grad, once asked for or assigned
+        self.assigned_grads: dict[int, Tensor] = {}  # id -> the leaf whose .grad was assigned
+        self.value_hooks: dict[Value, dict[int, Callable[[Tensor], Tensor | None]]] = {}
+        self.custom: dict[Node, Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]] = {}
+        self._known: dict[int, Source] = {}  # id of a concrete tensor -> where to find it
+        self._saved: dict[Node, list[tuple[RecordedStorage, int, Tensor]]] = {}
+        self._freed: set[Node] = set()
+        self._alive: list[Any] = []  # objects whose ids are keys above
+
+    @abstractmethod
+    def recorded(self, tensor: Tensor) -> Tensor:
+        """The recorded tensor for any tensor."""
+
+    @abstractmethod
+    def _fresh(self, value: Value) -> Tensor:
+        """A recorded tensor over memory of its own."""
+
+    @abstractmethod
+    def _expression(self, source: Source) -> str:
+        """A guard expression for an input."""
+
+    @abstractmethod
+    def _locate(self) -> Location:
+        """The user's line."""
+
+    def get_grad(self, tensor: Tensor) -> Tensor | None:
+        """`.grad` during the capture."""
+        concrete = self._owner(tensor)
+        if id(concrete) in self.grads:
+            return self.grads[id(concrete)]
+        if isinstance(concrete._data, Traced):
+            return None
+        found = concrete._grad
+        source = self._source_of(concrete)
+        expression = f"{self._expression(source)}._grad"
+        if found is None:
+            self.guards.add(f"{expression} is None", f"{source.name}.grad was None")
+        else:
+            self.guards.add(f"{expression} is not None", f"{source.name}.grad was a tensor")
+            self._known[id(found)] = GradSource(source, f"{source.name}.grad")
+        self.grads[id(concrete)] = found
+        self._alive.append(found)
+        return found
+
+    def set_grad(self, tensor: Tensor, value: Tensor | None) -> None:
+        """Assign `.grad`; it happens after each call."""
+        concrete = self._owner(tensor)
+        self.grads[id(concrete)] = value
+        self.assigned_grads[id(concrete)] = concrete
+        self._alive.append(concrete)
+
+    def _owner(self, tensor: Tensor) -> Tensor:
+        """The concrete tensor that a recorded one stands for; itself, if it was made inside the function."""
+        data = tensor._data
+        if isinstance(data, Recorded) and not data.steps and data.storage.concrete is not None:
+            return data.storage.concrete
+        return tensor
+
+    def _source_of(self, concrete: Tensor) -> Source:
+        recorded = self.recorded(concrete)
+        source: Source = recorded._data.storage.source
+        return source
+
+    def backward(
+        self,
+        roots: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...],
+        retain_graph: bool | None,
+        create_graph: bool,
+        inputs: tuple[Tensor, ...] | None,
+    ) -> None:
+        """Record a backward pass and the accumulation into the leaves."""
+        keep = create_graph if retain_graph is None else retain_graph
+        values, seeds = self._seeds(roots, gradients)
+        if inputs is None:
+            reached = self._reached(values)
+            targets = [(v, t) for v, t in self.leaves.items() if v in reached]
+        else:
+            targets = [(self.value_of(t), t) for t in inputs]
+        found = self._gradient(values, seeds, [v for v, _ in targets], keep, create_graph)
+        for (_, leaf), gradient in zip(targets, found, strict=True):
+            if gradient is None:
+                continue
+            owner = self._owner(leaf)
+            if isinstance(leaf._node, RecordedNode) and owner is not leaf:
+                raise refuse(
+                    "backward() inside the compiled function reaches a tensor that was computed outside of it",
+                    "compute it inside, or pass it detached",
+                )
+            for hook in tuple((owner._hooks or {}).values()):
+                replaced = hook(gradient)
+                gradient = gradient if replaced is None else replaced
+            held = self.get_grad(leaf)
+            if held is None:
+                self.set_grad(leaf, gradient)
+            elif create_graph:
+                self.set_grad(leaf, held + gradient)
+            else:
+                with self._gradients(False):
+                    held.add_(gradient)
+            for after in tuple((owner._post_accumulate_hooks or {}).values()):
+                after(leaf)
+
+    def grad(
+        self,
+        roots: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...],
+        keep: bool,
+        create_graph: bool,
+    ) -> list[Tensor | None]:
+        """Record `autograd.grad`."""
+        values, seeds = self._seeds(roots, gradients)
+        return self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
+
+    def _seeds(
+        self, roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]
+    ) -> tuple[list[Value], list[Value | None]]:
+        values: list[Value] = []
+        seeds: list[Value | None] = []
+        for root, gradient in zip(roots, gradients, strict=True):
+            recorded = self.recorded(root)
+            self.value_of(recorded)
+            check_start(recorded, gradient)
+            values.append(self.value_of(recorded))
+            seeds.append(None if gradient is None else self.value_of(gradient))
+        return values, seeds
+
+    def _gradient(
+        self,
+        outputs: list[Value],
+        seeds: list[Value | None],
+        targets: list[Value],
+        keep: bool,
+        create_graph: bool,
+    ) -> list[Tensor | None]:
+        """One `gradient` node for those targets that the outputs depend on."""
+        reached = self._reached(outputs)
+        nodes = [v.node for v in reached if v.node is not None]
+        for node in nodes:
+            for storage, version, tensor in self._saved.get(node, ()):
+                if storage.version != version:
+                    raise RuntimeError(
+                        "one of the variables needed for gradient computation has been modified by an inplace "
+                        "operation: "
+                        f"[{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
+                        f"{storage.version}; expected version {version} instead."
+                    )
+            if node in self._freed:
+                raise RuntimeError(FREED)
+        if not keep:
+            self._freed.update(n for n in nodes if n in self._saved)
+        used = [v for v in dict.fromkeys(targets) if v in reached]
+        if not used:
+            return [None] * len(targets)
+        if any(v in self.value_hooks or v.node in self.custom for v in reached):
+            results = self._expanded(outputs, seeds, used, create_graph)
+        else:
+            results = self.graph.add(
+                GRADIENT, (tuple(outputs), tuple(seeds), tuple(used), bool(create_graph)), self._locate()
+            )
+        by_value: dict[Value, Tensor] = {}
+        for target, result in zip(used, results, strict=True):
+            tensor = self._fresh(result)
+            if create_graph:
+                self.tracked.add(result)
+                tensor._requires_grad = True
+                tensor._node = RecordedNode("GradientBackward0")
+            by_value[target] = tensor
+        return [by_value.get(t) for t in targets]
+
+    def _expanded(
+        self, outputs: list[Value], seeds: list[Value | None], targets: list[Value], create_graph: bool
+    ) -> tuple[Value, ...]:
+        """The gradients as operators at once, so that hooks see the cotangents they are for."""
+
+        def call_hooks(value: Value, cotangent: Tensor) -> Tensor:
+            for hook in tuple(self.value_hooks.get(value, {}).values()):
+                replaced = hook(cotangent)
+                cotangent = cotangent if replaced is None else replaced
+            return cotangent
+
+        with self._gradients(create_graph):
+            found = append_gradients(self.graph, outputs, seeds, targets, self, call_hooks, self.custom)
+        assert all(v is not None for v in found)
+        return tuple(v for v in found if v is not None)
+
+    def _reached(self, outputs: Sequence[Value]) -> set[Value]:
+        """The values that the outputs depend on along differentiable operands, down to the leaves."""
+        seen: set[Value] = set()
+        stack = [v for v in outputs if v in self.tracked]
+        while stack:
+            value = stack.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            node = value.node
+            if node is None or value in self.leaves:
+                continue
+            if node.op is GRADIENT:
+                stack.extend(v for v in node.operands() if v in self.tracked)
+                continue
+            if node.op is CUSTOM:
+                stack.extend(v for v in node.args[1] if v in self.tracked)
+                continue
+            for parameter, arg in zip(node.op.parameters, node.args, strict=True):
+                if parameter.name in node.op.derivative:
+                    for operand in arg if type(arg) is tuple else (arg,):
+                        if type(operand) is Value and operand in self.tracked:
+                            stack.append(operand)
+        return seen
+
+    def register_hook(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """A hook on a recorded tensor's gradient."""
+        return add(self.value_hooks.setdefault(self.value_of(tensor), {}), hook)
+
+    def apply_function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a custom autograd.Function: its forward's operators, and behind them a node that stands for its
+        backward."""
+        inputs = [self.recorded(a) for a in args if isinstance(a, Tensor)]
+        context = FunctionContext()
+        context.needs_input_grad = tuple(isinstance(a, Tensor) and self.recorded(a)._requires_grad for a in args)
+        with self._gradients(False):
+            returned = function.run_forward(context, args, kwargs)
+        if not (state.grad_enabled and any(context.needs_input_grad)):
+            return returned
+        if context._dirty:
+            raise refuse(
+                f"the custom function {function.__name__} changes an input in place (mark_dirty)",
+                "return a new tensor, or call it outside the compiled function",
+            )
+        outputs = returned if isinstance(returned, tuple) else (returned,)
+        made = [o for o in outputs if isinstance(o, Tensor)]
+        results = self.graph.add(
+            CUSTOM, (tuple(self.value_of(t) for t in made), tuple(self.value_of(t) for t in inputs)), self._locate()
+        )
+        node = results[0].node
+        assert node is not None
+        replaced: dict[int, Tensor] = {}
+        for before, value in zip(made, results, strict=True):
+            after = replaced[id(before)] = self._fresh(value)
+            frozen = any(before is t for t in context._non_differentiable)
+            if after._dtype.is_differentiable and not frozen:
+                self.tracked.add(value)
+                after._requires_grad = True
+                after._node = RecordedNode(f"{function.__name__}Backward")
+        # What was saved of the results is the results as the outside has them: they have a history.
+        context.to_save = tuple(replaced.get(id(t), t) for t in context.to_save)
+        self.custom[node] = _custom_rule(function, context, args, [type_of(t) for t in made])
+        self._alive.append(made)
+        finals = tuple(replaced.get(id(o), o) for o in outputs)
+        return finals if isinstance(returned, tuple) else finals[0]
+
+    @contextlib.contextmanager
+    def _gradients(self, enabled: bool) -> Iterator[None]:
+        previous = state.grad_enabled
+        state.grad_enabled = enabled
+        try:
+            yield
+        finally:
+            state.grad_enabled = previous
+
+
+def _custom_rule(
+    function: Any, context: FunctionContext, args: tuple[Any, ...], results: list[Any]
+) -> Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]:
+    """The backward of a custom function as a rule for the differentiator: cotangents of results to those of tensor
+    arguments."""
+    tensors = [isinstance(a, Tensor) for a in args]
+    types = [type_of(a) if isinstance(a, Tensor) else None for a in args]
+
+    def rule(cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        given: list[Any] = list(cotangents)
+        if context._materialize:
+            from graphtorch import ops
+
+            given = [
+                ops.zeros(tuple(t.shape), dtype=t.dtype, device=t.device) if g is None else g
+                for g, t in zip(given, results, strict=True)
+            ]
+        returned = function.backward(context, *given)
+        values = list(returned) if isinstance(returned, tuple) else [returned]
+        while len(values) > len(args) and values[-1] is None:
+            values.pop()
+        if len(values) != len(args):
+            raise RuntimeError(
+                f"function {function.__name__}Backward returned an incorrect number of gradients (expected "
+                f"{len(args)}, "
+                f"got {len(values)})"
+            )
+        return [
+            None if value is None or of is None else fit(value, of)
+            for value, of, wanted in zip(values, types, tensors, strict=True)
+            if wanted
+        ]
+
+    return rule
