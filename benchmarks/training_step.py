@@ -61,7 +61,9 @@ def training_step(torch, network) -> tuple[Callable[..., object], object, object
 def import_seconds() -> float:
     """The median time of `import graphtorch` in a process that has imported NumPy."""
     program = "import time, numpy; t = time.perf_counter(); import graphtorch; print(time.perf_counter() - t)"
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}  # as users import: with bytecode
+    environment = {
+        k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"
+    }  # as users import: with bytecode
     times = [float(subprocess.check_output([sys.executable, "-c", program], env=environment)) for _ in range(6)]
     return statistics.median(times[1:])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -232,17 +231,6 @@ def test_training_step() -> None:
         assert schedule.outputs[output].buffer is schedule.inputs[source]
     # Nothing is copied: every parameter is updated by the kernel that computes its new value.
     assert not any("copied" in line for line in schedule.report)
-
-
-def test_scheduling_is_fast() -> None:
-    """An MLP step schedules in under 30 ms (the best of five: the machine is shared)."""
-    graph, donations = mlp_step()
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        build_schedule(graph, donations)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.030
 
 
 def test_report_names_the_users_lines() -> None:
