@@ -72,6 +72,7 @@ else:
         "nn": ("graphtorch.nn", None),
         "optim": ("graphtorch.optim", None),
         "set_printoptions": ("graphtorch.tensor.printing", "set_printoptions"),
+        "special": ("graphtorch.special", None),
         "utils": ("graphtorch.utils", None),
     }
 

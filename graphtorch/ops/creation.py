@@ -59,9 +59,8 @@ def _range_size(start: Any, end: Any, step: Any) -> Any:
     """
     if step == 0:
         raise RuntimeError("step must be nonzero")
-    if not all(_is_integer(v) for v in (start, end, step)):
-        if not (math.isfinite(start) and math.isfinite(end)):
-            raise RuntimeError(f"unsupported range: {start:g} -> {end:g}")
+    if any(isinstance(v, float) and not math.isfinite(v) for v in (start, end)):
+        raise RuntimeError(f"unsupported range: {start:g} -> {end:g}")
     if (end < start) if step > 0 else (end > start):
         raise RuntimeError("upper bound and lower bound inconsistent with step sign")
     if all(_is_integer(v) for v in (start, end, step)):

@@ -1,4 +1,4 @@
-"""Vector norms."""
+"""Vector norms and the trace."""
 
 from __future__ import annotations
 
@@ -129,3 +129,11 @@ def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, out
             return FUNCTIONS["linalg_matrix_norm"](input, "nuc", dim or (-2, -1), keepdim, dtype=dtype)
         p = 2
     return vector_norm(input, 2 if p is None else p, dim, keepdim, dtype=dtype, out=out)
+
+
+@function(method=True)
+def trace(input: Any) -> Any:
+    """The sum of a matrix's diagonal. See torch.trace. Raises RuntimeError for other than two dimensions."""
+    if len(input.shape) != 2:
+        raise RuntimeError(f"trace: expected a matrix, but got tensor with dim {len(input.shape)}")
+    return input.diagonal().sum()

@@ -143,8 +143,8 @@ def _check_floating(name: str, d: dtype_class, given: bool) -> None:
     if d.category < dtypes.FLOATING:
         spelled = {"bool": "Bool", "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte"}
         raise RuntimeError(
-            f"{name}(): could not infer output dtype. {'Optional' if given else 'Input'} dtype must be either a floating "
-            f"point or complex dtype. Got: {spelled[d.name]}"
+            f"{name}(): could not infer output dtype. {'Optional' if given else 'Input'} dtype must be either a "
+            f"floating point or complex dtype. Got: {spelled[d.name]}"
         )
 
 
