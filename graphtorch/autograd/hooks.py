@@ -61,7 +61,8 @@ def retain(tensor: Tensor) -> None:
     def store(gradient: Tensor) -> None:
         held = weak()
         if held is not None:
-            held._grad = gradient.detach().clone() if held._grad is None else held._grad + gradient
+            previous = held.grad
+            held.grad = gradient.detach().clone() if previous is None else previous + gradient
 
     register(tensor, store)
     tensor._retains_grad = True

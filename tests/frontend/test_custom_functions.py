@@ -1,0 +1,168 @@
+"""`autograd.Function`, tensor hooks and module hooks inside compiled functions: the same gradients as eager execution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import graphtorch as torch
+from graphtorch import nn
+
+
+class ScaledExp(torch.autograd.Function):
+    """exp, whose backward is told a factor: a wrong derivative on purpose, so that it is seen to be used."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        y = x.exp()
+        ctx.save_for_backward(y)
+        ctx.factor = factor
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        (y,) = ctx.saved_tensors
+        return g * y * ctx.factor, None
+
+
+class TwoResults(torch.autograd.Function):
+    """Sum and difference, with a result that carries no gradient."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.set_materialize_grads(False)
+        sign = (a > b).to(torch.float32)
+        ctx.mark_non_differentiable(sign)
+        return a + b, a - b, sign
+
+    @staticmethod
+    def backward(ctx, g_sum, g_difference, g_sign):
+        zero = None if g_sum is None else g_sum * 0
+        g_difference = zero if g_difference is None else g_difference
+        return g_sum + g_difference, g_sum - g_difference
+
+
+class Separate(torch.autograd.Function):
+    """The style with `setup_context`."""
+
+    @staticmethod
+    def forward(x):
+        return x * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 10 * g * x
+
+
+def leaf(values=(0.5, -1.0, 2.0)):
+    return torch.tensor(values, requires_grad=True)
+
+
+def one_result(x):
+    loss = (ScaledExp.apply(x * 2, 3.0) * torch.arange(3)).sum()
+    loss.backward()
+    return loss.detach()
+
+
+def two_results(x):
+    total, difference, sign = TwoResults.apply(x, x.flip(0) * 2)
+    loss = (total * sign).sum()
+    loss.backward()
+    return loss.detach(), difference.detach(), sign
+
+
+def separate(x):
+    loss = (Separate.apply(x.sin()) ** 2).sum()
+    loss.backward()
+    return loss.detach()
+
+
+def second_derivative(x):
+    (g,) = torch.autograd.grad(ScaledExp.apply(x, 2.0).sum(), x, create_graph=True)
+    (h,) = torch.autograd.grad((g * g).sum(), x)
+    return g.detach(), h
+
+
+def tensor_hook(x):
+    y = x * 3
+    y.register_hook(lambda g: g * 10)
+    seen = y.exp()
+    (seen.sum() + y.sum()).backward()
+    return seen.detach()
+
+
+def leaf_hook_and_retained(x):
+    y = x * 3
+    y.retain_grad()
+    (y * y).sum().backward()
+    return y.grad
+
+
+@pytest.mark.parametrize("backend", ["numpy", "interpreter"])
+@pytest.mark.parametrize(
+    "function",
+    [one_result, two_results, separate, second_derivative, tensor_hook, leaf_hook_and_retained],
+    ids=lambda f: f.__name__,
+)
+def test_same_as_eager(function, backend):
+    eager, x = function, leaf()
+    compiled, y = torch.compile(function, backend=backend), leaf()
+    for _ in range(2):
+        expected, actual = eager(x), compiled(y)
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        actual = actual if isinstance(actual, tuple) else (actual,)
+        for a, e in zip(actual, expected):
+            np.testing.assert_allclose(a.numpy(), e.numpy(), rtol=1e-6)
+        assert (x.grad is None) == (y.grad is None)
+        if x.grad is not None:
+            np.testing.assert_allclose(y.grad.numpy(), x.grad.numpy(), rtol=1e-6)
+    assert len(compiled.specializations) <= 2  # without and with an earlier .grad
+
+
+def test_module_hooks():
+    seen = []
+
+    def run(compiled):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1))
+        model[1].register_forward_hook(lambda module, inputs, output: output * 2)
+        model[0].register_full_backward_hook(lambda module, grad_input, grad_output: None)
+
+        def step(x):
+            loss = model(x).sum()
+            loss.backward()
+            return loss.detach()
+
+        step = torch.compile(step) if compiled else step
+        loss = step(torch.ones(2, 3))
+        seen.append([loss.item(), *(p.grad.numpy() for p in model.parameters())])
+
+    run(False)
+    run(True)
+    for a, e in zip(seen[1], seen[0]):
+        np.testing.assert_allclose(a, e, rtol=1e-6)
+
+
+def test_wrong_number_of_gradients_is_an_error():
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, a, b):
+            return a * b
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    def step(x):
+        Wrong.apply(x, x).sum().backward()
+
+    for function in (step, torch.compile(step)):
+        x = leaf()
+        with pytest.raises(RuntimeError, match="incorrect number of gradients"):
+            function(x)
+        assert x.grad is None
