@@ -558,6 +558,7 @@ for _name, _compute in (
     ("__truediv__", div),
     ("__rtruediv__", lambda self, other: self.reciprocal() * other),
     ("__itruediv__", FUNCTIONS["div_"]),
+    ("__rdiv__", lambda self, other: self.reciprocal() * other),
     ("__floordiv__", floor_divide),
     ("__rfloordiv__", lambda self, other: floor_divide(other, self)),
     ("__ifloordiv__", FUNCTIONS["floor_divide_"]),

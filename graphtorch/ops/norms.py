@@ -126,6 +126,8 @@ def norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, out
         if p not in ("fro", "nuc"):
             raise RuntimeError(f"expected a number, 'fro' or 'nuc' for the order of the norm, but got '{p}'")
         if p == "nuc":
+            if "linalg_matrix_norm" not in FUNCTIONS:
+                raise NotImplementedError("norm(): the nuclear norm needs a singular value decomposition")
             return FUNCTIONS["linalg_matrix_norm"](input, "nuc", dim or (-2, -1), keepdim, dtype=dtype)
         p = 2
     return vector_norm(input, 2 if p is None else p, dim, keepdim, dtype=dtype, out=out)
