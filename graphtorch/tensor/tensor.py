@@ -80,7 +80,7 @@ class Tensor:
     def _shared_storage(self) -> Storage:
         """The storage, made on first need (most results never share theirs)."""
         if self._storage is None:
-            self._storage = Storage(self._data)
+            self._storage = Storage(self._data, self._device)
         return self._storage
 
     # -- what it is --------------------------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ class Tensor:
             detached: Tensor = self.detach()
             return detached
         alias = self._alias()
-        alias._storage = Storage(self._shared_storage().owner)
+        alias._storage = Storage(self._shared_storage().owner, self._device)
         return alias
 
     @data.setter
@@ -499,7 +499,7 @@ class Tensor:
         self._data = value._data
         self._dtype = value._dtype
         self._device = value._device
-        self._storage = Storage(value._shared_storage().owner)
+        self._storage = Storage(value._shared_storage().owner, value._device)
 
     @property
     def names(self) -> tuple[None, ...]:
