@@ -185,7 +185,9 @@ class Library:
             code = None if path is None else _read(path)
             if code is None:
                 start = time.perf_counter()
-                code = _machine().emit_object(llvm.parse_assembly(text))
+                module = llvm.parse_assembly(text)
+                module.verify()  # code generation would abort the process where this raises
+                code = _machine().emit_object(module)
                 self.seconds = time.perf_counter() - start
                 if path is not None:
                     _write(path, code)

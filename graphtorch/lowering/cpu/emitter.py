@@ -229,10 +229,13 @@ class _Emitter:
         self.open.pop()
         self.scopes.pop()
 
-    def _counted(self, start: Val, stop: Val, step: int, sinks: list[Sink], body: Callable[[Val], None]) -> None:
+    def _counted(
+        self, start: Val, stop: Val, step: int, sinks: list[Sink], body: Callable[[Val], None], tail: bool = False
+    ) -> None:
         """A loop that carries the accumulators of its folds."""
         keys = [id(s.reduce) for s in sinks if s.reduce is not None and id(s.reduce) in self.accumulators]
-        used = {k: self._used(k) for k in keys}
+        # The tail of a vector loop runs one vector at a time, and updates only the first accumulator.
+        used = {k: self.widths[k] if tail and self.split[k] else len(self.accumulators[k]) for k in keys}
         carried = [v for k in keys for v in self.accumulators[k][: used[k]]]
 
         def take(values: Sequence[Val]) -> None:
@@ -247,12 +250,6 @@ class _Emitter:
             return [v for k in keys for v in self.accumulators[k][: used[k]]]
 
         take(self.b.loop(start, stop, step, run, carried))
-
-    def _used(self, key: int) -> int:
-        """How many of a fold's accumulators the code inside updates: the tail of a vector loop only the first."""
-        held = self.accumulators[key]
-        width = self.widths[key]
-        return min(len(held), self.unroll * width) if self.split[key] else len(held)
 
     def _unroll_of(self, axis: int, sinks: list[Sink]) -> int:
         """Vectors an iteration: several where they are cheap, so that folds do not wait for each other's additions."""
@@ -306,14 +303,14 @@ class _Emitter:
                 self.mask = None
             if size - full > 2 * lanes:
                 end = const(size, "i64")
-                self._counted(const(full, "i64"), end, lanes, sinks, lambda i: masked(i, end))
+                self._counted(const(full, "i64"), end, lanes, sinks, lambda i: masked(i, end), True)
             return
         first = start or const(0, "i64")
         end = stop or self._size(size)
         length = b.sub(end, first)
         whole = b.add(first, b.sub(length, b.binary("urem", length, const(step, "i64"), "")))
         main(first, whole)
-        self._counted(whole, end, lanes, sinks, lambda i: masked(i, end))
+        self._counted(whole, end, lanes, sinks, lambda i: masked(i, end), True)
 
     # -- levels of folds ---------------------------------------------------------------------------------------------
 

@@ -301,15 +301,12 @@ _METH_FASTCALL = 0x0080
 def _fastcall(address: int) -> Any:
     """A native function `PyObject *(PyObject *self, PyObject *const *args, Py_ssize_t n)` as a Python callable."""
     definition = _MethodDef(b"entry", address, _METH_FASTCALL, None)
+    # The function reads it until it is deallocated, at exit possibly after everything else: keep it for good.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype = ctypes.py_object
     new.argtypes = (ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    function = new(ctypes.addressof(definition), None, None)
-    _definitions[address] = definition  # the function points into it
-    return function
-
-
-_definitions: dict[int, _MethodDef] = {}
+    return new(ctypes.addressof(definition), None, None)
 
 
 @cache

@@ -80,16 +80,15 @@ class Nest:
                 self._groups[-1].append(i)
             else:
                 self._groups.append([i])
+        folded = {axis for reduce in self.reduces for axis in reduce.axes}
         for group in self._groups:
             size: Any = 1
             for i in group:
                 size = size * axes[i].size
-            self.loops.append(Loop(size, axes[group[0]].reduction))
+            self.loops.append(Loop(size, group[0] in folded))
 
     def _mergeable(self, outer: int, inner: int) -> bool:
         axes = self.kernel.axes
-        if axes[outer].reduction != axes[inner].reduction:
-            return False
         for reduce in self.reduces:
             if (outer in reduce.axes) != (inner in reduce.axes):
                 return False
@@ -144,31 +143,42 @@ class Nest:
                 cost += COSTS.get(expr.instruction, 1)
             self.varies[key], self.below[key], self.costs[key] = varies, below, cost
 
-    def _reduction_mask(self) -> int:
-        return sum(1 << i for i, loop in enumerate(self.loops) if loop.reduction)
-
     def mask_of(self, strides: tuple[Any, ...]) -> int:
         """The loops along which an affine function varies."""
         return sum(1 << i for i, s in enumerate(self.strides(strides)) if not (type(s) is int and s == 0))
 
     def _find_levels(self) -> None:
-        sets = sorted({self.below[id(r)] for r in self.reduces} - {0}, key=int.bit_count)
-        every = self._reduction_mask()
-        if sets and every & ~sets[-1]:
-            raise RefusedError("a reduction axis that nothing folds")
-        if every and not sets:
-            raise RefusedError("a reduction axis that nothing folds")
-        for small, large in zip(sets, sets[1:], strict=False):
+        """The chain of sets of axes that folds run over, and each fold's place in it.
+
+        Sets that another fold builds on come first, then any that fit in between, at last the union of all. A fold whose set is not in
+        the chain (a sum over rows beside folds of the columns) belongs to the smallest one that holds it.
+        """
+        folds = [r for r in self.reduces if self.below[id(r)]]
+        if not folds:
+            return
+        inner = {self.below[id(e)] for r in folds for e in walk([r.operand]) if isinstance(e, Reduce)} - {0}
+        every = 0
+        for fold in folds:
+            every |= self.below[id(fold)]
+        chain = [*inner, every] if every not in inner else [*inner]
+        for candidate in sorted({self.below[id(r)] for r in folds} - set(chain), key=int.bit_count, reverse=True):
+            if all(candidate & ~s == 0 or s & ~candidate == 0 for s in chain):
+                chain.append(candidate)
+        chain.sort(key=int.bit_count)
+        for small, large in zip(chain, chain[1:], strict=False):
             if small & ~large:
                 raise RefusedError("folds over sets of axes that do not include each other")
-        self.levels = sets
-        for reduce in self.reduces:
-            below = self.below[id(reduce)]
-            if not below:
-                continue
-            self.level[id(reduce)] = sets.index(below) + 1
-            if self.varies[id(reduce.operand)] & below & ~self.axes_of(reduce):
-                raise RefusedError("a fold of some of the axes that its operand varies along")
+        self.levels = chain
+        for fold in folds:
+            below = self.below[id(fold)]
+            level = next(i for i, s in enumerate(chain) if below & ~s == 0)
+            self.level[id(fold)] = level + 1
+            folded, varies = self.axes_of(fold), self.varies[id(fold.operand)]
+            # It runs over whole levels from its own inwards, and must not vary along what lies further in.
+            while level >= 0 and chain[level] & ~(chain[level - 1] if level else 0) & ~folded == 0:
+                level -= 1
+            if level >= 0 and (folded | varies) & chain[level]:
+                raise RefusedError("a fold over some of the axes that its operand varies along")
 
     # -- vectors -----------------------------------------------------------------------------------------------------
 
