@@ -14,6 +14,16 @@ VARIANTS = [
     ("Adam", {"lr": 0.05, "weight_decay": 0.1}),
     ("Adam", {"lr": 0.05, "betas": (0.8, 0.95), "amsgrad": True}),
     ("AdamW", {"lr": 0.05}),
+    ("RMSprop", {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.5, "centered": True}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1}),
+    ("Adadelta", {"weight_decay": 0.1}),
+    ("Adamax", {"lr": 0.05, "weight_decay": 0.1}),
+    ("NAdam", {"lr": 0.05, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    # The sixth step is the first that RAdam rectifies.
+    ("RAdam", {"lr": 0.05, "weight_decay": 0.1}),
+    ("Rprop", {}),
+    ("ASGD", {"lr": 0.05, "lambd": 0.01, "t0": 2, "weight_decay": 0.1}),
+    ("Adafactor", {"lr": 0.1, "weight_decay": 0.1}),
 ]
 
 

@@ -30,6 +30,11 @@ SCHEDULES = [
         "SequentialLR",
         lambda s, o: s.SequentialLR(o, [s.ConstantLR(o, 0.1, 2), s.StepLR(o, 2), s.ExponentialLR(o, 0.9)], [3, 9]),
     ),
+    ("CyclicLR", lambda s, o: s.CyclicLR(o, 0.1, 0.5, step_size_up=4)),
+    ("CyclicLR down", lambda s, o: s.CyclicLR(o, [0.1, 0.2], [0.5, 0.3], 3, 5, mode="triangular2")),
+    ("CyclicLR range", lambda s, o: s.CyclicLR(o, 0.1, 0.5, 3, mode="exp_range", gamma=0.9)),
+    ("CyclicLR function", lambda s, o: s.CyclicLR(o, 0.1, 0.5, 3, scale_fn=lambda x: 0.8**x, scale_mode="iterations")),
+    ("ChainedScheduler", lambda s, o: s.ChainedScheduler([s.ConstantLR(o, 0.1, 6), s.ExponentialLR(o, 0.9)])),
     ("two at once", lambda s, o: [s.StepLR(o, 4, 0.5), s.ExponentialLR(o, 0.9)]),
 ]
 
@@ -173,6 +178,9 @@ def test_warnings():
         (lambda o: lr_scheduler.OneCycleLR(o, [0.1, 0.2], total_steps=5), ValueError, "max_lr must have the same"),
         (lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=1.0), ValueError, "Factor should be < 1.0."),
         (lambda o: lr_scheduler.ReduceLROnPlateau(o, mode="best"), ValueError, "mode best is unknown!"),
+        (lambda o: lr_scheduler.ChainedScheduler([]), ValueError, "expects at least one scheduler to be chained"),
+        (lambda o: lr_scheduler.CyclicLR(o, 0.1, 0.2, mode="square"), ValueError, "mode is invalid and scale_fn is"),
+        (lambda o: lr_scheduler.CyclicLR(o, [0.1, 0.2], 0.2), ValueError, "base_lr has 2 values, param_groups has 1."),
         (lambda o: lr_scheduler.SequentialLR(o, [], []), ValueError, "expects at least one scheduler"),
     ],
 )

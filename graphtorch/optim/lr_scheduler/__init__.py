@@ -6,7 +6,8 @@ See https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate
 """
 
 from graphtorch.optim.lr_scheduler.base import LRScheduler
-from graphtorch.optim.lr_scheduler.composite import ReduceLROnPlateau, SequentialLR
+from graphtorch.optim.lr_scheduler.composite import ChainedScheduler, ReduceLROnPlateau, SequentialLR
+from graphtorch.optim.lr_scheduler.cyclic import CyclicLR
 from graphtorch.optim.lr_scheduler.one_cycle import OneCycleLR
 from graphtorch.optim.lr_scheduler.schedules import (
     ConstantLR,
@@ -22,7 +23,7 @@ from graphtorch.optim.lr_scheduler.schedules import (
 )
 
 __all__ = [
-    "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "ExponentialLR", "LRScheduler", "LambdaLR",
-    "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR", "ReduceLROnPlateau", "SequentialLR",
-    "StepLR",
+    "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
+    "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
+    "ReduceLROnPlateau", "SequentialLR", "StepLR",
 ]  # fmt: skip

@@ -166,3 +166,15 @@ class LRScheduler:
 def check_optimizer(optimizer: Any) -> None:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
+
+
+def one_a_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
+    """A list with an entry for each group, which ``value`` is or gives all of; ValueError if its length is another."""
+    groups = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, list | tuple) else [value] * groups
+    if len(values) != groups:
+        raise ValueError(
+            f"{name} must have the same length as optimizer.param_groups. {name} has {len(values)} values, "
+            f"param_groups has {groups}."
+        )
+    return [v.clone() if isinstance(v, Tensor) else v for v in values]

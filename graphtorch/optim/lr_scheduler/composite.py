@@ -1,16 +1,17 @@
-"""Schedules made of others or steered by a metric: SequentialLR and ReduceLROnPlateau."""
+"""Schedules made of others or steered by a metric: SequentialLR, ChainedScheduler and ReduceLROnPlateau."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any
 
 from graphtorch.optim.lr_scheduler.base import EPOCH_DEPRECATED, LRScheduler, check_optimizer, write_lr
 from graphtorch.optim.optimizer import Optimizer
 
-__all__ = ["ReduceLROnPlateau", "SequentialLR"]
+__all__ = ["ChainedScheduler", "ReduceLROnPlateau", "SequentialLR"]
 
 
 class SequentialLR(LRScheduler):
@@ -26,20 +27,7 @@ class SequentialLR(LRScheduler):
         name = type(self).__name__
         if len(schedulers) < 1:
             raise ValueError(f"{name} expects at least one scheduler, but got no scheduler.")
-        for index, scheduler in enumerate(schedulers):
-            if not hasattr(scheduler, "optimizer"):
-                raise TypeError(f"{name} at index {index} should have `optimizer` as its attribute.")
-            if isinstance(scheduler, ReduceLROnPlateau):
-                raise ValueError(
-                    f"{name} does not support `ReduceLROnPlateau` scheduler as it requires additional kwargs to be "
-                    f"specified when calling `step`, but got one at index {index} in the given schedulers sequence."
-                )
-            if scheduler.optimizer is not optimizer:
-                raise ValueError(
-                    f"{name} expects all schedulers to belong to the same optimizer, but got scheduler "
-                    f"{type(scheduler).__name__} at index {index} has {scheduler.optimizer}, which is different "
-                    f"from {type(optimizer).__name__}."
-                )
+        _check_members(name, optimizer, schedulers)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 "Sequential Schedulers expects number of schedulers provided to be one more than the number of "
@@ -82,12 +70,66 @@ class SequentialLR(LRScheduler):
             scheduler.load_state_dict(own)
 
 
+def _check_members(name: str, optimizer: Optimizer, schedulers: Sequence[LRScheduler]) -> None:
+    """Raise TypeError or ValueError unless all are schedulers of ``optimizer`` that step without arguments."""
+    for index, scheduler in enumerate(schedulers):
+        if not hasattr(scheduler, "optimizer"):
+            raise TypeError(f"{name} at index {index} should have `optimizer` as its attribute.")
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError(
+                f"{name} does not support `ReduceLROnPlateau` scheduler as it requires additional kwargs to be "
+                f"specified when calling `step`, but got one at index {index} in the given schedulers sequence."
+            )
+        if scheduler.optimizer is not optimizer:
+            raise ValueError(
+                f"{name} expects all schedulers to belong to the same optimizer, but got scheduler "
+                f"{type(scheduler).__name__} at index {index} has {scheduler.optimizer}, which is different "
+                f"from {type(optimizer).__name__}."
+            )
+
+
 def _take_back_step(scheduler: LRScheduler) -> None:
     if isinstance(scheduler, SequentialLR):
         for member in scheduler._schedulers:
             _take_back_step(member)
     else:
         scheduler.last_epoch -= 1
+
+
+class ChainedScheduler(LRScheduler):
+    """Steps all ``schedulers`` at once, so that their factors multiply.
+
+    Raises:
+        ValueError: none is given, or they belong to different optimizers.
+    """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        name = type(self).__name__
+        if len(schedulers) < 1:
+            raise ValueError(f"{name} expects at least one scheduler to be chained, but got no scheduler.")
+        optimizer = optimizer or schedulers[0].optimizer
+        _check_members(name, optimizer, schedulers)
+        self._schedulers = schedulers
+        self.optimizer = optimizer
+        self._last_lr = self._current()
+
+    def step(self) -> None:  # type: ignore[override]
+        """Go to the next epoch."""
+        for scheduler in self._schedulers:
+            scheduler.step()
+        self._last_lr = self._current()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the optimizer, with the state dicts of the schedulers."""
+        result = super().state_dict()
+        result["_schedulers"] = [scheduler.state_dict() for scheduler in self._schedulers]
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned."""
+        self.__dict__.update({key: value for key, value in state_dict.items() if key != "_schedulers"})
+        for scheduler, own in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+            scheduler.load_state_dict(own)
 
 
 class ReduceLROnPlateau(LRScheduler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from graphtorch.optim.lr_scheduler.base import LRScheduler, check_optimizer
+from graphtorch.optim.lr_scheduler.base import LRScheduler, check_optimizer, one_a_group
 from graphtorch.optim.optimizer import Optimizer, ParamGroup
 
 __all__ = ["OneCycleLR"]
@@ -48,7 +48,7 @@ class OneCycleLR(LRScheduler):
         self._schedule_phases = _one_cycle_phases(self.total_steps, pct_start, three_phase)
         groups = optimizer.param_groups
         if last_epoch == -1:
-            for group, highest in zip(groups, _one_a_group("max_lr", optimizer, max_lr), strict=True):
+            for group, highest in zip(groups, one_a_group("max_lr", optimizer, max_lr), strict=True):
                 group["initial_lr"] = highest / div_factor
                 group["max_lr"] = highest
                 group["min_lr"] = group["initial_lr"] / final_div_factor
@@ -57,8 +57,8 @@ class OneCycleLR(LRScheduler):
             if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
                 raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
             self.use_beta1 = "betas" in optimizer.defaults
-            upper = _one_a_group("max_momentum", optimizer, max_momentum)
-            lower = _one_a_group("base_momentum", optimizer, base_momentum)
+            upper = one_a_group("max_momentum", optimizer, max_momentum)
+            lower = one_a_group("base_momentum", optimizer, base_momentum)
             if last_epoch == -1:
                 for group, high, low in zip(groups, upper, lower, strict=True):
                     self._set_momentum(group, high)
@@ -97,16 +97,6 @@ class OneCycleLR(LRScheduler):
                 momentum = self._anneal(group[phase["start_momentum"]], group[phase["end_momentum"]], part)
                 self._set_momentum(group, momentum)
         return rates
-
-
-def _one_a_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
-    groups = len(optimizer.param_groups)
-    if not isinstance(value, list | tuple):
-        return [value] * groups
-    if len(value) != groups:
-        raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has {len(value)} "
-                         f"values, param_groups has {groups}.")  # fmt: skip
-    return list(value)
 
 
 def _total_steps(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
