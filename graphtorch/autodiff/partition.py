@@ -18,13 +18,15 @@ class Partition:
 
     forward     inputs as the joint graph's, without the cotangents; outputs: the first `output_count` of the joint
                 graph's, then residuals
-    backward    inputs: `kept_inputs` of the forward (by position), the residuals, the cotangents; outputs: the joint
-                graph's others"""
+    backward    inputs: `kept_inputs` of the forward (by position), `sized_inputs` (likewise, but only their shapes
+                count: they say what symbolic sizes are), the residuals, the cotangents; outputs: the joint graph's
+                others"""
 
     forward: Graph
     backward: Graph
     output_count: int
     kept_inputs: tuple[int, ...]
+    sized_inputs: tuple[int, ...]
     residual_count: int
 
 
@@ -39,7 +41,7 @@ def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, over
     backward_nodes: list[Node] = []
     needed = _live(joint, output_count)
     for node in joint.nodes:
-        if any(v in dependent for v in node.operands()) or (node not in needed and not node.op.random):
+        if any(v in dependent for v in node.operands()) or node not in needed:
             dependent.update(node.results)
             backward_nodes.append(node)
         else:
@@ -73,6 +75,9 @@ def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, over
     for i in kept:
         value = inputs[i]
         backward_map[value] = backward.add_input(value.type, value.name, "saved input")
+    sized = _size_carriers(joint, inputs, [*(inputs[i] for i in kept), *residuals, *cotangents])
+    for i in sized:
+        backward.add_input(inputs[i].type, inputs[i].name, "sizes of an input")
     for i, value in enumerate([*residuals, *copied]):
         backward_map[value] = backward.add_input(value.type, f"residual{i}", "residual")
     for value in cotangents:
@@ -80,16 +85,28 @@ def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, over
     _copy(backward, backward_nodes, backward_map)
     for value, name in zip(joint.outputs[output_count:], joint.output_names[output_count:], strict=True):
         backward.add_output(backward_map[value], name)
-    return Partition(forward, backward, output_count, tuple(kept), len(saved))
+    return Partition(forward, backward, output_count, tuple(kept), sized, len(saved))
+
+
+def _size_carriers(joint: Graph, inputs: Sequence[Value], present: Sequence[Value]) -> tuple[int, ...]:
+    """The inputs, by position, whose shapes the backward needs beside `present` to know every symbolic size."""
+    missing = set(joint.symbols) - {str(size) for value in present for size in value.shape}
+    found: list[int] = []
+    for i, value in enumerate(inputs):
+        named = {str(size) for size in value.shape}
+        if missing & named:
+            found.append(i)
+            missing -= named
+    return tuple(found)
 
 
 def _live(joint: Graph, output_count: int) -> set[Node]:
-    """Nodes that the forward's own outputs, or any value the backward could read, come from: all but pure backward
-    constants."""
+    """The forward's own nodes: what its outputs and its random draws come from. Law: every draw happens in the forward,
+    in the order of the program, whether a backward pass follows or not."""
     live: set[Node] = set()
     wanted = set(joint.outputs[:output_count])
     for node in reversed(joint.nodes):
-        if any(r in wanted for r in node.results):
+        if node.op.random or any(r in wanted for r in node.results):
             live.add(node)
             wanted.update(node.operands())
     return live

@@ -80,6 +80,34 @@ def rebase(view: Tensor, node: OperatorNode) -> None:
     refresh(view)
 
 
+class Overlay(Node):
+    """The history of a base of which a view got new elements that have a history of their own."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self, base_edge: Edge | None, view_edge: Edge, steps: Steps) -> None:
+        super().__init__((base_edge, view_edge))
+        self.steps = steps
+
+    def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        g = cotangents[0]
+        assert g is not None
+        to_view = replay(g, self.steps)
+        if self.edges[0] is None:
+            return (None, to_view)
+        return (scatter(g, self.steps, to_view.new_zeros(to_view.shape)), to_view)
+
+
+def overlay(view: Tensor, node: Node, index: int) -> None:
+    """Record that the elements of a view became output `index` of `node`."""
+    base = view._base
+    assert base is not None
+    base._node = Overlay(edge_of(base), Edge(node, index), view._steps)
+    base._output_index = 0
+    base._requires_grad = True
+    refresh(view)
+
+
 def refresh(view: Tensor) -> None:
     """Recompute a view's history from its base's, after the base changed."""
     from graphtorch.autograd.state import state

@@ -66,7 +66,7 @@ class Specialization:
         self._written = {output: position for position, output in captured.written}
         self._results = ResultBuilder(captured)
         self.joint: JointProgram | None = None
-        if captured.differentiable and captured.leaf_inputs:
+        if captured.differentiable:
             self.joint = JointProgram(captured, backend)
             self.compiled: Compiled = self.joint.forward
         else:
@@ -85,7 +85,7 @@ class Specialization:
         arrays = self.compiled.run(inputs, self._written)
         history = None
         if self.joint is not None:
-            history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured)
+            history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured, leaves)
         for position, _ in captured.written:
             found[position]._bump_version()
         results, grads = self._results.build(arrays, leaves, history)
@@ -262,9 +262,11 @@ class CompiledFunction:
         guards.add(f"isinstance({expression}, {guards.name(Tensor)})", f"{label} was a tensor")
         shape: list[Any] = []
         rank = len(tensor.shape)
-        symbolic = {d for d in changed if tensor.shape[d] > 1}
+        # What is a view, and what a copy, depends on the strides: symbolic sizes come in row-major order only.
+        symbolic = {d for d in changed if tensor.shape[d] > 1} if tensor._data.flags.c_contiguous else set()
         if symbolic:
             guards.add(f"len({data}.shape) == {rank}", f"{label} had {rank} dimensions")
+            guards.add(f"{data}.flags.c_contiguous", f"{label} was contiguous")
             for d, size in enumerate(tensor.shape):
                 place = f"{data}.shape[{d}]"
                 if d in symbolic:
@@ -283,7 +285,12 @@ class CompiledFunction:
         else:
             constant = guards.name(tuple(tensor._data.shape))
             guards.add(f"{data}.shape == {constant}", f"the shape of {label} was {list(tensor.shape)}")
+            strides = guards.name(tuple(tensor._data.strides))
+            guards.add(f"{data}.strides == {strides}", f"the strides of {label} were {list(tensor.stride())}")
             shape = list(tensor.shape)
+        if tensor.requires_grad:
+            leaf = tensor.is_leaf
+            guards.add(f"{expression}.is_leaf is {leaf}", f"{label} was {'' if leaf else 'not '}a leaf")
         guards.add(
             f"{expression}._dtype is {guards.name(tensor._dtype)}", f"the dtype of {label} was {tensor._dtype!r}"
         )

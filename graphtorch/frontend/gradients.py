@@ -177,23 +177,16 @@ class GradientRecorder(GraphBuilder):
         """One `gradient` node for those targets that the outputs depend on."""
         reached = self._reached(outputs)
         nodes = [v.node for v in reached if v.node is not None]
-        for node in nodes:
-            for storage, version, tensor in self._saved.get(node, ()):
-                if storage.version != version:
-                    raise RuntimeError(
-                        "one of the variables needed for gradient computation has been modified by an inplace "
-                        "operation: "
-                        f"[{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
-                        f"{storage.version}; expected version {version} instead."
-                    )
-            if node in self._freed:
-                raise RuntimeError(FREED)
+        error = self._broken(nodes)
+        if error:
+            raise RuntimeError(error)
         if not keep:
             self._freed.update(n for n in nodes if n in self._saved)
         used = [v for v in dict.fromkeys(targets) if v in reached]
         if not used:
             return [None] * len(targets)
-        if any(v in self.value_hooks or v.node in self.custom for v in reached):
+        results: Sequence[Value | None]
+        if create_graph or any(v in self.value_hooks or v.node in self.custom for v in reached):
             results = self._expanded(outputs, seeds, used, create_graph)
         else:
             results = self.graph.add(
@@ -201,18 +194,37 @@ class GradientRecorder(GraphBuilder):
             )
         by_value: dict[Value, Tensor] = {}
         for target, result in zip(used, results, strict=True):
+            if result is None:
+                continue
             tensor = self._fresh(result)
-            if create_graph:
-                self.tracked.add(result)
+            if create_graph and result in self.tracked:
                 tensor._requires_grad = True
                 tensor._node = RecordedNode("GradientBackward0")
             by_value[target] = tensor
         return [by_value.get(t) for t in targets]
 
+    def broken_history(self, value: Value) -> str:
+        """Why a later backward pass through a value must fail; empty if it needs not."""
+        return self._broken([v.node for v in self._reached([value]) if v.node is not None])
+
+    def _broken(self, nodes: Sequence[Node]) -> str:
+        for node in nodes:
+            if node in self._freed:
+                return FREED
+            for storage, version, tensor in self._saved.get(node, ()):
+                if storage.version != version:
+                    return (
+                        "one of the variables needed for gradient computation has been modified by an inplace "
+                        f"operation: [{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
+                        f"{storage.version}; expected version {version} instead."
+                    )
+        return ""
+
     def _expanded(
         self, outputs: list[Value], seeds: list[Value | None], targets: list[Value], create_graph: bool
-    ) -> tuple[Value, ...]:
-        """The gradients as operators at once, so that hooks see the cotangents they are for."""
+    ) -> Sequence[Value | None]:
+        """The gradients as operators at once: hooks see the cotangents they are for, and whether a gradient has a
+        derivative in turn is known."""
 
         def call_hooks(value: Value, cotangent: Tensor) -> Tensor:
             for hook in tuple(self.value_hooks.get(value, {}).values()):
@@ -221,9 +233,7 @@ class GradientRecorder(GraphBuilder):
             return cotangent
 
         with self._gradients(create_graph):
-            found = append_gradients(self.graph, outputs, seeds, targets, self, call_hooks, self.custom)
-        assert all(v is not None for v in found)
-        return tuple(v for v in found if v is not None)
+            return append_gradients(self.graph, outputs, seeds, targets, self, call_hooks, self.custom)
 
     def _reached(self, outputs: Sequence[Value]) -> set[Value]:
         """The values that the outputs depend on along differentiable operands, down to the leaves."""

@@ -11,10 +11,10 @@ import numpy as np
 from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.autodiff.partition import partition
 from graphtorch.autodiff.reverse import append_gradients
-from graphtorch.autograd.graph import FREED, Node, SavedTensor, edge_of
+from graphtorch.autograd.graph import FREED, Edge, Node, SavedTensor, edge_of
 from graphtorch.frontend.pipeline import Compiled, compile_joint
-from graphtorch.frontend.program import Captured
-from graphtorch.ir.graph import Graph, Value
+from graphtorch.frontend.program import Captured, LeafValue
+from graphtorch.ir.graph import Graph, Value, copy_graph
 from graphtorch.ir.passes import default_pipeline
 from graphtorch.tensor.tensor import Tensor
 
@@ -24,30 +24,39 @@ class JointProgram:
 
     def __init__(self, captured: Captured, backend: str) -> None:
         self.backend = backend
-        joint = ExpandGradients().run(captured.graph)
+        if captured.custom:
+            # The rules of custom functions belong to the recorded nodes: differentiate these, and expand after.
+            shown, joint = copy_graph(captured.graph), captured.graph
+        else:
+            shown, joint = captured.graph, ExpandGradients().run(captured.graph)
+        if joint is captured.graph and not captured.custom:
+            joint = copy_graph(joint)
         outputs = [joint.outputs[i] for i in captured.differentiable]
-        wanted = [joint.inputs[i] for i in captured.leaf_inputs]
+        wanted = [(joint.outputs if leaf.output else joint.inputs)[leaf.position] for leaf in captured.leaves]
         cotangents = [
             joint.add_input(v.type, f"cotangent of {captured.graph.output_names[i]}", "cotangent")
             for i, v in zip(captured.differentiable, outputs, strict=True)
         ]
-        found = append_gradients(joint, outputs, cotangents, wanted)
+        found = append_gradients(joint, outputs, cotangents, wanted, custom=captured.custom)
         self.output_count = len(joint.outputs)
-        self.leaf_inputs: list[int] = []
-        for position, value in zip(captured.leaf_inputs, found, strict=True):
+        self.leaves: list[LeafValue] = []
+        for leaf, value in zip(captured.leaves, found, strict=True):
             if value is not None:
-                self.leaf_inputs.append(position)
-                joint.add_output(value, f"grad of {captured.graph.inputs[position].name}")
+                self.leaves.append(leaf)
+                name = "a leaf" if leaf.owner is None else leaf.owner.name
+                joint.add_output(value, f"grad of {name}")
         count = len(cotangents)
-        simplified = default_pipeline().run(joint)
+        simplified = default_pipeline().run(ExpandGradients().run(joint))
         overwritten = {simplified.inputs[i] for i, _ in captured.written}
         given: list[Value] = simplified.inputs[len(simplified.inputs) - count :]
         parts = partition(simplified, given, self.output_count, overwritten)
         self.parts = parts
         donations = {output: position for position, output in captured.written}
-        self.forward: Compiled = compile_joint(captured.graph, parts.forward, backend, donations)
+        self.forward: Compiled = compile_joint(shown, parts.forward, backend, donations)
         self.joint: Graph = simplified
         self._backward: Compiled | None = None
+        if joint.symbols:
+            _ = self.backward  # now, while what it may ask of the sizes still becomes a guard
 
     @property
     def backward(self) -> Compiled:
@@ -56,18 +65,24 @@ class JointProgram:
             self._backward = compile_joint(self.parts.backward, self.parts.backward, self.backend, {})
         return self._backward
 
-    def history(self, name: str, tensors: Sequence[Any], arrays: Sequence[Any], captured: Captured) -> Node:
-        """The grad_fn of this call's results."""
+    def history(
+        self, name: str, tensors: Sequence[Any], arrays: Sequence[Any], captured: Captured, leaves: Sequence[Any]
+    ) -> CompiledBackward:
+        """The grad_fn of this call's results. `leaves` are the call's arguments, `tensors` its inputs."""
         residuals = list(arrays[self.output_count :])
-        kept = [tensors[i] for i in self.parts.kept_inputs]
-        leaves = [tensors[i] for i in self.leaf_inputs]
-        return CompiledBackward(self, name, kept, residuals, leaves, len(captured.differentiable))
+        kept = [tensors[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
+        edges = [None if leaf.owner is None else edge_of(leaf.owner.fetch(leaves)) for leaf in self.leaves]
+        made = [(place, leaf.made) for place, leaf in enumerate(self.leaves) if leaf.owner is None]
+        shapes = [arrays[i].shape for i in captured.differentiable]
+        return CompiledBackward(self, name, kept, residuals, edges, made, shapes)
 
 
 class CompiledBackward(Node):
-    """The tape's node of one call of a compiled forward."""
+    """The tape's node of one call of a compiled forward.
 
-    __slots__ = ("_name", "count", "program", "residuals", "saved")
+    `made` are the edges, by place, that go to results of the call; they are set once those exist."""
+
+    __slots__ = ("_name", "made", "program", "residuals", "saved", "shapes")
 
     def __init__(
         self,
@@ -75,21 +90,23 @@ class CompiledBackward(Node):
         name: str,
         kept: Sequence[Any],
         residuals: list[Any],
-        leaves: Sequence[Tensor],
-        count: int,
+        edges: Sequence[Edge | None],
+        made: Sequence[tuple[int, Any]],
+        shapes: list[tuple[int, ...]],
     ) -> None:
-        super().__init__([edge_of(t) for t in leaves])
+        super().__init__(edges)
+        self.made = made
         self.program = program
         self._name = name
         self.saved: list[Any] | None = [SavedTensor(t) if isinstance(t, Tensor) else t for t in kept]
         self.residuals = residuals
-        self.count = count
+        self.shapes = shapes
 
     def name(self) -> str:
         return self._name
 
     def result_count(self) -> int:
-        return self.count
+        return len(self.shapes)
 
     def release(self) -> None:
         self.saved = None
@@ -109,11 +126,10 @@ class CompiledBackward(Node):
         backward = self.program.backward
         graph = self.program.parts.backward
         given: list[Any] = []
-        types = [v.type for v in graph.inputs[len(graph.inputs) - self.count :]]
-        for cotangent, of in zip(cotangents, types, strict=True):
+        types = [v.type for v in graph.inputs[len(graph.inputs) - len(self.shapes) :]]
+        for cotangent, of, shape in zip(cotangents, types, self.shapes, strict=True):
             if cotangent is None:
-                raise_shape = tuple(int(s) for s in of.shape)
-                given.append(np.zeros(raise_shape, of.dtype.numpy))
+                given.append(np.zeros(shape, of.dtype.numpy))
             else:
                 given.append(cotangent._data)
         inputs = [s.unpack(self, self._name)._data if isinstance(s, SavedTensor) else s for s in self.saved]

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphtorch.autograd.graph import FREED, Node
-from graphtorch.autograd.views import replay
+from graphtorch.autograd.grad_mode import set_grad_enabled
+from graphtorch.autodiff.reverse import CustomRule
+from graphtorch.autograd.graph import Node, edge_of
+from graphtorch.autograd.views import overlay, replay
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.sources import Source
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Graph, Value
+from graphtorch.ir.graph import Node as GraphNode
+from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphtorch.frontend.joint import CompiledBackward
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +36,61 @@ class Constant:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """A result that is a symbolic size: this call's value of it."""
+
+    value: SymInt
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
-    """A result that is an input, or a view of one."""
+    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `requires_grad`
+    is False for a view made under no_grad."""
 
     source: Source
     steps: Steps
+    is_leaf: bool = False
+    requires_grad: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A result that is a graph output, or a view of one that other results share.
+    """A result that is a graph output.
 
-    `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `freed` when its
-    history was used up inside the function; `number` for a run-time number, returned as a Python number."""
+    `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `number` for a
+    run-time number, returned as a Python number. A history that was used up inside the function, or that needs what was
+    overwritten since, is the name of its node and the `error` that a backward pass through it raises."""
 
     index: int
-    steps: Steps = ()
     requires_grad: bool = False
     is_leaf: bool = False
-    freed: str = ""
     number: bool = False
+    broken: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputView:
+    """A result that is a view of an output, whose memory other results share."""
+
+    base: Output
+    steps: Steps
+    is_leaf: bool
+    requires_grad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeafValue:
+    """A value at which a later backward() leaves the graph.
+
+    output      whether `position` is that of an output, such as an updated parameter; an input's otherwise
+    owner       where the tensor is found; None for a leaf made inside the function, which is the result `made`
+    """
+
+    position: int
+    output: bool
+    owner: Source | None
+    made: Any = None
 
 
 @dataclass
@@ -56,8 +99,12 @@ class Captured:
 
     results     one entry a leaf of the function's result
     written     (input position, output position) of every input that the function changed
+    histories   those of them whose new elements carry a gradient: the tensor gets the call's history
     grads       (source of the leaf, what its .grad becomes; None for None)
     differentiable  positions of outputs through which a later backward() may flow
+    leaves      where it goes
+    custom      the rules of custom functions, by the graph's node
+    flags       inputs whose requires_grad the function set, and to what
     """
 
     graph: Graph
@@ -67,23 +114,27 @@ class Captured:
     written: list[tuple[int, int]] = field(default_factory=list)
     grads: list[tuple[Source, Any]] = field(default_factory=list)
     differentiable: list[int] = field(default_factory=list)
-    leaf_inputs: list[int] = field(default_factory=list)
+    histories: list[tuple[int, int]] = field(default_factory=list)
+    leaves: list[LeafValue] = field(default_factory=list)
+    custom: dict[GraphNode, CustomRule] = field(default_factory=dict)
+    flags: list[tuple[Source, bool]] = field(default_factory=list)
 
 
-class FreedNode(Node):
-    """The history of a result whose graph was used up by a backward() inside the compiled function."""
+class BrokenNode(Node):
+    """The history of a result through which no backward pass can go any more."""
 
-    __slots__ = ("_name",)
+    __slots__ = ("_error", "_name")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, error: str) -> None:
         super().__init__(())
         self._name = name
+        self._error = error
 
     def name(self) -> str:
         return self._name
 
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        raise RuntimeError(FREED)
+        raise RuntimeError(self._error)
 
 
 def assemble(recorder: Recorder, leaves: list[Any], tree: Any) -> Captured:
@@ -97,6 +148,7 @@ class _Assembler:
         self.graph = recorder.graph
         self.outputs: dict[Value, int] = {}
         self.requires: dict[int, bool] = {}
+        self.bases: dict[int, Output] = {}  # id of a storage -> the output that is its base
 
     def run(self, leaves: list[Any], tree: Any) -> Captured:
         recorder = self.recorder
@@ -108,10 +160,11 @@ class _Assembler:
                 key = id(tensor._data.storage)
                 sharing[key] = sharing.get(key, 0) + 1
         captured = Captured(self.graph, recorder.sources, [], tree)
+        captured.custom = recorder.custom
         memo: dict[int, Any] = {}
         for number, leaf in enumerate(leaves):
             if not isinstance(leaf, Tensor):
-                captured.results.append(Constant(leaf))
+                captured.results.append(Size(leaf) if type(leaf) is SymInt else Constant(leaf))
                 continue
             if id(leaf) not in memo:
                 memo[id(leaf)] = self.describe(leaf, sharing, f"result{number}" if len(leaves) > 1 else "result")
@@ -122,15 +175,35 @@ class _Assembler:
                 index = self.output(storage.value, f"new {storage.source.name}")
                 original = recorder.graph.inputs[recorder.sources.index(storage.source)]
                 captured.written.append((position[original], index))
-        for key, owner in recorder.assigned_grads.items():
-            if isinstance(owner._data, Traced):
+                if storage.carries:
+                    captured.histories.append((position[original], index))
+                    self.requires[index] = True
+            base = storage.base
+            if base is not None and storage.source is not None and base._node is None and not storage.carries:
+                assert storage.concrete is not None
+                if base._requires_grad is not storage.concrete.requires_grad:
+                    captured.flags.append((storage.source, base._requires_grad))
+        for key, assigned in recorder.assigned_grads.items():
+            if isinstance(assigned._data, Traced):
                 continue  # a leaf that lives only inside the function
-            source = recorder._source_of(owner)
+            holder = recorder._source_of(assigned)
             final = recorder.grads[key]
-            described = None if final is None else self.describe(final, sharing, f"grad of {source.name}")
-            captured.grads.append((source, described))
+            described = None if final is None else self.describe(final, sharing, f"grad of {holder.name}")
+            captured.grads.append((holder, described))
         captured.differentiable = [i for i, needed in self.requires.items() if needed]
-        captured.leaf_inputs = [i for i, v in enumerate(self.graph.inputs) if v in recorder.leaves]
+        reached = recorder._reached([self.graph.outputs[i] for i in captured.differentiable])
+        for value, tensor in recorder.leaves.items():
+            if value not in reached:
+                continue
+            owner = recorder._owner(tensor)
+            source: Source | None = None
+            if not isinstance(owner._data, Traced):
+                source = recorder._source_of(owner)
+            elif id(tensor) not in memo:
+                continue  # a leaf that nobody will see
+            outside = value not in position
+            place = self.output(value, "leaf") if outside else position[value]
+            captured.leaves.append(LeafValue(place, outside, source, memo.get(id(tensor))))
         return captured
 
     def output(self, value: Value, name: str) -> int:
@@ -148,26 +221,46 @@ class _Assembler:
             return Output(self.output(recorder.value_of(tensor), name), number=True)
         if not isinstance(tensor._data, Traced) and id(tensor) not in recorder.captured:
             return Constant(tensor)
+        kept = recorder.kept_views.get(id(tensor), tensor)
+        if id(kept) in recorder.captured and kept._base is not None and not isinstance(kept._data, Traced):
+            return Constant(kept)
         recorded = recorder.recorded(tensor)
         with recorder._gradients(False):
-            value = recorder.value_of(recorded)
+            recorder.value_of(recorded)
         data: Recorded = recorded._data
         storage: RecordedStorage = data.storage
-        if storage.source is not None and not storage.constant:
-            return Alias(storage.source, data.steps)
-        steps: Steps = ()
-        if data.steps and sharing.get(id(storage), 0) > 1:
-            value, steps = storage.value, data.steps
+        leaf = recorded._requires_grad and recorded._node is None
+        selects = any(op.name == "index" for op, _ in data.steps)  # where the view starts is known only to the graph
+        if storage.source is not None and not storage.constant and not selects:
+            return Alias(storage.source, data.steps, leaf and bool(data.steps), recorded._requires_grad)
+        if data.steps and sharing.get(id(storage), 0) > 1 and not selects:
+            assert storage.base is not None
+            base = self.bases.get(id(storage))
+            if base is None:
+                base = self.bases[id(storage)] = self.own_output(storage.base, name)
+            return OutputView(base, data.steps, leaf, recorded._requires_grad)
+        base = self.bases.get(id(storage)) if not data.steps else None
+        if base is None:
+            base = self.own_output(recorded, name)
+            if not data.steps:
+                self.bases[id(storage)] = base
+        return base
+
+    def own_output(self, recorded: Tensor, name: str) -> Output:
+        """A tensor as a graph output with memory of its own."""
+        recorder = self.recorder
+        with recorder._gradients(False):
+            value = recorder.value_of(recorded)
         index = self.output(value, name)
-        freed = ""
+        broken = error = ""
+        leaf = recorded._requires_grad and recorded._node is None
         if recorded._requires_grad and recorded._node is not None:
-            reached = recorder._reached([value])
-            if any(v.node in recorder._freed for v in reached if v.node is not None):
-                freed = recorded._node.name()
+            error = recorder.broken_history(value)
+            if error:
+                broken = recorded._node.name()
             else:
                 self.requires[index] = True
-        leaf = recorded._requires_grad and recorded._node is None
-        return Output(index, steps, recorded._requires_grad, leaf, freed)
+        return Output(index, recorded._requires_grad, leaf, False, broken, error)
 
 
 class ResultBuilder:
@@ -175,9 +268,21 @@ class ResultBuilder:
 
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
+        self._dims = symbolic_dims(captured.graph.inputs)
+
+    def _bindings(self, leaves: Sequence[Any]) -> dict[str, int]:
+        """The sizes of this call by symbol."""
+        return bind(self._dims, [source.fetch(leaves) for source in self.captured.sources])
+
+    def _steps(self, steps: Steps, leaves: Sequence[Any]) -> Steps:
+        """A view's way from its base, in this call's sizes."""
+        if not self._dims:
+            return steps
+        bindings = self._bindings(leaves)
+        return tuple((op, concrete(attributes, bindings)) for op, attributes in steps)
 
     def build(
-        self, arrays: Sequence[Any], leaves: Sequence[Any], history: Node | None
+        self, arrays: Sequence[Any], leaves: Sequence[Any], history: CompiledBackward | None
     ) -> tuple[list[Any], list[tuple[Tensor, Any]]]:
         """The result leaves, and (leaf, new .grad) pairs. `history` becomes the grad_fn of differentiable outputs."""
         bases: dict[int, Tensor] = {}
@@ -187,31 +292,60 @@ class ResultBuilder:
         def make(spec: Any) -> Any:
             if type(spec) is Constant:
                 return spec.value
+            if type(spec) is Size:
+                return evaluate(spec.value, self._bindings(leaves))
             if id(spec) in memo:
                 return memo[id(spec)]
             if type(spec) is Alias:
                 tensor = spec.source.fetch(leaves)
-                made = replay(tensor, spec.steps) if spec.steps else tensor
+                made = tensor
+                if spec.steps:
+                    with set_grad_enabled(spec.requires_grad):
+                        made = replay(tensor, self._steps(spec.steps, leaves))
+                if spec.is_leaf:
+                    made.requires_grad_()
+            elif type(spec) is OutputView:
+                with set_grad_enabled(spec.requires_grad):
+                    made = replay(make(spec.base), self._steps(spec.steps, leaves))
+                if spec.is_leaf:
+                    made.requires_grad_()
             elif spec.number:
                 made = arrays[spec.index]
                 made = made.item() if hasattr(made, "item") else made
             else:
-                base = bases.get(spec.index)
-                if base is None:
-                    base = bases[spec.index] = Tensor._wrap(arrays[spec.index])
+                made = bases.get(spec.index)
+                if made is None:
+                    made = bases[spec.index] = Tensor._wrap(arrays[spec.index])
                     if spec.requires_grad:
-                        base._requires_grad = True
-                        if spec.freed:
-                            base._node = FreedNode(spec.freed)
-                        elif not spec.is_leaf and history is not None:
-                            base._node = history
-                            base._output_index = order[spec.index]
+                        made._requires_grad = True
+                        if spec.error:
+                            made._node = BrokenNode(spec.broken, spec.error)
                         elif not spec.is_leaf:
-                            base._requires_grad = False
-                made = replay(base, spec.steps) if spec.steps else base
+                            made._node = history
+                            made._output_index = order[spec.index]
             memo[id(spec)] = made
             return made
 
+        for position, index in self.captured.histories:
+            assert history is not None
+            set_history(self.captured.sources[position].fetch(leaves), history, order[index])
+        for source, flag in self.captured.flags:
+            source.fetch(leaves).requires_grad_(flag)
         results = [make(spec) for spec in self.captured.results]
+        if history is not None and history.made:
+            edges = list(history.edges)
+            for place, spec in history.made:
+                edges[place] = edge_of(make(spec))
+            history.edges = tuple(edges)
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         return results, grads
+
+
+def set_history(tensor: Tensor, node: Node, index: int) -> None:
+    """Let a tensor that was changed in place go back to output `index` of a call."""
+    if tensor._base is not None:
+        overlay(tensor, node, index)
+        return
+    tensor._node = node
+    tensor._output_index = index
+    tensor._requires_grad = True

@@ -29,9 +29,10 @@ class RecordedStorage(Storage):
     source    where an input's storage comes from; None for memory that the captured function allocates
     concrete  the concrete tensor that was captured; None likewise
     mutated   whether the function wrote to it
+    carries   whether it wrote something that carries a gradient
     """
 
-    __slots__ = ("base", "concrete", "constant", "mutated", "source", "value")
+    __slots__ = ("base", "carries", "concrete", "constant", "mutated", "source", "value")
 
     def __init__(self, value: Value, source: Source | None = None, concrete: Tensor | None = None) -> None:
         super().__init__(np.empty(0, np.uint8))
@@ -40,6 +41,7 @@ class RecordedStorage(Storage):
         self.concrete = concrete
         self.base: Tensor | None = None
         self.mutated = False
+        self.carries = False
         self.constant = False
 
 

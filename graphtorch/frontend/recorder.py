@@ -37,6 +37,7 @@ class Recorder(GradientRecorder):
         super().__init__(name)
         self.sources: list[Source] = []
         self.captured: dict[int, Tensor] = {}  # id of a concrete tensor -> the recorded tensor that stands for it
+        self.kept_views: dict[int, Tensor] = {}  # id of the recorded tensor of a view kept outside -> that view
         self.storages: list[RecordedStorage] = []  # of captured tensors
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
@@ -59,6 +60,11 @@ class Recorder(GradientRecorder):
         """The recorded tensor for a concrete one that the function reached by itself."""
         known = self.captured.get(id(tensor))
         if known is not None:
+            source = known._data.storage.source
+            if isinstance(source, ArgumentSource) and known is not tensor:
+                self.guards.same_object(
+                    self._expression(source), tensor, f"{source.name} was a tensor that the function also reached itself"
+                )
             return known
         if isinstance(tensor._data, Traced):
             raise refuse(
@@ -68,14 +74,16 @@ class Recorder(GradientRecorder):
         source = self._known.get(id(tensor))
         if source is None:
             base = tensor._base
-            if base is not None and not any(op.name == "detach" for op, _ in tensor._steps):
+            if base is not None and not (tensor._requires_grad and tensor._node is None):
                 # A view kept outside: capture the memory that it views, so that writes through either are seen by both.
                 viewed = self.capture(base)
                 with self._gradients(tensor.requires_grad):
                     for op, attributes in tensor._steps:
                         viewed = self.call(op, (viewed, *attributes))
-                self.captured[id(tensor)] = viewed
+                self.captured[id(tensor)] = self.captured[id(viewed)] = viewed
+                self.kept_views[id(viewed)] = tensor
                 self._alive.append(tensor)
+                self._alive.append(viewed)
                 return viewed
             kind = "parameter" if type(tensor).__name__ == "Parameter" else "state"
             source = TensorSource(tensor, self._tensor_name(tensor), kind)
@@ -143,6 +151,8 @@ class Recorder(GradientRecorder):
     def _guard_tensor(self, expression: str, tensor: Tensor, name: str) -> None:
         shape = self.guards.name(tuple(tensor._data.shape))
         self.guards.add(f"{expression}._data.shape == {shape}", f"the shape of {name} was {tuple(tensor.shape)}")
+        strides = self.guards.name(tuple(tensor._data.strides))
+        self.guards.add(f"{expression}._data.strides == {strides}", f"the strides of {name} were {tensor.stride()}")
         self.guards.add(
             f"{expression}._dtype is {self.guards.name(tensor._dtype)}", f"the dtype of {name} was {tensor._dtype!r}"
         )
@@ -328,10 +338,12 @@ class Recorder(GradientRecorder):
         results = self._append(op, values)
         node = results[0].node
         assert node is not None
-        if op.is_view and isinstance(args[0]._data, Recorded):
+        if (op.is_view or _selects(op, args)) and isinstance(args[0]._data, Recorded):
             source = args[0]._data
-            hints = [_hints(a) for a in args[1:]]
-            layout = op.numpy(source.layout, *hints)
+            if op.is_view:
+                layout = op.numpy(source.layout, *[_hints(a) for a in args[1:]])
+            else:
+                layout = source.layout[tuple(slice(None) if i is None else 0 for i in args[1])]
             data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
             data.version = source.storage.version
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
@@ -388,7 +400,8 @@ class Recorder(GradientRecorder):
             if inplace and name == op.parameters[0].name:
                 continue  # the tape copies what an in-place call overwrites
             if name in op.results:
-                held: Any = results[op.results.index(name)]
+                # An in-place call's result is its target, at the version that the call gives it.
+                held: Any = None if inplace else results[op.results.index(name)]
             else:
                 position = next((i for i, p in enumerate(op.parameters) if p.name == name and p.is_operand), None)
                 held = None if position is None else args[position]
@@ -442,7 +455,8 @@ class Recorder(GradientRecorder):
         storage = data.storage
         if data.steps:
             with self._gradients(False):  # the values' own edges carry the gradient
-                base_value = self.value_of(scatter(wrap(storage.value), data.steps, wrap(value)))
+                steps = tuple((op, tuple(_wrapped(a) for a in attributes)) for op, attributes in data.steps)
+                base_value = self.value_of(scatter(wrap(storage.value), steps, wrap(value)))
         else:
             base_value = value
         storage.value = base_value
@@ -517,6 +531,19 @@ def _carries(op: Operator, args: tuple[Any, ...], tracked: set[Value]) -> bool:
                 if type(operand) is Value and operand in tracked:
                     return True
     return False
+
+
+def _selects(op: Operator, args: tuple[Any, ...]) -> bool:
+    """Whether a call is `x[i]` with integer tensors of no dimension only: eager execution reads the positions and makes
+    a view, which writes go through."""
+    return op.name == "index" and all(i is None or i.ndim == 0 for i in args[1])
+
+
+def _wrapped(attribute: Any) -> Any:
+    """An attribute of a view with tensors for values."""
+    if type(attribute) is tuple:
+        return tuple(_wrapped(a) for a in attribute)
+    return wrap(attribute) if type(attribute) is Value else attribute
 
 
 def _static(shape: tuple[Any, ...]) -> bool:

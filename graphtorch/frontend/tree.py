@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+from graphtorch.tensor.size import Size
+
 
 class Leaf:
     """The place of one leaf."""
@@ -41,7 +43,7 @@ class Tree:
 def flatten(value: Any, leaves: list[Any]) -> Any:
     """Append the leaves of `value`, depth first, and return its structure."""
     kind = type(value)
-    if kind is tuple or kind is list or (isinstance(value, tuple) and hasattr(value, "_fields")):
+    if kind is tuple or kind is list or kind is Size or (isinstance(value, tuple) and hasattr(value, "_fields")):
         return Tree(kind, None, tuple([flatten(v, leaves) for v in value]))
     if kind is dict or kind is OrderedDict:
         return Tree(kind, tuple(value), tuple([flatten(v, leaves) for v in value.values()]))
@@ -58,9 +60,9 @@ def unflatten(tree: Any, leaves: Iterator[Any]) -> Any:
         return next(leaves)
     children = [unflatten(c, leaves) for c in tree.children]
     if tree.keys is None:
-        if tree.type is list:
-            return children
-        return tuple(children) if tree.type is tuple else tree.type(*children)
+        if tree.type in (tuple, list, Size):
+            return tree.type(children)
+        return tree.type(*children)
     if dataclasses.is_dataclass(tree.type):
         made: Any = object.__new__(tree.type)  # type: ignore[arg-type, unused-ignore]
         for name, child in zip(tree.keys, children, strict=True):

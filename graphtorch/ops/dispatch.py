@@ -209,7 +209,11 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
 def check_inplace(target: Tensor, tracked: bool) -> None:
     """Refuse in-place changes of overlapping memory, and those that the tape can't represent, with PyTorch's messages."""
     layout = target._layout()
-    if 0 in layout.strides and any(s == 0 and n > 1 for s, n in zip(layout.strides, layout.shape, strict=True)):
+    if (
+        0 in layout.strides
+        and layout.size
+        and any(s == 0 and n > 1 for s, n in zip(layout.strides, layout.shape, strict=True))
+    ):
         raise RuntimeError(
             "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
             "Please clone() the tensor before performing the operation."

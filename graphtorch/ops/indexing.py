@@ -96,6 +96,8 @@ index: Callable[..., Tensor] = operator(
     derivative={
         "input": lambda g, input_type, indices: index_put(g.new_zeros(input_type.shape), indices, g, True),
     },
+    # Not a view, but a capture treats `x[i]` with a tensor `i` of no dimension as one.
+    scatter=lambda base, inner, indices: index_put(base, indices, inner),
     samples=_index_samples,
     categories="bifc",
     doc="`input[indices]` with integer tensors; None stands for a whole dimension.",
@@ -406,8 +408,8 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, list[Any]]:
         elif isinstance(item, Tensor | _KnownMask):
             if item.ndim == 0 and item.dtype in (dtypes.bool_, dtypes.uint8):
                 result = unsqueeze(result, dim)
-                put(positions(item)[0], 1)
-            elif isinstance(item, Tensor) and item.ndim == 0 and state.recorder is None and _is_integral(item):
+                put(reshape(item, (1,)), 1)
+            elif _is_position(item) and state.recorder is None:
                 result = _select(result, dim, int(item), place)
                 place += 1
             else:
@@ -428,6 +430,11 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, list[Any]]:
                 f"{type(item).__name__})"
             )
     return result, indices
+
+
+def _is_position(item: Any) -> bool:
+    """Whether a part of a key is one position given as a tensor."""
+    return isinstance(item, Tensor) and item.ndim == 0 and _is_integral(item)
 
 
 def _with_positions(indices: list[Any]) -> tuple[Any, ...]:
@@ -470,6 +477,9 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         value = Tensor._wrap(np.asarray(value))
     if not isinstance(value, Tensor) and not isinstance(value, int | float | complex) and not _is_int(value):
         raise TypeError(f"can't assign a {type(value).__name__} to a torch.{_SCALAR_NAMES[self.dtype.name]}Tensor")
+    if indices and state.recorder is not None and all(i is None or _is_position(i) for i in indices):
+        # What eager execution selects here; the recorder takes it for the view that it is.
+        result, indices = index(result, tuple(indices)), []
     if not indices:
         if isinstance(value, Tensor):
             value = _without_leading_ones(value, result.ndim)

@@ -358,8 +358,14 @@ _flip: Callable[..., Tensor] = operator(
     numpy=lambda input, dims: np.flip(input, dims).copy() if input.ndim else input.copy(),
     kind=OPAQUE,
     derivative={"input": lambda g, dims: _flip(g, dims)},
-    normalize=lambda input, dims: (input, _distinct_dims(dims, len(input.shape))),
-    samples=lambda make: [sample(make(2, 3), (0,)), sample(make(2, 3), (-1, 0)), sample(make(4), ())],
+    # A tensor of no dimension takes 0 and -1 for dimensions and has none to flip.
+    normalize=lambda input, dims: (input, _distinct_dims(dims, len(input.shape)) if len(input.shape) else ()),
+    samples=lambda make: [
+        sample(make(2, 3), (0,)),
+        sample(make(2, 3), (-1, 0)),
+        sample(make(4), ()),
+        sample(make(), (0,)),
+    ],
     categories="bifc",
     public=False,
     method=False,

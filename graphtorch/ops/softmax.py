@@ -103,10 +103,12 @@ def _numpy_log_softmax(input: Any, dim: int) -> Any:
 
 
 def _in_float32(decompose: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
-    """A decomposition that computes two-byte floats in float32."""
+    """A decomposition that computes two-byte floats in float32. Symbolic sizes are at least 2."""
 
     def run(input: Any, dim: int) -> Any:
         d = input.dtype
+        if any(type(size) is int and size == 0 for size in input.shape):
+            return input.clone()  # nothing has no maximum
         if d in (dtypes.float16, dtypes.bfloat16):
             return decompose(input.to(dtypes.float32), dim).to(d)
         return decompose(input, dim)
