@@ -4,6 +4,7 @@ step by step; `fallbacks` says what and why."""
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import logging
 import sys
 import sysconfig
@@ -21,13 +22,14 @@ from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.compiler import Library, host, module_text
 from graphtorch.lowering.cpu.emitter import Function, emit_kernel
+from graphtorch.lowering.cpu.expansion import expand
 from graphtorch.lowering.cpu.instructions import RefusedError
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
 from graphtorch.lowering.numpy import executor as numpy_executor
 from graphtorch.lowering.numpy.codegen import lower_kernel
 from graphtorch.schedule import build_schedule
-from graphtorch.schedule.memory import plan
+from graphtorch.schedule.memory import aligned, plan
 
 logger = logging.getLogger(__name__)
 
@@ -47,22 +49,21 @@ class CpuExecutable(Executable):
         self.fallbacks: list[str] = []
         self._dims = symbolic_dims([b.value for b in schedule.inputs])
         self.plan = None if self._dims else plan(schedule, {})
-        target, pool, blas = host(), get_pool(), find_blas()
+        pool, blas = get_pool(), find_blas()
         self.functions: dict[str, Function] = {}
-        for step in schedule.steps:
-            if isinstance(step, Kernel):
-                try:
-                    self.functions[step.name] = emit_kernel(step, target.register_bits, target.fma)
-                except RefusedError as error:
-                    self.fallbacks.append(f"{step.name} runs on NumPy: {error}")
-        native = launch.native_steps(schedule, self.functions, blas is not None)
+        self.native: dict[int, launch.Native] = {}
+        producers: dict[Buffer, ExternCall] = {}
         for i, step in enumerate(schedule.steps):
-            if isinstance(step, ExternCall) and i not in native:
-                self.fallbacks.append(f"{step.name} ({step.op.name}) runs on NumPy: no native code")
-        self.native = native
+            try:
+                code = self._code(step, producers, blas is not None)
+            except RefusedError as error:
+                self.fallbacks.append(f"{step.name} runs on NumPy: {error}")
+                continue
+            if code is not None:
+                self.native[i] = code
+        native = self.native
         self.program = launch.Writer(schedule, native, self.plan, pool.threads, blas).run()
-        used = [f for f in native.values() if isinstance(f, Function)]
-        self.llvm = module_text(used, self.program.text)
+        self.llvm = module_text(self.functions.values(), self.program.text)
         imported = {"parallel_for": pool.entry}
         if blas is not None and self.program.uses_blas:
             imported |= {
@@ -83,6 +84,24 @@ class CpuExecutable(Executable):
             logger.debug("%s", line)
         if self.fallbacks:
             logger.info("%d of %d steps run on NumPy", len(self.fallbacks), len(schedule.steps))
+
+    def _code(self, step: Kernel | ExternCall, producers: dict[Buffer, ExternCall], products: bool) -> launch.Native | None:
+        """The native code of a step, if there is any. Raises RefusedError."""
+        if isinstance(step, Kernel):
+            return self._emit(step)
+        producers.update((b, step) for b in step.writes())
+        product = launch.as_product(step) if products else None
+        if product is not None:
+            return product
+        kernels = expand(step, producers)
+        if kernels is None:
+            raise RefusedError(f"{step.op.name} has no native code")
+        return [self._emit(kernel, f"{step.name}_{n}") for n, kernel in enumerate(kernels)]
+
+    def _emit(self, kernel: Kernel, name: str = "") -> Function:
+        target = host()
+        function = self.functions[name or kernel.name] = emit_kernel(kernel, target.register_bits, target.fma)
+        return function
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         if len(inputs) != len(self.schedule.inputs):
@@ -114,7 +133,10 @@ class Sized(numpy_executor.Program):
         self.schedule = schedule = executable.schedule
         self.bindings = bindings
         self.input_kinds = executable.input_kinds
-        self.plan = executable.plan if executable.plan is not None and not bindings else plan(schedule, bindings)
+        planned = plan(schedule, bindings)
+        # Calls that are kernels here have scratch memory behind the arena.
+        whole = aligned(planned.arena_bytes) + executable.program.scratch_bytes
+        self.plan = dataclasses.replace(planned, arena_bytes=whole) if executable.program.scratch_bytes else planned
         self.kernels = {
             s.name: lower_kernel(s, bindings)
             for i, s in enumerate(schedule.steps)
@@ -124,7 +146,7 @@ class Sized(numpy_executor.Program):
         self.shapes = {b: concrete(b.shape, bindings) for b in self._buffers()}
         written = {b for s in schedule.steps for b in s.writes()}
         self.donated = [i for i, b in enumerate(schedule.inputs) if b in written]
-        self.words = launch.context_words(executable.program, bindings, self.plan)
+        self.words = launch.context_words(executable.program, bindings, planned)
         self._frames: list[numpy_executor.Frame] = []
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -142,9 +164,8 @@ class Frame(numpy_executor.Frame):
     """The memory of one run at a time: arena, context, and the arguments of the steps that run through NumPy."""
 
     def __init__(self, program: Sized) -> None:
+        self.executable = executable = program.executable
         super().__init__(program)
-        executable = program.executable
-        self.executable = executable
         io = executable.program.io
         expected: list[int] = []
         for buffer in io:

@@ -14,8 +14,9 @@ from typing import Any
 from graphtorch.lowering.cpu import blas
 from graphtorch.lowering.cpu.blas import Blas
 from graphtorch.lowering.cpu.emitter import Function
+from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
-from graphtorch.schedule.memory import MemoryPlan
+from graphtorch.schedule.memory import MemoryPlan, aligned, nbytes
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import evaluate
 
@@ -40,6 +41,9 @@ class Product:
     k: Any
     transposed: tuple[bool, bool]
     leading: tuple[Any, Any]
+
+
+Native = Function | Product | list[Function]  # the code of a step
 
 
 def as_product(call: ExternCall) -> Product | None:
@@ -108,6 +112,7 @@ class Program:
 
     io          buffers whose addresses the caller gives, inputs first, in the order of the context's table
     numbers     what follows them in the context
+    scratch_bytes   memory behind the planned arena
     """
 
     text: str
@@ -115,6 +120,7 @@ class Program:
     numbers: list[Number]
     segments: list[Segment]
     uses_blas: bool
+    scratch_bytes: int
     exported: list[str] = field(default_factory=list)
 
 
@@ -122,7 +128,7 @@ class Writer:
     """Writes the launch functions of one schedule."""
 
     def __init__(
-        self, schedule: Schedule, native: Mapping[int, Function | Product], plan: MemoryPlan | None, threads: int, library: Blas | None
+        self, schedule: Schedule, native: Mapping[int, Native], plan: MemoryPlan | None, threads: int, library: Blas | None
     ) -> None:
         self.schedule = schedule
         self.native = native
@@ -138,9 +144,21 @@ class Writer:
         self.place = {b: i for i, b in enumerate(self.io)}
         self.numbers: list[Number] = []
         self.words: dict[Any, int] = {}
+        self.scratch: dict[Buffer, int] = {}
+        self.scratch_bytes = 0
+        for code in native.values():
+            if isinstance(code, list):
+                self._place_scratch(code)
         self.lines: list[str] = []
         self.count = 0
         self.arguments = 1
+
+    def _place_scratch(self, functions: list[Function]) -> None:
+        end = 0
+        for buffer in dict.fromkeys(b for f in functions for b in f.buffers if b.kind == SCRATCH):
+            self.scratch[buffer] = end
+            end += aligned(nbytes(buffer, {}))
+        self.scratch_bytes = max(self.scratch_bytes, end)
 
     def run(self) -> Program:
         segments: list[Segment] = []
@@ -166,7 +184,8 @@ class Writer:
         parts.append("declare void @parallel_for(ptr, ptr, ptr, i64, i64)")
         first = segments[0].name if segments and segments[0].steps[0] == 0 else ""
         parts.append(entry_text(first))
-        return Program("\n".join(parts), self.io, self.numbers, segments, uses_blas, [s.name for s in segments] + ["entry"])
+        names = [*(s.name for s in segments), "entry"]
+        return Program("\n".join(parts), self.io, self.numbers, segments, uses_blas, self.scratch_bytes, names)
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -189,6 +208,13 @@ class Writer:
         return self._word(size, lambda bindings, plan: evaluate(size, bindings))
 
     def _pointer(self, buffer: Buffer) -> str:
+        if buffer.kind == SCRATCH:
+            # Each call's scratch memory starts behind the planned arena, one buffer after another.
+            offset = self.scratch[buffer]
+            if self.plan is not None:
+                return self._new(f"getelementptr i8, ptr %arena, i64 {aligned(self.plan.arena_bytes) + offset}")
+            word = self._word((SCRATCH, offset), lambda bindings, plan: aligned(plan.arena_bytes) + offset)
+            return self._new(f"getelementptr i8, ptr %arena, i64 {word}")
         if buffer.kind != "temporary":
             at = self._new(f"getelementptr i64, ptr %context, i64 {HEADER + self.place[buffer]}")
             return self._new(f"load ptr, ptr {at}")
@@ -215,8 +241,9 @@ class Writer:
             code = self.native[i]
             if isinstance(code, Product):
                 self._product(code)
-            else:
-                self._kernel(code)
+                continue
+            for function in code if isinstance(code, list) else [code]:
+                self._kernel(function)
         if products:
             self.lines.append("  call void @blas_set_threads(i32 %before)")
         head = [
@@ -309,21 +336,6 @@ class Writer:
 
 def _likely(size: Any) -> int:
     return size if type(size) is int else (size.hint or 1024)
-
-
-def native_steps(schedule: Schedule, functions: Mapping[str, Function], products: bool) -> dict[int, Function | Product]:
-    """The steps that have native code, by position."""
-    found: dict[int, Function | Product] = {}
-    for i, step in enumerate(schedule.steps):
-        if isinstance(step, Kernel):
-            function = functions.get(step.name)
-            if function is not None:
-                found[i] = function
-        elif products:
-            product = as_product(step)
-            if product is not None:
-                found[i] = product
-    return found
 
 
 # Where CPython and NumPy keep what the entry reads; `executable.layout_is_known` checks it on live objects.
