@@ -31,10 +31,14 @@ class _IncompatibleKeys(NamedTuple):
         return repr(self)
 
 
-class StateDict(OrderedDict[str, Any]):
-    """A state dict; ``_metadata`` maps each module's path to the version of its layout."""
+def new_state_dict(entries: Any = (), metadata: Any = ()) -> Any:
+    """A state dict; its attribute ``_metadata`` maps each module's path to the version of its layout.
 
-    _metadata: OrderedDict[str, dict[str, Any]]
+    A plain OrderedDict, as in PyTorch: that is what it prints as and what a checkpoint stores.
+    """
+    made: Any = OrderedDict(entries)
+    made._metadata = OrderedDict(metadata)
+    return made
 
 
 def save_own(module: Module, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -134,9 +138,7 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
         raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
     metadata: dict[str, dict[str, Any]] | None = getattr(state_dict, "_metadata", None)
     # A shallow copy: loading hooks may rename keys.
-    entries = StateDict(state_dict)
-    if metadata is not None:
-        entries._metadata = OrderedDict(metadata)
+    entries = new_state_dict(state_dict, metadata or ())
     keys = _IncompatibleKeys([], [])
     errors: list[str] = []
 

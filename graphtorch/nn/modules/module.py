@@ -593,8 +593,7 @@ class Module:
             prefix = args[1] if len(args) > 1 and prefix == "" else prefix
             keep_vars = args[2] if len(args) > 2 and not keep_vars else keep_vars
         if destination is None:
-            destination = _state_dict.StateDict()
-            destination._metadata = OrderedDict()
+            destination = _state_dict.new_state_dict()
         metadata = {"version": self._version}
         if hasattr(destination, "_metadata"):
             destination._metadata[prefix[:-1]] = metadata
