@@ -1,0 +1,547 @@
+"""Triton source for a Kernel.
+
+Static sizes are in the text, symbolic ones are arguments; block sizes are constexpr arguments. Kernels of equal text
+(their comments aside) are compiled once. A generated function looks as one would write it by hand:
+
+    x = tl.program_id(0) * X_BLOCK + tl.arange(0, X_BLOCK)[:, None]     the rows of this program
+    r = tl.arange(0, R_BLOCK)[None, :]                                  the folded elements
+    v0 = tl.load(in0 + 1000 * x + r, mask=x_mask & r_mask)
+    v1 = tl.reduce(tl.where(r_mask, v0, -inf), 1, _maximum)[:, None]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir.graph import Node
+from graphtorch.lowering.binding import concrete
+from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
+from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.instructions import (
+    HELPERS,
+    LITERALS,
+    POINTER,
+    apply,
+    convert,
+    helpers_in,
+    identity,
+    memory,
+    register,
+)
+from graphtorch.lowering.triton.tiling import Blocks, Limits, Strides, Tiling, is_zero, post_order
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.symint import SymInt, substitute, symbol, symbols_of
+
+IMPORTS = """import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+"""
+
+_WIDE = 2**31  # offsets from here on need 64 bits
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The source of one Triton function and how it is called.
+
+    buffers     one pointer argument each, in order
+    integers    then one integer argument each (32 bits, 64 if `wide`): its name, and the size that it has
+    constants   values of the constexpr arguments, which come last
+    blocks      (number of points, block size) of each grid dimension, multiplied into one
+    divisible   integer arguments that are multiples of 16 in the calls that this is for
+    """
+
+    name: str
+    source: str
+    buffers: tuple[Buffer, ...]
+    pointers: tuple[str, ...]
+    integers: tuple[tuple[str, Any], ...]
+    constants: Mapping[str, int]
+    blocks: tuple[tuple[Any, int], ...]
+    wide: bool = False
+    divisible: frozenset[str] = frozenset()
+    num_warps: int = 4
+    num_stages: int = 2
+
+    def grid(self, bindings: Mapping[str, int]) -> tuple[int, int, int]:
+        """The number of programs for given sizes; 0 where there is nothing to do."""
+        programs = 1
+        for points, block in self.blocks:
+            programs *= -(-concrete(points, bindings) // block)
+        return programs, 1, 1
+
+    def signature(self) -> dict[str, str]:
+        """Triton types by argument."""
+        names = {name: POINTER[b.dtype] for name, b in zip(self.pointers, self.buffers, strict=True)}
+        names.update((name, "i64" if self.wide else "i32") for name, _ in self.integers)
+        names.update((name, "constexpr") for name in self.constants)
+        return names
+
+    def hints(self) -> list[str]:
+        """The arguments that are multiples of 16: buffers lie on cache lines."""
+        return [*self.pointers, *(name for name, _ in self.integers if name in self.divisible)]
+
+
+def size_argument(name: str) -> str:
+    """The argument that a symbol of a size becomes."""
+    return f"size_{name}"
+
+
+def generate(kernel: Kernel, bindings: Mapping[str, int], limits: Limits | None = None) -> Generated:
+    """The source of a kernel, for sizes like the given ones. Raises UnsupportedError where there is none."""
+    tiling = Tiling(kernel)
+    return _Emitter(tiling, tiling.blocks(bindings, limits or Limits()), bindings).generate()
+
+
+def comment(node: Node) -> str:
+    """An IR operation and the user's line that it came from."""
+    where = node.location
+    text = f"# {node.op.name}"
+    if node.origin:
+        text += f", {node.origin}"
+    if where.file:
+        text += f"  {where.file}:{where.line}  {where.text}"
+    return text.rstrip().replace("\n", " ")
+
+
+def without_comments(source: str) -> str:
+    """What a source does: the text whose equality makes kernels equal."""
+    return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("#"))
+
+
+@dataclass
+class _Segment:
+    """Lines at one indentation, and the names of what was computed there or in a surrounding segment."""
+
+    indent: str
+    lines: list[str] = field(default_factory=list)
+    node: Node | None = None
+
+    def add(self, line: str) -> None:
+        self.lines.append(self.indent + line)
+
+
+class _Emitter:
+    def __init__(self, tiling: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> None:
+        self.tiling = tiling
+        self.kernel = tiling.kernel
+        self.blocks = blocks
+        self.bindings = bindings
+        self.rank = 2 if tiling.second else 1
+        self.buffers: dict[Buffer, str] = {}
+        self.symbols: dict[str, Any] = {}
+        self.names: dict[int, str] = {}  # expression -> variable
+        self.partial: dict[int, tuple[str, ...]] = {}  # looped fold -> accumulators
+        self.coordinates: dict[str, list[str]] = {}
+        self.used_loops: set[int] = set()
+        self.count = 0
+        self.wide = self._needs_wide_index()
+        self.masked = {d: self._masked(d) for d in ("x", tiling.second) if d}
+
+    # -- the function ------------------------------------------------------------------------------------------------
+
+    def generate(self) -> Generated:
+        for expr in self.tiling.exprs:
+            if isinstance(expr, Load):
+                self.buffers.setdefault(expr.access.buffer, f"in{len(self.buffers)}")
+        reads = len(self.buffers)
+        for store in self.kernel.stores:
+            self.buffers.setdefault(store.access.buffer, f"out{len(self.buffers) - reads}")
+        body = _Segment("    ")
+        if self.tiling.r and not self.blocks.persistent:
+            self._looped(body)
+        else:
+            self._straight(body)
+        head = _Segment("    ")
+        self._head(head)
+        name = self._name()
+        constants = {"X_BLOCK": self.blocks.x}
+        if self.tiling.second:
+            constants[f"{self.tiling.second.upper()}_BLOCK"] = getattr(self.blocks, self.tiling.second)
+        arguments = [
+            *self.buffers.values(),
+            *map(size_argument, self.symbols),
+            *(f"{c}: tl.constexpr" for c in constants),
+        ]
+        main = "\n".join([f"@triton.jit\ndef {name}({', '.join(arguments)}):", *head.lines, *body.lines]) + "\n"
+        helpers = "".join("\n" + HELPERS[h] for h in helpers_in(main))
+        imports = IMPORTS if "libdevice." in main + helpers else IMPORTS.replace(IMPORTS.splitlines()[2] + "\n", "")
+        grid: list[tuple[Any, int]] = [(self.tiling.size("x"), self.blocks.x)]
+        if self.tiling.y:
+            grid.append((self.tiling.size("y"), self.blocks.y))
+        return Generated(
+            name,
+            f"{imports}{helpers}\n\n{main}",
+            tuple(self.buffers),
+            tuple(self.buffers.values()),
+            tuple((size_argument(n), s) for n, s in self.symbols.items()),
+            constants,
+            tuple(grid),
+            self.wide,
+            frozenset(size_argument(s) for s in self.symbols if self.bindings[s] % 16 == 0),
+            self.blocks.num_warps,
+        )
+
+    def _name(self) -> str:
+        """Up to four operators, those that say most."""
+        names = [n.op.name for n in self.kernel.nodes]
+        kept = [n for n in dict.fromkeys(names) if n not in ("cast", "view", "expand", "permute", "clone")]
+        return "_".join(["fused", *(kept or names)[:4]])
+
+    def _head(self, segment: _Segment) -> None:
+        """Indices and masks. Written last, when it is known what is used."""
+        t = self.tiling
+        for buffer, name in self.buffers.items():
+            shape = ", ".join(map(str, buffer.shape))
+            segment.add(f"# {name}: {buffer.name}, {buffer.dtype.abbreviation}[{shape}]")
+        program = "tl.program_id(0)"
+        wide = ".to(tl.int64)" if self.wide else ""
+        for d in filter(None, ("x", t.second)):
+            segment.add(f"{d}_size = {self._text(t.size(d))}")
+        if t.y:
+            segment.add("x_programs = tl.cdiv(x_size, X_BLOCK)")
+            segment.add(f"y = ({program} // x_programs){wide} * Y_BLOCK + tl.arange(0, Y_BLOCK)[None, :]")
+            program = f"({program} % x_programs)"
+        rows = "[:, None]" if self.rank == 2 else ""
+        segment.add(f"x = {program}{wide} * X_BLOCK + tl.arange(0, X_BLOCK){rows}")
+        if t.r and self.blocks.persistent:
+            segment.add(f"r = tl.arange(0, R_BLOCK)[None, :]{wide}")
+        for d in filter(None, ("x", t.second)):
+            if d == "r" and not self.blocks.persistent:
+                continue  # defined inside the loops
+            if self.masked[d]:
+                segment.add(f"{d}_mask = {d} < {d}_size")
+            self._split_coordinates(segment, d)
+
+    def _split_coordinates(self, segment: _Segment, d: str) -> None:
+        """The indices along the loops that a flattened dimension consists of."""
+        loops = {"x": self.tiling.x, "y": self.tiling.y, "r": self.tiling.r}[d]
+        if len(loops) < 2:
+            return
+        for position, i in enumerate(loops):
+            if i not in self.used_loops:
+                continue
+            inner: Any = 1
+            for j in loops[position + 1 :]:
+                inner = inner * self.tiling.loops[j].size
+            text = d if position == len(loops) - 1 else f"{d} // {self._factor(inner)}"
+            if position:
+                text += f" % {self._factor(self.tiling.loops[i].size)}"
+            segment.add(f"{d}{position} = {text}")
+
+    def _straight(self, segment: _Segment) -> None:
+        self._emit(segment, self.tiling.exprs)
+        for store in self.kernel.stores:
+            self._store(segment, store)
+
+    def _looped(self, segment: _Segment) -> None:
+        """One loop a pass; what varies along r is computed in the loops, the rest between them."""
+        t = self.tiling
+        late: list[Store] = []
+        early: dict[int, list[Store]] = {}
+        last = t.passes - 1
+        for store in self.kernel.stores:
+            varies = "r" in t.varies[id(store.value)] or "r" in t.dimensions_of(store.access.strides)
+            if varies:
+                phase = t.phase[id(store.value)]
+                early.setdefault(phase, []).append(store)
+                last = max(last, phase)
+            else:
+                late.append(store)
+        for index in range(last + 1):
+            self._pass(segment, index, early.get(index, []))
+        known = frozenset(self.names)
+        self._emit(segment, post_order([s.value for s in late], known))
+        for store in late:
+            self._store(segment, store)
+
+    def _pass(self, outer: _Segment, index: int, stores: list[Store]) -> None:
+        t = self.tiling
+        folds = [r for r in t.reduces if t.phase[id(r.operand)] == index]
+        roots = [r.operand for r in folds] + [s.value for s in stores]
+        needed = post_order(roots, frozenset(self.names))
+        self._emit(outer, [e for e in needed if "r" not in t.varies[id(e)]])
+        for fold in folds:
+            self._open_fold(outer, fold)
+        wide = ".to(tl.int64)" if self.wide else ""
+        outer.add("for r_start in range(0, r_size, R_BLOCK):")
+        inner = _Segment(outer.indent + "    ")
+        varying = [e for e in needed if "r" in t.varies[id(e)]]
+        self._emit(inner, varying)
+        for store in stores:
+            self._store(inner, store)
+        for fold in folds:
+            self._advance_fold(inner, fold)
+        head = _Segment(inner.indent)
+        head.add(f"r = r_start + tl.arange(0, R_BLOCK)[None, :]{wide}")
+        if self.masked["r"]:
+            head.add("r_mask = r < r_size")
+        self._split_coordinates(head, "r")
+        outer.lines += head.lines + inner.lines
+        for expr in varying:
+            del self.names[id(expr)]  # loaded and computed again in the next pass
+        for fold in folds:
+            self._close_fold(outer, fold)
+
+    # -- expressions -------------------------------------------------------------------------------------------------
+
+    def _emit(self, segment: _Segment, exprs: Sequence[Expr]) -> None:
+        for expr in exprs:
+            if id(expr) in self.names or isinstance(expr, Constant):
+                continue
+            register(expr.dtype)  # refuse early
+            if isinstance(expr, Load):
+                self._bind(segment, expr, self._load(expr.access))
+            elif isinstance(expr, Index):
+                self._bind(segment, expr, self._index(expr))
+            elif isinstance(expr, Compute):
+                self._comment(segment, expr.node)
+                self._bind(segment, expr, self._compute(expr))
+            elif isinstance(expr, Reduce):
+                self._comment(segment, expr.node)
+                self._bind(segment, expr, self._fold(expr))
+
+    def _bind(self, segment: _Segment, expr: Expr, text: str) -> None:
+        self.names[id(expr)] = name = f"v{self.count}"
+        self.count += 1
+        segment.add(f"{name} = {text}")
+
+    def _comment(self, segment: _Segment, node: Node | None) -> None:
+        if node is not None and node is not segment.node:
+            segment.add(comment(node))
+            segment.node = node
+
+    def _compute(self, expr: Compute) -> str:
+        operands = expr.arguments
+        if expr.instruction == "cast":
+            return convert(self._value(operands[0]), operands[0].dtype, expr.dtype)
+        # One number beside a tensor takes the tensor's type.
+        numbers = sum(isinstance(o, Constant) for o in operands)
+        literal = expr.instruction in LITERALS and numbers == 1
+        names = [self._value(o, literal) for o in operands]
+        power = operands[1].value if expr.instruction == "pow" and isinstance(operands[1], Constant) else None
+        if expr.instruction.startswith("logical_"):  # each operand has a dtype of its own
+            names = [convert(n, o.dtype, dtypes.bool_) for n, o in zip(names, operands, strict=True)]
+            return apply(expr.instruction, [f"({n})" if " " in n else n for n in names], dtypes.bool_)
+        if operands and operands[0].dtype.is_floating_point and power in (2, 3):
+            return " * ".join([names[0]] * int(power))
+        return apply(expr.instruction, names, operands[-1].dtype)
+
+    def _value(self, expr: Expr, literal: bool = False) -> str:
+        """An expression's variable, or a number: bare, or as a block of its type."""
+        if not isinstance(expr, Constant):
+            return self.names[id(expr)]
+        if isinstance(expr.value, complex):
+            raise UnsupportedError("complex values")
+        text = self._number(expr.value, expr.dtype)
+        if literal and type(expr.value) is not SymInt and expr.dtype is not dtypes.bool_ and expr.dtype.itemsize >= 4:
+            return f"({text})" if text.startswith("-") else text
+        return f"tl.full([{', '.join('1' * self.rank)}], {text}, {register(expr.dtype)})"
+
+    def _number(self, value: Any, of: dtype) -> str:
+        if type(value) is SymInt:
+            return self._text(value)
+        if of is dtypes.bool_:
+            return str(bool(value))
+        if not of.is_floating_point:
+            return str(int(of.numpy.type(value)))
+        if of is not dtypes.float64:
+            with np.errstate(over="ignore"):
+                value = of.numpy.type(value)  # rounded as an array of that type would hold it
+        text = repr(float(value))
+        return text if text[-1].isdigit() else f'float("{text}")'
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def _load(self, access: Access) -> str:
+        d = access.buffer.dtype
+        varies = self.tiling.dimensions_of(access.strides)
+        mask = self._mask(varies)
+        pointer = self.buffers[access.buffer]
+        where = self._affine(access.offset, access.strides)
+        address = pointer if where == "0" else f"{pointer} + {where}"
+        text = f"tl.load({address}{mask})"
+        if d is dtypes.bool_:
+            return f"{text} != 0"
+        return text if memory(d) == register(d) else f"{text}.to({register(d)})"
+
+    def _store(self, segment: _Segment, store: Store) -> None:
+        access = store.access
+        d = access.buffer.dtype
+        value = self._value(store.value)
+        if store.value.dtype is not d:
+            value = convert(value, store.value.dtype, d)
+            value = f"({value})" if " " in value else value
+        if memory(d) != register(d):
+            value = f"{value}.to({memory(d)})"
+        varies = self.tiling.dimensions_of(access.strides)
+        where = self._affine(access.offset, access.strides, block=True)
+        segment.add(f"tl.store({self.buffers[access.buffer]} + {where}, {value}{self._mask(varies)})")
+
+    def _index(self, expr: Index) -> str:
+        block = not self.tiling.dimensions_of(expr.strides)
+        text = self._affine(expr.offset, expr.strides, block)
+        if expr.dtype is dtypes.bool_:
+            return f"({text}) != 0"
+        return f"({text}).to({register(expr.dtype)})"
+
+    def _affine(self, offset: Any, strides: Strides, block: bool = False) -> str:
+        """The text of an affine function of the axes; as a block also where it is constant, if asked for."""
+        terms: list[str] = []
+        for i, stride in enumerate(self.tiling.strides(strides)):
+            if is_zero(stride):
+                continue
+            axis = self._axis(i)
+            terms.append(axis if type(stride) is int and stride == 1 else f"{self._factor(stride)} * {axis}")
+        if not terms:
+            text = self._text(offset)
+            if not block:
+                return text
+            return f"tl.full([{', '.join('1' * self.rank)}], {text}, {'tl.int64' if self.wide else 'tl.int32'})"
+        if not is_zero(offset):
+            terms.append(self._factor(offset))
+        return " + ".join(terms).replace("+ -", "- ")
+
+    def _axis(self, loop: int) -> str:
+        t = self.tiling
+        for name, loops in (("x", t.x), ("y", t.y), ("r", t.r)):
+            if loop in loops:
+                self.used_loops.add(loop)
+                return name if len(loops) == 1 else f"{name}{loops.index(loop)}"
+        raise AssertionError(loop)
+
+    def _mask(self, varies: frozenset[str]) -> str:
+        masks = [f"{d}_mask" for d in ("x", "y", "r") if d in varies and self.masked.get(d)]
+        return f", mask={' & '.join(masks)}" if masks else ""
+
+    def _masked(self, d: str) -> bool:
+        """Whether the last block along a dimension may reach beyond the end."""
+        size = self.tiling.size(d)
+        return type(size) is not int or size == 0 or size % int(getattr(self.blocks, d)) != 0
+
+    # -- sizes -------------------------------------------------------------------------------------------------------
+
+    def _text(self, size: Any) -> str:
+        """A size as source; its symbols become arguments."""
+        if type(size) is not SymInt:
+            return str(int(size))
+        for name in symbols_of(size):
+            self.symbols.setdefault(name, symbol(name))
+        return str(substitute(size, {n: symbol(size_argument(n), lower=0) for n in symbols_of(size)}))
+
+    def _factor(self, size: Any) -> str:
+        text = self._text(size)
+        return text if text.lstrip("-").isidentifier() or text.lstrip("-").isdigit() else f"({text})"
+
+    def _needs_wide_index(self) -> bool:
+        """Whether some offset or count does not fit 32 bits. The last block's lanes beyond the end count too."""
+        sizes = [concrete(loop.size, self.bindings) for loop in self.tiling.loops]
+        largest = 1
+        for d in ("x", "y", "r"):
+            largest = max(largest, concrete(self.tiling.size(d), self.bindings) + int(getattr(self.blocks, d)))
+        for access in self.tiling.accesses:
+            strides = [concrete(s, self.bindings) for s in self.tiling.strides(access.strides)]
+            reach = sum((n + self.blocks.x) * abs(s) for n, s in zip(sizes, strides, strict=True))
+            largest = max(largest, abs(concrete(access.offset, self.bindings)) + reach)
+        return largest >= _WIDE
+
+    # -- folds -------------------------------------------------------------------------------------------------------
+
+    def _neutral(self, fold: Reduce, value: str) -> str:
+        """A fold's operand with the elements beyond the end made neutral, one for every element of the block."""
+        of = fold.operand.dtype
+        if fold.combine in ("any", "all", "max", "min", "argmax", "argmin") and of is dtypes.bool_:
+            value = f"{value}.to(tl.int32)"
+        masked = self.masked["r"]
+        if "r" not in self.tiling.varies[id(fold.operand)]:
+            x = "X_BLOCK" if "x" in self.tiling.varies[id(fold.operand)] else "1"
+            value = f"tl.broadcast_to({value}, [{x}, R_BLOCK])"
+        return f"tl.where(r_mask, {value}, {self._start(fold)})" if masked else value
+
+    def _start(self, fold: Reduce) -> str:
+        """The neutral element, beside a block of the type that is folded."""
+        number, of = identity(fold.combine, fold.operand.dtype), self._fold_type(fold)
+        return number if of[-2:] in ("32", "64") else f"tl.full([1, 1], {number}, {of})"
+
+    @staticmethod
+    def _fold_type(fold: Reduce) -> str:
+        return "tl.int32" if fold.operand.dtype is dtypes.bool_ else register(fold.operand.dtype)
+
+    def _across(self, fold: Reduce, value: str) -> str:
+        """A block folded along r, as a column; of the dtype that the fold has."""
+        t = register(fold.dtype)
+        kind = fold.combine
+        floating = fold.operand.dtype.is_floating_point
+        if kind == "sum":
+            text = f"tl.sum({value}, 1)"
+        elif kind == "prod":
+            text = f"tl.reduce({value}, 1, _multiply)"
+        elif kind in ("any", "all") or not floating:
+            text = f"tl.{'max' if kind in ('any', 'max') else 'min'}({value}, 1)"
+        else:
+            text = f"tl.reduce({value}, 1, _{kind}imum)"
+        if fold.dtype is dtypes.bool_:
+            return f"{text}[:, None] != 0"
+        # Triton folds narrow integers in 32 bits.
+        kept = t == self._fold_type(fold) and t[-2:] in ("32", "64")
+        return f"{text}[:, None]" if kept else f"{text}[:, None].to({t})"
+
+    def _fold(self, fold: Reduce) -> str:
+        """A fold of a block that holds the whole extent."""
+        if not self.tiling.r:  # over axes of one element
+            if fold.combine.startswith("arg"):
+                return f"tl.full([{', '.join('1' * self.rank)}], 0, {register(fold.dtype)})"
+            return convert(self._value(fold.operand), fold.operand.dtype, fold.dtype)
+        value = self._neutral(fold, self._value(fold.operand))
+        if not fold.combine.startswith("arg"):
+            return self._across(fold, value)
+        combine = "_larger_first" if fold.combine == "argmax" else "_smaller_first"
+        return f"tl.reduce(({value}, {self._positions(fold)}), 1, {combine})[1][:, None].to({register(fold.dtype)})"
+
+    def _positions(self, fold: Reduce) -> str:
+        """The position of every element of a block; beyond the end, later than any."""
+        x = "X_BLOCK" if "x" in self.tiling.varies[id(fold.operand)] else "1"
+        return f"tl.broadcast_to(r, [{x}, R_BLOCK])"
+
+    def _open_fold(self, segment: _Segment, fold: Reduce) -> None:
+        name = f"acc{len(self.partial)}"
+        start = identity(fold.combine, fold.operand.dtype)
+        shape = "[X_BLOCK, R_BLOCK]"
+        segment.add(f"{name} = tl.full({shape}, {start}, {self._fold_type(fold)})")
+        if fold.combine.startswith("arg"):
+            index = "tl.int64" if self.wide else "tl.int32"
+            segment.add(f"{name}_at = tl.full({shape}, 0x7FFFFFFF, {index})")
+            self.partial[id(fold)] = (name, f"{name}_at")
+        else:
+            self.partial[id(fold)] = (name,)
+
+    def _advance_fold(self, segment: _Segment, fold: Reduce) -> None:
+        self._comment(segment, fold.node)
+        value = self._neutral(fold, self._value(fold.operand))
+        name = self.partial[id(fold)][0]
+        kind = fold.combine
+        if kind.startswith("arg"):
+            combine = "_larger_first" if kind == "argmax" else "_smaller_first"
+            segment.add(f"{name}, {name}_at = {combine}({name}, {name}_at, {value}, r)")
+        elif kind == "sum":
+            segment.add(f"{name} += {value}")
+        elif kind == "prod":
+            segment.add(f"{name} *= {value}")
+        elif fold.operand.dtype.is_floating_point:
+            segment.add(f"{name} = _{kind}imum({name}, {value})")
+        else:
+            segment.add(f"{name} = tl.{'maximum' if kind in ('any', 'max') else 'minimum'}({name}, {value})")
+
+    def _close_fold(self, segment: _Segment, fold: Reduce) -> None:
+        accumulators = self.partial[id(fold)]
+        if len(accumulators) == 2:
+            combine = "_larger_first" if fold.combine == "argmax" else "_smaller_first"
+            text = f"tl.reduce(({', '.join(accumulators)}), 1, {combine})[1][:, None].to({register(fold.dtype)})"
+        else:
+            text = self._across(fold, accumulators[0])
+        self._bind(segment, fold, text)

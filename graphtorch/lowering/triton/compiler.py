@@ -1,0 +1,320 @@
+"""Compilation ahead of launch, for any target and without a GPU, and its cache on disk.
+
+Triton's compiler is called with the source as text, argument types, hints and a target. What comes out (machine code,
+assembly, what a launch needs to know) is one file of the cache, keyed by everything that it depends on, so that a
+warm start imports no Triton. Entries carry a checksum and are renamed into place whole: a damaged one is compiled
+again, a cache that can't be written costs only the time.
+
+Triton accepts options it does not know and resources a target does not have; both are checked here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from graphtorch.lowering.triton.codegen import Generated, without_comments
+from graphtorch.lowering.triton.errors import ResourceError
+from graphtorch.lowering.triton.interpreter import LOCK
+from graphtorch.lowering.triton.loading import load_source
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = "1"  # of cache entries
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of GPU.
+
+    backend, architecture, warp     as Triton's GPUTarget
+    shared_memory                   bytes that one program may have
+    binary, assembly                what Triton calls the forms of its code
+    """
+
+    name: str
+    backend: str
+    architecture: int | str
+    warp: int
+    shared_memory: int
+    binary: str = "cubin"
+    assembly: str = "ptx"
+
+
+# Shared memory: CUDA C++ programming guide, "technical specifications per compute capability"; AMD CDNA 3 ISA.
+TARGETS = {
+    t.name: t
+    for t in (
+        Target("sm_80", "cuda", 80, 32, 163 * 1024),
+        Target("sm_90", "cuda", 90, 32, 227 * 1024),
+        Target("sm_100", "cuda", 100, 32, 227 * 1024),
+        Target("gfx942", "hip", "gfx942", 64, 64 * 1024, "hsaco", "amdgcn"),
+    )
+}
+DEFAULT_TARGET = "sm_90"
+THREADS = 1024  # that one program may have, on every target
+
+
+def target(name: str) -> Target:
+    """The target of that name. Raises ValueError for an unknown one."""
+    found = TARGETS.get(name)
+    if found is None:
+        raise ValueError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel in machine code.
+
+    shared          bytes of dynamic shared memory a program needs
+    global_scratch  bytes of scratch memory a program needs through the first of the two trailing pointers
+    assembly        PTX or AMD assembly
+    """
+
+    name: str
+    target: str
+    binary: bytes
+    assembly: str
+    shared: int
+    num_warps: int
+    num_ctas: int
+    global_scratch: int
+
+    @property
+    def threads(self) -> int:
+        return self.num_warps * target(self.target).warp
+
+
+def version() -> str:
+    """The version of Triton, found without importing it. Raises ImportError where there is none."""
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        raise ImportError("Triton is not installed: pip install 'graphtorch[gpu]'") from None
+
+
+def compile_all(functions: Iterable[Generated], to: str = DEFAULT_TARGET) -> list[Compiled]:
+    """Compile functions for a target, each different one once, those that are not in the cache in parallel.
+
+    Raises ResourceError where one needs more shared memory or threads than the target has.
+    """
+    wanted = list(functions)
+    made = target(to)
+    keys = [cache_key(f, made) for f in wanted]
+    found: dict[str, Compiled] = {}
+    missing: dict[str, Generated] = {}
+    for key, function in zip(keys, wanted, strict=True):
+        if key in found or key in missing:
+            continue
+        entry = _read(key)
+        if entry is None:
+            missing[key] = function
+        else:
+            found[key] = entry
+    if missing:
+        for key, compiled in zip(missing, _compile(list(missing.values()), made), strict=True):
+            _write(key, compiled)
+            found[key] = compiled
+    for compiled in found.values():
+        check_resources(compiled)
+    return [found[key] for key in keys]
+
+
+def compile_one(function: Generated, to: str = DEFAULT_TARGET) -> Compiled:
+    """`compile_all` of a single function."""
+    return compile_all([function], to)[0]
+
+
+def check_resources(compiled: Compiled) -> None:
+    """Raise ResourceError where the target can't run the kernel."""
+    made = target(compiled.target)
+    if compiled.shared > made.shared_memory:
+        raise ResourceError(
+            f"{compiled.name} needs {compiled.shared} bytes of shared memory, {made.name} has {made.shared_memory}"
+        )
+    if compiled.threads > THREADS:
+        raise ResourceError(f"{compiled.name} needs {compiled.threads} threads a program, {made.name} has {THREADS}")
+
+
+def _compile(functions: Sequence[Generated], to: Target) -> list[Compiled]:
+    import triton
+
+    # Triton keeps a cache of its own, which would hold everything a second time.
+    with LOCK, tempfile.TemporaryDirectory(prefix="graphtorch-triton-") as folder, triton.knobs.cache.scope():
+        triton.knobs.cache.dir = folder
+        if len(functions) == 1:
+            return [_compile_one(functions[0], to)]
+        with ThreadPoolExecutor(min(len(functions), os.cpu_count() or 1)) as pool:
+            return list(pool.map(lambda f: _compile_one(f, to), functions))
+
+
+def _compile_one(function: Generated, to: Target) -> Compiled:
+    """With as many pipeline stages as asked for, or as its buffers for them fit into shared memory."""
+    stages = function.num_stages
+    compiled = _compile_staged(function, to, stages)
+    while compiled.shared > to.shared_memory and stages > 1:
+        stages -= 1
+        compiled = _compile_staged(function, to, stages)
+    return compiled
+
+
+def _compile_staged(function: Generated, to: Target, stages: int) -> Compiled:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature = function.signature()
+    names = list(signature)
+    source = ASTSource(
+        load_source(function.source)[function.name],
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in function.constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in function.hints()},
+    )
+    made = triton.compile(
+        source,
+        target=GPUTarget(to.backend, to.architecture, to.warp),
+        options={"num_warps": function.num_warps, "num_stages": stages, "enable_fp_fusion": True},
+    )
+    data = made.metadata
+    return Compiled(
+        data.name,
+        to.name,
+        made.asm[to.binary],
+        made.asm[to.assembly],
+        data.shared,
+        data.num_warps,
+        data.num_ctas,
+        getattr(data, "global_scratch_size", 0) or 0,  # Triton 3.6 has none for AMD
+    )
+
+
+# -- what came out ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a kernel takes of a multiprocessor: registers a thread, and bytes of stack (spilled registers) a thread."""
+
+    registers: int
+    stack: int
+    shared: int
+
+
+def resources(compiled: Compiled) -> Resources:
+    """Read from the machine code, with the tool that comes with Triton. Raises ValueError for AMD code."""
+    output = _tool("cuobjdump", ["--dump-resource-usage"], compiled)
+    numbers = {k: int(v) for k, v in re.findall(r"\b(REG|STACK|SHARED):(\d+)", output)}
+    return Resources(numbers["REG"], numbers["STACK"], numbers["SHARED"])
+
+
+def disassemble(compiled: Compiled) -> str:
+    """The machine code as text (SASS). Raises ValueError for AMD code, whose assembly Triton gives already."""
+    return _tool("cuobjdump", ["--dump-sass"], compiled)
+
+
+def _tool(name: str, options: list[str], compiled: Compiled) -> str:
+    if target(compiled.target).binary != "cubin":
+        raise ValueError(f"{name} reads code for NVIDIA GPUs, not for {compiled.target}")
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    with tempfile.TemporaryDirectory(prefix="graphtorch-triton-") as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(compiled.binary)
+        return subprocess.run([tool, *options, file], check=True, capture_output=True, text=True).stdout
+
+
+# -- the cache --------------------------------------------------------------------------------------------------------
+
+
+def cache_key(function: Generated, to: Target) -> str:
+    """A digest of everything that the machine code depends on."""
+    parts = (
+        _FORMAT,
+        version(),
+        to.name,
+        without_comments(function.source),
+        function.name,
+        sorted(function.signature().items()),
+        sorted(function.constants.items()),
+        sorted(function.hints()),
+        function.num_warps,
+        function.num_stages,
+    )
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=20).hexdigest()
+
+
+@cache
+def _home() -> Path | None:
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "graphtorch" / "triton"
+    except RuntimeError:  # no home folder
+        return None
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels are kept: GRAPHTORCH_CACHE, else the user's cache folder; None if it is empty."""
+    chosen = os.environ.get("GRAPHTORCH_CACHE")
+    if chosen is not None:
+        return Path(chosen) / "triton" if chosen else None
+    return _home()
+
+
+def _path(key: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / key[:2] / f"{key}.kernel"
+
+
+def _read(key: str) -> Compiled | None:
+    """An entry; None where there is none or it is damaged."""
+    path = _path(key)
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, body = content[:32], content[32:]
+    if hashlib.blake2b(body, digest_size=32).digest() != digest:
+        logger.info("ignoring a damaged cache entry %s", path)
+        return None
+    head, _, code = body.partition(b"\n")
+    data: dict[str, Any] = json.loads(head)
+    size = data.pop("binary_size")
+    return Compiled(binary=code[:size], assembly=code[size:].decode(), **data)
+
+
+def _write(key: str, compiled: Compiled) -> None:
+    path = _path(key)
+    if path is None:
+        return
+    data = {k: getattr(compiled, k) for k in ("name", "target", "shared", "num_warps", "num_ctas", "global_scratch")}
+    head = json.dumps({**data, "binary_size": len(compiled.binary)}).encode()
+    body = head + b"\n" + compiled.binary + compiled.assembly.encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.blake2b(body, digest_size=32).digest() + body)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        logger.warning("the cache of compiled kernels can't be written (%s): compiling without it", error)

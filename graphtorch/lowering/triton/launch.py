@@ -1,0 +1,152 @@
+"""From a Schedule to a launch plan, and the devices that plans run on.
+
+A `LaunchPlan` says, for given sizes, which functions run on which grid with which arguments, and where every buffer
+lies in one block of device memory: inputs and outputs have fixed places as well, so that a run is copies in, the same
+launches with the same arguments each time (what a CUDA graph replays), and copies out. A plan knows no device; a
+`Device` knows no schedule.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from graphtorch.lowering.binding import concrete
+from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
+from graphtorch.lowering.triton.codegen import Generated, generate
+from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.templates import generate_call
+from graphtorch.lowering.triton.tiling import Limits
+from graphtorch.schedule.memory import MemoryPlan, nbytes, plan
+
+ALIGNMENT = 256  # what device allocators give, and more than any vector load wants
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch. An argument is a buffer, which stands for its address, or an integer."""
+
+    step: str
+    function: Generated
+    grid: tuple[int, int, int]
+    arguments: tuple[Buffer | int, ...]
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """A step that has no Triton form: only a device whose memory the host can read runs it."""
+
+    step: str
+    call: ExternCall | Kernel
+    reason: str
+
+
+@dataclass
+class LaunchPlan:
+    """A schedule for given sizes.
+
+    offsets     of every buffer in the block of memory, in bytes
+    nbytes      the size of that block
+    memory      the plan of the temporaries, which make up the end of it
+    """
+
+    steps: list[Launch | HostCall]
+    offsets: dict[Buffer, int]
+    nbytes: int
+    memory: MemoryPlan
+    bindings: Mapping[str, int]
+
+    @property
+    def launches(self) -> list[Launch]:
+        return [s for s in self.steps if isinstance(s, Launch)]
+
+    @property
+    def unsupported(self) -> list[HostCall]:
+        return [s for s in self.steps if isinstance(s, HostCall)]
+
+    def arguments(self, launch: Launch, base: int) -> list[int]:
+        """The arguments of a launch where the block lies at `base`."""
+        return [base + self.offsets[a] if isinstance(a, Buffer) else a for a in launch.arguments]
+
+
+def make_plan(schedule: Schedule, bindings: Mapping[str, int], limits: Limits | None = None) -> LaunchPlan:
+    """Generate every function and lay out memory. Launches over no points are left out."""
+    memory = plan(schedule, bindings)
+    offsets: dict[Buffer, int] = {}
+    end = 0
+    fixed = [*schedule.inputs, *(v.buffer for v in schedule.outputs), *(b for s in schedule.steps for b in s.writes())]
+    for buffer in dict.fromkeys(fixed):
+        if buffer not in memory.offsets:
+            offsets[buffer] = end
+            end += -(-nbytes(buffer, bindings) // ALIGNMENT) * ALIGNMENT
+    for buffer, offset in memory.offsets.items():
+        offsets[buffer] = end + offset
+    steps: list[Launch | HostCall] = []
+    for step in schedule.steps:
+        try:
+            function = (
+                generate(step, bindings, limits) if isinstance(step, Kernel) else generate_call(step, bindings, limits)
+            )
+        except UnsupportedError as error:
+            steps.append(HostCall(step.name, step, str(error)))
+            continue
+        grid = function.grid(bindings)
+        if grid[0]:
+            integers = (concrete(size, bindings) for _, size in function.integers)
+            steps.append(Launch(step.name, function, grid, (*function.buffers, *integers)))
+    return LaunchPlan(steps, offsets, end + memory.arena_bytes, memory, bindings)
+
+
+class Device(Protocol):
+    """Where plans run. Addresses are integers in the device's own memory."""
+
+    host_memory: bool
+
+    def allocate(self, size: int) -> tuple[int, Any]:
+        """A block that starts at a multiple of ALIGNMENT: its address, and what keeps it alive."""
+
+    def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Copy a contiguous array to the device."""
+
+    def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        """Copy from the device into a contiguous array; what was launched before is done then."""
+
+    def prepare(self, launch: Launch, arguments: Sequence[int]) -> Callable[[], None]:
+        """A function that launches with these arguments."""
+
+
+class InterpreterDevice:
+    """The host's memory, and Triton's interpreter: for tests."""
+
+    host_memory = True
+
+    def allocate(self, size: int) -> tuple[int, Any]:
+        block = np.zeros(size + ALIGNMENT, np.uint8)
+        return -(-block.ctypes.data // ALIGNMENT) * ALIGNMENT, block
+
+    def write(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def read(self, address: int, array: np.ndarray[Any, Any]) -> None:
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def prepare(self, launch: Launch, arguments: Sequence[int]) -> Callable[[], None]:
+        from graphtorch.lowering.triton.interpreter import interpret
+
+        f = launch.function
+        signature = f.signature()
+        given = list(arguments)
+        return lambda: interpret(f.source, f.name, signature, given, f.constants, launch.grid)
+
+
+def host_array(address: int, shape: Sequence[int], of: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """An array over memory of the host."""
+    size = int(np.prod(shape, dtype=np.int64)) * of.itemsize
+    if not size:
+        return np.empty(shape, of)
+    raw: np.ndarray[Any, Any] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+    return raw.view(of).reshape(shape)

@@ -1,0 +1,304 @@
+"""Kernels that are no single Triton launch, as several: a rewrite of the schedule before code is generated.
+
+Programs of a launch can't wait for each other, so that a fold over what other folds made (a loss: rows, then their
+sum) needs a second launch, and one long fold into few results is faster in two. Either way a kernel is cut: the first
+part stores partial folds, or values between two folds, into a temporary buffer, and the second goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from graphtorch.ir.graph import Value
+from graphtorch.lowering.kernel import (
+    Access,
+    Axis,
+    Buffer,
+    Compute,
+    Constant,
+    Expr,
+    ExternCall,
+    Index,
+    Kernel,
+    Load,
+    Reduce,
+    Schedule,
+    Store,
+)
+from graphtorch.lowering.triton.tiling import is_zero, post_order
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.type import TensorType
+
+LONG = 8192  # elements of a fold that are worth a second launch
+PROGRAMS = 512  # that keep a GPU busy: a few for each of its (about 132) multiprocessors
+
+Axes = frozenset[int]
+
+
+def split_schedule(schedule: Schedule) -> Schedule:
+    """The same computation in kernels that each are one launch."""
+    steps: list[Kernel | ExternCall] = []
+    for step in schedule.steps:
+        if not isinstance(step, Kernel):
+            steps.append(step)
+            continue
+        parts = split_kernel(step)
+        if len(parts) > 1:
+            for i, part in enumerate(parts):
+                part.name = f"{step.name}_{i}"
+        steps.extend(parts)
+    return replace(schedule, steps=steps)
+
+
+def split_kernel(kernel: Kernel) -> list[Kernel]:
+    """The kernel in parts that fold over one set of axes each, in order. One that is such a part stays as it is, or is
+    cut in two because its fold is long."""
+    facts = _Facts(kernel)
+    levels = sorted(set(facts.below[id(r)] for r in facts.reduces) - {frozenset()}, key=lambda s: (len(s), sorted(s)))
+    if not levels:
+        return [kernel]
+    folded = frozenset(i for i, a in enumerate(kernel.axes) if a.reduction and not _is_one(a.size))
+    if len(levels) > 1:
+        return _cut(kernel, facts, levels[0])
+    if folded != levels[0]:
+        return split_kernel(_rebuild(kernel, kernel.stores, {}, levels[0]))
+    if _repeats_folds(kernel, facts, levels[0]):
+        return _cut(kernel, facts, levels[0], reduces_only=True)
+    return _split_long(kernel, facts, levels[0])
+
+
+class _Facts:
+    """What the expressions of a kernel vary along, and which axes are folded beneath them."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.exprs = post_order(s.value for s in kernel.stores)
+        self.reduces = [e for e in self.exprs if isinstance(e, Reduce)]
+        self.sizes = [a.size for a in kernel.axes]
+        self.varies: dict[int, Axes] = {}
+        self.below: dict[int, Axes] = {}
+        for expr in self.exprs:
+            varies: Axes = frozenset().union(*(self.varies[id(o)] for o in expr.operands()))
+            below: Axes = frozenset().union(*(self.below[id(o)] for o in expr.operands()))
+            if isinstance(expr, Load | Index):
+                varies = self.along(expr.access.strides if isinstance(expr, Load) else expr.strides)
+            elif isinstance(expr, Reduce):
+                folded = self.folded(expr)
+                varies, below = varies - folded, below | folded
+            self.varies[id(expr)], self.below[id(expr)] = varies, below
+
+    def along(self, strides: Iterable[Any]) -> Axes:
+        return frozenset(i for i, s in enumerate(strides) if not is_zero(s) and not _is_one(self.sizes[i]))
+
+    def folded(self, reduce: Reduce) -> Axes:
+        return frozenset(i for i in reduce.axes if not _is_one(self.sizes[i]))
+
+
+def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False) -> list[Kernel]:
+    """First the folds over `inner`, with the stores that need no others; then the rest.
+
+    reduces_only    no store that varies along more than the folds' results goes with them
+    """
+    first: list[Store] = []
+    rest: list[Store] = []
+    results: Axes = frozenset().union(*(facts.varies[id(r)] for r in facts.reduces))
+    for store in kernel.stores:
+        ready = facts.below[id(store.value)] <= inner
+        if reduces_only:
+            ready = ready and (facts.varies[id(store.value)] | facts.along(store.access.strides)) <= results
+        (first if ready else rest).append(store)
+    replaced: dict[int, Expr] = {}
+
+    def materialize(value: Expr, of: Any) -> Load:
+        axes = sorted(facts.varies[id(value)]) if id(value) in facts.varies else sorted(results_of[id(value)])
+        shape = tuple(kernel.axes[i].size for i in axes)
+        strides: list[Any] = [0] * len(kernel.axes)
+        step: Any = 1
+        for i in reversed(axes):
+            strides[i] = step
+            step = step * kernel.axes[i].size
+        name = f"{kernel.name}_part{len(first)}"
+        buffer = Buffer(name, of, shape, "temporary", Value(TensorType(of, shape), name))
+        access = Access(buffer, 0, tuple(strides))
+        first.append(Store(access, value))
+        return Load(access)
+
+    results_of: dict[int, Axes] = {}
+    needed = post_order(s.value for s in rest)
+    for expr in needed:
+        if not isinstance(expr, Reduce) or facts.below[id(expr)] <= inner:
+            continue
+        operand = expr.operand
+        beneath = facts.below[id(operand)]
+        if not beneath <= inner:
+            continue  # a later cut's
+        varies = facts.varies[id(operand)]
+        outer = tuple(a for a in expr.axes if a not in inner)
+        if beneath and not varies & inner:
+            replaced[id(operand)] = materialize(operand, _wide(operand.dtype))
+        elif inner <= facts.folded(expr) and not expr.combine.startswith("arg"):
+            of = _wide(expr.dtype)
+            partial = Reduce(expr.combine, operand, tuple(sorted(inner)), of, expr.node)
+            results_of[id(partial)] = varies - inner
+            replaced[id(expr)] = Reduce(expr.combine, materialize(partial, of), outer, expr.dtype, expr.node)
+    remaining = post_order((s.value for s in rest), frozenset(replaced))
+    for expr in remaining:
+        if isinstance(expr, Reduce) and facts.below[id(expr)] <= inner and id(expr) not in replaced:
+            replaced[id(expr)] = materialize(expr, _wide(expr.dtype))
+    parts = split_kernel(_rebuild(kernel, first, {}, inner))
+    if rest:
+        parts.extend(split_kernel(_rebuild(kernel, rest, replaced, None)))
+    return parts
+
+
+def _rebuild(kernel: Kernel, stores: list[Store], replaced: Mapping[int, Expr], folded: Axes | None) -> Kernel:
+    """A kernel of these stores, on the axes that they vary along. Those in `folded` (None: those that folds of it are
+    over) are its reduction axes."""
+    values = _copy([s.value for s in stores], replaced, lambda s: s, lambda a: a)
+    sized = frozenset(i for i, a in enumerate(kernel.axes) if not _is_one(a.size))
+    used: set[int] = set()
+    over: set[int] = set()
+    for expr in post_order(values):
+        if isinstance(expr, Load | Index):
+            strides = expr.access.strides if isinstance(expr, Load) else expr.strides
+            used.update(i for i in sized if not is_zero(strides[i]))
+        elif isinstance(expr, Reduce):
+            over.update(i for i in expr.axes if i in sized)
+    for store in stores:
+        used.update(i for i in sized if not is_zero(store.access.strides[i]))
+    reduction = over if folded is None else over & folded
+    order = [i for i in sorted(used | over) if i not in reduction] + sorted(reduction)
+    place = {old: new for new, old in enumerate(order)}
+    axes = tuple(Axis(kernel.axes[i].name, kernel.axes[i].size, i in reduction) for i in order)
+
+    def permuted(strides: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(strides[i] for i in order)
+
+    made = _copy(values, {}, permuted, lambda a: tuple(place[i] for i in a if i in place))
+    new = [
+        Store(Access(s.access.buffer, s.access.offset, permuted(s.access.strides)), value)
+        for s, value in zip(stores, made, strict=True)
+    ]
+    kept = {id(e.node) for e in post_order(made) if isinstance(e, Compute | Reduce) and e.node is not None}
+    return Kernel(kernel.name, axes, new, [n for n in kernel.nodes if id(n) in kept], list(kernel.reasons))
+
+
+def _copy(
+    roots: list[Expr],
+    replaced: Mapping[int, Expr],
+    strides: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+    axes: Callable[[tuple[int, ...]], tuple[int, ...]],
+) -> list[Expr]:
+    """The expressions anew, with others in the place of some."""
+    made: dict[int, Expr] = {}
+    accesses: dict[Access, Access] = {}
+
+    def access_of(access: Access) -> Access:
+        found = accesses.get(access)
+        if found is None:
+            found = accesses[access] = Access(access.buffer, access.offset, strides(access.strides))
+        return found
+
+    def build(expr: Expr) -> Expr:
+        if isinstance(expr, Load):
+            return Load(access_of(expr.access))
+        if isinstance(expr, Index):
+            return Index(expr.offset, strides(expr.strides), expr.dtype)
+        if isinstance(expr, Compute):
+            return Compute(expr.instruction, tuple(made[id(a)] for a in expr.arguments), expr.dtype, expr.node)
+        if isinstance(expr, Reduce):
+            return Reduce(expr.combine, made[id(expr.operand)], axes(expr.axes), expr.dtype, expr.node)
+        assert isinstance(expr, Constant)
+        return expr
+
+    # What stands for another expression may itself contain replaced ones (a fold of partial folds never does).
+    for source in replaced.values():
+        for expr in post_order([source]):
+            made.setdefault(id(expr), build(expr))
+    for key, target in replaced.items():
+        made[key] = made[id(target)]
+    for expr in post_order(roots, frozenset(replaced)):
+        made[id(expr)] = build(expr)
+    return [made[id(root)] for root in roots]
+
+
+# -- long folds -------------------------------------------------------------------------------------------------------
+
+
+def _repeats_folds(kernel: Kernel, facts: _Facts, folded: Axes) -> bool:
+    """Whether programs along some parallel axis would all compute the same folds."""
+    parallel = frozenset(range(len(kernel.axes))) - folded
+    extra = [i for i in parallel if not any(i in facts.varies[id(r.operand)] for r in facts.reduces)]
+    count = 1
+    for i in extra:
+        count *= _estimate(kernel.axes[i].size)
+    return count > 1
+
+
+def _split_long(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
+    """Two launches for a long fold into few results."""
+    late = all(not (facts.varies[id(s.value)] | facts.along(s.access.strides)) & folded for s in kernel.stores)
+    flat = all(not facts.below[id(r.operand)] and not r.combine.startswith("arg") for r in facts.reduces)
+    points = extent = 1
+    for i, loop in enumerate(kernel.axes):
+        count = _estimate(loop.size)
+        points, extent = (points, extent * count) if i in folded else (points * count, extent)
+    if extent <= LONG or points >= PROGRAMS // 2:
+        return [kernel]
+    if not late:
+        return _cut(kernel, facts, folded, reduces_only=True)
+    if not flat:
+        return [kernel]
+    wanted = max(min(PROGRAMS // points, extent // 2048), 2)
+    axis = min(folded)
+    size = kernel.axes[axis].size
+    if len(folded) > 1 and (type(size) is not int or size <= wanted):
+        return _cut(kernel, facts, folded - {axis})
+    chunks = _divisor(size, wanted) if type(size) is int else 1
+    if chunks < 2:
+        return [kernel]
+    divided = _divide_axis(kernel, axis, chunks)
+    return _cut(divided, _Facts(divided), frozenset(i + 1 for i in folded))
+
+
+def _divide_axis(kernel: Kernel, axis: int, chunks: int) -> Kernel:
+    """The kernel with one axis as two: which chunk, and where in it."""
+    old = kernel.axes[axis]
+    rest = old.size // chunks
+    outer, inner = Axis(f"{old.name}_chunk", chunks, old.reduction), Axis(old.name, rest, old.reduction)
+
+    def strides(of: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*of[:axis], of[axis] * rest, *of[axis:])
+
+    def axes(of: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(j for i in of for j in ((i, i + 1) if i == axis else (i + (i > axis),)))
+
+    values = _copy([s.value for s in kernel.stores], {}, strides, axes)
+    stores = [
+        Store(Access(s.access.buffer, s.access.offset, strides(s.access.strides)), v)
+        for s, v in zip(kernel.stores, values, strict=True)
+    ]
+    every = (*kernel.axes[:axis], outer, inner, *kernel.axes[axis + 1 :])
+    return Kernel(kernel.name, every, stores, kernel.nodes, kernel.reasons)
+
+
+def _divisor(size: int, wanted: int) -> int:
+    """The largest divisor of `size` that is at most `wanted`, if it is not far below."""
+    for chunks in range(min(wanted, size), max(wanted // 4, 1), -1):
+        if size % chunks == 0:
+            return chunks
+    return 1
+
+
+def _wide(of: Any) -> Any:
+    """Half precision is not what is kept between two launches."""
+    return dtypes.float32 if of in (dtypes.float16, dtypes.bfloat16) else of
+
+
+def _is_one(size: Any) -> bool:
+    return type(size) is int and size == 1
+
+
+def _estimate(size: Any) -> int:
+    return size if type(size) is int else size.hint or 1024

@@ -1,0 +1,265 @@
+"""How a Kernel is cut into Triton programs: its axes in canonical form, the one or two block dimensions, and the
+passes over a reduced extent.
+
+A program handles a block of parallel points along dimension x. A second dimension is either r, all reduction axes
+flattened, or y, further parallel axes of a kernel whose accesses are contiguous along different axes (a transpose).
+Folds follow each other in passes: pass 0 computes the folds whose operands need no fold, pass 1 those that need them,
+...; a persistent kernel holds the whole reduced extent in registers and does all passes on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from graphtorch.lowering.binding import concrete
+from graphtorch.lowering.kernel import Access, Expr, Index, Kernel, Load, Reduce
+from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.tensor.symint import same_size
+
+Strides = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What block sizes are chosen by. Tests set small ones to reach every form with small arrays.
+
+    pointwise     elements of a block without folds
+    persistent    the longest reduced extent that is held in registers
+    rows          elements of a block of several short rows
+    looped        elements of a block along a longer extent
+    """
+
+    pointwise: int = 1024
+    persistent: int = 1024
+    rows: int = 2048
+    looped: int = 2048
+
+
+class Loop(NamedTuple):
+    """A canonical axis: neighbours of the kernel's axes merged."""
+
+    size: Any
+    reduction: bool
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Block sizes, powers of two; y and r are 1 where the dimension does not exist."""
+
+    x: int
+    y: int
+    r: int
+    persistent: bool
+    num_warps: int
+
+
+class Tiling:
+    """The analysed kernel. Raises UnsupportedError for forms that no single Triton kernel has.
+
+    exprs     every expression after its operands
+    loops     canonical axes
+    x, y, r   which of them each dimension consists of, most significant first
+    phase     of an expression: the pass whose folds it needs none of, but all before
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.exprs = post_order(s.value for s in kernel.stores)
+        self.reduces = [e for e in self.exprs if isinstance(e, Reduce)]
+        self.accesses: list[Access] = [e.access for e in self.exprs if isinstance(e, Load)]
+        self.accesses += [s.access for s in kernel.stores]
+        self.loops = self._canonical()
+        self.r = [i for i, loop in enumerate(self.loops) if loop.reduction]
+        self._check_folds()
+        parallel = [i for i, loop in enumerate(self.loops) if not loop.reduction]
+        self.y = self._transposed(parallel)
+        self.x = [i for i in parallel if i not in self.y]
+        self.varies: dict[int, frozenset[str]] = {}
+        self.phase: dict[int, int] = {}
+        self._analyse()
+        self.passes = 1 + max((self.phase[id(r.operand)] for r in self.reduces), default=0)
+
+    @property
+    def second(self) -> str:
+        """The name of the second dimension; "" if there is none."""
+        return "r" if self.r else "y" if self.y else ""
+
+    def strides(self, of: Strides) -> Strides:
+        """Strides along the loops, from those along the kernel's axes."""
+        return tuple(of[loop.members[-1]] for loop in self.loops)
+
+    def size(self, dimension: str) -> Any:
+        """The number of points along a dimension."""
+        total: Any = 1
+        for i in {"x": self.x, "y": self.y, "r": self.r}[dimension]:
+            total = total * self.loops[i].size
+        return total
+
+    def dimensions_of(self, strides: Strides) -> frozenset[str]:
+        """The dimensions along which an affine function varies."""
+        own = self.strides(strides)
+        named = (("x", self.x), ("y", self.y), ("r", self.r))
+        return frozenset(name for name, loops in named if any(not is_zero(own[i]) for i in loops))
+
+    # -- axes --------------------------------------------------------------------------------------------------------
+
+    def _canonical(self) -> list[Loop]:
+        axes = self.kernel.axes
+        every = [a.strides for a in self.accesses] + [e.strides for e in self.exprs if isinstance(e, Index)]
+        groups: list[list[int]] = []
+        for i, axis in enumerate(axes):
+            if type(axis.size) is int and axis.size == 1:
+                continue
+            last = groups[-1][-1] if groups else -1
+            alike = groups and axes[last].reduction == axis.reduction and self._same_folds(last, i)
+            if alike and all(_same(s[last], s[i] * axis.size) for s in every):
+                groups[-1].append(i)
+            else:
+                groups.append([i])
+        loops = []
+        for group in groups:
+            size: Any = 1
+            for i in group:
+                size = size * axes[i].size
+            loops.append(Loop(size, axes[group[0]].reduction, tuple(group)))
+        return loops
+
+    def _same_folds(self, a: int, b: int) -> bool:
+        return all((a in r.axes) == (b in r.axes) for r in self.reduces)
+
+    def _check_folds(self) -> None:
+        """Every fold is over all reduction axes, in their order."""
+        every = [m for i in self.r for m in self.loops[i].members]
+        for reduce in self.reduces:
+            folded = [a for a in reduce.axes if any(a in loop.members for loop in self.loops)]
+            if folded != every:
+                raise UnsupportedError(f"{self.kernel.name} folds over {reduce.axes}, not over all reduction axes")
+        if self.r and not self.reduces:
+            raise UnsupportedError(f"nothing folds the reduction axes of {self.kernel.name}")
+
+    def _transposed(self, parallel: list[int]) -> list[int]:
+        """The axis of the second dimension of a kernel without folds: one along which some access is contiguous that
+        varies along the last axis as well."""
+        if self.r or len(parallel) < 2 or not _worth(self.loops[parallel[-1]].size):
+            return []
+        for i in reversed(parallel[:-1]):
+            if _worth(self.loops[i].size) and any(
+                is_one(self.strides(a.strides)[i]) and not is_zero(self.strides(a.strides)[parallel[-1]])
+                for a in self.accesses
+            ):
+                return [i]
+        return []
+
+    # -- expressions -------------------------------------------------------------------------------------------------
+
+    def _analyse(self) -> None:
+        for expr in self.exprs:
+            varies: frozenset[str] = frozenset()
+            phase = 0
+            for operand in expr.operands():
+                varies |= self.varies[id(operand)]
+                phase = max(phase, self.phase[id(operand)])
+            if isinstance(expr, Load):
+                varies = self.dimensions_of(expr.access.strides)
+            elif isinstance(expr, Index):
+                varies = self.dimensions_of(expr.strides)
+            elif isinstance(expr, Reduce) and self.r:
+                varies -= {"r"}
+                phase += 1
+            self.varies[id(expr)] = varies
+            self.phase[id(expr)] = phase
+
+    # -- block sizes -------------------------------------------------------------------------------------------------
+
+    def blocks(self, bindings: Mapping[str, int], limits: Limits) -> Blocks:
+        """Block sizes for given sizes; sizes of one order of magnitude get equal ones, and share a binary."""
+        x = concrete(self.size("x"), bindings)
+        if self.r:
+            return self._folding_blocks(x, concrete(self.size("r"), bindings), bindings, limits)
+        if self.y:
+            y = concrete(self.size("y"), bindings)
+            side = power_of_two(int(limits.pointwise**0.5))
+            by = min(side, power_of_two(y))
+            bx = min(power_of_two(x), max(limits.pointwise // by, 1))
+            return Blocks(bx, by, 1, False, warps(bx * by))
+        bx = min(power_of_two(x), limits.pointwise)
+        return Blocks(bx, 1, 1, False, warps(bx))
+
+    def _folding_blocks(self, x: int, r: int, bindings: Mapping[str, int], limits: Limits) -> Blocks:
+        extent = power_of_two(r)
+        static = type(self.size("r")) is int
+        # A symbolic extent is looped over: the same binary then serves every size.
+        persistent = static and (extent <= limits.persistent or (self.passes > 1 and extent <= 8 * limits.persistent))
+        columns = self._contiguous_along_x()
+        if persistent:
+            br = extent
+            bx = min(power_of_two(x), max(limits.rows // br, 1))
+        elif columns:
+            # Neighbouring columns share cache lines: several of them in a block, and several rows.
+            bx = min(power_of_two(x), max(limits.looped // 32, 1), 64)
+            br = max(min(limits.looped // bx, extent), 1)
+        else:
+            br = min(limits.looped, extent)
+            bx = 1
+        if x < 512 and not columns:
+            bx = 1  # more programs than rows to share
+        return Blocks(bx, 1, br, persistent, warps(bx * br))
+
+    def _contiguous_along_x(self) -> bool:
+        """Whether the widest loads are contiguous along a parallel axis instead of the reduced one."""
+        score = 0
+        for expr in self.exprs:
+            if isinstance(expr, Load) and {"x", "r"} <= self.dimensions_of(expr.access.strides):
+                own = self.strides(expr.access.strides)
+                score += any(is_one(own[i]) for i in self.x)
+                score -= any(is_one(own[i]) for i in self.r)
+        return score > 0
+
+
+def warps(elements: int) -> int:
+    """Warps for a block of that many elements: eight elements a thread, as wide loads want."""
+    return min(max(power_of_two(elements) // 256, 1), 16)
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def is_zero(size: Any) -> bool:
+    return type(size) is int and size == 0
+
+
+def is_one(size: Any) -> bool:
+    return type(size) is int and size == 1
+
+
+def _worth(size: Any) -> bool:
+    return type(size) is not int or size >= 16
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a == b if type(a) is int and type(b) is int else same_size(a, b)
+
+
+def post_order(roots: Iterable[Expr], stop: frozenset[int] = frozenset()) -> list[Expr]:
+    """Every expression after its operands, each once; those in `stop` (by identity) are left out, with what only they
+    need."""
+    done: set[int] = set(stop)
+    order: list[Expr] = []
+    for root in roots:
+        stack: list[tuple[Expr, bool]] = [(root, False)]
+        while stack:
+            expr, ready = stack.pop()
+            if id(expr) in done:
+                continue
+            if ready:
+                done.add(id(expr))
+                order.append(expr)
+            else:
+                stack.append((expr, True))
+                stack.extend((o, False) for o in reversed(expr.operands()))
+    return order
