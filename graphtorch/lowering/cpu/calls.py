@@ -1,7 +1,7 @@
 """Native code for operators that are calls of their own: which operators have it, and what their emitters share.
 
-An emitter takes an ExternCall and gives a Function (like a Kernel's), a Product where BLAS does it all, or None where it
-does not cover the call; NumPy then runs it. Sizes inside a sample must be known; the number of samples may be symbolic.
+An emitter takes an ExternCall and gives a Function (like a Kernel's), a Product where BLAS does it all, or None where
+it does not cover the call. Sizes inside a sample must be known; the number of samples may be symbolic.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const, vector_type
 from graphtorch.lowering.cpu.emitter import Function
+from graphtorch.lowering.cpu.launch import Product
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 from graphtorch.tensor import dtypes
 
@@ -19,11 +20,13 @@ FLOATS = {dtypes.float32: "float", dtypes.float64: "double"}
 
 
 class Target(NamedTuple):
-    """What emitters need to know of the host: bits of a vector register, fused multiply-add, threads of the pool."""
+    """What emitters need to know of the host: bits of a vector register, fused multiply-add, threads of the pool, and
+    whether there is a BLAS."""
 
     register_bits: int
     fma: bool
     threads: int
+    blas: bool
 
     @property
     def registers(self) -> int:
@@ -34,7 +37,7 @@ class Target(NamedTuple):
         return self.register_bits // BITS[kind]
 
 
-Emitter = Callable[[ExternCall, Target], Any]
+Emitter = Callable[[ExternCall, Target], Function | Product | None]
 EMITTERS: dict[str, Emitter] = {}
 
 
@@ -49,8 +52,10 @@ def emitter(*names: str) -> Callable[[Emitter], Emitter]:
     return register
 
 
-def native_call(call: ExternCall, target: Target) -> Any:
+def native_call(call: ExternCall, target: Target) -> Function | Product | None:
     """The native form of a call: a Function, a Product or None."""
+    from graphtorch.lowering.cpu import convolution  # noqa: F401  (registers its emitters, which import this module)
+
     found = EMITTERS.get(call.op.name)
     return None if found is None else found(call, target)
 

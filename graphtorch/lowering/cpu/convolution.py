@@ -1,13 +1,13 @@
 """Native two-dimensional convolution and its two gradients: direct vector loops over rows, without unfolded windows.
 
 Forward and input gradient are one thing, a correlation of planes with taps: for the input gradient the planes are the
-cotangent's, spread out by the stride, and the taps are read backwards. A tile of output channels, rows and vectors along
-the row stays in registers while channels and taps go by; each weight is used by all vectors of the tile, each vector by
-all channels. Padding, spreading and column strides are settled once, while a band of rows is copied to the stack (strided
-columns part into one section a phase, so that every tap reads consecutive elements).
+cotangent's, spread out by the stride, and the taps are read backwards. A tile of output channels, rows and vectors
+along the row stays in registers while channels and taps go by; each weight is used by all vectors of the tile, each
+vector by all channels. Padding, spreading and column strides are settled once, while a band of rows is copied to the
+stack (strided columns part into one section a phase, so that every tap reads consecutive elements).
 
-The weight gradient keeps channels x taps of partial sums in registers while rows and a few samples go by. A convolution
-with kernel 1 is a matrix product.
+The weight gradient keeps channels x taps of partial sums in registers while rows and a few samples go by. A
+convolution with kernel 1 is a matrix product.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LARGEST_BODY = 700  # multiply-adds of straight-line code
 
 @dataclass(frozen=True)
 class Correlation:
-    """result[o, y, x] = sum(weight[o, i, kh, kw] * plane[i, y * step + kh * dilation, x * step + kw * dilation]) in each
-    group, where the plane is the source with `before` zeros before it and `spread` - 1 zeros between its elements.
+    """result[o, y, x] = sum(weight[o, i, kh, kw] * plane[i, y * step + kh * dilation, x * step + kw * dilation]) in
+    each group, where the plane is the source with `before` zeros before it and `spread` - 1 between its elements.
 
     sizes       (height, width) of the source's planes; `result` those of the result's
     strides     of the weight: along result channel, source channel, kernel row, kernel column; `base` is its offset
@@ -52,7 +52,8 @@ class Correlation:
     @property
     def in_place(self) -> bool:
         """Whether vectors can be read from the source itself."""
-        reach = [(n - 1) * s + (k - 1) * d for n, s, k, d in zip(self.result, self.step, self.kernel, self.dilation, strict=True)]
+        pairs = zip(self.result, self.step, self.kernel, self.dilation, strict=True)
+        reach = [(n - 1) * s + (k - 1) * d for n, s, k, d in pairs]
         return (
             self.step[1] == 1
             and self.spread == (1, 1)
@@ -66,10 +67,10 @@ def conv2d(call: ExternCall, target: Target) -> Function | Product | None:
     """y = conv2d(x, w, bias)."""
     x, w, bias, stride, padding, dilation, groups = call.args
     y = call.outputs[0]
-    if y is None or not _covered(x, w, bias) or not static(*stride, *padding, *dilation, groups, *w.shape, *y.shape[1:]):
+    if y is None or not _covered(x, w, bias) or not static(*stride, *padding, *dilation, *w.shape, *y.shape[1:]):
         return None
     o, cg, kh, kw = w.shape
-    if (kh, kw, groups) == (1, 1, 1) and stride == (1, 1) and padding == (0, 0) and bias is None:
+    if (kh, kw, groups) == (1, 1, 1) and stride == (1, 1) and padding == (0, 0) and bias is None and target.blas:
         return _pointwise(w, (cg, 1), x, y)
     which = Correlation(
         groups, cg, o // groups, x.shape[2:], y.shape[2:], (kh, kw), stride, dilation, (1, 1), padding,
@@ -81,12 +82,12 @@ def conv2d(call: ExternCall, target: Target) -> Function | Product | None:
 @emitter("conv2d_input_grad")
 def conv2d_input_grad(call: ExternCall, target: Target) -> Function | Product | None:
     """The input's cotangent from the result's and the weight."""
-    g, w, sizes, stride, padding, dilation, groups = call.args
+    g, w, _, stride, padding, dilation, groups = call.args
     x = call.outputs[0]
-    if x is None or not _covered(g, w) or not static(*stride, *padding, *dilation, groups, *w.shape, *x.shape[1:]):
+    if x is None or not _covered(g, w) or not static(*stride, *padding, *dilation, *w.shape, *x.shape[1:]):
         return None
     o, cg, kh, kw = w.shape
-    if (kh, kw, groups) == (1, 1, 1) and stride == (1, 1) and padding == (0, 0):
+    if (kh, kw, groups) == (1, 1, 1) and stride == (1, 1) and padding == (0, 0) and target.blas:
         return _pointwise(w, (1, cg), g, x)
     before = (dilation[0] * (kh - 1) - padding[0], dilation[1] * (kw - 1) - padding[1])
     which = Correlation(
@@ -102,7 +103,7 @@ def _covered(*operands: Any) -> bool:
 
 
 def _pointwise(w: View, strides: tuple[int, int], x: View, y: Buffer) -> Product:
-    """Kernel 1: every sample is the product of the weight, read with these strides, and the sample's (channels, pixels)."""
+    """Kernel 1: every sample is the product of the weight, read with these strides, and its (channels, pixels)."""
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
     n, o = x.shape[0], y.shape[1]
     transposed = strides[0] == 1 and strides[1] != 1
@@ -319,7 +320,8 @@ class _Correlate:
                 for r in range(rows):
                     for v in range(vectors):
                         masked = mask if c.in_place and v == vectors - 1 else None
-                        values.append(b.load(b.at(line, kind, r * c.step[0] * pitch + place + v * lanes), kind, lanes, masked))
+                        here = b.at(line, kind, r * c.step[0] * pitch + place + v * lanes)
+                        values.append(b.load(here, kind, lanes, masked))
                 for m in range(channels):
                     factor = b.splat(b.load(b.at(weight, kind, m * along + kw * right), kind), lanes)
                     for i, value in enumerate(values):
@@ -334,9 +336,8 @@ class _Correlate:
 
         sums = b.loop(const(0, "i64"), const(c.into, "i64"), 1, rows_of_taps, start)
         plane = c.result[0] * c.result[1]
-        to = b.at(
-            self.y, kind, (self.n, c.groups * c.out * plane), (self.g, c.out * plane), (o, plane), (row, c.result[1]), column
-        )
+        to = b.at(self.y, kind, (self.n, c.groups * c.out * plane), (self.g, c.out * plane), (o, plane))
+        to = b.at(to, kind, (row, c.result[1]), column)
         for m in range(channels):
             for r in range(rows):
                 for v in range(vectors):
@@ -352,9 +353,9 @@ class _Correlate:
 @emitter("conv2d_weight_grad")
 def conv2d_weight_grad(call: ExternCall, target: Target) -> Function | None:
     """The weight's cotangent from the input and the result's cotangent."""
-    x, g, sizes, stride, padding, dilation, groups = call.args
+    x, g, _, stride, padding, dilation, groups = call.args
     w = call.outputs[0]
-    if w is None or not _covered(x, g) or not static(*stride, *padding, *dilation, groups, *w.shape, *g.shape[1:]):
+    if w is None or not _covered(x, g) or not static(*stride, *padding, *dilation, *w.shape, *g.shape[1:]):
         return None
     if not static(*x.shape[1:]) or 0 in (*w.shape, *g.shape[1:], *x.shape[1:], groups):
         return None
@@ -390,7 +391,8 @@ class _WeightGradient:
         self.interior = (fine[0], fine[-1] + 1) if fine else (0, 0)
         if self.interior[1] - self.interior[0] <= 2:
             self.interior = (0, 0)
-        self.fits = self.fits and (self.total - (self.interior[1] - self.interior[0])) * taps * self.channels <= 2 * LARGEST_BODY
+        edges = self.total - (self.interior[1] - self.interior[0])
+        self.fits = self.fits and edges * taps * self.channels <= 2 * LARGEST_BODY
 
     def _mask(self, v: int, kw: int) -> list[bool] | bool:
         """Which lanes of a vector along the row have a tap in the plane; True for all."""
@@ -478,9 +480,10 @@ class _WeightGradient:
                 )
             return sums
 
-        sums = b.loop(
-            start, stop, 1, lambda n, s: b.loop(first, last, 1, lambda y, t: row(n, y, t), s), [b.zero(kind, lanes)] * count
-        )
+        def sample(n: Val, sums: list[Val]) -> list[Val]:
+            return b.loop(first, last, 1, lambda y, s: row(n, y, s), sums)
+
+        sums = b.loop(start, stop, 1, sample, [b.zero(kind, lanes)] * count)
         fresh = b.compare("eq", start, zero)
         taps = self.kh * self.kw
         to = b.at(
@@ -489,7 +492,8 @@ class _WeightGradient:
         for m in range(channels):
             for c in range(self.together):
                 for kw in range(self.kw):
-                    (total,) = b.fold_lanes([sums[(m * self.together + c) * self.kw + kw]], lambda p, q: [b.add(p[0], q[0])])
+                    at = (m * self.together + c) * self.kw + kw
+                    (total,) = b.fold_lanes([sums[at]], lambda p, q: [b.add(p[0], q[0])])
                     place = b.at(to, kind, m * self.into * taps + c * taps + kw)
                     b.store(b.add(total, b.select(fresh, const(0.0, kind), b.load(place, kind))), place)
         return []

@@ -20,9 +20,11 @@ from graphtorch.lowering.backend import Backend, Executable
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
+from graphtorch.lowering.cpu.calls import Target, native_call
 from graphtorch.lowering.cpu.compiler import Library, host, module_text
 from graphtorch.lowering.cpu.emitter import Function, emit_kernel
 from graphtorch.lowering.cpu.expansion import expand
+from graphtorch.lowering.cpu.gemm import emit_product
 from graphtorch.lowering.cpu.instructions import RefusedError
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
@@ -92,7 +94,16 @@ class CpuExecutable(Executable):
         producers.update((b, step) for b in step.writes())
         product = launch.as_product(step) if products else None
         if product is not None:
-            return product
+            small = emit_product(product, host().register_bits, host().fma)
+            if small is not None:
+                self.functions[step.name] = small
+            return small or product
+        target = host()
+        written = native_call(step, Target(target.register_bits, target.fma, get_pool().threads, products))
+        if isinstance(written, Function):
+            self.functions[step.name] = written
+        if written is not None:
+            return written
         kernels = expand(step, producers)
         if kernels is None:
             raise RefusedError(f"{step.op.name} has no native code")

@@ -1,62 +1,191 @@
-"""Convolutions and pooling as native kernels, against the operators' own functions."""
+"""Native convolution and its gradients against the NumPy functions of the records, over many shapes."""
 
 from __future__ import annotations
 
+import itertools
+import random
 from typing import Any
 
 import numpy as np
 import pytest
-from programs import arrays, close, f32, trace
 
-import graphtorch
-from graphtorch.autodiff.reverse import append_gradients
-from graphtorch.ir.builder import GraphBuilder
+from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.cpu import CpuExecutable
-from graphtorch.lowering.numpy.interpreter import interpret
+from graphtorch.lowering.cpu.calls import Target, native_call
+from graphtorch.lowering.kernel import ExternCall
+from graphtorch.ops.record import REGISTRY
 from graphtorch.schedule import build_schedule
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import symbol
+from graphtorch.tensor.type import TensorType
+
+# samples, groups, channels and filters of a group, height, width, kernel, stride, padding, dilation
+CASES = [
+    (4, 1, 3, 6, 32, 32, (5, 5), (1, 1), (0, 0), (1, 1)),
+    (4, 1, 6, 16, 14, 14, (5, 5), (1, 1), (0, 0), (1, 1)),
+    (2, 1, 3, 8, 40, 37, (7, 7), (2, 2), (3, 3), (1, 1)),
+    (2, 1, 5, 7, 9, 50, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (2, 1, 4, 6, 12, 130, (3, 3), (1, 1), (1, 2), (2, 1)),
+    (3, 8, 1, 1, 11, 21, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (2, 3, 1, 2, 11, 21, (3, 5), (2, 1), (2, 0), (1, 2)),
+    (2, 2, 4, 3, 10, 10, (1, 1), (1, 1), (0, 0), (1, 1)),
+    (3, 1, 8, 12, 6, 7, (1, 1), (1, 1), (0, 0), (1, 1)),
+    (3, 1, 8, 12, 7, 7, (1, 1), (2, 2), (0, 0), (1, 1)),
+    (2, 1, 3, 4, 8, 8, (1, 1), (1, 1), (2, 1), (1, 1)),
+    (1, 1, 1, 1, 1, 1, (1, 1), (1, 1), (0, 0), (1, 1)),
+    (1, 1, 2, 3, 3, 3, (3, 3), (1, 1), (0, 0), (1, 1)),
+    (2, 1, 2, 3, 9, 9, (3, 3), (3, 3), (1, 1), (1, 1)),
+    (2, 1, 2, 3, 10, 11, (2, 2), (3, 4), (0, 0), (1, 1)),
+    (1, 1, 64, 33, 16, 16, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (1, 1, 3, 4, 5, 300, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (0, 1, 2, 3, 5, 5, (3, 3), (1, 1), (1, 1), (1, 1)),
+]
 
 
-def check(function: Any, *types: Any, native: bool = True) -> None:
-    """The function and the gradients of its sum of squares, natively and by the interpreter."""
-    graph = trace(lambda *xs: (function(*xs) * function(*xs)).sum(), *types)
-    gradients = append_gradients(graph, (graph.outputs[0],), (None,), tuple(graph.inputs), GraphBuilder(graph))
-    for gradient in gradients:
-        graph.add_output(gradient)
-    inputs = arrays(graph)
-    executable = CpuExecutable(build_schedule(graph))
+def random_cases(count: int) -> list[Any]:
+    rng = random.Random(0)
+    found = []
+    while len(found) < count:
+        kernel = (rng.randint(1, 5), rng.randint(1, 5))
+        stride, padding = (rng.randint(1, 3), rng.randint(1, 3)), (rng.randint(0, 3), rng.randint(0, 3))
+        dilation = (rng.randint(1, 2), rng.randint(1, 3))
+        h, w = rng.randint(1, 30), rng.randint(1, 70)
+        if all(d * (k - 1) < n + 2 * p for d, k, n, p in zip(dilation, kernel, (h, w), padding)):
+            channels = rng.choice([1, 2, 3, 5, 8]), rng.choice([1, 2, 3, 5, 9, 17])
+            counts = rng.randint(1, 4), rng.choice([1, 1, 2, 3])
+            found.append((*counts, *channels, h, w, kernel, stride, padding, dilation))
+    return found
+
+
+def operands(case: Any, rng: Any, dtype: Any) -> dict[str, tuple[list[Any], tuple[Any, ...]]]:
+    """Of each of the three operators: its arrays, and the arguments that follow."""
+    n, groups, channels, filters, h, w, kernel, stride, padding, dilation = case
+    x = rng.standard_normal((n, groups * channels, h, w)).astype(dtype)
+    weight = rng.standard_normal((groups * filters, channels, *kernel)).astype(dtype)
+    bias = rng.standard_normal(groups * filters).astype(dtype)
+    rest = (stride, padding, dilation, groups)
+    rows, columns = (
+        (size + 2 * p - d * (k - 1) - 1) // s + 1 for size, k, s, p, d in zip((h, w), kernel, stride, padding, dilation)
+    )
+    g = rng.standard_normal((n, groups * filters, rows, columns)).astype(dtype)
+    return {
+        "conv2d": ([x, weight, bias], rest),
+        "conv2d_input_grad": ([g, weight], (x.shape, *rest)),
+        "conv2d_weight_grad": ([x, g], (weight.shape, *rest)),
+    }
+
+
+def graph_of(name: str, types: list[TensorType], rest: tuple[Any, ...]) -> Graph:
+    graph = Graph()
+    builder = GraphBuilder(graph)
+    with builder:
+        given = [wrap(graph.add_input(t, f"x{i}")) for i, t in enumerate(types)]
+        missing = [None] * (name == "conv2d" and len(types) == 2)
+        results = REGISTRY[name].function(*given, *missing, *rest)
+        for result in results if isinstance(results, tuple) else (results,):
+            graph.add_output(builder.value_of(result))
+    return graph
+
+
+def check(name: str, given: list[Any], rest: tuple[Any, ...]) -> None:
+    """Run natively, twice, against NumPy in float64."""
+    dtype = given[0].dtype
+    types = [TensorType(dtypes.from_numpy_dtype(a.dtype), a.shape) for a in given]
+    executable = CpuExecutable(build_schedule(graph_of(name, types, rest)))
+    assert not executable.fallbacks, executable.fallbacks
+    direct = any(text.startswith("define void @conv") for text in executable.sources().values())
+    assert direct or executable.program.uses_blas
+    missing = [None] * (1 if name == "conv2d" and len(given) == 2 else 0)
+    expected = REGISTRY[name].numpy(*(a.astype(np.float64) for a in given), *missing, *rest)
+    scale = max(1.0, float(np.abs(expected).max(initial=0)))
     for _ in range(2):
-        for actual, wanted in zip(executable.run(inputs), interpret(graph, inputs), strict=True):
-            close(actual, wanted, 2e-4, 2e-3)
-    if native:
-        assert executable.fallbacks == []
+        (actual,) = executable.run(given)
+        assert actual.dtype == dtype and actual.shape == expected.shape
+        bound = 2e-5 if dtype == np.float32 else 1e-12
+        assert np.abs(actual - expected).max(initial=0) <= bound * scale
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("padding", [0, 1])
-@pytest.mark.parametrize("dilation", [1, 2])
-@pytest.mark.parametrize("groups", [1, 3])
-def test_convolution(stride: int, padding: int, dilation: int, groups: int) -> None:
-    def f(x: Any, w: Any, b: Any) -> Any:
-        return graphtorch.nn.functional.conv2d(x, w, b, stride, padding, dilation, groups)
-
-    check(f, f32(2, 6, 12, 13), f32(9, 6 // groups, 3, 2), f32(9))
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_shapes(name: str, case: Any) -> None:
+    given, rest = operands(case, np.random.default_rng(0), np.float32)[name]
+    check(name, given, rest)
 
 
-def test_wide_convolution_has_the_same_values() -> None:
-    check(lambda x, w: graphtorch.nn.functional.conv2d(x, w, padding=1), f32(1, 80, 6, 6), f32(96, 80, 3, 3), native=False)
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"])
+def test_random_shapes(name: str) -> None:
+    for i, case in enumerate(random_cases(25)):
+        given, rest = operands(case, np.random.default_rng(i), np.float32 if i % 4 else np.float64)[name]
+        check(name, given[: 2 + i % 2], rest)
 
 
-@pytest.mark.parametrize("kernel, stride, padding", [(2, 2, 0), (3, 3, 0), (2, 2, 1), (3, 1, 1), (3, 2, 1)])
-def test_max_pool(kernel: int, stride: int, padding: int) -> None:
-    def f(x: Any) -> Any:
-        return graphtorch.nn.functional.max_pool2d(x, kernel, stride, padding)
+def test_masked_lanes_ignore_what_is_beside_the_plane() -> None:
+    """A row's last vector reaches over its end: what is there, even NaN, must not get into the sums."""
+    rng = np.random.default_rng(0)
+    for name in ("conv2d", "conv2d_weight_grad"):
+        for padding in ((0, 0), (1, 1)):
+            case = (2, 1, 2, 3, 6, 9, (3, 3), (1, 1), padding, (1, 1))
+            given, rest = operands(case, rng, np.float32)[name]
+            given[0][:, :, :, 0] = np.inf  # what follows a row is the next row's first element
+            dtype = [TensorType(dtypes.float32, a.shape) for a in given]
+            (actual,) = CpuExecutable(build_schedule(graph_of(name, dtype, rest))).run(given)
+            with np.errstate(all="ignore"):
+                expected = REGISTRY[name].numpy(*given, *rest)
+            if name == "conv2d":
+                np.testing.assert_array_equal(np.isfinite(actual), np.isfinite(expected))
+            else:
+                # Taps that never see the first column are finite.
+                np.testing.assert_array_equal(np.isfinite(actual[..., 2]), np.full(actual.shape[:-1], True))
 
-    check(f, f32(3, 4, 11, 14), native=(kernel, padding) in ((2, 0), (3, 0)) and kernel == stride)
+
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_input_grad", "conv2d_weight_grad"])
+def test_symbolic_batch(name: str) -> None:
+    case = (4, 1, 3, 6, 12, 13, (3, 3), (1, 1), (1, 1), (1, 1))
+    given, rest = operands(case, np.random.default_rng(0), np.float32)[name]
+    n = symbol("n", hint=8)
+    symbolic = [0, 2] if name == "conv2d" else [0] if name == "conv2d_input_grad" else [0, 1]
+    if name == "conv2d":
+        given, symbolic = given[:2], [0]
+    types = [
+        TensorType(dtypes.float32, (n, *a.shape[1:]) if i in symbolic else a.shape) for i, a in enumerate(given)
+    ]
+    if name == "conv2d_input_grad":
+        rest = ((n, *rest[0][1:]), *rest[1:])
+    executable = CpuExecutable(build_schedule(graph_of(name, types, rest)))
+    assert not executable.fallbacks
+    for count in (4, 9, 2):
+        arrays = [np.resize(a, (count, *a.shape[1:])) if i in symbolic else a for i, a in enumerate(given)]
+        fixed = ((count, *rest[0][1:]), *rest[1:]) if name == "conv2d_input_grad" else rest
+        missing = [None] if name == "conv2d" else []
+        np.testing.assert_allclose(
+            executable.run(arrays)[0], REGISTRY[name].numpy(*arrays, *missing, *fixed), rtol=2e-4, atol=2e-4
+        )
 
 
-def test_max_pool_picks_the_first_of_equal_values() -> None:
-    graph: Graph = trace(lambda x: graphtorch.nn.functional.max_pool2d(x, 2, return_indices=True), f32(1, 1, 4, 4))
-    for x in (np.zeros((1, 1, 4, 4), np.float32), np.full((1, 1, 4, 4), -np.inf, np.float32)):
-        for actual, wanted in zip(CpuExecutable(build_schedule(graph)).run([x]), interpret(graph, [x]), strict=True):
-            close(actual, wanted)
+@pytest.mark.parametrize(("bits", "threads"), list(itertools.product([128, 256, 512], [1, 4])))
+def test_other_hosts(bits: int, threads: int) -> None:
+    """Code for other vector widths is written (and run, where the host's registers hold them)."""
+    import ctypes
+
+    from graphtorch.lowering.cpu.compiler import Library, host, module_text
+
+    target = Target(bits, host().fma, threads, False)
+    for case in CASES[:8]:
+        for name, (given, rest) in operands(case, np.random.default_rng(0), np.float32).items():
+            arrays = given[:2]
+            graph = graph_of(name, [TensorType(dtypes.float32, a.shape) for a in arrays], rest)
+            (step,) = build_schedule(graph).steps
+            assert isinstance(step, ExternCall)
+            function = native_call(step, target)
+            library = Library(module_text([function]), [function.name])
+            out = np.full(step.outputs[0].shape, np.nan, np.float32)
+            places = {v.buffer: a for v, a in zip(step.args, arrays)} | {step.outputs[0]: out}
+            pointers = (ctypes.c_int64 * len(function.buffers))(*[places[b].ctypes.data for b in function.buffers])
+            signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+            native = signature(library.addresses[function.name])
+            middle = function.extent // 2
+            native(pointers, middle, function.extent)
+            native(pointers, 0, middle)
+            expected = REGISTRY[name].numpy(*arrays, *([None] if name == "conv2d" else []), *rest)
+            np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
