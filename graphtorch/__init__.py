@@ -11,6 +11,7 @@ from math import e, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
 from graphtorch.tensor import Size, Tensor, device, dtype
+from graphtorch.tensor.devices import get_default_device, set_default_device
 from graphtorch.tensor.dtypes import (
     bfloat16,
     can_cast,
@@ -39,6 +40,7 @@ from graphtorch.tensor.dtypes import (
 )
 from graphtorch.tensor.dtypes import bool_ as _bool
 from graphtorch.tensor.generator import Generator, default_generator
+from graphtorch.tensor.storage import TypedStorage, UntypedStorage
 
 # isort: split
 from graphtorch import autograd, ops
@@ -67,11 +69,14 @@ else:
         "load": ("graphtorch.serialization", "load"),
         "save": ("graphtorch.serialization", "save"),
         "serialization": ("graphtorch.serialization", None),
+        "fft": ("graphtorch.fft", None),
         "linalg": ("graphtorch.linalg", None),
         "cuda": ("graphtorch.cuda", None),
         "nn": ("graphtorch.nn", None),
         "optim": ("graphtorch.optim", None),
+        "random": ("graphtorch.random", None),
         "set_printoptions": ("graphtorch.tensor.printing", "set_printoptions"),
+        "storage": ("graphtorch.storage", None),
         "special": ("graphtorch.special", None),
         "utils": ("graphtorch.utils", None),
     }

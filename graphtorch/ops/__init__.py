@@ -17,6 +17,7 @@ from graphtorch.ops import (
     convolution,
     creation,
     embeddings,
+    fourier,
     histograms,
     indexing,
     interop,
