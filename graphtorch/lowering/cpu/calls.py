@@ -54,7 +54,8 @@ def emitter(*names: str) -> Callable[[Emitter], Emitter]:
 
 def native_call(call: ExternCall, target: Target) -> Function | Product | None:
     """The native form of a call: a Function, a Product or None."""
-    from graphtorch.lowering.cpu import convolution  # noqa: F401  (registers its emitters, which import this module)
+    # They register their emitters, and import this module.
+    from graphtorch.lowering.cpu import convolution, pooling  # noqa: F401
 
     found = EMITTERS.get(call.op.name)
     return None if found is None else found(call, target)
