@@ -1,8 +1,8 @@
 """Native pooling over the last two dimensions: the maximum with its position, the mean, and both gradients.
 
-A unit of work of the forward forms is one row of one plane's result, in vectors along the row. Where every window lies in
-the plane, places of the window are consecutive or every second element; elsewhere they are gathered under masks. The
-gradients add each window's cotangent to the plane's elements, plane by plane.
+A unit of work of the forward forms is one row of one plane's result, in vectors along the row. Where every window lies
+in the plane, places of the window are consecutive or every second element; elsewhere they are gathered under masks.
+The gradients add each window's cotangent to the plane's elements, plane by plane.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ class _Rows:
         return []
 
     def loads(self, source: str, start: Val, column: Val, left: int | None) -> list[tuple[int, Val, Val | None]]:
-        """For every place of the windows from `column` on its offset in the plane, the elements there, and which of them
-        are inside (None: all). `left` is how many windows are left, None if more than one vector."""
+        """For every place of the windows from `column` on its offset in the plane, the elements there, and which of
+        them are inside (None: all). `left` is how many windows are left, None if more than one vector."""
         b, w, kind, lanes = self.b, self.w, self.kind, self.lanes
         found: list[tuple[int, Val, Val | None]] = []
         wide: dict[int, str] = {}
