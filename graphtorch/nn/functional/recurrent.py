@@ -1,0 +1,89 @@
+"""Recurrent networks as compositions: one step of each kind, and a layer's steps over packed data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphtorch import ops
+from graphtorch.nn.functional.convolutions import linear
+from graphtorch.tensor.tensor import Tensor
+
+__all__ = ["gru_step", "lstm_step", "recurrent_layer", "rnn_step"]
+
+State = tuple[Tensor, ...]
+
+
+def rnn_step(gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, nonlinearity: str) -> Tensor:
+    """The next hidden state of an Elman network; ``gates`` is what the input adds, (N, H)."""
+    total = gates + linear(hidden, weight, bias)
+    return total.tanh() if nonlinearity == "tanh" else total.relu()
+
+
+def lstm_step(
+    gates: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, bias: Tensor | None, projection: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The next hidden and cell state; ``gates`` is what the input adds, (N, 4 H): input, forget, cell, output."""
+    enter, keep, new, show = (gates + linear(hidden, weight, bias)).chunk(4, -1)
+    cell = keep.sigmoid() * cell + enter.sigmoid() * new.tanh()
+    hidden = show.sigmoid() * cell.tanh()
+    return hidden if projection is None else linear(hidden, projection), cell
+
+
+def gru_step(gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The next hidden state; ``gates`` is what the input adds, (N, 3 H): reset, update, new."""
+    reset, update, new = gates.chunk(3, -1)
+    own_reset, own_update, own_new = linear(hidden, weight, bias).chunk(3, -1)
+    new = (new + (reset + own_reset).sigmoid() * own_new).tanh()
+    return (hidden - new) * (update + own_update).sigmoid() + new
+
+
+def recurrent_layer(
+    mode: str,
+    data: Tensor,
+    batch_sizes: Sequence[int],
+    state: State,
+    weights: Sequence[Tensor | None],
+    reverse: bool = False,
+) -> tuple[Tensor, State]:
+    """One direction of one layer.
+
+    Args:
+        mode: "LSTM", "GRU", "RNN_TANH" or "RNN_RELU".
+        data: (sum of the batch sizes, in), step by step; sequences end by leaving at the end of the batch.
+        batch_sizes: how many sequences each step has, not increasing.
+        state: the first hidden state (N, H), of an LSTM followed by the cell state.
+        weights: input weight and bias, hidden weight and bias, and a projection; None where there is none.
+        reverse: whether to go from the last step to the first.
+
+    Returns:
+        the outputs (sum of the batch sizes, H) and the last state of each sequence.
+    """
+    input_weight, input_bias, weight, bias, projection = weights
+    assert input_weight is not None and weight is not None
+    # What the input adds is independent of the steps: one product for all.
+    gates = linear(data, input_weight, input_bias).split(list(batch_sizes), 0)
+    first, now = state, tuple(part[: batch_sizes[-1]] for part in state) if reverse else state
+    outputs: list[Tensor] = []
+    ended: list[State] = []  # final states of sequences that are over, the shortest first
+    order = range(len(batch_sizes) - 1, -1, -1) if reverse else range(len(batch_sizes))
+    size = batch_sizes[-1] if reverse else batch_sizes[0]
+    for step in order:
+        next_size = batch_sizes[step]
+        if next_size > size:  # backwards, longer sequences are under way when shorter ones come in
+            now = tuple(ops.cat([part, start[size:next_size]]) for part, start in zip(now, first, strict=True))
+        elif next_size < size:
+            ended.append(tuple(part[next_size:] for part in now))
+            now = tuple(part[:next_size] for part in now)
+        size = next_size
+        if mode == "LSTM":
+            now = lstm_step(gates[step], now[0], now[1], weight, bias, projection)
+        elif mode == "GRU":
+            now = (gru_step(gates[step], now[0], weight, bias),)
+        else:
+            now = (rnn_step(gates[step], now[0], weight, bias, "tanh" if mode == "RNN_TANH" else "relu"),)
+        outputs.append(now[0])
+    if reverse:
+        outputs.reverse()
+    if ended:
+        now = tuple(ops.cat([part, *(other[i] for other in reversed(ended))]) for i, part in enumerate(now))
+    return ops.cat(outputs), now
