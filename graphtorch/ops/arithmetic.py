@@ -22,6 +22,7 @@ from graphtorch.ops.pointwise import (
 )
 from graphtorch.ops.record import POINTWISE, Sample, sample
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.creation import from_numpy
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
 
@@ -539,6 +540,8 @@ def install_operator(name: str, compute: Callable[[Any, Any], Any]) -> None:
     def dunder(self: Any, other: Any) -> Any:
         if isinstance(other, _OPERANDS) or accepts(other):
             return compute(self, other)
+        if name in ("__eq__", "__ne__") and isinstance(other, np.ndarray):
+            return compute(self, from_numpy(other))
         return NotImplemented
 
     dunder.__name__ = dunder.__qualname__ = name

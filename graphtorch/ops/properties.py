@@ -79,12 +79,5 @@ def typename(obj: Any) -> str:
     """The name of an object's type, a tensor's with its dtype. See torch.typename."""
     if isinstance(obj, Tensor):
         return str(obj.type())
-    return f"{type(obj).__module__}.{type(obj).__qualname__}"
-
-
-@function()
-def is_storage(obj: Any) -> bool:
-    """Whether the object is a storage. See torch.is_storage."""
-    from graphtorch.tensor.storage import Storage
-
-    return isinstance(obj, Storage)
+    module = "" if type(obj).__module__ == "builtins" else type(obj).__module__ + "."
+    return f"{module}{type(obj).__qualname__}"

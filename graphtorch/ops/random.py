@@ -52,18 +52,19 @@ def initial_seed() -> int:
 def get_rng_state() -> Tensor:
     """The default generator's state as a uint8 tensor."""
     with recorder_paused():
-        return Tensor._from_array(default_generator.get_state(), False)
+        found: Tensor = default_generator.get_state()
+    return found
 
 
 @function()
 def set_rng_state(new_state: Tensor) -> None:
     """Put the default generator into a state that `get_rng_state` gave."""
-    default_generator.set_state(new_state.numpy())
+    default_generator.set_state(new_state)
 
 
 @contextmanager
 def _fork_rng(devices: Any = None, enabled: bool = True, **unused: Any) -> Iterator[None]:
-    held = default_generator.get_state()
+    held = default_generator.state_array()
     try:
         yield
     finally:

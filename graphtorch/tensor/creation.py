@@ -208,6 +208,8 @@ def asarray(
     torch.asarray.
     """
     dtype = _named(dtype)
+    if not isinstance(obj, Tensor | np.ndarray | np.generic | list | tuple | bool | int | float | complex | str):
+        obj = _of_memory(obj, dtype)
     made = as_tensor(obj, dtype, device)
     if isinstance(obj, Tensor | np.ndarray):
         source = obj._data if isinstance(obj, Tensor) else obj
@@ -223,13 +225,26 @@ def asarray(
     return made
 
 
+def _of_memory(obj: Any, d: dtype_class | None) -> Any:
+    """A tensor over the memory of an object with DLPack or Python's buffer protocol; any other object itself."""
+    from graphtorch.ops.interop import from_dlpack, frombuffer
+
+    if hasattr(obj, "__dlpack__"):
+        return from_dlpack(obj)
+    try:
+        memoryview(obj)
+    except TypeError:
+        return obj
+    return frombuffer(obj, dtype=dtypes.get_default_dtype() if d is None else d)
+
+
 def from_numpy(array: Any) -> Tensor:
     """A tensor over an ndarray's memory. See torch.from_numpy.
 
     Raises TypeError for another class or element type, ValueError for negative strides and foreign byte order.
     """
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+        raise TypeError(f"expected np.ndarray (got {_type_name(array)})")
     if not array.dtype.isnative:
         raise ValueError(
             "given numpy array has byte order different from the native byte order. Conversion between byte orders is "
@@ -251,6 +266,11 @@ def from_numpy(array: Any) -> Tensor:
             stacklevel=2,
         )
     return Tensor._wrap(array.view(np.ndarray) if type(array) is not np.ndarray else array, d)
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def scalar_tensor(

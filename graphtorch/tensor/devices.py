@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
-KNOWN_TYPES = ("cpu", "cuda", "meta")
+# PyTorch's names, in its order. Tensors live on the CPU, on meta and, compiled, on CUDA devices.
+# fmt: off
+KNOWN_TYPES = (
+    "cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga", "maia", "xla", "lazy",
+    "vulkan", "mps", "meta", "hpu", "mtia", "privateuseone",
+)
+# fmt: on
 
 
 class device:
@@ -19,11 +26,18 @@ class device:
     index: int | None
 
     def __init__(self, type: str | device | int, index: int | None = None) -> None:
+        if not isinstance(type, device | int | str):
+            raise TypeError(
+                f"device() received an invalid combination of arguments - got ({type.__class__.__name__}), but "
+                "expected one of:\n * (torch.device device)\n * (str type, int index = -1)"
+            )
         if isinstance(type, device):
             kind, index = type.type, type.index if index is None else index
         elif isinstance(type, int):
             kind, index = "cuda", type
         else:
+            if not type:
+                raise RuntimeError("Device string must not be empty")
             kind, separator, digits = type.partition(":")
             if separator:
                 if index is not None:
@@ -60,15 +74,48 @@ class device:
     def __reduce__(self) -> tuple[Any, ...]:
         return (device, (self.type, self.index))
 
+    def __enter__(self) -> device:
+        """`with device("meta"):` makes it the default device of this thread."""
+        _defaults.outer = (*_defaults.outer, _defaults.device)
+        _defaults.device = canonical(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        *outer, _defaults.device = _defaults.outer
+        _defaults.outer = tuple(outer)
+
 
 CPU = device("cpu")
 META = device("meta")
 
 
+class _Defaults(threading.local):
+    """The device of new tensors, per thread, and those of the `with device(...)` blocks around."""
+
+    device: device = CPU
+    outer: tuple[device, ...] = ()
+
+
+_defaults = _Defaults()
+
+
+def get_default_device() -> device:
+    """Where new tensors are made. See torch.get_default_device."""
+    return _defaults.device
+
+
+def set_default_device(device: device | str | int | None) -> None:
+    """Set where new tensors are made; None: back to the CPU. See torch.set_default_device."""
+    _defaults.device = CPU if device is None else canonical(device)
+
+
 def canonical(value: device | str | int | None) -> device:
-    """The device object for what an API accepts as `device=`; the same object for every spelling of cpu and meta."""
+    """The device object for what an API accepts as `device=`; the same object for every spelling of cpu and meta.
+
+    None is the default device.
+    """
     if value is None:
-        return CPU
+        return _defaults.device
     found = value if isinstance(value, device) else device(value)
     if found.type == "cpu":
         return CPU

@@ -101,7 +101,7 @@ class Generator:
     """
 
     def __init__(self, device: str | int | Device | None = None) -> None:
-        kind = canonical(device).type
+        kind = "cpu" if device is None else canonical(device).type
         if kind != "cpu":
             raise RuntimeError(f"Device type {kind.upper()} is not supported for torch.Generator() api.")
         self._lock = threading.RLock()
@@ -147,7 +147,13 @@ class Generator:
         """The seed the stream was started from, as an unsigned 64-bit number."""
         return self._seed
 
-    def get_state(self) -> NDArray[np.uint8]:
+    def get_state(self) -> Any:
+        """The generator's state as a uint8 tensor of 5056 elements, in PyTorch's layout."""
+        from graphtorch.tensor.tensor import Tensor
+
+        return Tensor._from_array(self.state_array(), False)
+
+    def state_array(self) -> NDArray[np.uint8]:
         """The generator's state in PyTorch's layout: uint8 array of 5056 bytes."""
         record = np.zeros((), _STATE)
         with self._lock:
@@ -163,11 +169,13 @@ class Generator:
                 record["normal_is_valid"] = 1
         return np.frombuffer(record.tobytes(), np.uint8).copy()
 
-    def set_state(self, new_state: Array) -> None:
+    def set_state(self, new_state: Any) -> None:
         """Restores a state given by `get_state` of this class or of PyTorch's CPU generator.
 
         Raises TypeError if `new_state` is not a uint8 array, RuntimeError if it is not a state.
         """
+        if hasattr(new_state, "numpy"):
+            new_state = new_state.numpy()
         if not isinstance(new_state, np.ndarray) or new_state.dtype != np.uint8:
             raise TypeError("RNG state must be a torch.ByteTensor")
         if new_state.size != _STATE.itemsize:
@@ -193,11 +201,11 @@ class Generator:
     def clone_state(self) -> Generator:
         """A new generator in the same state, independent from now on."""
         other = Generator()
-        other.set_state(self.get_state())
+        other.set_state(self.state_array())
         return other
 
     def __reduce__(self) -> tuple[Callable[[Array], Generator], tuple[Array]]:
-        return _from_state, (self.get_state(),)
+        return _from_state, (self.state_array(),)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Generator:
         return self.clone_state()

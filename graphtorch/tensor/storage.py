@@ -181,6 +181,8 @@ class UntypedStorage:
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self.device is not CPU:
+            return (UntypedStorage, (0, self.device))
         return (_from_bytes, (self.bytes().tobytes(),))
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ carry a payload of the recorder's own, with the same `shape` attribute."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +88,21 @@ class Tensor:
 
     @property
     def shape(self) -> Size:
-        return Size(self._data.shape)
+        return _new_size(Size, self._data.shape)
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size of it."""
-        return self.shape if dim is None else self._data.shape[dim]
+        return self.shape if dim is None else self._data.shape[self._wrapped(dim)]
+
+    def _wrapped(self, dim: int) -> int:
+        """A dimension counted from the front. Raises IndexError for one that is not there."""
+        rank = len(self._data.shape)
+        if rank == 0:
+            raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
+        if not -rank <= dim < rank:
+            bounds = f"[{-rank}, {rank - 1}]"
+            raise IndexError(f"Dimension out of range (expected to be in range of {bounds}, but got {dim})")
+        return dim
 
     @property
     def dtype(self) -> dtype:
@@ -167,7 +178,7 @@ class Tensor:
         """Steps in elements between neighbours along each dimension."""
         layout = self._layout()
         strides = tuple(s // self._dtype.itemsize for s in _canonical_strides(layout))
-        return strides if dim is None else strides[dim]
+        return strides if dim is None else strides[self._wrapped(dim)]
 
     def storage_offset(self) -> int:
         """The first element's distance from the start of the storage, in elements."""
@@ -319,10 +330,15 @@ class Tensor:
         if not self.is_leaf:
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the "
-                "moment. If you were attempting to deepcopy a module, this may be because of a "
-                "torch.nn.utils.weight_norm usage"
+                "moment.  If you were attempting to deepcopy a module, this may be because of a "
+                "torch.nn.utils.weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
             )
-        copied = type(self)._from_array(self._host("deepcopy()").copy(order="K"), self._requires_grad)
+        if self._device is CPU:
+            self._host("deepcopy()")
+        storage = copy.deepcopy(self._shared_storage(), memo)
+        copied = _rebuild(
+            type(self), storage, self._dtype, self.storage_offset(), self.shape, self.stride(), self._requires_grad
+        )
         for key, value in vars(self).items():
             if not hasattr(Tensor, key) and not key.startswith("_"):
                 setattr(copied, key, value)
@@ -342,7 +358,11 @@ class Tensor:
         return tensor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuild, (type(self), self._host("pickle"), self._requires_grad))
+        if self._device is CPU:
+            self._host("pickle")
+        # Tensors that share a storage still do after unpickling: the pickle refers to one storage object.
+        geometry = (self.storage_offset(), self.shape, self.stride())
+        return (_rebuild, (type(self), self._shared_storage(), self._dtype, *geometry, self._requires_grad))
 
     # -- autograd ----------------------------------------------------------------------------------------------------
 
@@ -354,6 +374,8 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if state.recorder is not None:
+            self = state.recorder.recorded(self)  # the concrete tensor changes when the compiled function runs
         if not self.is_leaf and not value:
             raise RuntimeError(
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
@@ -540,10 +562,26 @@ class Tensor:
 
 
 _new = object.__new__
+_new_size = tuple.__new__  # a shape's numbers need no checks
 
 
-def _rebuild(cls: type[Tensor], array: np.ndarray[Any, Any], requires_grad: bool) -> Tensor:
-    return cls._from_array(array, requires_grad)
+def _rebuild(
+    cls: type[Tensor],
+    storage: Storage,
+    of: dtype,
+    offset: int,
+    size: Sequence[int],
+    stride: Sequence[int],
+    requires_grad: bool,
+) -> Tensor:
+    """A leaf over a storage; what copies and unpickling call."""
+    if storage.device is CPU:
+        tensor = cls._from_array(storage.view(of, offset, size, stride), requires_grad)
+    else:
+        tensor = cls._from_array(meta_array(size, of), requires_grad)
+        tensor._device = storage.device
+    tensor._storage = storage
+    return tensor
 
 
 def _canonical_strides(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    # `data` and `hooks` load on first use, so that `import graphtorch` stays quick.
-    if name in ("data", "hooks"):
+    # Submodules load on first use, so that `import graphtorch` stays quick.
+    if name in ("data", "dlpack", "hooks"):
         return importlib.import_module(f"graphtorch.utils.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
