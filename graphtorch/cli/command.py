@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from graphtorch.cli.errors import CommandError
 
-STAGES = ("captured", "forward", "joint", "optimized", "primitives", "kernels", "plan", "code")
+STAGES = ("captured", "forward", "joint", "optimized", "primitives", "kernels", "plan", "code", "triton", "ptx", "sass")
 
 DUMP = """Runs FILE as `python FILE` would, up to the first call of FUNCTION (with --call, the N-th), and prints what
 the call compiles to. The script's own output goes to standard error. FUNCTION may be `step`, `Model.forward` or the
@@ -22,7 +22,9 @@ optimized: after the passes (the default);
 primitives: decomposed;
 kernels: the fused kernels and library calls;
 plan: buffers and their places in memory;
-code: what the backend generates for each kernel"""
+code: what the backend generates for each kernel;
+triton: the kernels as Triton source, on any machine;
+ptx, sass: compiled for --target: assembly, machine code"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     dump.add_argument("--format", choices=("text", "json", "dot"), default="text")
     dump.add_argument("--no-source", action="store_true", help="leave out the source lines that nodes come from")
     dump.add_argument("--backend", help="compile for this backend instead of the function's own")
+    dump.add_argument(
+        "--target",
+        dest="gpu",
+        default="sm_90",
+        help="the GPU to compile for: sm_80, sm_90 (the default), sm_100, gfx942",
+    )
     dump.add_argument("--call", type=_positive, default=1, metavar="N", help="the N-th call instead of the first")
     dump.add_argument("--inputs", metavar="FILE.npz", help="save the inputs of the call, for `graphtorch run --inputs`")
     dump.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")

@@ -19,12 +19,14 @@ from graphtorch.frontend.program import Captured
 from graphtorch.frontend.tree import flatten
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.printer import print_graph
+from graphtorch.lowering.kernel import Schedule
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 
 # These need no schedule: a fault in scheduling must not hide them.
 GRAPH_STAGES = ("joint", "optimized", "primitives")
-TEXT_STAGES = ("plan", "code")
+GPU_STAGES = ("triton", "ptx", "sass")
+TEXT_STAGES = ("plan", "code", *GPU_STAGES)
 
 
 def dump(arguments: argparse.Namespace) -> int:
@@ -140,6 +142,8 @@ def _render_stage(made: Specialization, arguments: argparse.Namespace) -> str:
         return "\n".join(f"# {name}\n{source.rstrip()}\n" for name, source in sources.items())
     if executable.schedule is None:
         raise CommandError("this backend has no schedule: choose another --backend, such as numpy", USAGE)
+    if stage in GPU_STAGES:
+        return _gpu_code(executable.schedule, stage, arguments.gpu)
     if stage == "plan":
         return print_plan(executable.plan)
     if arguments.format == "text":
@@ -147,3 +151,14 @@ def _render_stage(made: Specialization, arguments: argparse.Namespace) -> str:
     if arguments.format == "json":
         return json.dumps(schedule_json(executable.schedule), indent=1)
     return schedule_dot(executable.schedule)
+
+
+def _gpu_code(schedule: Schedule, stage: str, target: str) -> str:
+    from graphtorch.lowering.triton.listing import list_schedule
+
+    try:
+        return list_schedule(schedule, stage, target)
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from error
+    except ImportError as error:
+        raise CommandError(str(error)) from error

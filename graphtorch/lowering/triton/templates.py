@@ -78,9 +78,11 @@ def blocks(m: int, n: int, k: int, of: dtype) -> tuple[int, int, int, int, int]:
     bm = min(max(power_of_two(m), 16), 128)
     bn = min(max(power_of_two(n), 16), 256 if half and m >= 2048 and n >= 2048 else 128)
     if not half:
-        bm, bn = min(bm, 64), min(bn, 64)  # full precision in float32 runs on few registers
-    bk = min(max(power_of_two(k), 16), 64 if half else 32)
-    return bm, bn, bk, 8 if bm * bn >= 128 * 256 else 4, 3 if half else 2
+        # Full precision in float32 is no work for tensor cores: larger blocks or fewer warps spill registers.
+        bm, bn = min(bm, 64), min(bn, 64)
+        return bm, bn, 16, 8 if bm * bn >= 64 * 64 else 4, 2
+    bk = min(max(power_of_two(k), 16), 64)
+    return bm, bn, bk, 8 if bm * bn >= 128 * 256 else 4, 3
 
 
 def _reach(view: View, bindings: Mapping[str, int]) -> int:
