@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.autograd.state import recorder_paused
+from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call, call_inplace
 from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.devices import canonical
+from graphtorch.tensor.devices import META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.generator import Generator, default_generator
-from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import TensorType
 
 # -- the generator ----------------------------------------------------------------------------------------------------
@@ -162,6 +162,17 @@ def _size(size: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(size[0]) if len(size) == 1 and isinstance(size[0], list | tuple) else size
 
 
+def _draw(source: Any, *args: Any) -> Tensor:
+    """Call a source of random numbers with (..., device, generator); on the meta device nothing is drawn."""
+    if state.recorder is None and canonical(args[-2]) is META:
+        of = source.operator.infer(args)[0]
+        made = Tensor._wrap(meta_array(of.shape, of.dtype), of.dtype)
+        made._device = META
+        return made
+    drawn: Tensor = source(*args)
+    return drawn
+
+
 def _finish(tensor: Tensor, requires_grad: bool, out: Tensor | None) -> Tensor:
     if out is not None:
         out.copy_(tensor)
@@ -181,7 +192,7 @@ def rand(
     pin_memory: bool = False,
 ) -> Tensor:
     """Uniform numbers in [0, 1). See torch.rand."""
-    made = _rand(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    made = _draw(_rand, _size(size), dtype or dtypes.get_default_dtype(), device, generator)
     return _finish(made, requires_grad, out)
 
 
@@ -197,7 +208,7 @@ def randn(
     pin_memory: bool = False,
 ) -> Tensor:
     """Standard normal numbers. See torch.randn."""
-    made = _randn(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    made = _draw(_randn, _size(size), dtype or dtypes.get_default_dtype(), device, generator)
     return _finish(made, requires_grad, out)
 
 
@@ -227,7 +238,7 @@ def randint(
         low = values[0]
     if high is None or size is None:
         raise TypeError("randint() received an invalid combination of arguments: expected (low=0, high, size)")
-    made = _randint(low or 0, high, size, dtype or dtypes.int64, device, generator)
+    made = _draw(_randint, low or 0, high, size, dtype or dtypes.int64, device, generator)
     return _finish(made, requires_grad, out)
 
 
@@ -244,7 +255,7 @@ def randperm(
     pin_memory: bool = False,
 ) -> Tensor:
     """A random permutation of 0 .. n-1. See torch.randperm."""
-    return _finish(_randperm(n, dtype or dtypes.int64, device, generator), requires_grad, out)
+    return _finish(_draw(_randperm, n, dtype or dtypes.int64, device, generator), requires_grad, out)
 
 
 def _like(name: str) -> Callable[..., Tensor]:
