@@ -120,10 +120,11 @@ def _pointwise(w: View, strides: tuple[int, int], x: View, y: Buffer) -> Product
 def _tile(c: Correlation, vectors: int, registers: int) -> tuple[int, int]:
     """(channels, rows) of the register tile with the least estimated time; each of its vectors is `vectors` wide."""
     best, least = (1, 1), float("inf")
-    budget = max((registers - 8) // vectors, 1)
     for channels in range(1, min(c.out, 16) + 1):
         for rows in range(1, min(c.result[0], 8) + 1):
-            if channels * rows > budget and (channels, rows) != (1, 1):
+            # In registers are the sums, the fewer of factors and vectors, and one of the others.
+            held = channels * rows * vectors + min(channels, rows * vectors) + 1
+            if held > registers - 2 and (channels, rows) != (1, 1):
                 continue
             if channels * rows * vectors * c.kernel[1] > LARGEST_BODY:
                 continue
@@ -316,17 +317,28 @@ class _Correlate:
             for kw in range(c.kernel[1]):
                 place = kw * c.dilation[1]
                 place = place % c.step[1] * self.section + place // c.step[1]
-                values = []
-                for r in range(rows):
-                    for v in range(vectors):
-                        masked = mask if c.in_place and v == vectors - 1 else None
-                        here = b.at(line, kind, r * c.step[0] * pitch + place + v * lanes)
-                        values.append(b.load(here, kind, lanes, masked))
-                for m in range(channels):
-                    factor = b.splat(b.load(b.at(weight, kind, m * along + kw * right), kind), lanes)
-                    for i, value in enumerate(values):
-                        at = m * len(values) + i
-                        sums[at] = b.fma(factor, value, sums[at])
+
+                def value(i: int, place: int = place) -> Val:
+                    r, v = divmod(i, vectors)
+                    here = b.at(line, kind, r * c.step[0] * pitch + place + v * lanes)
+                    return b.load(here, kind, lanes, mask if c.in_place and v == vectors - 1 else None)
+
+                def factor(m: int, offset: int = kw * right) -> Val:
+                    return b.splat(b.load(b.at(weight, kind, m * along + offset), kind), lanes)
+
+                count = rows * vectors
+                if channels < count:  # the fewer stay in registers, the others come one by one
+                    factors = [factor(m) for m in range(channels)]
+                    for i in range(count):
+                        x = value(i)
+                        for m in range(channels):
+                            sums[m * count + i] = b.fma(factors[m], x, sums[m * count + i])
+                else:
+                    values = [value(i) for i in range(count)]
+                    for m in range(channels):
+                        w = factor(m)
+                        for i in range(count):
+                            sums[m * count + i] = b.fma(w, values[i], sums[m * count + i])
             return sums
 
         def rows_of_taps(channel: Val, sums: list[Val]) -> list[Val]:
