@@ -5,7 +5,7 @@
 Each contender runs in a process of its own with the same data; contenders take turns, so that a drift of the machine's
 speed meets all alike. Prints the median step time and its spread, the ratio to the best peer, the time to the first
 finished step in a cold and in a warm process (without imports), peak memory, and the machine's copy bandwidth and
-matrix product rate. """
+matrix product rate."""
 
 from __future__ import annotations
 
@@ -180,8 +180,6 @@ def contender(name: str, workload: str, seconds: float) -> None:
     """Measure, and print the result as JSON."""
     if name in ("cpu", "numpy"):
         import graphtorch as torch
-        import graphtorch.nn
-        import graphtorch.optim
     else:
         import torch
     torch.manual_seed(0)

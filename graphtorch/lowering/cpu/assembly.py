@@ -1,8 +1,8 @@
 """`Builder`: writes LLVM IR text, one function at a time.
 
-A `Val` is an SSA name or literal with its element kind ("float", "i64", ...) and number of lanes; operations on operands
-of different lane counts repeat the scalar one. Text rather than llvmlite's IR classes: it is several times faster to
-make, and emitting takes no import of llvmlite.
+A `Val` is an SSA name or literal with its element kind ("float", "i64", ...) and number of lanes; operations on
+operands of different lane counts repeat the scalar one. Text rather than llvmlite's IR classes: it is several times
+faster to make, and emitting takes no import of llvmlite.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Builder:
     """The body of one function under construction.
 
     fma         whether the host has fused multiply-add; without it `llvm.fma` would be a library call
-    declarations, helpers   what the module needs beside the function: declarations, and names of shared helper functions
+    declarations, helpers   what the module needs beside the function: declarations, and names of shared helper
+                            functions
     """
 
     def __init__(self, fma: bool = True) -> None:
@@ -111,7 +112,9 @@ class Builder:
             return Val(f"splat ({value.kind} {value.text})", value.kind, lanes)
         one = self.emit(f"insertelement <{lanes} x {value.kind}> poison, {value.typed}, i64 0", value.kind, lanes)
         return self.emit(
-            f"shufflevector {one.typed}, <{lanes} x {value.kind}> poison, <{lanes} x i32> zeroinitializer", value.kind, lanes
+            f"shufflevector {one.typed}, <{lanes} x {value.kind}> poison, <{lanes} x i32> zeroinitializer",
+            value.kind,
+            lanes,
         )
 
     def match(self, *values: Val) -> list[Val]:
@@ -248,7 +251,9 @@ class Builder:
             return self.emit(f"load {type_}, ptr {pointer}, align {align}", kind, lanes)
         name = f"llvm.masked.load.{suffix(kind, lanes)}.p0"
         self.declarations.add(f"declare {type_} @{name}(ptr, i32, <{lanes} x i1>, {type_})")
-        return self.emit(f"call {type_} @{name}(ptr {pointer}, i32 {align}, {mask.typed}, {type_} zeroinitializer)", kind, lanes)
+        return self.emit(
+            f"call {type_} @{name}(ptr {pointer}, i32 {align}, {mask.typed}, {type_} zeroinitializer)", kind, lanes
+        )
 
     def store(self, value: Val, pointer: str, mask: Val | None = None) -> None:
         align = max(BITS[value.kind] // 8, 1)
@@ -271,7 +276,9 @@ class Builder:
         self.declarations.add(f"declare {type_} @{name}(<{lanes} x ptr>, i32, <{lanes} x i1>, {type_})")
         align = max(BITS[kind] // 8, 1)
         return self.emit(
-            f"call {type_} @{name}(<{lanes} x ptr> {pointers}, i32 {align}, {on.typed}, {type_} zeroinitializer)", kind, lanes
+            f"call {type_} @{name}(<{lanes} x ptr> {pointers}, i32 {align}, {on.typed}, {type_} zeroinitializer)",
+            kind,
+            lanes,
         )
 
     def scatter(self, value: Val, pointer: str, indices: Val, mask: Val | None) -> None:

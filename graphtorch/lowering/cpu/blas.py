@@ -1,8 +1,9 @@
 """Matrix products through the BLAS that NumPy ships, called by C pointer from generated code.
 
 The library is the one that NumPy has loaded already: found among its files, by the symbol names of OpenBLAS builds.
-`gemm_text` is the native code around it: row-major products split over the thread pool by rows or columns of the result.
-BLAS runs on one thread meanwhile (its own threads would compete with the pool's) and gets its setting back afterwards.
+`gemm_text` is the native code around it: row-major products split over the thread pool by rows or columns of the
+result. BLAS runs on one thread meanwhile (its own threads would compete with the pool's) and gets its setting back
+afterwards.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-
 
 _NAMES = ("cblas_sgemm", "cblas_dgemm", "openblas_set_num_threads", "openblas_get_num_threads")
 
@@ -43,7 +43,12 @@ def find_blas() -> Blas | None:
             library = ctypes.CDLL(path)
         except OSError:
             continue
-        for prefix, suffix, index in (("scipy_", "64_", "i64"), ("", "64_", "i64"), ("scipy_", "", "i32"), ("", "", "i32")):
+        for prefix, suffix, index in (
+            ("scipy_", "64_", "i64"),
+            ("", "64_", "i64"),
+            ("scipy_", "", "i32"),
+            ("", "", "i32"),
+        ):
             names = [f"{prefix}{name}{suffix}" for name in _NAMES]
             if all(hasattr(library, name) for name in names):
                 found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names]
@@ -73,7 +78,7 @@ def gemm_text(index: str) -> str:
 
 def _gemm(letter: str, kind: str, form: str, index: str) -> str:
     lines = [f"define internal void @{letter}gemm_{form}(ptr %args, i64 %low, i64 %high) #0 {{", "entry:"]
-    names = "a b c m n k lda ldb ldc ta tb sa sb sc".split()
+    names = ["a", "b", "c", "m", "n", "k", "lda", "ldb", "ldc", "ta", "tb", "sa", "sb", "sc"]
     for i, name in enumerate(names):
         lines.append(f"  %p{name} = getelementptr i64, ptr %args, i64 {i}")
         lines.append(f"  %{name} = load {'ptr' if i < 3 else 'i64'}, ptr %p{name}")

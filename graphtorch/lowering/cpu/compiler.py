@@ -1,9 +1,9 @@
 """From LLVM text to functions in memory: one object file a module, kept on disk, loaded through LLVM's ORC JIT.
 
-Code is generated without optimisation passes: the text is vectorised and hoisted already, and the passes would take longer
-than everything else together. The object cache is keyed by the text, the host CPU's features and LLVM's version. A cache
-that can't be read or written, or holds garbage, only costs the time to compile again: entries carry a checksum and are
-renamed into place whole.
+Code is generated without optimisation passes: the text is vectorised and hoisted already, and the passes would take
+longer than everything else together. The object cache is keyed by the text, the host CPU's features and LLVM's
+version. A cache that can't be read or written, or holds garbage, only costs the time to compile again: entries carry
+a checksum and are renamed into place whole.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def host() -> Host:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    known: dict[str, bool] = llvm.get_host_cpu_features()
+    known: Any = llvm.get_host_cpu_features()
     machine = platform.machine().lower()
     if machine in ("arm64", "aarch64"):
         bits, fma = 128, True
     else:
         bits = 512 if known.get("avx512f") and known.get("avx512vl") else 256 if known.get("avx2") else 128
         fma = bool(known.get("fma"))
-    return Host(llvm.get_default_triple(), llvm.get_host_cpu_name(), known.flatten(), bits, fma)  # type: ignore[attr-defined]
+    return Host(llvm.get_default_triple(), llvm.get_host_cpu_name(), known.flatten(), bits, fma)
 
 
 def module_text(functions: Iterable[Function], extra: str = "", declarations: Iterable[str] = ()) -> str:
@@ -87,7 +87,7 @@ def module_text(functions: Iterable[Function], extra: str = "", declarations: It
 
 
 def cache_folder() -> Path | None:
-    """Where object files are kept: GRAPHTORCH_CACHE, else the user's cache folder; None if GRAPHTORCH_CACHE is empty."""
+    """The folder of object files: GRAPHTORCH_CACHE (none if that is empty), else in the user's cache folder."""
     chosen = os.environ.get("GRAPHTORCH_CACHE")
     if chosen is not None:
         return Path(chosen) / "cpu" if chosen else None
@@ -176,7 +176,9 @@ class Library:
         self.seconds = 0.0
         target = host()
         key = hashlib.blake2b(
-            "\0".join((text, target.triple, target.cpu, target.features, llvmlite.__version__, str(OPTIMIZATION))).encode(),
+            "\0".join(
+                (text, target.triple, target.cpu, target.features, llvmlite.__version__, str(OPTIMIZATION))
+            ).encode(),
             digest_size=20,
         ).hexdigest()
         folder = cache_folder()

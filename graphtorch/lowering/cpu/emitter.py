@@ -1,13 +1,14 @@
 """The emitter: one Kernel becomes one LLVM function `void(ptr args, i64 low, i64 high)`.
 
-`args` holds the buffers' addresses and then the values of symbolic sizes, 8 bytes each; [low, high) is the part of the
-outermost loop to run, so that threads share a kernel by its rows (or, where there are only vectors, by ranges of elements).
+`args` holds the buffers' addresses and then the values of symbolic sizes, 8 bytes each; [low, high) is the part of
+the outermost loop to run, so that threads share a kernel by its rows (or, where there are only vectors, by ranges of
+elements).
 
-The nest is: the outermost loop, other parallel loops, then the folds from the outermost level inwards. At each level the
-folds run in passes, because one may need another's result (softmax: the maximum, then the sum). A store goes along with
-the first pass after which its value is known. Expensive values that a later pass needs again are kept in a row on the
-stack. The vector loop may be any of these loops: inside it values that vary along it are vectors, all others are scalars;
-a fold along it keeps several vectors of partial results and folds their lanes at the end.
+The nest is: the outermost loop, other parallel loops, then the folds from the outermost level inwards. At each level
+the folds run in passes, because one may need another's result (softmax: the maximum, then the sum). A store goes
+along with the first pass after which its value is known. Expensive values that a later pass needs again are kept in a
+row on the stack. The vector loop may be any of these loops: inside it values that vary along it are vectors, all
+others are scalars; a fold along it keeps several vectors of partial results and folds their lanes at the end.
 """
 
 from __future__ import annotations
@@ -18,15 +19,25 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const
-from graphtorch.lowering.cpu.instructions import REGISTER, RefusedError, apply, convert, extremum, from_bfloat16, identity, to_bfloat16
+from graphtorch.lowering.cpu.instructions import (
+    REGISTER,
+    RefusedError,
+    apply,
+    convert,
+    extremum,
+    from_bfloat16,
+    identity,
+    to_bfloat16,
+)
 from graphtorch.lowering.cpu.nest import Nest, estimate
 from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymInt
 
 MEMORY = {
-    dtypes.bool_: "i8", dtypes.uint8: "i8", dtypes.int8: "i8", dtypes.int16: "i16", dtypes.int32: "i32", dtypes.int64: "i64",
-    dtypes.float16: "half", dtypes.bfloat16: "i16", dtypes.float32: "float", dtypes.float64: "double",
+    dtypes.bool_: "i8", dtypes.uint8: "i8", dtypes.int8: "i8", dtypes.int16: "i16", dtypes.int32: "i32",
+    dtypes.int64: "i64", dtypes.float16: "half", dtypes.bfloat16: "i16", dtypes.float32: "float",
+    dtypes.float64: "double",
 }  # fmt: skip
 ROW_BYTES = 1 << 17  # the most that one kernel keeps on the stack
 KEEP_COST = 8  # what is cheaper is computed again
@@ -91,7 +102,9 @@ class _Emitter:
         self.accumulators: dict[int, list[Val]] = {}
         self.widths: dict[int, int] = {}  # values an accumulator has: 2 for argmax, the value and its position
         self.split: dict[int, bool] = {}  # whether each unrolled vector has its own
-        self.kept: dict[int, tuple[str, int]] = {}  # expression -> its row on the stack, and the loops that the row covers
+        self.kept: dict[
+            int, tuple[str, int]
+        ] = {}  # expression -> its row on the stack, and the loops that the row covers
         self.filled: set[int] = set()
         self.rows: dict[tuple[int, int], str] = {}
         self.stack_lines: list[str] = []
@@ -118,7 +131,9 @@ class _Emitter:
             if isinstance(expr, Constant) and type(expr.value) is SymInt:
                 self._remember(expr, 0, convert(b, self.sizes[expr.value], dtypes.int64, expr.dtype))
         sinks = [Sink(s, None, nest.varies[id(s.value)] | nest.mask_of(s.access.strides)) for s in self.kernel.stores]
-        parallel = [i for i, loop in enumerate(nest.loops) if not loop.reduction and i != nest.vector and i != nest.inner]
+        parallel = [
+            i for i, loop in enumerate(nest.loops) if not loop.reduction and i != nest.vector and i != nest.inner
+        ]
         if nest.vector >= 0 and not nest.loops[nest.vector].reduction:
             parallel.append(nest.vector)
         if nest.inner >= 0:
@@ -264,7 +279,9 @@ class _Emitter:
                 wanted //= 2
         return wanted
 
-    def _vector_loop(self, axis: int, sinks: list[Sink], start: Val | None, stop: Val | None, body: Callable[[], None]) -> None:
+    def _vector_loop(
+        self, axis: int, sinks: list[Sink], start: Val | None, stop: Val | None, body: Callable[[], None]
+    ) -> None:
         b, lanes = self.b, self.nest.lanes
         unroll = self._unroll_of(axis, sinks)
         size = self.nest.loops[axis].size
@@ -294,12 +311,12 @@ class _Emitter:
                 self.unroll = 1
             elif full:
                 main(const(0, "i64"), const(full, "i64"))
-            for first in range(full, size, lanes) if size - full <= 2 * lanes else ():
-                left = size - first
+            for shift in range(full, size, lanes) if size - full <= 2 * lanes else ():
+                left = size - shift
                 if left < lanes:
                     bits = ", ".join(f"i1 {'true' if i < left else 'false'}" for i in range(lanes))
                     self.mask = Val(f"<{bits}>", "i1", lanes)
-                at(const(first, "i64"))
+                at(const(shift, "i64"))
                 self.mask = None
             if size - full > 2 * lanes:
                 end = const(size, "i64")
@@ -315,7 +332,8 @@ class _Emitter:
     # -- levels of folds ---------------------------------------------------------------------------------------------
 
     def _level(self, level: int, sinks: list[Sink]) -> None:
-        """Everything inside the loops of the levels above: passes over this level's loops, then what does not vary along them."""
+        """Everything inside the loops of the levels above: passes over this level's loops, then what does not vary
+        along them."""
         if level == 0:
             for sink in sinks:
                 self._consume(sink)
@@ -440,7 +458,8 @@ class _Emitter:
         return True
 
     def _row_size(self, axis: int) -> int | None:
-        """How many elements of a row one axis takes: the vector axis is filled up to whole vectors. None: known at run time only."""
+        """How many elements of a row one axis takes: the vector axis is filled up to whole vectors. None: known at
+        run time only."""
         size = self.nest.loops[axis].size
         if type(size) is not int:
             return None
@@ -593,8 +612,9 @@ class _Emitter:
             u = 0
         key = (id(expr), u)
         for scope in reversed(self.scopes):
-            if key in scope:
-                return scope[key]
+            known: Val | None = scope.get(key)
+            if known is not None:
+                return known
         if id(expr) in self.filled:
             lanes = self.nest.lanes if self._is_vector(expr) else 1
             return self._remember(expr, u, self.b.load(self._row_address(expr, u), REGISTER[expr.dtype], lanes))
@@ -686,7 +706,11 @@ class _Emitter:
             return pointer, None
         element = MEMORY[access.buffer.dtype]
         if u:
-            shift = const(u * nest.lanes * stride, "i64") if type(stride) is int else b.mul(self._size(stride), u * nest.lanes)
+            shift = (
+                const(u * nest.lanes * stride, "i64")
+                if type(stride) is int
+                else b.mul(self._size(stride), u * nest.lanes)
+            )
             pointer = b.offset(pointer, shift, element)
         if type(stride) is int:
             return pointer, None if stride == 1 else b.iota("i64", nest.lanes, stride)

@@ -1,5 +1,5 @@
-"""The backend "cpu": compiles a schedule to native code and runs it. What has no native code runs through NumPy in between,
-step by step; `fallbacks` says what and why."""
+"""The backend "cpu": compiles a schedule to native code and runs it. What has no native code runs through NumPy in
+between, step by step; `fallbacks` says what and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ from graphtorch.schedule.memory import aligned, plan
 
 logger = logging.getLogger(__name__)
 
-REUSED_BYTES = 1 << 18  # outputs from this size on take over the memory of dropped ones: fresh pages cost more than the work
+REUSED_BYTES = (
+    1 << 18
+)  # outputs from this size on take over the memory of dropped ones: fresh pages cost more than the work
 
 
 class CpuExecutable(Executable):
@@ -87,7 +89,9 @@ class CpuExecutable(Executable):
         if self.fallbacks:
             logger.info("%d of %d steps run on NumPy", len(self.fallbacks), len(schedule.steps))
 
-    def _code(self, step: Kernel | ExternCall, producers: dict[Buffer, ExternCall], products: bool) -> launch.Native | None:
+    def _code(
+        self, step: Kernel | ExternCall, producers: dict[Buffer, ExternCall], products: bool
+    ) -> launch.Native | None:
         """The native code of a step, if there is any. Raises RefusedError."""
         if isinstance(step, Kernel):
             return self._emit(step)
@@ -191,9 +195,7 @@ class Frame(numpy_executor.Frame):
         header[launch.TRUE], header[launch.FALSE] = id(True), id(False)
         self.context = np.array([*header, *([0] * len(io)), *program.words], np.int64)
         self.address: int = self.context.ctypes.data
-        self.made = [
-            OutputMaker(program.shapes[b], b.dtype.numpy) for b in io[len(program.schedule.inputs) :]
-        ]
+        self.made = [OutputMaker(program.shapes[b], b.dtype.numpy) for b in io[len(program.schedule.inputs) :]]
         self.made_buffers = io[len(program.schedule.inputs) :]
         self.sequence = self._sequence()
         self.direct = [(v.buffer, whole) for v, _, whole in self.results]
@@ -220,7 +222,7 @@ class Frame(numpy_executor.Frame):
             if i in starts:
                 if i or self.executable.entry is None:
                     function, address = self.executable.segments[starts[i]], self.address
-                    found.append(lambda function=function, address=address: function(address))
+                    found.append(partial(function, address))
             elif i not in self.executable.native:
                 found.append(step)
         return found
@@ -263,7 +265,8 @@ class Frame(numpy_executor.Frame):
             self.context[launch.HEADER + i] = array.__array_interface__["data"][0]
 
     def _checked(self, arrays: list[Any]) -> list[tuple[Any, Any]]:
-        """Replace arrays that native code can't read by contiguous copies. Returns (original, copy) of those to write back."""
+        """Replace arrays that native code can't read by contiguous copies. Returns (original, copy) of those to write
+        back."""
         copied: list[tuple[Any, Any]] = []
         donated = set(self.program.donated)
         for i, buffer, element, shape, _ in self.arrays:
@@ -324,7 +327,12 @@ def _nothing() -> None:
 
 
 class _MethodDef(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("method", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("method", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
 
 
 _METH_FASTCALL = 0x0080

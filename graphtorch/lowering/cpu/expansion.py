@@ -1,13 +1,14 @@
-"""Calls as kernels: convolutions, their gradients and max pooling are loop nests with affine loads too, once their padding is
-in memory. `expand` gives the kernels of a call, in order; they may use scratch memory of one call's lifetime.
+"""Calls as kernels: convolutions, their gradients and max pooling are loop nests with affine loads too, once their
+padding is in memory. `expand` gives the kernels of a call, in order; they may use scratch memory of one call's
+lifetime.
 
     conv2d               y[n, o, i, j] = sum of x[n, c, i*s + k*d, j*s + l*d] * w[o, c, k, l]
     conv2d_input_grad    the same sum over the output gradient, spread by the stride, with the kernel reversed
     conv2d_weight_grad   a sum over samples and places
     max_pool2d           a maximum and the place where it lies; its gradient where windows do not overlap
 
-Only static sizes; what is not covered runs through NumPy. Direct loops are the best choice for few channels. With many, a
-matrix product has more arithmetic a load, and the NumPy functions, which use one, stay.
+Only static sizes; what is not covered runs through NumPy. Direct loops are the best choice for few channels. With
+many, a matrix product has more arithmetic a load, and the NumPy functions, which use one, stay.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def _filled(target: Buffer, value: Any) -> Kernel:
     count = 1
     for size in target.shape:
         count *= size
-    return Kernel(f"fill_{target.name}", _axes((count,)), [Store(Access(target, 0, (1,)), Constant(value, target.dtype))])
+    return Kernel(
+        f"fill_{target.name}", _axes((count,)), [Store(Access(target, 0, (1,)), Constant(value, target.dtype))]
+    )
 
 
 def _spread(x: View, target: Buffer, shape: tuple[int, ...], first: tuple[int, int], step: tuple[int, int]) -> Kernel:
@@ -107,7 +110,9 @@ def _padded(x: View, padding: tuple[int, int], fill: Any, name: str) -> tuple[Vi
 
 
 def _suits(x: View, channels: int, filters: int, width: int) -> bool:
-    return x.buffer.dtype in _TYPES and (channels * filters <= _DIRECT or width >= 16 and channels * filters <= 4 * _DIRECT)
+    return x.buffer.dtype in _TYPES and (
+        channels * filters <= _DIRECT or (width >= 16 and channels * filters <= 4 * _DIRECT)
+    )
 
 
 def _convolution(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[Kernel] | None:
@@ -125,7 +130,16 @@ def _convolution(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> li
         Access(
             source.buffer,
             source.offset,
-            (sx[0], sx[1] * channels, 0, sx[2] * stride[0], sx[3] * stride[1], sx[1], sx[2] * dilation[0], sx[3] * dilation[1]),
+            (
+                sx[0],
+                sx[1] * channels,
+                0,
+                sx[2] * stride[0],
+                sx[3] * stride[1],
+                sx[1],
+                sx[2] * dilation[0],
+                sx[3] * dilation[1],
+            ),
         )
     )
     sw = w.strides
@@ -156,12 +170,14 @@ def _input_gradient(call: ExternCall, producers: Mapping[Buffer, ExternCall]) ->
     if last[0] >= shape[2] or last[1] >= shape[3]:
         return None
     target = _scratch("spread", g.buffer.dtype, shape)
-    steps = [_filled(target, 0), _spread(g, target, shape, border, tuple(stride))]  # type: ignore[arg-type]
+    steps = [_filled(target, 0), _spread(g, target, shape, border, tuple(stride))]
     s, so, sw = _row_major(shape), _row_major(out.shape), w.strides
     axes = _axes((n, groups, channels, rows, columns), (each, kh, kw))
     load = Load(
         Access(
-            target, reach[0] * s[2] + reach[1], (s[0], s[1] * each, 0, s[2], s[3], s[1], -dilation[0] * s[2], -dilation[1] * s[3])
+            target,
+            reach[0] * s[2] + reach[1],
+            (s[0], s[1] * each, 0, s[2], s[3], s[1], -dilation[0] * s[2], -dilation[1] * s[3]),
         )
     )
     weight = Load(Access(w.buffer, w.offset, (0, sw[0] * each, sw[1], 0, 0, sw[0], sw[2], sw[3])))
@@ -185,7 +201,16 @@ def _weight_gradient(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -
         Access(
             source.buffer,
             source.offset,
-            (sx[1] * channels, 0, sx[1], sx[2] * dilation[0], sx[3] * dilation[1], sx[0], sx[2] * stride[0], sx[3] * stride[1]),
+            (
+                sx[1] * channels,
+                0,
+                sx[1],
+                sx[2] * dilation[0],
+                sx[3] * dilation[1],
+                sx[0],
+                sx[2] * stride[0],
+                sx[3] * stride[1],
+            ),
         )
     )
     gradient = Load(Access(g.buffer, g.offset, (sg[1] * each, sg[1], 0, 0, 0, sg[0], sg[2], sg[3])))
@@ -203,7 +228,7 @@ def _max_pool(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[
     some = values or indices
     if some is None or x.buffer.dtype not in _TYPES or ceil_mode or len(x.shape) != 4:
         return None
-    n, c, h, w = x.shape
+    n, c, _, w = x.shape
     rows, columns = some.shape[2], some.shape[3]
     source, steps = _padded(x, padding, float("-inf"), "padded")
     sx = source.strides

@@ -1,10 +1,10 @@
-"""Small matrix products as generated code: register tiles without packing, where a BLAS call would spend its time on packing
-and bookkeeping.
+"""Small matrix products as generated code: register tiles without packing, where a BLAS call would spend its time on
+packing and bookkeeping.
 
-    outer form   op(B) is contiguous along its columns: a tile holds rows x vectors of the result; each step of k multiplies
-                 elements of A, broadcast, with vectors of B
-    inner form   both operands are contiguous along k: a tile holds rows x columns dot products, each a vector of partial
-                 sums over k, whose lanes are folded at the end
+    outer form   op(B) is contiguous along its columns: a tile holds rows x vectors of the result; each step of k
+                 multiplies elements of A, broadcast, with vectors of B
+    inner form   both operands are contiguous along k: a tile holds rows x columns dot products, each a vector of
+                 partial sums over k, whose lanes are folded at the end
 
 The operands have to stay in the second-level cache; larger products are BLAS's.
 """
@@ -54,7 +54,9 @@ class _Product:
             self.lanes //= 2
         registers = 32 if register_bits == 512 or register_bits == 128 else 16
         # Accumulators take most registers; the rest hold what one step of k loads.
-        self.rows, self.columns = ((8, 2) if registers == 32 else (4, 2)) if not inner else ((4, 4) if registers == 32 else (2, 4))
+        self.rows, self.columns = (
+            ((8, 2) if registers == 32 else (4, 2)) if not inner else ((4, 4) if registers == 32 else (2, 4))
+        )
         self.builder = Builder(fma)
 
     def run(self) -> Function:
@@ -116,7 +118,11 @@ class _Product:
 
         def tile(column: Val, columns: int, mask: Val | None) -> None:
             stride = self.b.strides[-1]
-            at = b if column.text == "0" else builder.offset(b, builder.mul(column, stride) if stride != 1 else column, self.kind)
+            at = (
+                b
+                if column.text == "0"
+                else builder.offset(b, builder.mul(column, stride) if stride != 1 else column, self.kind)
+            )
             into = builder.offset(c, column, self.kind)
             if self.inner:
                 self._dots(a, at, into, rows, columns)

@@ -8,8 +8,8 @@ from graphtorch.lowering.cpu.assembly import Builder, Val, suffix, vector_type
 
 # helper name -> (the C library's float64 function, how many operands)
 LIBRARY = {
-    "tan": 1, "asin": 1, "acos": 1, "atan": 1, "sinh": 1, "cosh": 1, "tanh": 1, "erf": 1, "sin": 1, "cos": 1, "expm1": 1,
-    "log1p": 1, "log2": 1, "pow": 2, "atan2": 2, "fmod": 2,
+    "tan": 1, "asin": 1, "acos": 1, "atan": 1, "sinh": 1, "cosh": 1, "tanh": 1, "erf": 1, "sin": 1, "cos": 1,
+    "expm1": 1, "log1p": 1, "log2": 1, "pow": 2, "atan2": 2, "fmod": 2,
 }  # fmt: skip
 
 
@@ -31,7 +31,9 @@ def _library(name: str, kind: str, lanes: int) -> tuple[str, set[str], set[tuple
     head = f"define internal {type_} @lib_{name}.{suffix(kind, lanes)}({parameters}) #0 {{\n"
     declarations = {f"declare {kind} @{called}({', '.join([kind] * count)})"}
     if lanes == 1:
-        body = f"  %r = call {kind} @{called}({', '.join(f'{kind} %x{i}' for i in range(count))})\n  ret {kind} %r\n}}\n"
+        body = (
+            f"  %r = call {kind} @{called}({', '.join(f'{kind} %x{i}' for i in range(count))})\n  ret {kind} %r\n}}\n"
+        )
         return head + body, declarations, set()
     lines = ["entry:", "  br label %l", "l:", "  %i = phi i64 [0, %entry], [%n, %l]"]
     lines.append(f"  %a = phi {type_} [zeroinitializer, %entry], [%b, %l]")

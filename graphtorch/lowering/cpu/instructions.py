@@ -14,8 +14,9 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
 REGISTER = {
-    dtypes.bool_: "i1", dtypes.uint8: "i8", dtypes.int8: "i8", dtypes.int16: "i16", dtypes.int32: "i32", dtypes.int64: "i64",
-    dtypes.float16: "float", dtypes.bfloat16: "float", dtypes.float32: "float", dtypes.float64: "double",
+    dtypes.bool_: "i1", dtypes.uint8: "i8", dtypes.int8: "i8", dtypes.int16: "i16", dtypes.int32: "i32",
+    dtypes.int64: "i64", dtypes.float16: "float", dtypes.bfloat16: "float", dtypes.float32: "float",
+    dtypes.float64: "double",
 }  # fmt: skip
 
 
@@ -211,7 +212,9 @@ def _remainder(b: Builder, a: Sequence[Val], of: dtype) -> Val:
         other = b.logic("and", b.compare("ne", rest, 0), b.compare("slt", b.logic("xor", rest, y), 0))
         return b.select(other, b.add(rest, y), rest)
     rest = b.helper("lib_fmod", x, y)
-    other = b.logic("and", b.compare("une", rest, 0.0), b.logic("xor", b.compare("olt", rest, 0.0), b.compare("olt", y, 0.0)))
+    other = b.logic(
+        "and", b.compare("une", rest, 0.0), b.logic("xor", b.compare("olt", rest, 0.0), b.compare("olt", y, 0.0))
+    )
     return b.select(other, b.add(rest, y), rest)
 
 
@@ -301,14 +304,15 @@ INSTRUCTIONS: dict[str, Instruction] = {
 
 # What an instruction costs beside an addition, for choosing what to cache, unroll and run in parallel.
 COSTS = {
-    "div": 4, "sqrt": 4, "rsqrt": 8, "reciprocal": 4, "exp": 12, "expm1": 16, "log": 20, "log1p": 26, "log2": 20, "tanh": 22, "erf": 26,
-    "sigmoid": 16, "sin": 30, "cos": 30, "pow": 200, "tan": 200, "asin": 200, "acos": 200, "atan": 200, "sinh": 200, "cosh": 200,
-    "atan2": 300, "fmod": 200, "remainder": 200, "floor_divide": 200,
+    "div": 4, "sqrt": 4, "rsqrt": 8, "reciprocal": 4, "exp": 12, "expm1": 16, "log": 20, "log1p": 26, "log2": 20,
+    "tanh": 22, "erf": 26, "sigmoid": 16, "sin": 30, "cos": 30, "pow": 200, "tan": 200, "asin": 200, "acos": 200,
+    "atan": 200, "sinh": 200, "cosh": 200, "atan2": 300, "fmod": 200, "remainder": 200, "floor_divide": 200,
 }  # fmt: skip
 
 
 def apply(b: Builder, name: str, arguments: Sequence[Val], of: dtype, operand: dtype) -> Val:
-    """One instruction. `of` is the result's dtype, `operand` that of the (last) operand. Raises RefusedError for one without code."""
+    """One instruction. `of` is the result's dtype, `operand` that of the (last) operand. Raises RefusedError for one
+    without code."""
     instruction = INSTRUCTIONS.get(name)
     if instruction is None:
         raise RefusedError(f"no code for the instruction {name!r}")

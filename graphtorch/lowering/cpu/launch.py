@@ -1,8 +1,8 @@
-"""The native program of a schedule: functions `segment<i>(context)` that walk the launch plan, and the entry that Python
-calls. Steps without native code (operators that run through NumPy) separate the segments.
+"""The native program of a schedule: functions `segment<i>(context)` that walk the launch plan, and the entry that
+Python calls. Steps without native code (operators that run through NumPy) separate the segments.
 
-The context is a table of 8-byte words: a header, the addresses of inputs and outputs, and numbers that are known only when
-sizes are (sizes, offsets into the arena, chunk sizes).
+The context is a table of 8-byte words: a header, the addresses of inputs and outputs, and numbers that are known only
+when sizes are (sizes, offsets into the arena, chunk sizes).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from graphtorch.lowering.cpu import blas
 from graphtorch.lowering.cpu.blas import Blas
 from graphtorch.lowering.cpu.emitter import Function
 from graphtorch.lowering.cpu.expansion import SCRATCH
-from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
+from graphtorch.lowering.kernel import Buffer, ExternCall, Schedule, View
 from graphtorch.schedule.memory import MemoryPlan, aligned, nbytes
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import evaluate
@@ -59,9 +59,7 @@ def as_product(call: ExternCall) -> Product | None:
         return None
     (ta, lda), (tb, ldb) = layouts[0], layouts[1]
     batch = a.shape[0] if len(a.shape) == 3 else 1
-    return Product(
-        letter, (a, b), call.outputs[0], batch, a.shape[-2], b.shape[-1], a.shape[-1], (ta, tb), (lda, ldb)
-    )
+    return Product(letter, (a, b), call.outputs[0], batch, a.shape[-2], b.shape[-1], a.shape[-1], (ta, tb), (lda, ldb))
 
 
 def _matrix(view: View) -> tuple[bool, Any] | None:
@@ -90,12 +88,17 @@ def _wide(stride: Any, size: Any) -> bool:
     return not _is(stride, 0)
 
 
+def ceil_divide(a: int, b: int) -> int:
+    """The quotient of positive numbers, rounded up."""
+    return -(-a // b)
+
+
 def chunk_size(extent: int, grain: int, work: int, threads: int) -> int:
     """How many units one chunk has; all of them where sharing does not pay."""
     if threads <= 1 or work < SERIAL_WORK or extent <= grain:
         return max(extent, 1)
-    chunks = min(threads * 8, max(work // CHUNK_WORK, 2), -(-extent // grain))
-    return -(-(-(-extent // chunks)) // grain) * grain
+    chunks = min(threads * 8, max(work // CHUNK_WORK, 2), ceil_divide(extent, grain))
+    return ceil_divide(ceil_divide(extent, chunks), grain) * grain
 
 
 @dataclass(eq=False)
@@ -128,7 +131,12 @@ class Writer:
     """Writes the launch functions of one schedule."""
 
     def __init__(
-        self, schedule: Schedule, native: Mapping[int, Native], plan: MemoryPlan | None, threads: int, library: Blas | None
+        self,
+        schedule: Schedule,
+        native: Mapping[int, Native],
+        plan: MemoryPlan | None,
+        threads: int,
+        library: Blas | None,
     ) -> None:
         self.schedule = schedule
         self.native = native
@@ -139,7 +147,9 @@ class Writer:
         self.io += dict.fromkeys(v.buffer for v in schedule.outputs if v.buffer.kind == "output")
         known = set(self.io)
         for step in schedule.steps:
-            self.io += [b for b in dict.fromkeys((*step.reads(), *step.writes())) if b.kind != "temporary" and b not in known]
+            self.io += [
+                b for b in dict.fromkeys((*step.reads(), *step.writes())) if b.kind != "temporary" and b not in known
+            ]
             known.update(self.io)
         self.place = {b: i for i, b in enumerate(self.io)}
         self.numbers: list[Number] = []
@@ -210,10 +220,10 @@ class Writer:
     def _pointer(self, buffer: Buffer) -> str:
         if buffer.kind == SCRATCH:
             # Each call's scratch memory starts behind the planned arena, one buffer after another.
-            offset = self.scratch[buffer]
+            behind = self.scratch[buffer]
             if self.plan is not None:
-                return self._new(f"getelementptr i8, ptr %arena, i64 {aligned(self.plan.arena_bytes) + offset}")
-            word = self._word((SCRATCH, offset), lambda bindings, plan: aligned(plan.arena_bytes) + offset)
+                return self._new(f"getelementptr i8, ptr %arena, i64 {aligned(self.plan.arena_bytes) + behind}")
+            word = self._word((SCRATCH, behind), lambda bindings, plan: aligned(plan.arena_bytes) + behind)
             return self._new(f"getelementptr i8, ptr %arena, i64 {word}")
         if buffer.kind != "temporary":
             at = self._new(f"getelementptr i64, ptr %context, i64 {HEADER + self.place[buffer]}")
@@ -317,7 +327,7 @@ class Writer:
         def parts(n: int, work: int) -> int:
             if threads <= 1 or work < GEMM_SERIAL or n < 2 * grain:
                 return max(n, 1)
-            return -(-(-(-n // threads)) // grain) * grain
+            return ceil_divide(ceil_divide(n, threads), grain) * grain
 
         if type(extent) is int and type(work) is int:
             chunk = parts(extent, work)
@@ -344,8 +354,9 @@ CONTIGUOUS_ALIGNED = 0x101
 
 
 def entry_text(first: str) -> str:
-    """`entry(self, (arrays, context, check), 3)` with METH_FASTCALL: takes the arrays' addresses into the context, runs the first
-    segment without the GIL, and returns True; or False without running, if `check` is 1 and an array is not as expected.
+    """`entry(self, (arrays, context, check), 3)` with METH_FASTCALL: takes the arrays' addresses into the context,
+    runs the first segment without the GIL, and returns True; or False without running, if `check` is 1 and an array
+    is not as expected.
 
     `arrays` is a list; the table of what is expected has for each of them its type, dtype, rank and sizes.
     """

@@ -1,5 +1,5 @@
-"""The loop structure of a Kernel, worked out before any code is written: its axes in canonical form, which one the vectors
-run along, in what order the folds happen, and what varies along what.
+"""The loop structure of a Kernel, worked out before any code is written: its axes in canonical form, which one the
+vectors run along, in what order the folds happen, and what varies along what.
 
 Sets of axes are ints with one bit an axis.
 """
@@ -7,6 +7,7 @@ Sets of axes are ints with one bit an axis.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS
@@ -150,8 +151,9 @@ class Nest:
     def _find_levels(self) -> None:
         """The chain of sets of axes that folds run over, and each fold's place in it.
 
-        Sets that another fold builds on come first, then any that fit in between, at last the union of all. A fold whose set is not in
-        the chain (a sum over rows beside folds of the columns) belongs to the smallest one that holds it.
+        Sets that another fold builds on come first, then any that fit in between, at last the union of all. A fold
+        whose set is not in the chain (a sum over rows beside folds of the columns) belongs to the smallest one that
+        holds it.
         """
         folds = [r for r in self.reduces if self.below[id(r)]]
         if not folds:
@@ -165,7 +167,7 @@ class Nest:
             if all(candidate & ~s == 0 or s & ~candidate == 0 for s in chain):
                 chain.append(candidate)
         chain.sort(key=int.bit_count)
-        for small, large in zip(chain, chain[1:], strict=False):
+        for small, large in pairwise(chain):
             if small & ~large:
                 raise RefusedError("folds over sets of axes that do not include each other")
         self.levels = chain
@@ -210,7 +212,8 @@ class Nest:
         return chosen
 
     def _tile(self) -> None:
-        """Transposing kernels run over tiles: split the axis that gathered loads are contiguous along, its inner part inside the vectors."""
+        """Transposing kernels run over tiles: split the axis that gathered loads are contiguous along, its inner part
+        inside the vectors."""
         self.inner = -1
         if self.vector < 0 or self.levels or self.loops[self.vector].reduction:
             return

@@ -1,9 +1,9 @@
 """The thread pool: worker threads of the operating system that run generated code without Python.
 
-`parallel_for(pool, function, args, n, chunk)` (native) runs `function(args, low, high)` over [0, n) in chunks that threads
-claim one by one, so that a late thread costs nothing. Workers spin for a short while after each region, since the next one
-usually follows at once, and then sleep on a condition variable. A region that starts while another is running (from a second
-Python thread, or nested) runs on its own thread alone.
+`parallel_for(pool, function, args, n, chunk)` (native) runs `function(args, low, high)` over [0, n) in chunks that
+threads claim one by one, so that a late thread costs nothing. Workers spin for a short while after each region, since
+the next one usually follows at once, and then sleep on a condition variable. A region that starts while another is
+running (from a second Python thread, or nested) runs on its own thread alone.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 SPIN = 20_000  # pauses before a worker sleeps: a few tenths of a millisecond
-# Byte offsets in the pool's memory; what different threads write lies on different cache lines.
-TICKET, DONE, JOB, SLEEPERS, EPOCH, MUTEX, CONDITION, SIZE = 0, 64, 128, 192, 256, 320, 448, 640
+# Byte offsets in the pool's memory, which starts with the ticket; what different threads write lies on different cache
+# lines.
+DONE, JOB, SLEEPERS, EPOCH, MUTEX, CONDITION, SIZE = 64, 128, 192, 256, 320, 448, 640
 FUNCTION, ARGS, COUNT, CHUNK, THREADS, STOP, BUSY = (JOB + 8 * i for i in range(7))
 
 _CODE = """
@@ -28,7 +29,8 @@ declare i32 @pthread_mutex_unlock(ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
 declare i32 @pthread_cond_broadcast(ptr)
 
-; Claim chunks until none is left. The ticket holds the region's number in its upper half and the chunks left in its lower.
+; Claim chunks until none is left. The ticket holds the region's number in its upper half and the chunks left in its
+; lower.
 define internal void @drain(ptr %pool) #0 {{
 entry:
   %done = getelementptr i8, ptr %pool, i64 {DONE}
@@ -195,13 +197,13 @@ def available_cores() -> int:
 
 
 class Pool:
-    """The pool of the process, started on first use; `address` is its memory for native code, `entry` `parallel_for`."""
+    """The pool of the process, started on first use: `address` is its memory, `entry` the address of `parallel_for`."""
 
     def __init__(self, threads: int) -> None:
         from graphtorch.lowering.cpu.compiler import Library, module_text
 
         pause, declaration = _pause()
-        text = module_text([], _CODE.format(PAUSE=pause, **_offsets()), [declaration])
+        text = module_text([], _CODE.format(PAUSE=pause, **_OFFSETS), [declaration])
         self.library = Library(text, ["parallel_for", "worker", "wake_all"])
         self.memory = np.zeros(SIZE + 64, np.uint8)
         self.address = -(-self.memory.ctypes.data // 64) * 64
@@ -215,7 +217,10 @@ class Pool:
         for _ in range(1, threads):
             handle = ctypes.c_void_p()
             failed = process.pthread_create(
-                ctypes.byref(handle), None, ctypes.c_void_p(self.library.addresses["worker"]), ctypes.c_void_p(self.address)
+                ctypes.byref(handle),
+                None,
+                ctypes.c_void_p(self.library.addresses["worker"]),
+                ctypes.c_void_p(self.address),
             )
             if failed:
                 break
@@ -245,10 +250,21 @@ class Pool:
         self._write(BUSY, 0)
 
 
-def _offsets() -> dict[str, int]:
-    names = "TICKET DONE FUNCTION ARGS COUNT CHUNK THREADS STOP BUSY SLEEPERS EPOCH MUTEX CONDITION SPIN".split()
-    return {name: globals()[name] for name in names}
-
+_OFFSETS = {
+    "DONE": DONE,
+    "FUNCTION": FUNCTION,
+    "ARGS": ARGS,
+    "COUNT": COUNT,
+    "CHUNK": CHUNK,
+    "THREADS": THREADS,
+    "STOP": STOP,
+    "BUSY": BUSY,
+    "SLEEPERS": SLEEPERS,
+    "EPOCH": EPOCH,
+    "MUTEX": MUTEX,
+    "CONDITION": CONDITION,
+    "SPIN": SPIN,
+}
 
 _pool: Pool | None = None
 _lock = threading.Lock()

@@ -1,10 +1,10 @@
 """Transcendental functions on vectors, as polynomials.
 
-Each function reduces its argument to a small interval, where a minimax polynomial (fitted by Lawson's iteration to the
-relative error, in 200 bits) approximates it, and undoes the reduction; W. J. Cody and W. Waite, "Software Manual for the
-Elementary Functions", 1980, describes the reductions. float32 errors stay within 2 units in the last place, float64
-ones within 2 for exp and log; NaN and infinities come out as IEEE 754 wants.
-`llvm.rint` and friends are generic: any target with vectors lowers them.
+Each function reduces its argument to a small interval, where a minimax polynomial (fitted by Lawson's iteration to
+the relative error, in 200 bits) approximates it, and undoes the reduction; W. J. Cody and W. Waite, "Software Manual
+for the Elementary Functions", 1980, describes the reductions. float32 errors stay within 2 units in the last place,
+float64 ones within 2 for exp and log; NaN and infinities come out as IEEE 754 wants. `llvm.rint` and friends are
+generic: any target with vectors lowers them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from graphtorch.lowering.cpu.assembly import Builder, Val, const
 
 # exp(r) = 1 + r + r^2 P(r) on |r| <= ln(2) / 2
 _EXP = {
-    "float": (0.4999999343189114, 0.16666520396770756, 0.04166839083131584, 0.008368745320047482, 0.0013814537893704776),
+    "float": (
+        0.4999999343189114, 0.16666520396770756, 0.04166839083131584, 0.008368745320047482, 0.0013814537893704776,
+    ),
     "double": (
-        0.5, 0.16666666666666685, 0.04166666666666599, 0.008333333333316723, 0.001388888888916099, 0.0001984126989708953,
-        2.480158684407155e-05, 2.755723422663241e-06, 2.755764818450641e-07, 2.5112235747365825e-08, 2.0807164546453e-09,
+        0.5, 0.16666666666666685, 0.04166666666666599, 0.008333333333316723, 0.001388888888916099,
+        0.0001984126989708953, 2.480158684407155e-05, 2.755723422663241e-06, 2.755764818450641e-07,
+        2.5112235747365825e-08, 2.0807164546453e-09,
     ),
 }  # fmt: skip
 # ln(2) in two parts; the high one has trailing zeros, so that n * high is exact.
@@ -178,7 +181,8 @@ def erf(b: Builder, x: Val) -> Val:
 
 
 def sin_cos(b: Builder, x: Val, shift: int) -> Val:
-    """sin(x + shift * pi/2) for |x| < 1e6: the argument is reduced in float64, where n * pi/2 loses nothing that counts."""
+    """sin(x + shift * pi/2) for |x| < 1e6: the argument is reduced in float64, where n * pi/2 loses nothing that
+    counts."""
     wide = b.convert("fpext", x, "double")
     n = b.intrinsic("rint", b.mul(wide, 2.0 / math.pi))
     r = b.convert("fptrunc", b.fma(n, -6.123233995736766e-17, b.fma(n, -1.5707963267948966, wide)), "float")

@@ -1,5 +1,5 @@
-"""The native executable against the interpreter: every operator record, random programs and training steps, symbolic sizes,
-memory, threads."""
+"""The native executable against the interpreter: every operator record, random programs and training steps, symbolic
+sizes, memory, threads."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def test_random_programs(seed: int, length: int) -> None:
 
 
 def test_pointwise_kernels_are_native() -> None:
-    executable = compare(trace(lambda x, y: (x * y).exp().tanh() + x.sigmoid(), f32(33, 65), f32(65)), arrays_of(f32(33, 65), f32(65)))
+    executable = compare(
+        trace(lambda x, y: (x * y).exp().tanh() + x.sigmoid(), f32(33, 65), f32(65)), arrays_of(f32(33, 65), f32(65))
+    )
     assert executable.fallbacks == []
 
 
@@ -98,7 +100,11 @@ def arrays_of(*types: TensorType) -> list[Any]:
 @pytest.mark.parametrize("dim", [0, 1])
 def test_softmax_and_norm_of_any_width(columns: int, dim: int) -> None:
     def f(x: Any) -> Any:
-        return graphtorch.softmax(x, dim), graphtorch.log_softmax(x, dim), (x - x.mean(dim, keepdim=True)) * x.var(dim, keepdim=True, correction=0)
+        return (
+            graphtorch.softmax(x, dim),
+            graphtorch.log_softmax(x, dim),
+            (x - x.mean(dim, keepdim=True)) * x.var(dim, keepdim=True, correction=0),
+        )
 
     graph = trace(f, f32(7, columns))
     assert compare(graph, arrays(graph)).fallbacks == []
@@ -109,7 +115,16 @@ def test_reductions_over_each_axis(shape: tuple[int, ...]) -> None:
     def f(x: Any) -> Any:
         found = []
         for d in range(len(shape)):
-            found += [x.sum(d), x.amax(d), x.amin(d), x.prod(d), graphtorch.argmax(x, d), graphtorch.argmin(x, d), (x > 1.9).any(d), (x > -1.99).all(d)]
+            found += [
+                x.sum(d),
+                x.amax(d),
+                x.amin(d),
+                x.prod(d),
+                graphtorch.argmax(x, d),
+                graphtorch.argmin(x, d),
+                (x > 1.9).any(d),
+                (x > -1.99).all(d),
+            ]
         return [*found, x.sum(), graphtorch.argmax(x)]
 
     graph = trace(f, f32(*shape))
@@ -121,7 +136,16 @@ def test_nan_and_ties_in_folds() -> None:
     x[1, 7] = x[1, 30] = np.nan
     x[2] = -np.inf
     x[3] = np.inf
-    graph = trace(lambda v: (graphtorch.argmax(v, 1), graphtorch.argmin(v, 1), v.amax(1), v.amin(1), graphtorch.maximum(v, v.flip(1))), f32(6, 50))
+    graph = trace(
+        lambda v: (
+            graphtorch.argmax(v, 1),
+            graphtorch.argmin(v, 1),
+            v.amax(1),
+            v.amin(1),
+            graphtorch.maximum(v, v.flip(1)),
+        ),
+        f32(6, 50),
+    )
     compare(graph, [x])
 
 
@@ -199,7 +223,9 @@ def test_wrong_inputs_raise_and_change_nothing() -> None:
 def test_symbolic_sizes_run_at_any_size() -> None:
     n, m = symbol("n", hint=32), symbol("m", hint=16)
     graph = trace(
-        lambda x, w: (graphtorch.softmax(x, 1), (x @ w).tanh().sum(0), x.t() * 2, x.mean(), graphtorch.argmax(x, 1)), f32(n, m), f32(m, 24)
+        lambda x, w: (graphtorch.softmax(x, 1), (x @ w).tanh().sum(0), x.t() * 2, x.mean(), graphtorch.argmax(x, 1)),
+        f32(n, m),
+        f32(m, 24),
     )
     executable = CpuExecutable(build_schedule(graph))
     assert executable.fallbacks == []
@@ -274,7 +300,9 @@ def test_blas_keeps_its_number_of_threads() -> None:
 
 
 def test_equal_kernels_share_code() -> None:
-    graph = trace(lambda a, b, c: (a.exp() + 1, b.exp() + 1, (c.sum(0, keepdim=True).exp() + 1)), f32(1000), f32(3000), f32(2, 5))
+    graph = trace(
+        lambda a, b, c: (a.exp() + 1, b.exp() + 1, (c.sum(0, keepdim=True).exp() + 1)), f32(1000), f32(3000), f32(2, 5)
+    )
     executable = CpuExecutable(build_schedule(graph))
     names = {f.name for f in executable.functions.values()}
     assert len(names) < len(executable.functions) or len(executable.functions) <= 2
