@@ -41,6 +41,7 @@ from graphtorch.ops import (
     shaping,
     softmax,
     sorting,
+    special_functions,
     statistics,
     ternary,
     unary,

@@ -279,6 +279,6 @@ def special_ndtr(input: Any) -> Any:
 @function()
 def special_xlog1py(input: Any, other: Any) -> Any:
     """input * log1p(other), 0 where input is 0. See torch.special.xlog1py."""
-    x, y = (v if hasattr(v, "shape") else FUNCTIONS["scalar_tensor"](v) for v in (input, other))
+    x, y = (v if hasattr(v, "shape") else FUNCTIONS["full"]((), v) for v in (input, other))
     zero = FUNCTIONS["logical_and"](x == 0, y.isnan().logical_not())
     return _where(zero, 0.0, x * _where(zero, 0.0, y).log1p())
