@@ -55,7 +55,7 @@ def emitter(*names: str) -> Callable[[Emitter], Emitter]:
 def native_call(call: ExternCall, target: Target) -> Function | Product | None:
     """The native form of a call: a Function, a Product or None."""
     # They register their emitters, and import this module.
-    from graphtorch.lowering.cpu import convolution, pooling  # noqa: F401
+    from graphtorch.lowering.cpu import convolution, gather, pooling  # noqa: F401
 
     found = EMITTERS.get(call.op.name)
     return None if found is None else found(call, target)
@@ -126,6 +126,11 @@ class CallBuilder(Builder):
         if total is not None:
             pointer = self.offset(pointer, total, kind)
         return self.offset(pointer, const(fixed, "i64"), kind)
+
+    def failure(self) -> str:
+        """Where a function says that it failed, by writing 1; see Function. Ask for it after all sizes."""
+        slot = self.offset("%args", const(len(self.buffers) + len(self.sizes), "i64"), "i64")
+        return self.emit(f"load ptr, ptr {slot}, align 8", "ptr").text
 
     def divide(self, a: Val, by: int) -> Val:
         """The quotient of a number that is not negative."""

@@ -53,6 +53,7 @@ class Function:
     sizes       the symbolic sizes that follow them
     extent      how many units [low, high) counts; `grain` is a divisor that chunk boundaries should have
     work        estimated cost of all of it, in additions
+    failure     the message of the IndexError if it fails; then the address behind the sizes is where it says so
     """
 
     name: str
@@ -64,6 +65,7 @@ class Function:
     work: Any
     declarations: set[str] = field(default_factory=set)
     helpers: set[tuple[str, str, int]] = field(default_factory=set)
+    failure: str = ""
 
 
 class Sink(NamedTuple):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import logging
+import os
 import sys
 import sysconfig
 import threading
@@ -198,6 +199,7 @@ class Frame(numpy_executor.Frame):
         self.made = [OutputMaker(program.shapes[b], b.dtype.numpy) for b in io[len(program.schedule.inputs) :]]
         self.made_buffers = io[len(program.schedule.inputs) :]
         self.sequence = self._sequence()
+        self.failures = executable.program.failures
         self.direct = [(v.buffer, whole) for v, _, whole in self.results]
         places = {b: i for i, b in enumerate(io)}
         number_inputs = {program.schedule.inputs[i] for i, _ in self.numbers}
@@ -244,10 +246,14 @@ class Frame(numpy_executor.Frame):
         elif not entry(arrays, self.address, 1):
             copied = self._checked(arrays)
             self._enter(arrays)
+        if self.failures:
+            self._check_failure()
         if self.sequence:
             with np.errstate(all="ignore"):
                 for step in self.sequence:
                     step()
+                    if self.failures:
+                        self._check_failure()
         for original, copy in copied:
             np.copyto(original, copy)
         if self.python:
@@ -255,6 +261,13 @@ class Frame(numpy_executor.Frame):
         if self.simple and not copied:
             return [arrays[i] for i in self.order]
         return self._results(inputs, arrays)
+
+    def _check_failure(self) -> None:
+        """Raise what native code could not."""
+        if self.context[launch.FAILURE]:
+            message = self.failures[self.context[launch.FAILURE] - 1]
+            self.context[launch.FAILURE] = 0
+            raise IndexError(message)
 
     def _enter(self, arrays: list[Any]) -> None:
         """Take the arrays' addresses and run the first segment, without checks."""
@@ -380,6 +393,8 @@ class CpuBackend(Backend):
     name = "cpu"
 
     def unavailable(self) -> str | None:
+        if os.name != "posix":
+            return "its thread pool needs POSIX threads"
         try:
             host()
         except (ImportError, OSError, RuntimeError) as error:

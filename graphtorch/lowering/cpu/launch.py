@@ -20,7 +20,7 @@ from graphtorch.schedule.memory import MemoryPlan, aligned, nbytes
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import evaluate
 
-ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, HEADER = range(7)  # words of the context's header
+ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, FAILURE, HEADER = range(8)  # words of the context's header
 SERIAL_WORK = 60_000  # additions' worth that is not worth sharing
 CHUNK_WORK = 30_000  # the least for one chunk
 GEMM_SERIAL = 400_000  # multiplications
@@ -116,6 +116,7 @@ class Program:
     io          buffers whose addresses the caller gives, inputs first, in the order of the context's table
     numbers     what follows them in the context
     scratch_bytes   memory behind the planned arena
+    failures        messages of IndexErrors, numbered from 1 in the context's word FAILURE
     """
 
     text: str
@@ -125,6 +126,7 @@ class Program:
     uses_blas: bool
     scratch_bytes: int
     exported: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 class Writer:
@@ -154,6 +156,7 @@ class Writer:
         self.place = {b: i for i, b in enumerate(self.io)}
         self.numbers: list[Number] = []
         self.words: dict[Any, int] = {}
+        self.failures: list[str] = []
         self.scratch: dict[Buffer, int] = {}
         self.scratch_bytes = 0
         for code in native.values():
@@ -195,7 +198,7 @@ class Writer:
         first = segments[0].name if segments and segments[0].steps[0] == 0 else ""
         parts.append(entry_text(first))
         names = [*(s.name for s in segments), "entry"]
-        return Program("\n".join(parts), self.io, self.numbers, segments, uses_blas, self.scratch_bytes, names)
+        return Program("\n".join(parts), self.io, self.numbers, segments, uses_blas, self.scratch_bytes, names, self.failures)
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -254,6 +257,7 @@ class Writer:
                 continue
             for function in code if isinstance(code, list) else [code]:
                 self._kernel(function)
+        self.lines += ["  br label %out", "out:"]
         if products:
             self.lines.append("  call void @blas_set_threads(i32 %before)")
         head = [
@@ -271,7 +275,26 @@ class Writer:
             self._argument(i, self._pointer(buffer), "ptr")
         for i, size in enumerate(function.sizes):
             self._argument(len(function.buffers) + i, self._size(size), "i64")
+        if not function.failure:
+            self._call(function.name, function.extent, function.grain, function.work)
+            return
+        failed = self._new(f"getelementptr i64, ptr %context, i64 {FAILURE}")
+        self._argument(len(function.buffers) + len(function.sizes), failed, "ptr")
         self._call(function.name, function.extent, function.grain, function.work)
+        self._stop_on_failure(failed, function.failure)
+
+    def _stop_on_failure(self, failed: str, message: str) -> None:
+        """Leave the segment, with the message's number, if the word is not 0."""
+        self.failures.append(message)
+        number = len(self.failures)
+        bad = self._new(f"icmp ne i64 {self._new(f'load i64, ptr {failed}')}, 0")
+        self.lines += [
+            f"  br i1 {bad}, label %failed{number}, label %fine{number}",
+            f"failed{number}:",
+            f"  store i64 {number}, ptr {failed}",
+            "  br label %out",
+            f"fine{number}:",
+        ]
 
     def _call(self, name: str, extent: Any, grain: int, work: Any) -> None:
         threads = self.threads
