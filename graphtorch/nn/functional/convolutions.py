@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
+from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
 
@@ -13,12 +17,20 @@ __all__ = [
     "bilinear",
     "conv1d",
     "conv2d",
+    "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "embedding",
     "linear",
     "one_hot",
 ]
+
+
+def repeat(value: Any, count: int) -> tuple[Any, ...]:
+    """One size for all ``count`` spatial dimensions, where ``value`` is not a sequence of them already."""
+    values = tuple(value) if isinstance(value, Iterable) else (value,)
+    return values * count if len(values) == 1 else values
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,6 +92,56 @@ def conv2d(
     return ops.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlate (N, C, D, H, W) or (C, D, H, W) with weight (O, C / groups, KD, KH, KW).
+
+    Padding may be "same" or "valid".
+
+    Raises:
+        RuntimeError: the shapes do not fit.
+    """
+    if input.dim() == 4:
+        return conv3d(input.unsqueeze(0), weight, bias, stride, padding, dilation, groups).squeeze(0)
+    if input.dim() != 5 or weight.dim() != 5:
+        raise RuntimeError(
+            f"Expected 4D (unbatched) or 5D (batched) input to conv3d, but got input of size: {list(input.shape)}"
+        )
+    steps, dilations = repeat(stride, 3), repeat(dilation, 3)
+    depth = weight.shape[2]
+    if isinstance(padding, str):
+        if padding == "same" and any(step != 1 for step in steps):
+            raise RuntimeError("padding='same' is not supported for strided convolutions")
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilations, weight.shape[2:], strict=True)]
+        edges = [amount for t in reversed(total) for amount in (t // 2, t - t // 2)]
+        input, paddings = ops.constant_pad_nd(input, edges, 0.0), (0, 0, 0)
+    else:
+        paddings = repeat(padding, 3)
+    if paddings[0] > 0:
+        input = ops.constant_pad_nd(input, (0, 0, 0, 0, paddings[0], paddings[0]), 0.0)
+    reach = dilations[0] * (depth - 1) + 1
+    if input.shape[2] < reach:
+        raise RuntimeError(
+            f"Calculated padded input size per channel: ({input.shape[2]} x {input.shape[3]} x {input.shape[4]}). "
+            f"Kernel size: ({reach} x {weight.shape[3]} x {weight.shape[4]}). Kernel size can't be greater than actual "
+            "input size"
+        )
+    # The slices under one place of the kernel are channels of a convolution in two dimensions.
+    slices = input.unfold(2, reach, steps[0])[..., :: dilations[0]]
+    batch, channels, places, height, width, _ = slices.shape
+    planes = slices.permute(0, 2, 1, 5, 3, 4).reshape(batch * places, channels * depth, height, width)
+    flat = weight.reshape(weight.shape[0], weight.shape[1] * depth, weight.shape[3], weight.shape[4])
+    result = conv2d(planes, flat, bias, steps[1:], paddings[1:], dilations[1:], groups)
+    return result.reshape(batch, places, *result.shape[1:]).transpose(1, 2)
+
+
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -106,6 +168,46 @@ def conv_transpose2d(
 ) -> Tensor:
     """The adjoint of :func:`conv2d`: (N, C, H, W) with weight (C, O / groups, KH, KW)."""
     return ops.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """The adjoint of :func:`conv3d`: (N, C, D, H, W) with weight (C, O / groups, KD, KH, KW).
+
+    Raises:
+        RuntimeError: the shapes do not fit.
+    """
+    if input.dim() == 4:
+        lifted = conv_transpose3d(input.unsqueeze(0), weight, bias, stride, padding, output_padding, groups, dilation)
+        return lifted.squeeze(0)
+    if input.dim() != 5 or weight.dim() != 5:
+        raise RuntimeError(
+            "Expected 4D (unbatched) or 5D (batched) input to conv_transpose3d, but got input of size: "
+            f"{list(input.shape)}"
+        )
+    steps, paddings, extra, dilations = (repeat(x, 3) for x in (stride, padding, output_padding, dilation))
+    batch, channels, places = input.shape[:3]
+    depth, outputs = weight.shape[2], weight.shape[1] * groups
+    planes = input.transpose(1, 2).reshape(batch * places, channels, *input.shape[3:])
+    flat = weight.reshape(weight.shape[0], weight.shape[1] * depth, *weight.shape[3:])
+    slices = conv_transpose2d(planes, flat, None, steps[1:], paddings[1:], extra[1:], groups, dilations[1:])
+    slices = slices.reshape(batch, places, outputs, depth, *slices.shape[2:]).transpose(1, 2)
+    slices = slices.reshape(batch, outputs, places * depth, *slices.shape[4:])
+    # Every slice is added where its place of the kernel lies.
+    length = (places - 1) * steps[0] + dilations[0] * (depth - 1) + 1
+    at = np.arange(places)[:, None] * steps[0] + np.arange(depth) * dilations[0]
+    total = ops.zeros((batch, outputs, length + extra[0], *slices.shape[3:]), dtype=slices.dtype, device=slices.device)
+    total = total.index_add(2, as_tensor(at.reshape(-1), device=input.device), slices)
+    result = total.narrow(2, paddings[0], length + extra[0] - 2 * paddings[0])
+    return result if bias is None else result + bias.reshape(-1, 1, 1, 1)
 
 
 def embedding(

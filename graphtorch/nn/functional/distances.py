@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from graphtorch import ops
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
+__all__ = ["cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
@@ -24,3 +25,17 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     norm1 = x1.norm(2, dim, keepdim=True).clamp(min=eps)
     norm2 = x2.norm(2, dim, keepdim=True).clamp(min=eps)
     return ((x1 / norm1) * (x2 / norm2)).sum(dim)
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm distances of all pairs of rows of (N, M): (N (N - 1) / 2,), row by row.
+
+    Raises:
+        RuntimeError: the input is not a matrix, or ``p`` is negative.
+    """
+    if input.dim() != 2:
+        raise RuntimeError(f"pdist only supports 2D tensors, got: {input.dim()}D")
+    if p < 0:
+        raise RuntimeError("pdist only supports non-negative p values")
+    rows, columns = ops.triu_indices(input.shape[0], input.shape[0], 1, device=input.device)
+    return (input.index_select(0, rows) - input.index_select(0, columns)).norm(p, 1)

@@ -14,7 +14,7 @@ from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.tensor.dtypes import bfloat16, finfo, float16, float32
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
 
 def _widen(input: Tensor) -> Tensor:
@@ -224,3 +224,18 @@ def instance_norm(
             if running is not None and each is not None:
                 running.copy_(each.reshape(batch, channels).mean(0))
     return result.reshape(input.shape)
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """Divide (N, C, *) by a power of the mean square over ``size`` neighbouring channels (Krizhevsky et al. 2012).
+
+    Raises:
+        ValueError: the input has fewer than three dimensions.
+    """
+    if input.dim() < 3:
+        raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")
+    batch, channels = input.shape[:2]
+    squares = (input * input).reshape(batch, 1, channels, -1)
+    padded = ops.constant_pad_nd(squares, (0, 0, size // 2, (size - 1) // 2), 0.0)
+    means = ops.avg_pool2d(padded, (size, 1), (1, 1)).reshape(input.shape)
+    return input / (means * alpha + k).pow(beta)

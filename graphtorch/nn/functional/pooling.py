@@ -1,13 +1,76 @@
-"""Pooling over the last two dimensions."""
+"""Pooling in one, two and three dimensions.
+
+The operators are in two dimensions. A window is a product of ranges, so pooling in three dimensions is pooling of the
+planes and then across them.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphtorch import ops
+from graphtorch.nn.functional.convolutions import repeat
+from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["adaptive_avg_pool2d", "avg_pool2d", "max_pool2d", "max_pool2d_with_indices"]
+__all__ = [
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool1d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
+    "adaptive_max_pool3d", "adaptive_max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d",
+    "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool1d_with_indices", "max_pool2d", "max_pool2d_with_indices",
+    "max_pool3d", "max_pool3d_with_indices", "max_unpool1d", "max_unpool2d", "max_unpool3d",
+]  # fmt: skip
+
+
+def _check_dims(name: str, input: Tensor, spatial: int) -> None:
+    if input.dim() not in (spatial + 1, spatial + 2):
+        raise RuntimeError(f"{name}(): Expected {spatial + 1}D or {spatial + 2}D tensor, but got {list(input.shape)}")
+
+
+def _stride(stride: Any, kernel_size: Any) -> Any:
+    """Windows lie side by side unless told otherwise."""
+    return kernel_size if stride is None or stride == [] else stride
+
+
+# -- maxima -----------------------------------------------------------------------------------------------------------
+
+
+def max_pool1d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The maximum of every window of (N, C, L) or (C, L), and its position."""
+    _check_dims("max_pool1d", input, 1)
+    kernel, steps, pads, dilations = (
+        repeat(x, 1)[0] for x in (kernel_size, _stride(stride, kernel_size), padding, dilation)
+    )
+    values, indices = ops.max_pool2d_with_indices(
+        input.unsqueeze(-2), (1, kernel), (1, steps), (0, pads), (1, dilations), ceil_mode
+    )
+    return values.squeeze(-2), indices.squeeze(-2)
+
+
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The maximum of every window of (N, C, L) or (C, L); with ``return_indices`` also the positions."""
+    pair = max_pool1d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
+    return pair if return_indices else pair[0]
 
 
 def max_pool2d_with_indices(
@@ -20,7 +83,7 @@ def max_pool2d_with_indices(
     return_indices: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The maximum of every window, and its position as an index into the flattened H x W plane."""
-    stride = kernel_size if stride is None or stride == [] else stride
+    stride = _stride(stride, kernel_size)
     values, indices = ops.max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
     return values, indices
 
@@ -39,6 +102,68 @@ def max_pool2d(
     return pair if return_indices else pair[0]
 
 
+def max_pool3d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The maximum of every window, and its position as an index into the flattened D x H x W space."""
+    _check_dims("max_pool3d", input, 3)
+    kernel, steps, pads, dilations = (
+        repeat(x, 3) for x in (kernel_size, _stride(stride, kernel_size), padding, dilation)
+    )
+    depth, height, width = input.shape[-3:]
+    planes = input.reshape(-1, depth, height, width)
+    values, inner = ops.max_pool2d_with_indices(planes, kernel[1:], steps[1:], pads[1:], dilations[1:], ceil_mode)
+    sizes = tuple(values.shape[-2:])
+    values, inner = values.flatten(2), inner.flatten(2)
+    values, plane = ops.max_pool2d_with_indices(
+        values, (kernel[0], 1), (steps[0], 1), (pads[0], 0), (dilations[0], 1), ceil_mode
+    )
+    # The second index counts positions of the pooled planes row by row; the plane is the row.
+    columns = sizes[0] * sizes[1]
+    rows = plane.div(columns, rounding_mode="floor")
+    indices = rows * (height * width) + inner.flatten(1).gather(1, plane.flatten(1)).reshape(plane.shape)
+    shape = (*input.shape[:-3], values.shape[-2], *sizes)
+    return values.reshape(shape), indices.reshape(shape)
+
+
+def max_pool3d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """The maximum of every window of (N, C, D, H, W) or (C, D, H, W); with ``return_indices`` also the positions."""
+    pair = max_pool3d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
+    return pair if return_indices else pair[0]
+
+
+# -- means ------------------------------------------------------------------------------------------------------------
+
+
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of every window of (N, C, L) or (C, L)."""
+    _check_dims("avg_pool1d", input, 1)
+    kernel, steps, pads = (repeat(x, 1)[0] for x in (kernel_size, _stride(stride, kernel_size), padding))
+    pooled = ops.avg_pool2d(input.unsqueeze(-2), (1, kernel), (1, steps), (0, pads), ceil_mode, count_include_pad, None)
+    return pooled.squeeze(-2)
+
+
 def avg_pool2d(
     input: Tensor,
     kernel_size: Any,
@@ -49,8 +174,101 @@ def avg_pool2d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """The mean of every window of (N, C, H, W) or (C, H, W)."""
-    stride = kernel_size if stride is None or stride == [] else stride
+    stride = _stride(stride, kernel_size)
     return ops.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
+def avg_pool3d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean of every window of (N, C, D, H, W) or (C, D, H, W)."""
+    _check_dims("avg_pool3d", input, 3)
+    kernel, steps, pads = (repeat(x, 3) for x in (kernel_size, _stride(stride, kernel_size), padding))
+    override = None if divisor_override is None else 1
+    planes = input.reshape(-1, *input.shape[-3:])
+    pooled = ops.avg_pool2d(planes, kernel[1:], steps[1:], pads[1:], ceil_mode, count_include_pad, override)
+    sizes = tuple(pooled.shape[-2:])
+    pooled = ops.avg_pool2d(
+        pooled.flatten(2), (kernel[0], 1), (steps[0], 1), (pads[0], 0), ceil_mode, count_include_pad, override
+    )
+    pooled = pooled.reshape(*input.shape[:-3], pooled.shape[-2], *sizes)
+    return pooled if divisor_override is None else pooled / divisor_override
+
+
+def _lp_pool(pool: Any, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
+    dims = {avg_pool1d: 1, avg_pool2d: 2, avg_pool3d: 3}[pool]
+    count = math.prod(repeat(kernel_size, dims))
+    mean = pool(input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
+    return (mean.sign() * mean.abs().relu() * count).pow(1.0 / norm_type)
+
+
+def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+    """``(sum of x ** p) ** (1 / p)`` of every window of (N, C, L) or (C, L)."""
+    return _lp_pool(avg_pool1d, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+    """``(sum of x ** p) ** (1 / p)`` of every window of (N, C, H, W) or (C, H, W)."""
+    return _lp_pool(avg_pool2d, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+    """``(sum of x ** p) ** (1 / p)`` of every window of (N, C, D, H, W) or (C, D, H, W)."""
+    return _lp_pool(avg_pool3d, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+# -- as many windows as asked for -------------------------------------------------------------------------------------
+
+
+def _wanted(name: str, input: Tensor, output_size: Any, spatial: int) -> list[Any]:
+    """The output sizes, None meaning that of the input."""
+    _check_dims(name, input, spatial)
+    sizes = repeat(output_size, spatial)
+    if len(sizes) != spatial:
+        raise RuntimeError(f"{name}: output_size must be {spatial}")
+    return [have if want is None else want for have, want in zip(input.shape[-spatial:], sizes, strict=True)]
+
+
+def _ranges(size: int, count: int) -> list[tuple[int, int]]:
+    """``count`` ranges (start, length) that cover ``size``, from floor(i s / n) to ceil((i + 1) s / n)."""
+    starts = [i * size // count for i in range(count)]
+    return [(start, -(-(i + 1) * size // count) - start) for i, start in enumerate(starts)]
+
+
+def _mean_over_ranges(input: Tensor, dim: int, count: int) -> Tensor:
+    size = input.shape[dim]
+    if size == count:
+        return input
+    if size % count == 0:
+        split = list(input.shape)
+        split[dim : dim + 1 or None] = [count, size // count]
+        return input.reshape(split).mean(dim)
+    means = [input.narrow(dim, start, length).mean(dim, keepdim=True) for start, length in _ranges(size, count)]
+    return ops.cat(means, dim)
+
+
+def _adaptive_mean(name: str, input: Tensor, output_size: Any, spatial: int) -> Tensor:
+    wanted = _wanted(name, input, output_size, spatial)
+    if all(want == 1 for want in wanted):
+        return input.mean(tuple(range(-spatial, 0)), keepdim=True)
+    for dim, want in enumerate(wanted, -spatial):
+        input = _mean_over_ranges(input, dim, want)
+    return input
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
+    """The means of ``output_size`` windows that cover the last dimension.
+
+    Raises:
+        RuntimeError: the input has not 2 or 3 dimensions.
+    """
+    return _adaptive_mean("adaptive_avg_pool1d", input, output_size, 1)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
@@ -59,31 +277,140 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     Raises:
         RuntimeError: the input has not 3 or 4 dimensions.
     """
-    if input.dim() not in (3, 4):
-        raise RuntimeError(f"adaptive_avg_pool2d(): Expected 3D or 4D tensor, but got {list(input.shape)}")
-    wanted = tuple(output_size) if isinstance(output_size, tuple | list) else (output_size, output_size)
-    if len(wanted) != 2:
-        raise RuntimeError("adaptive_avg_pool2d: output_size must be 2")
-    sizes = tuple(input.shape[-2:])
-    height, width = (have if want is None else want for have, want in zip(sizes, wanted, strict=True))
-    if (height, width) == (1, 1):
-        return input.mean((-2, -1), keepdim=True)
-    # A window is a product of two ranges, so the mean over it is one over rows and one over columns.
-    return _mean_over_ranges(_mean_over_ranges(input, -2, height), -1, width)
+    return _adaptive_mean("adaptive_avg_pool2d", input, output_size, 2)
 
 
-def _mean_over_ranges(input: Tensor, dim: int, count: int) -> Tensor:
-    """Means over ``count`` ranges of ``dim``, from floor(i * size / count) to ceil((i + 1) * size / count)."""
-    size = input.shape[dim]
-    if size == count:
-        return input
-    if size % count == 0:
-        split = list(input.shape)
-        split[dim : dim + 1 or None] = [count, size // count]
-        return input.reshape(split).mean(dim)
-    starts = [i * size // count for i in range(count)]
-    ends = [-(-(i + 1) * size // count) for i in range(count)]
-    means = [
-        input.narrow(dim, start, end - start).mean(dim, keepdim=True) for start, end in zip(starts, ends, strict=True)
-    ]
-    return ops.cat(means, dim)
+def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
+    """The means of (OD, OH, OW) windows that cover the space; None keeps a dimension.
+
+    Raises:
+        RuntimeError: the input has not 4 or 5 dimensions.
+    """
+    return _adaptive_mean("adaptive_avg_pool3d", input, output_size, 3)
+
+
+def _adaptive_max(name: str, input: Tensor, output_size: Any, spatial: int) -> tuple[Tensor, Tensor]:
+    """The maxima and their positions in the flattened spatial dimensions, the first of equal ones."""
+    wanted = _wanted(name, input, output_size, spatial)
+    sizes = tuple(input.shape[-spatial:])
+    positions = as_tensor(np.arange(math.prod(sizes)).reshape(sizes), device=input.device).expand(input.shape)
+    # The last dimension first: of equal values the first in memory wins.
+    for dim in range(-1, -spatial - 1, -1):
+        if input.shape[dim] == wanted[dim]:
+            continue
+        best, where = [], []
+        for start, length in _ranges(input.shape[dim], wanted[dim]):
+            value, index = input.narrow(dim, start, length).max(dim, keepdim=True)
+            best.append(value)
+            where.append(positions.narrow(dim, start, length).gather(dim, index))
+        input, positions = ops.cat(best, dim), ops.cat(where, dim)
+    return input, positions
+
+
+def adaptive_max_pool1d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`adaptive_max_pool1d` with the positions."""
+    return _adaptive_max("adaptive_max_pool1d", input, output_size, 1)
+
+
+def adaptive_max_pool2d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`adaptive_max_pool2d` with the positions in the flattened plane."""
+    return _adaptive_max("adaptive_max_pool2d", input, output_size, 2)
+
+
+def adaptive_max_pool3d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`adaptive_max_pool3d` with the positions in the flattened space."""
+    return _adaptive_max("adaptive_max_pool3d", input, output_size, 3)
+
+
+def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The maxima of ``output_size`` windows that cover the last dimension; with ``return_indices`` also where."""
+    pair = adaptive_max_pool1d_with_indices(input, output_size)
+    return pair if return_indices else pair[0]
+
+
+def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The maxima of (OH, OW) windows that cover the plane; with ``return_indices`` also where."""
+    pair = adaptive_max_pool2d_with_indices(input, output_size)
+    return pair if return_indices else pair[0]
+
+
+def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The maxima of (OD, OH, OW) windows that cover the space; with ``return_indices`` also where."""
+    pair = adaptive_max_pool3d_with_indices(input, output_size)
+    return pair if return_indices else pair[0]
+
+
+# -- back again -------------------------------------------------------------------------------------------------------
+
+
+def _unpool(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    output_size: Sequence[int] | None,
+    spatial: int,
+) -> Tensor:
+    _check_dims(f"max_unpool{spatial}d", input, spatial)
+    if input.shape != indices.shape:
+        raise RuntimeError(
+            f"Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) but got indices "
+            f"tensor with shape: {list(indices.shape)}"
+        )
+    kernel, steps, pads = (repeat(x, spatial) for x in (kernel_size, _stride(stride, kernel_size), padding))
+    smallest = [(n - 1) * s + k - 2 * p for n, k, s, p in zip(input.shape[-spatial:], kernel, steps, pads, strict=True)]
+    sizes = list(smallest)
+    if output_size is not None:
+        sizes = list(output_size)[-spatial:]
+        for want, usual, step in zip(sizes, smallest, steps, strict=True):
+            if not usual - step < want < usual + step:
+                raise ValueError(
+                    f"invalid output_size {list(output_size)}: each size must be within the stride of {smallest}"
+                )
+    leading = tuple(input.shape[:-spatial])
+    flat = ops.zeros((*leading, math.prod(sizes)), dtype=input.dtype, device=input.device)
+    dim = len(leading)
+    return flat.scatter(dim, indices.flatten(dim), input.flatten(dim)).reshape(*leading, *sizes)
+
+
+def max_unpool1d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Put the maxima of :func:`max_pool1d` back where they were, with zeros elsewhere."""
+    return _unpool(input, indices, kernel_size, stride, padding, output_size, 1)
+
+
+def max_unpool2d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Put the maxima of :func:`max_pool2d` back where they were, with zeros elsewhere."""
+    return _unpool(input, indices, kernel_size, stride, padding, output_size, 2)
+
+
+def max_unpool3d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Put the maxima of :func:`max_pool3d` back where they were, with zeros elsewhere."""
+    return _unpool(input, indices, kernel_size, stride, padding, output_size, 3)
