@@ -114,6 +114,34 @@ def without_comments(source: str) -> str:
     return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("#"))
 
 
+class Sizes:
+    """Sizes in a generated text: numbers, or expressions of arguments that stand for symbols."""
+
+    def __init__(self) -> None:
+        self.symbols: dict[str, Any] = {}
+
+    def text(self, size: Any) -> str:
+        """A size as source; its symbols become arguments."""
+        if type(size) is not SymInt:
+            return str(int(size))
+        for name in symbols_of(size):
+            self.symbols.setdefault(name, symbol(name))
+        return str(substitute(size, {n: symbol(size_argument(n), lower=0) for n in symbols_of(size)}))
+
+    def factor(self, size: Any) -> str:
+        """A size as one operand of a product."""
+        text = self.text(size)
+        return text if text.lstrip("-").isidentifier() or text.lstrip("-").isdigit() else f"({text})"
+
+    def arguments(self) -> tuple[tuple[str, Any], ...]:
+        """The integer arguments that the texts refer to."""
+        return tuple((size_argument(n), s) for n, s in self.symbols.items())
+
+    def divisible(self, bindings: Mapping[str, int]) -> frozenset[str]:
+        """Those of them that are multiples of 16."""
+        return frozenset(size_argument(s) for s in self.symbols if bindings[s] % 16 == 0)
+
+
 @dataclass
 class _Segment:
     """Lines at one indentation, and the names of what was computed there or in a surrounding segment."""
@@ -134,7 +162,7 @@ class _Emitter:
         self.bindings = bindings
         self.rank = 2 if tiling.second else 1
         self.buffers: dict[Buffer, str] = {}
-        self.symbols: dict[str, Any] = {}
+        self.sizes = Sizes()
         self.names: dict[int, str] = {}  # expression -> variable
         self.partial: dict[int, tuple[str, ...]] = {}  # looped fold -> accumulators
         self.coordinates: dict[str, list[str]] = {}
@@ -165,7 +193,7 @@ class _Emitter:
             constants[f"{self.tiling.second.upper()}_BLOCK"] = getattr(self.blocks, self.tiling.second)
         arguments = [
             *self.buffers.values(),
-            *map(size_argument, self.symbols),
+            *(n for n, _ in self.sizes.arguments()),
             *(f"{c}: tl.constexpr" for c in constants),
         ]
         main = "\n".join([f"@triton.jit\ndef {name}({', '.join(arguments)}):", *head.lines, *body.lines]) + "\n"
@@ -179,11 +207,11 @@ class _Emitter:
             f"{imports}{helpers}\n\n{main}",
             tuple(self.buffers),
             tuple(self.buffers.values()),
-            tuple((size_argument(n), s) for n, s in self.symbols.items()),
+            self.sizes.arguments(),
             constants,
             tuple(grid),
             self.wide,
-            frozenset(size_argument(s) for s in self.symbols if self.bindings[s] % 16 == 0),
+            self.sizes.divisible(self.bindings),
             self.blocks.num_warps,
         )
 
@@ -202,7 +230,7 @@ class _Emitter:
         program = "tl.program_id(0)"
         wide = ".to(tl.int64)" if self.wide else ""
         for d in filter(None, ("x", t.second)):
-            segment.add(f"{d}_size = {self._text(t.size(d))}")
+            segment.add(f"{d}_size = {self.sizes.text(t.size(d))}")
         if t.y:
             segment.add("x_programs = tl.cdiv(x_size, X_BLOCK)")
             segment.add(f"y = ({program} // x_programs){wide} * Y_BLOCK + tl.arange(0, Y_BLOCK)[None, :]")
@@ -229,9 +257,9 @@ class _Emitter:
             inner: Any = 1
             for j in loops[position + 1 :]:
                 inner = inner * self.tiling.loops[j].size
-            text = d if position == len(loops) - 1 else f"{d} // {self._factor(inner)}"
+            text = d if position == len(loops) - 1 else f"{d} // {self.sizes.factor(inner)}"
             if position:
-                text += f" % {self._factor(self.tiling.loops[i].size)}"
+                text += f" % {self.sizes.factor(self.tiling.loops[i].size)}"
             segment.add(f"{d}{position} = {text}")
 
     def _straight(self, segment: _Segment) -> None:
@@ -345,7 +373,7 @@ class _Emitter:
 
     def _number(self, value: Any, of: dtype) -> str:
         if type(value) is SymInt:
-            return self._text(value)
+            return self.sizes.text(value)
         if of is dtypes.bool_:
             return str(bool(value))
         if not of.is_floating_point:
@@ -397,14 +425,14 @@ class _Emitter:
             if is_zero(stride):
                 continue
             axis = self._axis(i)
-            terms.append(axis if type(stride) is int and stride == 1 else f"{self._factor(stride)} * {axis}")
+            terms.append(axis if type(stride) is int and stride == 1 else f"{self.sizes.factor(stride)} * {axis}")
         if not terms:
-            text = self._text(offset)
+            text = self.sizes.text(offset)
             if not block:
                 return text
             return f"tl.full([{', '.join('1' * self.rank)}], {text}, {'tl.int64' if self.wide else 'tl.int32'})"
         if not is_zero(offset):
-            terms.append(self._factor(offset))
+            terms.append(self.sizes.factor(offset))
         return " + ".join(terms).replace("+ -", "- ")
 
     def _axis(self, loop: int) -> str:
@@ -425,18 +453,6 @@ class _Emitter:
         return type(size) is not int or size == 0 or size % int(getattr(self.blocks, d)) != 0
 
     # -- sizes -------------------------------------------------------------------------------------------------------
-
-    def _text(self, size: Any) -> str:
-        """A size as source; its symbols become arguments."""
-        if type(size) is not SymInt:
-            return str(int(size))
-        for name in symbols_of(size):
-            self.symbols.setdefault(name, symbol(name))
-        return str(substitute(size, {n: symbol(size_argument(n), lower=0) for n in symbols_of(size)}))
-
-    def _factor(self, size: Any) -> str:
-        text = self._text(size)
-        return text if text.lstrip("-").isidentifier() or text.lstrip("-").isdigit() else f"({text})"
 
     def _needs_wide_index(self) -> bool:
         """Whether some offset or count does not fit 32 bits. The last block's lanes beyond the end count too."""

@@ -88,16 +88,19 @@ def make_plan(schedule: Schedule, bindings: Mapping[str, int], limits: Limits | 
     steps: list[Launch | HostCall] = []
     for step in schedule.steps:
         try:
-            function = (
-                generate(step, bindings, limits) if isinstance(step, Kernel) else generate_call(step, bindings, limits)
-            )
+            if isinstance(step, Kernel):
+                functions = [generate(step, bindings, limits)]
+            else:
+                functions = generate_call(step, bindings, limits)
         except UnsupportedError as error:
             steps.append(HostCall(step.name, step, str(error)))
             continue
-        grid = function.grid(bindings)
-        if grid[0]:
-            integers = (concrete(size, bindings) for _, size in function.integers)
-            steps.append(Launch(step.name, function, grid, (*function.buffers, *integers)))
+        for i, function in enumerate(functions):
+            grid = function.grid(bindings)
+            if grid[0]:
+                name = f"{step.name}_{i}" if len(functions) > 1 else step.name
+                integers = (concrete(size, bindings) for _, size in function.integers)
+                steps.append(Launch(name, function, grid, (*function.buffers, *integers)))
     return LaunchPlan(steps, offsets, end + memory.arena_bytes, memory, bindings)
 
 

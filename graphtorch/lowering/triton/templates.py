@@ -15,6 +15,7 @@ from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
 from graphtorch.lowering.triton.codegen import IMPORTS, Generated, comment
 from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.indexing import generate_indexing
 from graphtorch.lowering.triton.instructions import memory, register
 from graphtorch.lowering.triton.tiling import Limits, power_of_two
 from graphtorch.tensor import dtypes
@@ -24,10 +25,16 @@ _DOT = (dtypes.float16, dtypes.bfloat16, dtypes.float32)
 GROUP = 8  # rows of blocks that share the columns of `b` in the second-level cache
 
 
-def generate_call(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None = None) -> Generated:
-    """The source of a call for sizes like the given ones. Raises UnsupportedError for one without a template."""
-    if call.op.name not in ("mm", "bmm"):
-        raise UnsupportedError(f"no Triton template for {call.op.name}")
+def generate_call(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None = None) -> list[Generated]:
+    """The functions of a call for sizes like the given ones, in order. Raises UnsupportedError for one without a
+    template."""
+    if call.op.name in ("mm", "bmm"):
+        return [generate_product(call, bindings, limits)]
+    return generate_indexing(call, bindings, limits or Limits())
+
+
+def generate_product(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None = None) -> Generated:
+    """The source of a matrix product."""
     a, b = call.args[:2]
     out = call.outputs[0]
     if out is None or not isinstance(a, View) or not isinstance(b, View):

@@ -18,6 +18,7 @@ from graphtorch.ir.graph import Graph
 from graphtorch.lowering.backend import get_backend
 from graphtorch.lowering.kernel import Kernel
 from graphtorch.lowering.numpy.interpreter import interpret
+from graphtorch.ops.embeddings import embedding_dense_backward
 from graphtorch.ops.record import REGISTRY
 from graphtorch.ops.testing import Sampler
 from graphtorch.schedule import build_schedule
@@ -29,8 +30,10 @@ pytest.importorskip("triton")
 
 from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
 from graphtorch.lowering.triton.codegen import generate
+from graphtorch.lowering.triton.indexing import TEMPLATES
 from graphtorch.lowering.triton.tiling import Limits
 
+CATEGORIES = {"float32": "f", "int64": "i", "bfloat16": "f", "bool_": "b"}
 CATEGORY_DTYPES = {"b": "bool_", "i": "int64", "f": "float32"}
 TOLERANCE = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 3e-5}
 # Records that run as kernels: calls without a template would test NumPy against itself.
@@ -284,3 +287,33 @@ def test_sixty_four_bit_indices_only_when_needed() -> None:
     small, large = (generate(k, {}) for k in kernels)
     assert "int64" not in small.source and not small.wide
     assert ".to(tl.int64) * X_BLOCK" in large.source and large.wide
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_every_template(name: str) -> None:
+    op = REGISTRY[name]
+    assert op.samples is not None
+    ran = 0
+    for kind in ("float32", "int64", "bfloat16", "bool_"):
+        if CATEGORIES[kind] not in op.categories:
+            continue
+        for sample in op.samples(Sampler(getattr(dtypes, kind))):
+            graph, inputs = graph_of_call(op.function, sample.args, sample.kwargs)
+            for limits in (None, SMALL):
+                executable = compare(graph, inputs, TOLERANCE.get(kind, 3e-5), limits)
+                (program,) = executable._programs.values()
+                ran += not program.launches.unsupported
+    assert ran >= 4
+
+
+def test_embedding_and_its_gradient() -> None:
+    """Indices of rows in, their gradient back: additions to the same row meet."""
+
+    def program(tokens: Any, weight: Any, g: Any) -> Any:
+        return graphtorch.embedding(weight, tokens), embedding_dense_backward(g, tokens, 7, -1, False)
+
+    graph = trace(program, i64(5, 6), f32(7, 9), f32(5, 6, 9))
+    for limits in (None, SMALL):
+        executable = compare(graph, arrays(graph), 1e-4, limits)
+        (program_,) = executable._programs.values()
+        assert not program_.launches.unsupported
