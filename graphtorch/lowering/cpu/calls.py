@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const, vector_type
-from graphtorch.lowering.cpu.emitter import Function
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.launch import Product
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 from graphtorch.tensor import dtypes

@@ -121,7 +121,8 @@ def embedding_backward(call: ExternCall, target: Target) -> Function | None:
 
             def one(at: Val, mask: Val | None) -> None:
                 here = b.at(line, kind, at)
-                b.store(b.add(b.load(here, kind, lanes, mask), b.load(b.at(source, kind, at), kind, lanes, mask)), here, mask)
+                value = b.load(b.at(source, kind, at), kind, lanes, mask)
+                b.store(b.add(b.load(here, kind, lanes, mask), value), here, mask)
 
             columns(one)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from graphtorch.lowering.cpu import blas
 from graphtorch.lowering.cpu.blas import Blas
-from graphtorch.lowering.cpu.emitter import Function
 from graphtorch.lowering.cpu.expansion import SCRATCH
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import Buffer, ExternCall, Schedule, View
 from graphtorch.schedule.memory import MemoryPlan, aligned, nbytes
 from graphtorch.tensor import dtypes
@@ -198,7 +198,10 @@ class Writer:
         first = segments[0].name if segments and segments[0].steps[0] == 0 else ""
         parts.append(entry_text(first))
         names = [*(s.name for s in segments), "entry"]
-        return Program("\n".join(parts), self.io, self.numbers, segments, uses_blas, self.scratch_bytes, names, self.failures)
+        text = "\n".join(parts)
+        return Program(
+            text, self.io, self.numbers, segments, uses_blas, self.scratch_bytes, names, self.failures
+        )
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -344,13 +347,15 @@ class Writer:
         self._shared(f"{product.letter}gemm_{form}", extent, 16, matrix)
 
     def _shared(self, name: str, extent: Any, grain: int, work: Any) -> None:
-        """A product over the pool: as many parts as there are threads, for BLAS prefers large matrices."""
+        """A product over the pool, in few parts, for BLAS prefers large matrices."""
         threads = self.threads
 
         def parts(n: int, work: int) -> int:
             if threads <= 1 or work < GEMM_SERIAL or n < 2 * grain:
                 return max(n, 1)
-            return ceil_divide(ceil_divide(n, threads), grain) * grain
+            # Where there is enough work each thread takes several parts, so that one that comes late holds up little.
+            count = threads * 4 if work > 16 * GEMM_SERIAL * threads else threads
+            return ceil_divide(ceil_divide(n, count), grain) * grain
 
         if type(extent) is int and type(work) is int:
             chunk = parts(extent, work)
