@@ -38,6 +38,7 @@ from graphtorch.ops import (
     reduction,
     scan,
     scattering,
+    selection,
     shaping,
     softmax,
     sorting,
