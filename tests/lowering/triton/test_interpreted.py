@@ -30,7 +30,9 @@ pytest.importorskip("triton")
 
 from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
 from graphtorch.lowering.triton.codegen import generate
+from graphtorch.lowering.triton.convolution import CONVOLUTIONS
 from graphtorch.lowering.triton.indexing import TEMPLATES
+from graphtorch.lowering.triton.pooling import POOLING
 from graphtorch.lowering.triton.tiling import Limits
 
 CATEGORIES = {"float32": "f", "int64": "i", "bfloat16": "f", "bool_": "b"}
@@ -289,7 +291,7 @@ def test_sixty_four_bit_indices_only_when_needed() -> None:
     assert ".to(tl.int64) * X_BLOCK" in large.source and large.wide
 
 
-@pytest.mark.parametrize("name", sorted(TEMPLATES))
+@pytest.mark.parametrize("name", sorted([*TEMPLATES, *POOLING, *CONVOLUTIONS]))
 def test_every_template(name: str) -> None:
     op = REGISTRY[name]
     assert op.samples is not None

@@ -1,0 +1,119 @@
+"""Triton source for pooling over windows of a plane and its gradients. A window's places are unrolled in the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphtorch.lowering.kernel import Buffer, ExternCall
+from graphtorch.lowering.triton.codegen import Generated
+from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.instructions import identity, memory, register
+from graphtorch.lowering.triton.writer import Writer, check_atomic, names_of, position, start
+from graphtorch.tensor import dtypes
+
+_UNROLLED = 64  # places of a window that are written out
+
+
+def _places(kernel: Any) -> list[tuple[int, int]]:
+    if kernel[0] * kernel[1] > _UNROLLED:
+        raise UnsupportedError(f"pooling over windows of {kernel[0]}x{kernel[1]}")
+    return [(i, j) for i in range(kernel[0]) for j in range(kernel[1])]
+
+
+def max_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
+    """Values, and positions in the flattened plane."""
+    x, kernel, stride, padding, dilation = call.args[:5]
+    rank = len(out.shape)
+    w = writer(out.shape)
+    h, width = x.shape[-2:]
+    names = names_of(rank)
+    of = register(out.dtype)
+    index = "tl.int64"
+    w.let("value", f"tl.full([BLOCK], {identity('max', out.dtype)}, {of})")
+    w.let("at", f"tl.full([BLOCK], -1, {index})")
+    for i, j in _places(kernel):
+        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i * dilation[0] - padding[0]}")
+        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j * dilation[1] - padding[1]}")
+        inside = w.inside(row, h, column, width)
+        found = w.let("found", f"{w.load(x, [*names[:-2], row, column], inside)}.to({of})")
+        w.let("better", f"{inside} & ((at < 0) | ({found} > value) | ({found} != {found}))")
+        w.let("value", f"tl.where(better, {found}, value)")
+        w.let("at", f"tl.where(better, ({row} * {w.sizes.factor(width)} + {column}).to({index}), at)")
+    w.store(out, f"value.to({memory(out.dtype)})")
+    if call.outputs[1] is not None:
+        w.store(call.outputs[1], "at")
+    return [w.finish()]
+
+
+def max_pool_backward(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
+    """Cotangents added where the maxima were."""
+    g, indices = call.args[:2]
+    check_atomic(out)
+    w = writer(g.shape)
+    names = names_of(len(g.shape))
+    at, inside = w.index(indices, names, out.shape[-2] * out.shape[-1])
+    lead = position(w, [*names[:-2], "0", "0"], out.shape)
+    w.add(out, f"{lead} + {at}", w.load(g, names, inside), inside)
+    return [start(writer, out, None), w.finish()]
+
+
+def _divisor(w: Writer, rank: int, args: tuple[Any, ...], size: tuple[Any, Any]) -> str:
+    """How many elements a window's sum is divided by."""
+    kernel, stride, padding, _, include, divisor = args
+    if divisor is not None:
+        return str(int(divisor))
+    for axis, name in enumerate(("rows", "columns")):
+        n = w.sizes.factor(size[axis])
+        begin = w.let("begin", f"i{rank - 2 + axis} * {stride[axis]} - {padding[axis]}")
+        end = w.let("end", f"tl.minimum({begin} + {kernel[axis]}, {n} + {padding[axis]})")
+        counted = f"{end} - {begin}" if include else f"tl.minimum({end}, {n}) - tl.maximum({begin}, 0)"
+        w.let(name, counted)
+    return "(rows * columns)"
+
+
+def avg_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
+    """Sums over windows, divided."""
+    x, kernel, stride, padding = call.args[:4]
+    if not out.dtype.is_floating_point:
+        raise UnsupportedError(f"avg_pool2d of {out.dtype.name}")
+    rank = len(out.shape)
+    w = writer(out.shape)
+    names = names_of(rank)
+    of = register(out.dtype)
+    w.let("total", f"tl.zeros([BLOCK], {of})")
+    for i, j in _places(kernel):
+        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i - padding[0]}")
+        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j - padding[1]}")
+        inside = w.inside(row, x.shape[-2], column, x.shape[-1])
+        w.let("total", f"total + {w.load(x, [*names[:-2], row, column], inside)}.to({of})")
+    by = _divisor(w, rank, call.args[1:], x.shape[-2:])
+    w.store(out, f"(total / {by}).to({memory(out.dtype)})")
+    return [w.finish()]
+
+
+def avg_pool_backward(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
+    """Each cotangent's share added to every element of its window."""
+    g, _, kernel, stride, padding = call.args[:5]
+    check_atomic(out)
+    if out.dtype not in (dtypes.float32, dtypes.float64):
+        raise UnsupportedError(f"avg_pool2d of {out.dtype.name}")
+    rank = len(g.shape)
+    w = writer(g.shape)
+    names = names_of(rank)
+    by = _divisor(w, rank, call.args[2:], out.shape[-2:])
+    share = w.let("share", f"{w.load(g, names)} / {by}")
+    for i, j in _places(kernel):
+        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i - padding[0]}")
+        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j - padding[1]}")
+        inside = w.inside(row, out.shape[-2], column, out.shape[-1])
+        w.add(out, position(w, [*names[:-2], row, column], out.shape), share, inside)
+    return [start(writer, out, None), w.finish()]
+
+
+POOLING = {
+    "max_pool2d_with_indices": max_pool,
+    "max_pool2d_backward": max_pool_backward,
+    "avg_pool2d": avg_pool,
+    "avg_pool2d_backward": avg_pool_backward,
+}
