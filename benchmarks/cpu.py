@@ -49,14 +49,14 @@ def mlp(torch: Any) -> Any:
     """MLP 784-128-10, batch 64, SGD."""
     nn = torch.nn
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-    return classifier(torch, model, normal(64, 784), 10, torch.optim.SGD(model.parameters(), lr=0.01))
+    return classifier(torch, model, normal(64, 784), 10, torch.optim.SGD(model.parameters(), lr=1e-4))
 
 
 def wide_mlp(torch: Any) -> Any:
     """MLP 784-2048-2048-10, batch 256, Adam."""
     nn = torch.nn
     model = nn.Sequential(nn.Linear(784, 2048), nn.ReLU(), nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 10))
-    return classifier(torch, model, normal(256, 784), 10, torch.optim.Adam(model.parameters(), lr=1e-3))
+    return classifier(torch, model, normal(256, 784), 10, torch.optim.Adam(model.parameters(), lr=1e-6))
 
 
 def lenet(torch: Any, batch: int) -> Any:
@@ -65,7 +65,7 @@ def lenet(torch: Any, batch: int) -> Any:
         nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
     )  # fmt: skip
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9)
     return classifier(torch, model, normal(batch, 3, 32, 32), 10, optimizer)
 
 
@@ -112,7 +112,7 @@ def gpt(torch: Any) -> Any:
             return self.head(self.norm(x))
 
     model = Model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     rng = np.random.default_rng(0)
     places = torch.arange(tokens)
     mask = torch.ones(tokens, tokens, dtype=torch.bool).triu(1)

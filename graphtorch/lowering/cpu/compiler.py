@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from graphtorch.lowering.cpu import helpers
-from graphtorch.lowering.cpu.emitter import Function
+from graphtorch.lowering.cpu.function import Function
 
 logger = logging.getLogger(__name__)
 

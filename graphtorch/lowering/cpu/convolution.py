@@ -17,7 +17,7 @@ from typing import Any
 
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
-from graphtorch.lowering.cpu.emitter import Function
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.launch import Product
 from graphtorch.lowering.cpu.nest import estimate
 from graphtorch.lowering.kernel import Buffer, ExternCall, View

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.instructions import (
     REGISTER,
     RefusedError,
@@ -42,30 +42,6 @@ MEMORY = {
 ROW_BYTES = 1 << 17  # the most that one kernel keeps on the stack
 KEEP_COST = 8  # what is cheaper is computed again
 LARGEST = (1 << 63) - 1
-
-
-@dataclass(eq=False)
-class Function:
-    """An emitted kernel.
-
-    name        made of the text's hash: kernels with the same code share one function
-    buffers     what the first arguments point to
-    sizes       the symbolic sizes that follow them
-    extent      how many units [low, high) counts; `grain` is a divisor that chunk boundaries should have
-    work        estimated cost of all of it, in additions
-    failure     the message of the IndexError if it fails; then the address behind the sizes is where it says so
-    """
-
-    name: str
-    text: str
-    buffers: list[Buffer]
-    sizes: list[Any]
-    extent: Any
-    grain: int
-    work: Any
-    declarations: set[str] = field(default_factory=set)
-    helpers: set[tuple[str, str, int]] = field(default_factory=set)
-    failure: str = ""
 
 
 class Sink(NamedTuple):

@@ -23,8 +23,9 @@ from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.calls import Target, native_call
 from graphtorch.lowering.cpu.compiler import Library, host, module_text
-from graphtorch.lowering.cpu.emitter import Function, emit_kernel
+from graphtorch.lowering.cpu.emitter import emit_kernel
 from graphtorch.lowering.cpu.expansion import expand
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.gemm import emit_product
 from graphtorch.lowering.cpu.instructions import RefusedError
 from graphtorch.lowering.cpu.pool import get_pool

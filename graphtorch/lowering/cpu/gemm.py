@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Sequence
 
 from graphtorch.lowering.cpu.assembly import Builder, Val, const
-from graphtorch.lowering.cpu.emitter import Function
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.launch import Product
 
 LARGEST_WORK = 1 << 24  # multiplications of one matrix

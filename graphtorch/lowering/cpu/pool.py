@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+PATIENCE = 2_000  # pauses before the calling thread lets others run
 SPIN = 20_000  # pauses before a worker sleeps: a few tenths of a millisecond
 # Byte offsets in the pool's memory, which starts with the ticket; what different threads write lies on different cache
 # lines.
@@ -24,6 +25,7 @@ DONE, JOB, SLEEPERS, EPOCH, MUTEX, CONDITION, SIZE = 64, 128, 192, 256, 320, 448
 FUNCTION, ARGS, COUNT, CHUNK, THREADS, STOP, BUSY = (JOB + 8 * i for i in range(7))
 
 _CODE = """
+declare i32 @sched_yield()
 declare i32 @pthread_mutex_lock(ptr)
 declare i32 @pthread_mutex_unlock(ptr)
 declare i32 @pthread_cond_wait(ptr, ptr)
@@ -166,11 +168,18 @@ share:
   call void @drain(ptr %pool)
   br label %wait
 wait:
+  %waited = phi i64 [0, %share], [%longer, %more], [%longer, %yield]
   %d = load atomic i64, ptr %done acquire, align 8
   %all = icmp eq i64 %d, %chunks
   br i1 %all, label %end, label %more
 more:
   {PAUSE}
+  %longer = add i64 %waited, 1
+  %long = icmp ugt i64 %longer, {PATIENCE}
+  br i1 %long, label %yield, label %wait
+yield:
+  ; A worker that has claimed a chunk may be waiting for this very core.
+  %y = call i32 @sched_yield()
   br label %wait
 end:
   store atomic i64 0, ptr %pb release, align 8
@@ -264,6 +273,7 @@ _OFFSETS = {
     "MUTEX": MUTEX,
     "CONDITION": CONDITION,
     "SPIN": SPIN,
+    "PATIENCE": PATIENCE,
 }
 
 _pool: Pool | None = None

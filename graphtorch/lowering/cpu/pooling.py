@@ -12,7 +12,7 @@ from typing import Any
 
 from graphtorch.lowering.cpu.assembly import Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
-from graphtorch.lowering.cpu.emitter import Function
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import ExternCall, View
 
 UNROLLED = 32  # places of a window up to which they are straight-line code
