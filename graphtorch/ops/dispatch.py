@@ -16,6 +16,7 @@ import numpy as np
 from graphtorch.autograd.graph import record_call, record_inplace
 from graphtorch.autograd.state import state
 from graphtorch.ops.record import Operator
+from graphtorch.ops.strides import pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META
 from graphtorch.tensor.tensor import Tensor, meta_array
@@ -86,6 +87,8 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
         _explain(op, args, error)
     if op.kind == "view":
         _link_view(op, args, results)
+    elif op.kind == "pointwise" and not elsewhere:
+        _lay_out(op, arrays, results)
     if needs_grad and state.grad_enabled and op.derivative:
         record_call(op, args, results)
     if type(results) is tuple and op.result_class is not None:
@@ -97,6 +100,32 @@ def _wrap_results(op: Operator, output: Any) -> Any:
     if type(output) is tuple:
         return tuple(Tensor._wrap(o if type(o) is _ndarray else np.asarray(o)) for o in output)
     return Tensor._wrap(output if type(output) is _ndarray else np.asarray(output))
+
+
+def _lay_out(op: Operator, arrays: list[Any], results: Any) -> None:
+    """Give the results of a pointwise operator PyTorch's strides, which differ from NumPy's for some operands that are
+    not contiguous.
+    """
+    if type(results) is tuple:
+        for result in results:
+            _lay_out(op, arrays, result)
+        return
+    data = results._data
+    if data.ndim < 2 or not data.size or all(a.flags.c_contiguous for a in arrays if type(a) is _ndarray):
+        return
+    if op.scalar == "copy" and arrays[1] is not None:
+        return  # clone into a given memory format
+    operands: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for parameter, a in zip(op.parameters, arrays, strict=True):
+        if type(a) is _ndarray:
+            operands.append((a.shape, tuple(s // a.itemsize for s in a.strides)))
+        elif parameter.is_operand and isinstance(a, bool | int | float | complex):
+            operands.append(((), ()))
+    strides = tuple(s * data.itemsize for s in pointwise_strides(data.shape, operands))
+    if strides != data.strides:
+        moved = np.lib.stride_tricks.as_strided(np.empty(data.size, data.dtype), data.shape, strides)
+        moved[...] = data
+        results._data = moved
 
 
 def _meta(op: Operator, args: tuple[Any, ...], arrays: list[Any]) -> Any:
@@ -195,7 +224,8 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
             _check_result(op, target, op.infer(args)[0])
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         _explain(op, args, error)
-    needs_grad = state.grad_enabled and bool(op.derivative) and any(t._requires_grad for t in operands)
+    differentiable = bool(op.derivative) and target._dtype.is_differentiable
+    needs_grad = state.grad_enabled and differentiable and any(t._requires_grad for t in operands)
     if needs_grad:
         record_inplace(op, args, lambda: quiet.run(np.copyto, target._data, value, casting="unsafe"))
     else:

@@ -112,3 +112,76 @@ def inverse_permutation(dims: Sequence[int]) -> tuple[int, ...]:
     for i, d in enumerate(dims):
         inverse[d] = i
     return tuple(inverse)
+
+
+def pointwise_strides(shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[int, ...]:
+    """The strides that PyTorch gives to the result of a pointwise operator on operands of these (shape, strides).
+
+    The result is dense, its dimensions in memory ordered as the first operand's, ties broken by the next ones'; dense
+    operands of one shape and layout pass theirs on. See TensorIterator's `reorder_dimensions` in ATen.
+    """
+    rank = len(shape)
+    layouts = [strides for own, strides in operands if tuple(own) == tuple(shape)]
+    if len(layouts) == len(operands):
+        if all(_is_dense(shape, s, range(rank)[::-1]) for s in layouts):
+            return contiguous_strides(shape)
+        if rank == 4 and all(_is_dense(shape, s, (1, 3, 2, 0)) for s in layouts):
+            return _dense(shape, (1, 3, 2, 0))
+        first = layouts[0]
+        if all(tuple(s) == tuple(first) for s in layouts) and _is_dense(shape, first, _by_stride(shape, first)):
+            return tuple(first)
+    steps = []
+    for own, strides in operands:
+        lead = rank - len(own)
+        spread = [
+            0 if n == 1 and shape[lead + i] != 1 else s for i, (n, s) in enumerate(zip(own, strides, strict=True))
+        ]
+        steps.append([0] * lead + spread)
+
+    def compare(a: int, b: int) -> int:
+        """Positive where dimension `a` must lie outside `b`, negative for the reverse, 0 where no operand says."""
+        for strides in steps:
+            if strides[a] == 0 or strides[b] == 0:
+                continue
+            if strides[a] != strides[b]:
+                return 1 if strides[a] > strides[b] else -1
+            if shape[a] > shape[b]:
+                return 1
+        return 0
+
+    order = list(range(rank))[::-1]  # fastest first
+    for i in range(1, rank):  # insertion sort: the comparison is no total order
+        at = i
+        for j in range(i - 1, -1, -1):
+            relation = compare(order[j], order[at])
+            if relation > 0:
+                order[j], order[at] = order[at], order[j]
+                at = j
+            elif relation < 0:
+                break
+    return contiguous_strides(shape) if order == list(range(rank))[::-1] else _dense(shape, order)
+
+
+def _dense(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+    """Strides without gaps, `order` the dimensions from the fastest on."""
+    strides = [0] * len(shape)
+    step = 1
+    for dim in order:
+        strides[dim] = step
+        step *= shape[dim]
+    return tuple(strides)
+
+
+def _by_stride(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
+    return sorted(range(len(shape)), key=lambda d: (shape[d] > 1, strides[d]))
+
+
+def _is_dense(shape: Sequence[int], strides: Sequence[int], order: Iterable[int]) -> bool:
+    """Whether the elements lie without gaps in that order of dimensions; those of size 1 don't matter."""
+    step = 1
+    for dim in order:
+        if shape[dim] != 1:
+            if strides[dim] != step:
+                return False
+            step *= shape[dim]
+    return True

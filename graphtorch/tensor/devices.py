@@ -76,12 +76,12 @@ class device:
 
     def __enter__(self) -> device:
         """`with device("meta"):` makes it the default device of this thread."""
-        _defaults.outer = (*_defaults.outer, _defaults.device)
-        _defaults.device = canonical(self)
+        _defaults.outer = (*_defaults.outer, _defaults.current)
+        _defaults.current = canonical(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        *outer, _defaults.device = _defaults.outer
+        *outer, _defaults.current = _defaults.outer
         _defaults.outer = tuple(outer)
 
 
@@ -92,7 +92,7 @@ META = device("meta")
 class _Defaults(threading.local):
     """The device of new tensors, per thread, and those of the `with device(...)` blocks around."""
 
-    device: device = CPU
+    current: device = CPU
     outer: tuple[device, ...] = ()
 
 
@@ -101,12 +101,12 @@ _defaults = _Defaults()
 
 def get_default_device() -> device:
     """Where new tensors are made. See torch.get_default_device."""
-    return _defaults.device
+    return _defaults.current
 
 
 def set_default_device(device: device | str | int | None) -> None:
     """Set where new tensors are made; None: back to the CPU. See torch.set_default_device."""
-    _defaults.device = CPU if device is None else canonical(device)
+    _defaults.current = CPU if device is None else canonical(device)
 
 
 def canonical(value: device | str | int | None) -> device:
@@ -115,7 +115,7 @@ def canonical(value: device | str | int | None) -> device:
     None is the default device.
     """
     if value is None:
-        return _defaults.device
+        return _defaults.current
     found = value if isinstance(value, device) else device(value)
     if found.type == "cpu":
         return CPU
