@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ops.build import FUNCTIONS, operator
+from graphtorch.ops.build import FUNCTIONS, operator, return_type
 from graphtorch.ops.pointwise import broadcast_shapes, scalar_type
 from graphtorch.ops.record import Sample, sample
 from graphtorch.ops.view import transpose
@@ -24,6 +24,19 @@ from graphtorch.tensor.type import TensorType, type_of
 
 class LinAlgError(RuntimeError):
     """A factorisation that does not exist, such as the Cholesky factor of an indefinite matrix."""
+
+
+class ResultTuple:
+    """The named tuple of a front's results, made on first use: it would cost every import."""
+
+    def __init__(self, name: str, *fields: str) -> None:
+        self.name, self.fields = name, fields
+        self._made: Any = None
+
+    def __call__(self, *values: Any) -> Any:
+        if self._made is None:
+            self._made = return_type(self.name, self.fields)
+        return self._made(*values)
 
 
 # -- checks and helpers -----------------------------------------------------------------------------------------------

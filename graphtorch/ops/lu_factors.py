@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ops.build import FUNCTIONS, function, operator, return_type
+from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.linalg import (
+    ResultTuple,
     adjoint,
     check_matrix,
     factor_lu,
@@ -114,10 +115,10 @@ lu_parts: Callable[..., Any] = operator(
 # -- fronts ---------------------------------------------------------------------------------------------------------
 
 _lu_results = {
-    "lu": return_type("linalg_lu", ("P", "L", "U")),
-    "factor": return_type("linalg_lu_factor", ("LU", "pivots")),
-    "factor_ex": return_type("linalg_lu_factor_ex", ("LU", "pivots", "info")),
-    "unpack": return_type("lu_unpack", ("P", "L", "U")),
+    "lu": ResultTuple("linalg_lu", "P", "L", "U"),
+    "factor": ResultTuple("linalg_lu_factor", "LU", "pivots"),
+    "factor_ex": ResultTuple("linalg_lu_factor_ex", "LU", "pivots", "info"),
+    "unpack": ResultTuple("lu_unpack", "P", "L", "U"),
 }
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ops.build import FUNCTIONS, function, operator, return_type
+from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.linalg import (
+    ResultTuple,
     adjoint,
     check_matrix,
     cholesky_lower,
@@ -121,7 +122,7 @@ def linalg_svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     return values
 
 
-_svd_result = return_type("svd", ("U", "S", "V"))
+_svd_result = ResultTuple("svd", "U", "S", "V")
 
 
 @function(method=True)
@@ -185,7 +186,7 @@ def linalg_solve_triangular(
     return turned
 
 
-_triangular_result = return_type("triangular_solve", ("solution", "cloned_coefficient"))
+_triangular_result = ResultTuple("triangular_solve", "solution", "cloned_coefficient")
 
 
 @function(method=True)
@@ -199,9 +200,9 @@ def triangular_solve(
 
 
 _info_results = {
-    "inv": return_type("linalg_inv_ex", ("inverse", "info")),
-    "solve": return_type("linalg_solve_ex", ("result", "info")),
-    "cholesky": return_type("linalg_cholesky_ex", ("L", "info")),
+    "inv": ResultTuple("linalg_inv_ex", "inverse", "info"),
+    "solve": ResultTuple("linalg_solve_ex", "result", "info"),
+    "cholesky": ResultTuple("linalg_cholesky_ex", "L", "info"),
 }
 
 
@@ -269,7 +270,7 @@ def linalg_matrix_rank(
     return counted
 
 
-_lstsq_result = return_type("linalg_lstsq", ("solution", "residuals", "rank", "singular_values"))
+_lstsq_result = ResultTuple("linalg_lstsq", "solution", "residuals", "rank", "singular_values")
 
 
 @function()
