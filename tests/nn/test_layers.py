@@ -11,6 +11,7 @@ from graphtorch import nn
 torch = pytest.importorskip("torch")
 
 IMAGE = (2, 4, 6, 6)
+SPACE = (2, 4, 3, 5, 4)
 # name, constructor arguments, keyword arguments, input shape
 LAYERS = [
     ("Identity", (), {}, (2, 3)),
@@ -89,6 +90,50 @@ LAYERS = [
     ("Dropout2d", (0.3,), {}, IMAGE),
     ("AlphaDropout", (0.3,), {}, (4, 5)),
     ("FeatureAlphaDropout", (0.3,), {}, IMAGE),
+    ("Conv3d", (4, 6, 2), {"padding": 1, "stride": (1, 2, 1)}, SPACE),
+    ("Conv3d", (4, 6, (1, 2, 3)), {"groups": 2, "padding_mode": "replicate", "padding": 1, "bias": False}, SPACE),
+    ("ConvTranspose3d", (4, 2, 2), {"stride": 2, "output_padding": 1}, SPACE),
+    ("InstanceNorm1d", (4,), {}, (2, 4, 5)),
+    ("InstanceNorm2d", (4,), {"affine": True, "eps": 1e-3}, IMAGE),
+    ("InstanceNorm2d", (4,), {"track_running_stats": True, "momentum": 0.3}, (4, 6, 6)),
+    ("InstanceNorm3d", (4,), {"affine": True, "track_running_stats": True}, SPACE),
+    ("LocalResponseNorm", (3,), {"alpha": 0.1}, IMAGE),
+    ("ConstantPad1d", (2, 3.5), {}, (2, 4, 5)),
+    ("ConstantPad2d", ((1, 0, 2, 1), -1.0), {}, IMAGE),
+    ("ConstantPad3d", (1, 0.5), {}, SPACE),
+    ("ZeroPad1d", ((2, 1),), {}, (2, 4, 5)),
+    ("ZeroPad2d", (1,), {}, IMAGE),
+    ("ZeroPad3d", (1,), {}, SPACE),
+    ("ReflectionPad1d", (2,), {}, (2, 4, 5)),
+    ("ReflectionPad2d", ((1, 2, 0, 1),), {}, IMAGE),
+    ("ReflectionPad3d", (1,), {}, SPACE),
+    ("ReplicationPad1d", (2,), {}, (2, 4, 5)),
+    ("ReplicationPad2d", ((1, 2, 0, 1),), {}, IMAGE),
+    ("ReplicationPad3d", (1,), {}, SPACE),
+    ("CircularPad1d", (2,), {}, (4, 5)),
+    ("CircularPad2d", ((1, 2, 0, 1),), {}, IMAGE),
+    ("CircularPad3d", (1,), {}, SPACE),
+    ("MaxPool1d", (2,), {}, (2, 4, 5)),
+    ("MaxPool3d", (2,), {"stride": 1, "padding": 1}, SPACE),
+    ("AvgPool1d", (2,), {}, (2, 4, 5)),
+    ("AvgPool3d", (2,), {"ceil_mode": True}, SPACE),
+    ("LPPool1d", (2, 2), {}, (2, 4, 5)),
+    ("LPPool2d", (2, (2, 3)), {"stride": 1}, IMAGE),
+    ("LPPool3d", (4, 2), {}, SPACE),
+    ("AdaptiveAvgPool1d", (3,), {}, (2, 4, 5)),
+    ("AdaptiveAvgPool3d", ((2, None, 1),), {}, SPACE),
+    ("AdaptiveMaxPool1d", (3,), {}, (2, 4, 5)),
+    ("AdaptiveMaxPool2d", ((None, 4),), {}, IMAGE),
+    ("AdaptiveMaxPool3d", (2,), {}, SPACE),
+    ("Upsample", (), {"scale_factor": 2}, IMAGE),
+    ("Upsample", ((3, 9),), {"mode": "bicubic"}, IMAGE),
+    ("UpsamplingNearest2d", (), {"scale_factor": 1.5}, IMAGE),
+    ("UpsamplingBilinear2d", (), {"size": 9}, IMAGE),
+    ("PixelShuffle", (2,), {}, IMAGE),
+    ("PixelUnshuffle", (3,), {}, IMAGE),
+    ("ChannelShuffle", (2,), {}, IMAGE),
+    ("Unfold", ((2, 3),), {"stride": 2, "padding": 1}, IMAGE),
+    ("Fold", (6, 2), {"stride": 2}, (2, 8, 9)),
 ]
 
 

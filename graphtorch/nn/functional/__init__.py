@@ -54,6 +54,7 @@ from graphtorch.nn.functional.dropouts import (
     dropout3d,
     feature_alpha_dropout,
 )
+from graphtorch.nn.functional.embedding_bags import embedding_bag
 from graphtorch.nn.functional.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -131,7 +132,7 @@ __all__ = [
     "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
     # affine maps, convolution, attention
     "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "embedding",
-    "linear", "multi_head_attention_forward", "one_hot", "scaled_dot_product_attention",
+    "embedding_bag", "linear", "multi_head_attention_forward", "one_hot", "scaled_dot_product_attention",
     # pooling
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
     "adaptive_max_pool1d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",

@@ -12,7 +12,7 @@ from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 
 class _ConvNd(Module):
@@ -142,6 +142,18 @@ class Conv2d(_ConvNd):
         return self._convolve(F.conv2d, input)
 
 
+class Conv3d(_ConvNd):
+    """Cross-correlation of (N, C_in, D, H, W) or (C_in, D, H, W) inputs with weight (C_out, C_in / groups, KD, KH, KW).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv3d.html
+    """
+
+    spatial_dims = 3
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._convolve(F.conv3d, input)
+
+
 class _ConvTransposeNd(_ConvNd):
     """The adjoint of a convolution: its output is as large as a convolution's input may be."""
 
@@ -243,3 +255,15 @@ class ConvTranspose2d(_ConvTransposeNd):
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
         return self._deconvolve(F.conv_transpose2d, input, output_size)
+
+
+class ConvTranspose3d(_ConvTransposeNd):
+    """The adjoint of :class:`Conv3d`; weight (C_in, C_out / groups, KD, KH, KW).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.ConvTranspose3d.html
+    """
+
+    spatial_dims = 3
+
+    def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
+        return self._deconvolve(F.conv_transpose3d, input, output_size)

@@ -1,4 +1,4 @@
-"""LayerNorm, GroupNorm and RMSNorm: normalisation within each sample, the same in training and evaluation."""
+"""Normalisation within each sample, the same in training and evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["GroupNorm", "LayerNorm", "RMSNorm"]
+__all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
 
 
 class _Affine(Module):
@@ -135,6 +135,26 @@ class RMSNorm(_Affine):
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class LocalResponseNorm(Module):
+    """Divides (N, C, *) by a power of the mean square over ``size`` neighbouring channels (Krizhevsky et al. 2012).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.LocalResponseNorm.html
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
 def _as_shape(value: Any) -> tuple[int, ...]:
