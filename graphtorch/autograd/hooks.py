@@ -65,6 +65,8 @@ def retain(tensor: Tensor) -> None:
             held.grad = gradient.detach().clone() if previous is None else previous + gradient
 
     register(tensor, store)
+    if state.recorder is not None:
+        state.recorder.note_retained(tensor)
     tensor._retains_grad = True
 
 

@@ -83,7 +83,8 @@ class Specialization:
         found = [source.fetch(leaves) for source in captured.sources]
         inputs = [t._data if isinstance(t, Tensor) else t for t in found]
         arrays = self.compiled.run(inputs, self._written)
-        history = None
+        self._results.set_flags(leaves)
+        history: Sequence[Any] = ()
         if self.joint is not None:
             history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured, leaves)
         for position, _ in captured.written:

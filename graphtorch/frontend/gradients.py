@@ -23,7 +23,7 @@ from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
-from graphtorch.frontend.sources import GradSource, Source
+from graphtorch.frontend.sources import GradSource, Source, TensorSource
 from graphtorch.ir.builder import GraphBuilder, Traced
 from graphtorch.ir.graph import Graph, Location, Node, Value
 from graphtorch.tensor.tensor import Tensor
@@ -41,6 +41,8 @@ class GradientRecorder(GraphBuilder):
         self.grads: dict[int, Tensor | None] = {}  # id of a leaf -> its .grad, once asked for or assigned
         self.assigned_grads: dict[int, Tensor] = {}  # id -> the leaf whose .grad was assigned
         self.value_hooks: dict[Value, dict[int, Callable[[Tensor], Tensor | None]]] = {}
+        self.kept_views: dict[int, Tensor] = {}  # id of the recorded tensor of a view kept outside -> that view
+        self.retained: set[Value] = set()  # what retain_grad() was asked of
         self.custom: dict[Node, Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]] = {}
         self._known: dict[int, Source] = {}  # id of a concrete tensor -> where to find it
         self._saved: dict[Node, list[tuple[RecordedStorage, int, Tensor]]] = {}
@@ -151,7 +153,21 @@ class GradientRecorder(GraphBuilder):
     ) -> list[Tensor | None]:
         """Record `autograd.grad`."""
         values, seeds = self._seeds(roots, gradients)
-        return self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
+        found = self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
+        for tensor, gradient in zip(inputs, found, strict=True):
+            if gradient is None and self._is_outside(tensor) and any(
+                isinstance(self.leaves[v]._node, RecordedNode) for v in self._reached(values) if v in self.leaves
+            ):
+                raise refuse(
+                    "autograd.grad() inside the compiled function reaches a tensor that was computed outside of it",
+                    "compute it inside, or pass it detached",
+                )
+        return found
+
+    def _is_outside(self, tensor: Tensor) -> bool:
+        """Whether a tensor exists before the call."""
+        data = self.recorded(tensor)._data
+        return isinstance(data, Recorded) and data.storage.source is not None
 
     def _seeds(
         self, roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]
@@ -176,7 +192,7 @@ class GradientRecorder(GraphBuilder):
     ) -> list[Tensor | None]:
         """One `gradient` node for those targets that the outputs depend on."""
         reached = self._reached(outputs)
-        nodes = [v.node for v in reached if v.node is not None]
+        nodes = self._between(reached, targets)
         error = self._broken(nodes)
         if error:
             raise RuntimeError(error)
@@ -202,6 +218,16 @@ class GradientRecorder(GraphBuilder):
                 tensor._node = RecordedNode("GradientBackward0")
             by_value[target] = tensor
         return [by_value.get(t) for t in targets]
+
+    def _between(self, reached: set[Value], targets: Sequence[Value]) -> list[Node]:
+        """The nodes that a backward pass to `targets` runs: those on a way to one."""
+        active = set(targets)
+        found: list[Node] = []
+        for node in self.graph.nodes:
+            if any(r in reached for r in node.results) and any(v in active for v in node.operands()):
+                found.append(node)
+                active.update(r for r in node.results if r in reached)
+        return [n for n in found if not all(r in targets for r in n.results)]
 
     def broken_history(self, value: Value) -> str:
         """Why a later backward pass through a value must fail; empty if it needs not."""
@@ -262,7 +288,24 @@ class GradientRecorder(GraphBuilder):
 
     def register_hook(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """A hook on a recorded tensor's gradient."""
+        recorded = self.recorded(tensor)
+        data = recorded._data
+        if id(recorded) in self.kept_views or (isinstance(data, Recorded) and self._is_state(data)):
+            raise refuse(
+                "register_hook() on a tensor from outside of the compiled function, which would get one more hook at "
+                "each call",
+                "register the hook outside",
+            )
         return add(self.value_hooks.setdefault(self.value_of(tensor), {}), hook)
+
+    def note_retained(self, tensor: Tensor) -> None:
+        """Remember a call of `retain_grad()`."""
+        self.retained.add(self.value_of(tensor))
+
+    @staticmethod
+    def _is_state(data: Recorded) -> bool:
+        """Whether this is a tensor that the function reached by itself."""
+        return not data.steps and isinstance(data.storage.source, TensorSource) and not data.storage.constant
 
     def apply_function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a custom autograd.Function: its forward's operators, and behind them a node that stands for its

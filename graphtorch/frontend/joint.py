@@ -24,12 +24,14 @@ class JointProgram:
 
     def __init__(self, captured: Captured, backend: str) -> None:
         self.backend = backend
-        if captured.custom:
-            # The rules of custom functions belong to the recorded nodes: differentiate these, and expand after.
+        by_python = bool(captured.custom or captured.hooks)
+        if by_python:
+            # The rules of custom functions and hooks belong to the recorded nodes: differentiate these, and expand
+            # after.
             shown, joint = copy_graph(captured.graph), captured.graph
         else:
             shown, joint = captured.graph, ExpandGradients().run(captured.graph)
-        if joint is captured.graph and not captured.custom:
+        if joint is captured.graph and not by_python:
             joint = copy_graph(joint)
         outputs = [joint.outputs[i] for i in captured.differentiable]
         wanted = [(joint.outputs if leaf.output else joint.inputs)[leaf.position] for leaf in captured.leaves]
@@ -37,7 +39,17 @@ class JointProgram:
             joint.add_input(v.type, f"cotangent of {captured.graph.output_names[i]}", "cotangent")
             for i, v in zip(captured.differentiable, outputs, strict=True)
         ]
-        found = append_gradients(joint, outputs, cotangents, wanted, custom=captured.custom)
+        hooks = captured.hooks
+
+        def call_hooks(value: Value, cotangent: Tensor) -> Tensor:
+            for hook in tuple(hooks.get(value, {}).values()):
+                replaced = hook(cotangent)
+                cotangent = cotangent if replaced is None else replaced
+            return cotangent
+
+        found = append_gradients(
+            joint, outputs, cotangents, wanted, on_cotangent=call_hooks if hooks else None, custom=captured.custom
+        )
         self.output_count = len(joint.outputs)
         self.leaves: list[LeafValue] = []
         for leaf, value in zip(captured.leaves, found, strict=True):
@@ -67,22 +79,33 @@ class JointProgram:
 
     def history(
         self, name: str, tensors: Sequence[Any], arrays: Sequence[Any], captured: Captured, leaves: Sequence[Any]
-    ) -> CompiledBackward:
-        """The grad_fn of this call's results. `leaves` are the call's arguments, `tensors` its inputs."""
+    ) -> list[tuple[CompiledBackward, int]]:
+        """The grad_fn of each of this call's differentiable outputs, and the output's place in it. `leaves` are the
+        call's arguments, `tensors` its inputs."""
         residuals = list(arrays[self.output_count :])
         kept = [tensors[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
         edges = [None if leaf.owner is None else edge_of(leaf.owner.fetch(leaves)) for leaf in self.leaves]
-        made = [(place, leaf.made) for place, leaf in enumerate(self.leaves) if leaf.owner is None]
         shapes = [arrays[i].shape for i in captured.differentiable]
-        return CompiledBackward(self, name, kept, residuals, edges, made, shapes)
+        nodes: dict[int, CompiledBackward] = {}
+        found: list[tuple[CompiledBackward, int]] = []
+        for place, group in enumerate(captured.groups):
+            node = nodes.get(group)
+            if node is None:
+                node = nodes[group] = CompiledBackward(self, name, kept, residuals, edges, shapes)
+                node.frees = group in captured.saving
+            found.append((node, len(node.places)))
+            node.places.append(place)
+        for node in nodes.values():
+            node.keep_edges()
+        return found
 
 
 class CompiledBackward(Node):
-    """The tape's node of one call of a compiled forward.
+    """The tape's node of one call of a compiled forward, for some of its differentiable outputs: those at `places`.
 
     `made` are the edges, by place, that go to results of the call; they are set once those exist."""
 
-    __slots__ = ("_name", "made", "program", "residuals", "saved", "shapes")
+    __slots__ = ("_name", "frees", "made", "places", "program", "residuals", "saved", "shapes")
 
     def __init__(
         self,
@@ -91,26 +114,38 @@ class CompiledBackward(Node):
         kept: Sequence[Any],
         residuals: list[Any],
         edges: Sequence[Edge | None],
-        made: Sequence[tuple[int, Any]],
         shapes: list[tuple[int, ...]],
     ) -> None:
         super().__init__(edges)
-        self.made = made
+        self.made: list[tuple[int, Any]] = []
+        self.places: list[int] = []
+        self.frees = True
         self.program = program
         self._name = name
         self.saved: list[Any] | None = [SavedTensor(t) if isinstance(t, Tensor) else t for t in kept]
         self.residuals = residuals
         self.shapes = shapes
 
+    def keep_edges(self) -> None:
+        """Drop the edges to leaves that none of these outputs depends on."""
+        edges = list(self.edges)
+        for i, leaf in enumerate(self.program.leaves):
+            if leaf.reached_by.isdisjoint(self.places):
+                edges[i] = None
+            elif leaf.owner is None:
+                self.made.append((i, leaf.made))
+        self.edges = tuple(edges)
+
     def name(self) -> str:
         return self._name
 
     def result_count(self) -> int:
-        return len(self.shapes)
+        return len(self.places)
 
     def release(self) -> None:
-        self.saved = None
-        self.residuals = []
+        if self.frees:  # otherwise eager execution would have saved nothing, and could go back again
+            self.saved = None
+            self.residuals = []
 
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         from graphtorch.autograd.state import state
@@ -125,13 +160,20 @@ class CompiledBackward(Node):
             )
         backward = self.program.backward
         graph = self.program.parts.backward
-        given: list[Any] = []
         types = [v.type for v in graph.inputs[len(graph.inputs) - len(self.shapes) :]]
-        for cotangent, of, shape in zip(cotangents, types, self.shapes, strict=True):
-            if cotangent is None:
-                given.append(np.zeros(shape, of.dtype.numpy))
-            else:
-                given.append(cotangent._data)
+        given: list[Any] = [None] * len(types)
+        flowing: set[int] = set()
+        for place, cotangent in zip(self.places, cotangents, strict=True):
+            if cotangent is not None:
+                given[place] = cotangent._data
+                flowing.add(place)
+        for place, (of, shape) in enumerate(zip(types, self.shapes, strict=True)):
+            if given[place] is None:
+                given[place] = np.zeros(shape, of.dtype.numpy)
         inputs = [s.unpack(self, self._name)._data if isinstance(s, SavedTensor) else s for s in self.saved]
         arrays = backward.run([*inputs, *self.residuals, *given], {})
-        return [Tensor._wrap(a) for a in arrays]
+        # Leaves that nothing flows to get no gradient, which is something else than zeros.
+        return [
+            None if leaf.reached_by.isdisjoint(flowing) else Tensor._wrap(a)
+            for leaf, a in zip(self.program.leaves, arrays, strict=True)
+        ]

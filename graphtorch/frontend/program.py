@@ -6,14 +6,16 @@ Python state after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autodiff.reverse import CustomRule
+from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
 from graphtorch.autograd.views import overlay, replay
+from graphtorch.frontend.errors import refuse
+from graphtorch.frontend.memory import assume_apart, assume_other
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.sources import Source
@@ -44,13 +46,13 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `requires_grad`
-    is False for a view made under no_grad."""
+    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `untracked` for a
+    view made under no_grad."""
 
     source: Source
     steps: Steps
     is_leaf: bool = False
-    requires_grad: bool = False
+    untracked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class OutputView:
     base: Output
     steps: Steps
     is_leaf: bool
-    requires_grad: bool
+    untracked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +87,14 @@ class LeafValue:
 
     output      whether `position` is that of an output, such as an updated parameter; an input's otherwise
     owner       where the tensor is found; None for a leaf made inside the function, which is the result `made`
+    reached_by  the places among the differentiable outputs of those that depend on it
     """
 
     position: int
     output: bool
     owner: Source | None
     made: Any = None
+    reached_by: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -99,10 +103,15 @@ class Captured:
 
     results     one entry a leaf of the function's result
     written     (input position, output position) of every input that the function changed
-    histories   those of them whose new elements carry a gradient: the tensor gets the call's history
+    histories   those of them whose new elements carry a gradient, with what became of them: the tensor gets the call's
+                history
     grads       (source of the leaf, what its .grad becomes; None for None)
+    own_grads   (result, its .grad)
     differentiable  positions of outputs through which a later backward() may flow
+    groups      for each of them, which history it shares: those that need a saved value in common have one
+    saving      the groups that saved anything, which a backward pass frees
     leaves      where it goes
+    hooks       Python functions on the cotangents of values
     custom      the rules of custom functions, by the graph's node
     flags       inputs whose requires_grad the function set, and to what
     """
@@ -113,8 +122,12 @@ class Captured:
     tree: Any
     written: list[tuple[int, int]] = field(default_factory=list)
     grads: list[tuple[Source, Any]] = field(default_factory=list)
+    own_grads: list[tuple[Any, Any]] = field(default_factory=list)
     differentiable: list[int] = field(default_factory=list)
-    histories: list[tuple[int, int]] = field(default_factory=list)
+    histories: list[tuple[int, Output]] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+    saving: set[int] = field(default_factory=set)
+    hooks: Mapping[Value, Mapping[int, Callable[[Tensor], Tensor | None]]] = field(default_factory=dict)
     leaves: list[LeafValue] = field(default_factory=list)
     custom: dict[GraphNode, CustomRule] = field(default_factory=dict)
     flags: list[tuple[Source, bool]] = field(default_factory=list)
@@ -175,25 +188,49 @@ class _Assembler:
                 index = self.output(storage.value, f"new {storage.source.name}")
                 original = recorder.graph.inputs[recorder.sources.index(storage.source)]
                 captured.written.append((position[original], index))
-                if storage.carries:
-                    captured.histories.append((position[original], index))
-                    self.requires[index] = True
+                if storage.carries and storage.base is not None:
+                    captured.histories.append((position[original], self.own_output(storage.base, "")))
             base = storage.base
             if base is not None and storage.source is not None and base._node is None and not storage.carries:
                 assert storage.concrete is not None
-                if base._requires_grad is not storage.concrete.requires_grad:
+                if base._requires_grad is not storage.concrete._requires_grad:
                     captured.flags.append((storage.source, base._requires_grad))
+        for recorded_id, view in recorder.kept_views.items():
+            recorded = recorder.captured[recorded_id]
+            if recorded._requires_grad and not view._requires_grad and not recorded._data.storage.carries:
+                raise refuse("requires_grad_() of a view that is kept outside", "call it outside the compiled function")
+        assume_apart(
+            recorder.guards,
+            [
+                (storage.source, storage.concrete, storage.mutated)
+                for storage in recorder.storages
+                if storage.source is not None and storage.concrete is not None
+            ],
+        )
+        assigned_leaves = [t for t in recorder.assigned_grads.values() if not isinstance(t._data, Traced)]
+        assume_other(recorder.guards, recorder.sources, assigned_leaves)
         for key, assigned in recorder.assigned_grads.items():
-            if isinstance(assigned._data, Traced):
-                continue  # a leaf that lives only inside the function
-            holder = recorder._source_of(assigned)
             final = recorder.grads[key]
+            if isinstance(assigned._data, Traced):
+                if id(assigned) in memo and final is not None:  # a leaf made inside, and returned
+                    captured.own_grads.append((memo[id(assigned)], self.describe(final, sharing, "grad of a leaf")))
+                continue
+            holder = recorder._source_of(assigned)
             described = None if final is None else self.describe(final, sharing, f"grad of {holder.name}")
             captured.grads.append((holder, described))
         captured.differentiable = [i for i, needed in self.requires.items() if needed]
-        reached = recorder._reached([self.graph.outputs[i] for i in captured.differentiable])
+        reached = [recorder._reached([self.graph.outputs[i]]) for i in captured.differentiable]
+        captured.groups, captured.saving = self.groups(reached)
+        if any(v in values for v in recorder.retained for values in reached):
+            raise refuse(
+                "retain_grad() inside a compiled function of what a backward pass outside may reach",
+                "return the tensor and call retain_grad() on the result",
+            )
+        if any(v in values for v in recorder.value_hooks for values in reached):
+            captured.hooks = recorder.value_hooks
         for value, tensor in recorder.leaves.items():
-            if value not in reached:
+            reached_by = frozenset(place for place, values in enumerate(reached) if value in values)
+            if not reached_by:
                 continue
             owner = recorder._owner(tensor)
             source: Source | None = None
@@ -203,8 +240,27 @@ class _Assembler:
                 continue  # a leaf that nobody will see
             outside = value not in position
             place = self.output(value, "leaf") if outside else position[value]
-            captured.leaves.append(LeafValue(place, outside, source, memo.get(id(tensor))))
+            captured.leaves.append(LeafValue(place, outside, source, memo.get(id(tensor)), reached_by))
         return captured
+
+    def groups(self, reached: Sequence[set[Value]]) -> tuple[list[int], set[int]]:
+        """A number for each output's history: a backward pass frees what it saved, so that outputs which share a node
+        that saved something share their fate, and others do not. Second, the numbers of those that saved something."""
+        recorder = self.recorder
+        found: list[int] = []
+        first: dict[Any, int] = {}
+        saving: list[int] = []
+        for place, values in enumerate(reached):
+            nodes = {v.node for v in values if v.node in recorder._saved or v.node in recorder.custom}
+            found.append(place)
+            if nodes:
+                saving.append(place)
+            for node in nodes:
+                other = found[first.setdefault(node, place)]
+                if other != found[place]:
+                    low, high = sorted((other, found[place]))
+                    found = [low if g == high else g for g in found]
+        return found, {found[place] for place in saving}
 
     def output(self, value: Value, name: str) -> int:
         """The position of a graph output, appended on first need."""
@@ -232,13 +288,21 @@ class _Assembler:
         leaf = recorded._requires_grad and recorded._node is None
         selects = any(op.name == "index" for op, _ in data.steps)  # where the view starts is known only to the graph
         if storage.source is not None and not storage.constant and not selects:
-            return Alias(storage.source, data.steps, leaf and bool(data.steps), recorded._requires_grad)
+            if data.steps and data.value in recorder.value_hooks:
+                raise refuse(
+                    "register_hook() on a view of a tensor from outside, which is a result",
+                    "register the hook on the result",
+                )
+            # A view made before its leaf base was told to require grad has no history either.
+            assert storage.base is not None
+            older = storage.base._requires_grad and storage.base._node is None and not recorded._requires_grad
+            return Alias(storage.source, data.steps, leaf and bool(data.steps), data.untracked or older)
         if data.steps and sharing.get(id(storage), 0) > 1 and not selects:
             assert storage.base is not None
             base = self.bases.get(id(storage))
             if base is None:
                 base = self.bases[id(storage)] = self.own_output(storage.base, name)
-            return OutputView(base, data.steps, leaf, recorded._requires_grad)
+            return OutputView(base, data.steps, leaf, data.untracked)
         base = self.bases.get(id(storage)) if not data.steps else None
         if base is None:
             base = self.own_output(recorded, name)
@@ -281,13 +345,22 @@ class ResultBuilder:
         bindings = self._bindings(leaves)
         return tuple((op, concrete(attributes, bindings)) for op, attributes in steps)
 
+    def set_flags(self, leaves: Sequence[Any]) -> None:
+        """Repeat the function's `requires_grad_()` on its inputs."""
+        for source, flag in self.captured.flags:
+            source.fetch(leaves).requires_grad_(flag)
+
     def build(
-        self, arrays: Sequence[Any], leaves: Sequence[Any], history: CompiledBackward | None
+        self, arrays: Sequence[Any], leaves: Sequence[Any], history: Sequence[tuple[CompiledBackward, int]]
     ) -> tuple[list[Any], list[tuple[Tensor, Any]]]:
-        """The result leaves, and (leaf, new .grad) pairs. `history` becomes the grad_fn of differentiable outputs."""
+        """The result leaves, and (leaf, new .grad) pairs. `history` has the grad_fn of each differentiable output, and
+        the output's place in it."""
         bases: dict[int, Tensor] = {}
         memo: dict[int, Any] = {}
         order = {index: place for place, index in enumerate(self.captured.differentiable)}
+
+        def history_of(spec: Output) -> tuple[Node, int]:
+            return (BrokenNode(spec.broken, spec.error), 0) if spec.error else history[order[spec.index]]
 
         def make(spec: Any) -> Any:
             if type(spec) is Constant:
@@ -300,12 +373,12 @@ class ResultBuilder:
                 tensor = spec.source.fetch(leaves)
                 made = tensor
                 if spec.steps:
-                    with set_grad_enabled(spec.requires_grad):
+                    with set_grad_enabled(not spec.untracked):
                         made = replay(tensor, self._steps(spec.steps, leaves))
                 if spec.is_leaf:
                     made.requires_grad_()
             elif type(spec) is OutputView:
-                with set_grad_enabled(spec.requires_grad):
+                with set_grad_enabled(not spec.untracked):
                     made = replay(make(spec.base), self._steps(spec.steps, leaves))
                 if spec.is_leaf:
                     made.requires_grad_()
@@ -316,28 +389,23 @@ class ResultBuilder:
                 made = bases.get(spec.index)
                 if made is None:
                     made = bases[spec.index] = Tensor._wrap(arrays[spec.index])
-                    if spec.requires_grad:
+                    if spec.is_leaf:
                         made._requires_grad = True
-                        if spec.error:
-                            made._node = BrokenNode(spec.broken, spec.error)
-                        elif not spec.is_leaf:
-                            made._node = history
-                            made._output_index = order[spec.index]
+                    elif spec.requires_grad:
+                        set_history(made, *history_of(spec))
             memo[id(spec)] = made
             return made
 
-        for position, index in self.captured.histories:
-            assert history is not None
-            set_history(self.captured.sources[position].fetch(leaves), history, order[index])
-        for source, flag in self.captured.flags:
-            source.fetch(leaves).requires_grad_(flag)
+        for position, output in self.captured.histories:
+            set_history(self.captured.sources[position].fetch(leaves), *history_of(output))
         results = [make(spec) for spec in self.captured.results]
-        if history is not None and history.made:
-            edges = list(history.edges)
-            for place, spec in history.made:
+        for node in {id(n): n for n, _ in history if n.made}.values():
+            edges = list(node.edges)
+            for place, spec in node.made:
                 edges[place] = edge_of(make(spec))
-            history.edges = tuple(edges)
+            node.edges = tuple(edges)
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
+        grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
         return results, grads
 
 

@@ -46,9 +46,11 @@ class RecordedStorage(Storage):
 
 
 class Recorded(Traced):
-    """The payload of a tensor during a capture: a view (through `steps`, possibly none) of a recorded storage."""
+    """The payload of a tensor during a capture: a view (through `steps`, possibly none) of a recorded storage.
 
-    __slots__ = ("recorder", "steps", "storage", "version")
+    A view that is made under no_grad stays `untracked`, whatever becomes of its base."""
+
+    __slots__ = ("recorder", "steps", "storage", "untracked", "version")
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Recorded(Traced):
         self.storage = storage
         self.steps = steps
         self.version = storage.version
+        self.untracked = False
 
     @property
     def detached(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autodiff.graft import GRAFT
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
@@ -18,13 +19,14 @@ from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import is_scalar
-from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
+from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import _check_result, user_frame
-from graphtorch.ops.record import Operator, lookup
+from graphtorch.ops.record import POINTWISE, Operator, lookup
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -37,7 +39,6 @@ class Recorder(GradientRecorder):
         super().__init__(name)
         self.sources: list[Source] = []
         self.captured: dict[int, Tensor] = {}  # id of a concrete tensor -> the recorded tensor that stands for it
-        self.kept_views: dict[int, Tensor] = {}  # id of the recorded tensor of a view kept outside -> that view
         self.storages: list[RecordedStorage] = []  # of captured tensors
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
@@ -62,8 +63,10 @@ class Recorder(GradientRecorder):
         if known is not None:
             source = known._data.storage.source
             if isinstance(source, ArgumentSource) and known is not tensor:
+                if not _static(known.shape):
+                    raise UndecidedError(f"the sizes of {source.name}, which the function also reaches by itself, are fixed")
                 self.guards.same_object(
-                    self._expression(source), tensor, f"{source.name} was a tensor that the function also reached itself"
+                    self._expression(source), tensor, f"{source.name} was what the function also reached by itself"
                 )
             return known
         if isinstance(tensor._data, Traced):
@@ -77,9 +80,16 @@ class Recorder(GradientRecorder):
             if base is not None and not (tensor._requires_grad and tensor._node is None):
                 # A view kept outside: capture the memory that it views, so that writes through either are seen by both.
                 viewed = self.capture(base)
-                with self._gradients(tensor.requires_grad):
+                with recorder_paused():
+                    flag = tensor.requires_grad
+                with self._gradients(flag):
                     for op, attributes in tensor._steps:
                         viewed = self.call(op, (viewed, *attributes))
+                if viewed._requires_grad is not flag:
+                    raise refuse(
+                        "a view kept outside requires grad otherwise than the tensor that it views",
+                        "make the view inside the compiled function",
+                    )
                 self.captured[id(tensor)] = self.captured[id(viewed)] = viewed
                 self.kept_views[id(viewed)] = tensor
                 self._alive.append(tensor)
@@ -90,6 +100,13 @@ class Recorder(GradientRecorder):
         expression = self._expression(source)
         self._guard_tensor(expression, tensor, source.name)
         return self._add_input(tensor, source, type_of(tensor))
+
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        known = self.captured.get(id(tensor))
+        if known is None and tensor._base is not None and id(tensor._base) in self.captured:
+            known = self.capture(tensor)  # what was done to the base shows in the view
+            self.value_of(known)
+        return tensor if known is None else known
 
     def constant(self, tensor: Tensor) -> Tensor:
         """A tensor that the function makes from Python data: an input that no call changes."""
@@ -106,10 +123,12 @@ class Recorder(GradientRecorder):
         recorded = self._tensor(Recorded(value, self, storage, (), tensor._layout() if _static(of.shape) else None))
         storage.base = recorded
         self.storages.append(storage)
-        if tensor.requires_grad:
+        with recorder_paused():
+            flag, node = tensor.requires_grad, tensor.grad_fn
+        if flag:
             recorded._requires_grad = True
-            if tensor.grad_fn is not None:
-                recorded._node = RecordedNode(tensor.grad_fn.name())
+            if node is not None:
+                recorded._node = RecordedNode(node.name())
             self._make_leaf(recorded, value)
         self.captured[id(tensor)] = recorded
         self.captured[id(recorded)] = recorded
@@ -287,7 +306,7 @@ class Recorder(GradientRecorder):
             data.value = value
             data.version = data.storage.version
             base = data.storage.base
-            if base is not None and base is not tensor and not data.detached:
+            if base is not None and base is not tensor and not data.detached and not data.untracked:
                 tensor._requires_grad = base._requires_grad
                 tensor._node = RecordedNode("AsStridedBackward0") if base._requires_grad else None
         value = data.value
@@ -346,9 +365,12 @@ class Recorder(GradientRecorder):
                 layout = source.layout[tuple(slice(None) if i is None else 0 for i in args[1])]
             data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
             data.version = source.storage.version
+            data.untracked = not state.grad_enabled
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
         else:
             tensors = tuple(self._fresh(r) for r in results)
+            if op.kind == POINTWISE and not (op.name == "clone" and args[1] == "contiguous_format"):
+                tensors[0]._data._layout = _pointwise_layout(args, tensors[0]._dtype)
         for tensor in tensors:
             if wanted and tensor._dtype.is_differentiable:
                 tensor._requires_grad = True
@@ -424,7 +446,8 @@ class Recorder(GradientRecorder):
         values = self.lower(args)
         self._check_same_device(args)
         _check_result(op, args[0], op.infer(values)[0])
-        wanted = self._differentiated(op, args) if state.grad_enabled and op.derivative else ()
+        carries = state.grad_enabled and op.derivative and target._dtype.is_differentiable
+        wanted = self._differentiated(op, args) if carries else ()
         (value,) = self._append(op, values)
         node = value.node
         assert node is not None
@@ -444,6 +467,9 @@ class Recorder(GradientRecorder):
             return
         data = target._data
         base = data.storage.base
+        outside = None if data.storage.concrete is None else data.storage.concrete._base
+        if outside is not None and outside._requires_grad and outside._node is None and not data.detached:
+            raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
         if target._requires_grad and target._node is None and not data.steps:
             raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
         if data.steps and base is not None and base._requires_grad and base._node is None and not data.detached:
@@ -453,19 +479,28 @@ class Recorder(GradientRecorder):
         """Give a tensor's memory new elements."""
         data: Recorded = target._data
         storage = data.storage
+        self._check_overlap(storage, data.steps)
         if data.steps:
             with self._gradients(False):  # the values' own edges carry the gradient
                 steps = tuple((op, tuple(_wrapped(a) for a in attributes)) for op, attributes in data.steps)
                 base_value = self.value_of(scatter(wrap(storage.value), steps, wrap(value)))
         else:
             base_value = value
+        holder = storage.base
+        if not state.grad_enabled and holder is not None and holder._requires_grad and holder._node is not None:
+            (base_value,) = self._append(GRAFT, (storage.value, base_value))
+            value = base_value if not data.steps else value
         storage.value = base_value
         storage.version += 1
         storage.mutated = True
         data.value = value
         data.version = storage.version
-        holder = storage.base
         if carries_grad:
+            if data.detached and storage.source is not None:
+                raise refuse(
+                    "an in-place change of detached memory from outside with something that requires grad",
+                    "change the tensor itself, or do it under torch.no_grad()",
+                )
             storage.carries = True
             for tensor in (target, holder):
                 if tensor is not None:
@@ -478,6 +513,27 @@ class Recorder(GradientRecorder):
             if holder._requires_grad and holder._node is None:
                 # A leaf changed under no_grad: its new value is the leaf from here on.
                 self._make_leaf(holder, base_value)
+
+    def _check_overlap(self, storage: RecordedStorage, steps: Steps) -> None:
+        """Refuse to write through a view that shows an element in several places: all of them would have to change."""
+        if storage.base is None:
+            return
+        layout = storage.base._data.layout
+        if storage.concrete is not None and _overlaps(layout):
+            raise refuse(
+                "an in-place change of a part of an expanded tensor from outside", "clone() it before it is passed"
+            )
+        if not any(op.name in ("expand", "unfold", "as_strided") for op, _ in steps):
+            return
+        for op, attributes in steps:
+            if not op.is_view:
+                return
+            layout = op.numpy(layout, *[_hints(a) for a in attributes])
+            if _overlaps(layout):
+                raise refuse(
+                    f"an in-place change of a part of {op.name}(), which shows some elements several times",
+                    "clone() it first, or change the tensor that it was made of",
+                )
 
     # -- what needs data ---------------------------------------------------------------------------------------------
 
@@ -531,6 +587,32 @@ def _carries(op: Operator, args: tuple[Any, ...], tracked: set[Value]) -> bool:
                 if type(operand) is Value and operand in tracked:
                     return True
     return False
+
+
+def _overlaps(layout: np.ndarray[Any, Any]) -> bool:
+    """Whether some element may be at several positions: each stride must step over all that smaller ones reach."""
+    reach = 0
+    for stride, n in sorted((abs(s), n) for s, n in zip(layout.strides, layout.shape, strict=True) if n > 1):
+        if stride <= reach:
+            return layout.size > 0
+        reach += stride * (n - 1)
+    return False
+
+
+def _pointwise_layout(args: tuple[Any, ...], result: dtypes.dtype) -> np.ndarray[Any, Any] | None:
+    """The layout of a pointwise result: NumPy's, which follows the operands' where they are not row-major."""
+    layouts = [a._data.layout for a in args if isinstance(a, Tensor) and isinstance(a._data, Recorded)]
+    if all(layout.flags.c_contiguous for layout in layouts):
+        return None
+    # One byte an element: the order of strides is what matters here, and dtypes need not go together.
+    order: Any = [
+        np.lib.stride_tricks.as_strided(np.empty(1, np.int8), a.shape, [s // a.itemsize for s in a.strides])
+        for a in layouts
+    ]
+    flags: Any = [["readonly"]] * len(layouts) + [["writeonly", "allocate"]]
+    made: np.ndarray[Any, Any] = np.nditer([*order, None], ["zerosize_ok"], flags).operands[-1]
+    element = np.empty(1, result.numpy)
+    return np.lib.stride_tricks.as_strided(element, made.shape, [s * element.itemsize for s in made.strides])
 
 
 def _selects(op: Operator, args: tuple[Any, ...]) -> bool:

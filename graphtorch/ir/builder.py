@@ -63,6 +63,10 @@ class GraphBuilder:
         self.origin = origin
         self._outer: list[Any] = []
 
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        """The tensor whose flags count while recording: that which stands for a concrete one, if there is one yet."""
+        return tensor
+
     def __enter__(self) -> GraphBuilder:
         self._outer.append(state.recorder)
         state.recorder = self

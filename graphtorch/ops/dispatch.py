@@ -16,13 +16,14 @@ import numpy as np
 from graphtorch.autograd.graph import record_call, record_inplace
 from graphtorch.autograd.state import state
 from graphtorch.ops.record import Operator
-from graphtorch.ops.strides import pointwise_strides
+from graphtorch.ops.strides import like_pointwise
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import TensorType, type_of
 
 _ndarray = np.ndarray
+_NUMBERS = bool | int | float | complex
 
 
 class _Quiet(threading.local):
@@ -115,17 +116,10 @@ def _lay_out(op: Operator, arrays: list[Any], results: Any) -> None:
         return
     if op.scalar == "copy" and arrays[1] is not None:
         return  # clone into a given memory format
-    operands: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    for parameter, a in zip(op.parameters, arrays, strict=True):
-        if type(a) is _ndarray:
-            operands.append((a.shape, tuple(s // a.itemsize for s in a.strides)))
-        elif parameter.is_operand and isinstance(a, bool | int | float | complex):
-            operands.append(((), ()))
-    strides = tuple(s * data.itemsize for s in pointwise_strides(data.shape, operands))
-    if strides != data.strides:
-        moved = np.lib.stride_tricks.as_strided(np.empty(data.size, data.dtype), data.shape, strides)
-        moved[...] = data
-        results._data = moved
+    results._data = like_pointwise(
+        data,
+        [a for p, a in zip(op.parameters, arrays, strict=True) if p.is_operand and isinstance(a, _ndarray | _NUMBERS)],
+    )
 
 
 def _meta(op: Operator, args: tuple[Any, ...], arrays: list[Any]) -> Any:

@@ -8,7 +8,7 @@ the result depends on it; only writing one value for all of them, as `x[mask] = 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -408,7 +408,7 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, list[Any]]:
         elif isinstance(item, Tensor | _KnownMask):
             if item.ndim == 0 and item.dtype in (dtypes.bool_, dtypes.uint8):
                 result = unsqueeze(result, dim)
-                put(reshape(item, (1,)), 1)
+                put(Tensor._wrap(item.array.reshape(1)) if isinstance(item, _KnownMask) else reshape(item, (1,)), 1)
             elif _is_position(item) and state.recorder is None:
                 result = _select(result, dim, int(item), place)
                 place += 1
@@ -432,7 +432,7 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, list[Any]]:
     return result, indices
 
 
-def _is_position(item: Any) -> bool:
+def _is_position(item: Any) -> TypeGuard[Tensor]:
     """Whether a part of a key is one position given as a tensor."""
     return isinstance(item, Tensor) and item.ndim == 0 and _is_integral(item)
 

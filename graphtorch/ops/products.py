@@ -424,7 +424,7 @@ def _linear_numpy(input: Any, weight: Any, bias: Any) -> Any:
     found = np.asarray(np.matmul(rows.astype(wide, copy=False), weight.astype(wide, copy=False).T))
     if bias is not None:
         np.add(found, bias.astype(wide, copy=False), out=found)
-    return found.reshape(*input.shape[:-1], *weight.shape[:-1]).astype(d, copy=False)
+    return found.reshape((*input.shape[:-1], *weight.shape[:-1])).astype(d, copy=False)
 
 
 def _rows(value: Any) -> Any:
@@ -471,6 +471,7 @@ linear: Callable[..., Tensor] = operator(
         sample(make(2, 3), make(4, 3)),
         sample(make(3), make(4, 3), make(4)),
         sample(make(2, 3), make(3)),
+        sample(make(3), make(3)),
     ],
     categories="ifc",
     method=False,

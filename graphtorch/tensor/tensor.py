@@ -368,6 +368,8 @@ class Tensor:
 
     @property
     def requires_grad(self) -> bool:
+        if state.recorder is not None:
+            self = state.recorder.stand_in(self)
         if not self._requires_grad and self._base is not None:
             return self.grad_fn is not None  # the base may have got a history through another view
         return self._requires_grad
@@ -396,6 +398,8 @@ class Tensor:
 
     @property
     def grad_fn(self) -> Node | None:
+        if state.recorder is not None:
+            self = state.recorder.stand_in(self)
         if (
             self._base is not None
             and self._base._requires_grad

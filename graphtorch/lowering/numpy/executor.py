@@ -90,6 +90,10 @@ class Program:
             found.update(step.writes())
         return found
 
+    def is_empty(self, step: Kernel | ExternCall) -> bool:
+        """Whether a step writes no element: strides of empty memory are 0, which a kernel would take for broadcasting."""
+        return isinstance(step, Kernel) and any(not a.reduction and concrete(a.size, self.bindings) == 0 for a in step.axes)
+
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         try:
             frame = self._frames.pop()
@@ -118,7 +122,7 @@ class Frame:
         self.moving: dict[Buffer, list[tuple[Slot, list[Place]]]] = {}
         self.views: dict[tuple[Buffer, Any], tuple[Slot, list[Place]]] = {}
         self.last: dict[Buffer, Array] = {}
-        self.steps: list[Callable[[], None]] = [self._prepare(step) for step in schedule.steps]
+        self.steps: list[Callable[[], None]] = [self._prepare(s) for s in schedule.steps if not program.is_empty(s)]
         self.outputs = list(dict.fromkeys(v.buffer for v in schedule.outputs if v.buffer.kind == "output"))
         self.numbers = [(i, self.fixed[b]) for i, b in enumerate(schedule.inputs) if b in self.fixed]
         number_indices = {i for i, _ in self.numbers}

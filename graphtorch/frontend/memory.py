@@ -1,0 +1,94 @@
+"""Memory that several inputs of a compiled function share.
+
+A graph takes its inputs for separate values. That is right as long as none that is changed in place overlaps another:
+what the function reaches by itself is captured by the memory behind it, and for its arguments the assumption is checked
+here, at the capture and before each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.frontend.errors import refuse
+from graphtorch.frontend.guards import GuardSet
+from graphtorch.frontend.sources import ArgumentSource, Source, TensorSource
+from graphtorch.tensor.tensor import Tensor
+
+
+def overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors may have an element in common (bounds are compared, not every element); empty ones count as
+    overlapping where their memory has one owner."""
+    if not (a._data.size and b._data.size):
+        return _owner(a) is _owner(b)
+    return bool(np.may_share_memory(a._data, b._data))
+
+
+class Apart:
+    """Whether a tensor overlaps none of some others: one look at who owns its memory, mostly."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors = tensors
+        self.owners = [_owner(t) for t in tensors]  # held, so that the ids stay theirs
+        self.ids = frozenset(map(id, self.owners))
+
+    def __call__(self, tensor: Tensor) -> bool:
+        return id(_owner(tensor)) not in self.ids or not any(overlap(tensor, t) for t in self.tensors)
+
+
+def _owner(tensor: Tensor) -> Any:
+    data = tensor._data
+    while isinstance(data, np.ndarray) and data.base is not None:
+        data = data.base
+    return data
+
+
+def assume_apart(guards: GuardSet, inputs: Sequence[tuple[Source, Tensor, bool]]) -> None:
+    """Assume of all inputs that no changed one overlaps another. `inputs`: where each is from, the tensor, whether the
+    function changes it.
+
+    Raises CaptureError if one does now."""
+    arguments = [(s.index, s.name, t, w) for s, t, w in inputs if isinstance(s, ArgumentSource)]
+    state = [(s.name, t, w) for s, t, w in inputs if isinstance(s, TensorSource)]
+    shares = guards.name(overlap)
+    for n, (i, name, tensor, written) in enumerate(arguments):
+        for j, other_name, other, other_written in arguments[n + 1 :]:
+            if written or other_written:
+                _check(name, tensor, other_name, other)
+                guards.add(f"not {shares}(leaves[{i}], leaves[{j}])", f"{name} and {other_name} shared no memory")
+        changing = [(o, t) for o, t, w in state if w or written]
+        for other_name, other in changing:
+            _check(name, tensor, other_name, other)
+        if changing:
+            apart = guards.name(Apart([t for _, t in changing]))
+            guards.add(f"{apart}(leaves[{i}])", f"{name} shared no memory with what the function changes")
+    owned: dict[int, list[tuple[str, Tensor, bool]]] = {}
+    for entry in state:
+        for other_name, other, other_written in owned.setdefault(id(_owner(entry[1])), []):
+            if entry[2] or other_written:
+                _check(entry[0], entry[1], other_name, other)
+        owned[id(_owner(entry[1]))].append(entry)
+
+
+def assume_other(guards: GuardSet, sources: Sequence[Source], leaves: Sequence[Tensor]) -> None:
+    """Assume that no argument is one of the tensors from elsewhere whose `.grad` the function assigns: it would be two
+    leaves to the graph."""
+    given = {id(t) for t in (s.tensor for s in sources if isinstance(s, TensorSource))}
+    ids = frozenset(id(t) for t in leaves if id(t) in given)
+    if not ids:
+        return
+    for source in sources:
+        if isinstance(source, ArgumentSource):
+            guards.add(
+                f"id(leaves[{source.index}]) not in {guards.name(ids)}",
+                f"{source.name} was none of the tensors that get gradients",
+            )
+
+
+def _check(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    if overlap(tensor, other):
+        raise refuse(
+            f"the inputs {name} and {other_name} share memory, and one of them is changed in place",
+            "pass the tensor once and make the view inside the compiled function, or clone() one of them",
+        )

@@ -1,0 +1,37 @@
+"""Random programs, eager beside compiled: results, what they share memory with, parameters, gradients, generator state
+and errors agree after every call.
+
+GRAPHTORCH_FUZZ=N runs N programs instead of the usual few hundred, other ones each time."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from random_program import failure, random_program, shrink
+
+COUNT = int(os.environ.get("GRAPHTORCH_FUZZ", "0"))
+BACKENDS = ("numpy", "interpreter")
+
+
+def check(program):
+    """Fail with a short script if a program's compiled runs differ from its eager one."""
+    for backend in BACKENDS:
+        if failure(program, backend) is not None:
+            small = shrink(program, backend)
+            pytest.fail(f"backend {backend}: {failure(small, backend)}\n\n{small.script()}", pytrace=False)
+
+
+@settings(
+    max_examples=COUNT or 250,
+    derandomize=not COUNT,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # `shrink` makes better small programs than shorter choices do
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.randoms(use_true_random=True))
+def test_programs(source):
+    check(random_program(source.randrange))
