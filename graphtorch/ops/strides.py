@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def concrete(size: Any) -> int:
     """The example value of a size: itself, or what a symbolic size was when the capture began."""
@@ -112,6 +114,40 @@ def inverse_permutation(dims: Sequence[int]) -> tuple[int, ...]:
     for i, d in enumerate(dims):
         inverse[d] = i
     return tuple(inverse)
+
+
+def row_major(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The array, copied where its memory is in another order: the layout of most of PyTorch's results."""
+    return array if array.flags.c_contiguous else array.copy(order="C")
+
+
+def same_strides(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A copy with the same strides, gaps included; one without gaps where elements share memory."""
+    if not array.size or 0 in array.strides or any(s < 0 for s in array.strides):
+        return np.array(array, order="C")
+    extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) // array.itemsize + 1
+    if extent > 4 * array.size:
+        return np.array(array, order="K")  # more gap than data: no caller can want that memory
+    copied = np.lib.stride_tricks.as_strided(np.empty(extent, array.dtype), array.shape, array.strides)
+    copied[...] = array
+    return copied
+
+
+def like_pointwise(result: np.ndarray[Any, Any], operands: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """The result of a pointwise operator with the strides that PyTorch would give it.
+
+    `operands` in the operator's order: arrays, and Python numbers where the operator takes tensors.
+    """
+    layouts = [
+        (a.shape, tuple(s // a.itemsize for s in a.strides)) if isinstance(a, np.ndarray) else ((), ())
+        for a in operands
+    ]
+    strides = tuple(s * result.itemsize for s in pointwise_strides(result.shape, layouts))
+    if strides == result.strides:
+        return result
+    moved = np.lib.stride_tricks.as_strided(np.empty(result.size, result.dtype), result.shape, strides)
+    moved[...] = result
+    return moved
 
 
 def pointwise_strides(shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[int, ...]:
