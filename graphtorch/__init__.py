@@ -77,6 +77,8 @@ else:
         "random": ("graphtorch.random", None),
         "set_printoptions": ("graphtorch.tensor.printing", "set_printoptions"),
         "storage": ("graphtorch.storage", None),
+        "masked": ("graphtorch.masked", None),
+        "signal": ("graphtorch.signal", None),
         "special": ("graphtorch.special", None),
         "utils": ("graphtorch.utils", None),
     }

@@ -27,7 +27,7 @@ LAYERS = (
     ("lowering",),
     ("runtime",),
     ("frontend",),
-    ("nn", "optim", "utils", "cuda", "serialization", "cli"),
+    ("nn", "optim", "utils", "signal", "cuda", "serialization", "cli"),
 )
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
 # The namespace on top of everything, which plain users of the operators (nn, optim, utils) see as everybody does.
