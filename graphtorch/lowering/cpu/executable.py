@@ -406,7 +406,11 @@ class CpuBackend(Backend):
         schedule = build_schedule(graph, donations)
         why = self.unavailable()
         if why is None:
-            return CpuExecutable(schedule, graph.input_kinds)
+            try:
+                return CpuExecutable(schedule, graph.input_kinds)
+            except (RuntimeError, OSError) as error:  # LLVM refuses the module, or the system the memory
+                lines = str(error).splitlines()
+                why = f"the program does not compile: {lines[0] if lines else type(error).__name__}"
         _say_once(why)
         executable = numpy_executor.NumpyExecutable(schedule, graph.input_kinds)
         executable.fallbacks = [f"everything runs on NumPy: {why}"]  # type: ignore[attr-defined]

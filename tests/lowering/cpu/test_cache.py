@@ -144,3 +144,18 @@ def test_missing_llvmlite_runs_on_numpy(monkeypatch, caplog):
             np.testing.assert_array_equal(made.run([x])[0], 1)
     assert "llvmlite" in made.fallbacks[0]
     assert sum("llvmlite" in r.message for r in caplog.records) == 1
+
+
+def test_program_that_does_not_compile_runs_on_numpy(monkeypatch, caplog):
+    from graphtorch.lowering.cpu import executable
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("LLVM IR parsing error")
+
+    monkeypatch.setattr(executable, "Library", refuse)
+    executable._say_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        made = executable.CpuBackend().compile(trace(lambda x: x.exp(), f32(5)))
+    np.testing.assert_array_equal(made.run([np.zeros(5, np.float32)])[0], 1)
+    assert "parsing error" in made.fallbacks[0]
+    assert any("parsing error" in r.message for r in caplog.records)

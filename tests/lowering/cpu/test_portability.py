@@ -20,8 +20,9 @@ def program(x, y, w):
     y = y.float()
     h = (x @ w).tanh()
     return (
-        graphtorch.softmax(x, 1), graphtorch.log_softmax(x, 0), h, graphtorch.argmax(x, 1), (x.exp() + y).sin(), x.t() * 2,
-        x.half().float().erf(), x.bfloat16() * 2, x.double().log(), x.var(0), x.sum(), (x > 0).any(1), x.abs().pow(1.7),
+        graphtorch.softmax(x, 1), graphtorch.log_softmax(x, 0), h, graphtorch.argmax(x, 1), (x.exp() + y).sin(),
+        x.half().float().erf(), x.bfloat16() * 2, x.double().log(), x.var(0), x.sum(), (x > 0).any(1), x.t() * 2,
+        x.abs().pow(1.7),
     )  # fmt: skip
 
 
