@@ -7,7 +7,8 @@ vector by all channels. Padding, spreading and column strides are settled once, 
 stack (strided columns part into one section a phase, so that every tap reads consecutive elements).
 
 The weight gradient keeps channels x taps of partial sums in registers while rows and a few samples go by. A
-convolution with kernel 1 is a matrix product.
+convolution with kernel 1 is a matrix product. Many channels of small planes, whose rows fill no vector and whose weight
+fills no cache, are left to unfolded windows and BLAS.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from graphtorch.lowering.kernel import Buffer, ExternCall, View
 
 SCRATCH_BYTES = 160 << 10  # of the stack, for one band of padded rows: a part of the second-level cache
 BLOCK_BYTES = 256 << 10  # of the operands of a weight gradient, for the samples that are gone through at a time
+LARGE_WEIGHT = 1 << 20  # bytes that do not stay in a core's cache
 LARGEST_BODY = 700  # multiply-adds of straight-line code
 
 
@@ -114,6 +116,15 @@ def _pointwise(w: View, strides: tuple[int, int], x: View, y: Buffer) -> Product
     return Product(letter, (weight, samples), y, n, o, pixels, channels, (transposed, False), (leading, pixels))
 
 
+def _suits_unfolding(columns: int, lanes: int, weight: Buffer | View) -> bool:
+    """Whether direct loops would leave most lanes empty and read a large weight again and again."""
+    count = 1
+    for size in weight.shape:
+        count *= size
+    of = weight.buffer.dtype if isinstance(weight, View) else weight.dtype
+    return columns * 10 < -(-columns // lanes) * lanes * 6 and count * of.itemsize > LARGE_WEIGHT
+
+
 # -- the correlation --------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +153,8 @@ def _tile(c: Correlation, vectors: int, registers: int) -> tuple[int, int]:
 
 def _correlate(c: Correlation, x: View, w: View, bias: View | None, y: Buffer, target: Target) -> Function | None:
     if not static(*c.sizes) or 0 in (c.groups, c.into, c.out, *c.result, *c.sizes, *c.kernel):
+        return None
+    if _suits_unfolding(c.result[1], target.lanes(FLOATS[x.buffer.dtype]), w):
         return None
     emitted = _Correlate(c, FLOATS[x.buffer.dtype], y.shape[0], target)
     return emitted.run(x, w, bias, y) if emitted.fits else None
@@ -371,6 +384,8 @@ def conv2d_weight_grad(call: ExternCall, target: Target) -> Function | None:
         return None
     if not static(*x.shape[1:]) or 0 in (*w.shape, *g.shape[1:], *x.shape[1:], groups):
         return None
+    if _suits_unfolding(g.shape[3], target.lanes(FLOATS[x.buffer.dtype]), w):
+        return None
     emitted = _WeightGradient(x, g, w, (stride, padding, dilation, groups), target)
     return emitted.run() if emitted.fits else None
 
@@ -399,7 +414,7 @@ class _WeightGradient:
         self.fits = taps <= limit - 1
         self.total = -(-self.columns // self.lanes)
         # Vectors [interior) are full, and all their taps lie in the plane.
-        fine = [v for v in range(self.total) if all(self._mask(v, kw) is True for kw in range(self.kw))]
+        fine = [v for v in range(self.total) if all(self._whole(v, kw) for kw in range(self.kw))]
         self.interior = (fine[0], fine[-1] + 1) if fine else (0, 0)
         if self.interior[1] - self.interior[0] <= 2:
             self.interior = (0, 0)
@@ -413,6 +428,20 @@ class _WeightGradient:
             at = i * self.stride[1] + kw * self.dilation[1] - self.padding[1]
             on.append(i < self.columns and 0 <= at < self.width)
         return True if all(on) else on
+
+    def _pair_mask(self, v: int, first: int) -> list[bool]:
+        """For stride 2: which elements of the 2 * lanes from the tap column `first` on are in the plane and of use."""
+        start = 2 * v * self.lanes + first - self.padding[1]
+        return [
+            v * self.lanes + i // 2 < self.columns and 0 <= start + i < self.width for i in range(2 * self.lanes)
+        ]
+
+    def _whole(self, v: int, kw: int) -> bool:
+        """Whether all that is loaded for a tap of a vector may be loaded without a mask."""
+        if self.stride[1] == 2:
+            at = kw * self.dilation[1]
+            return all(self._pair_mask(v, at - at % 2))
+        return self._mask(v, kw) is True
 
     def run(self) -> Function:
         b = self.b = CallBuilder(self.target)
@@ -464,11 +493,8 @@ class _WeightGradient:
         def vector(line: str, grad: str, v: Any, sums: list[Val], interior: bool) -> list[Val]:
             values: list[Val] = []
             for c in range(self.together):
-                for kw in range(self.kw):
-                    on = True if interior else self._mask(v, kw)
-                    mask = None if isinstance(on, bool) else b.lane_mask(on)
-                    here = b.at(line, kind, (v, lanes * self.stride[1]), c * plane + kw * self.dilation[1])
-                    values.append(self._spaced(here, mask))
+                wide: dict[int, str] = {}
+                values += [self._tap(line, v, kw, c * plane, wide, interior) for kw in range(self.kw)]
             on = [interior or v * lanes + i < self.columns for i in range(lanes)]
             sums = list(sums)
             for m in range(channels):
@@ -510,9 +536,19 @@ class _WeightGradient:
                     b.store(b.add(total, b.select(fresh, const(0.0, kind), b.load(place, kind))), place)
         return []
 
-    def _spaced(self, pointer: str, mask: Val | None) -> Val:
-        """Elements one column stride apart."""
+    def _tap(self, line: str, v: Any, kw: int, offset: int, wide: dict[int, str], interior: bool) -> Val:
+        """What a tap of a vector along the row sees; zero outside the plane. With stride 2 two taps share a load."""
         b, kind, lanes, stride = self.b, self.kind, self.lanes, self.stride[1]
+        column = kw * self.dilation[1]
+        odd = column % 2 if stride == 2 else 0
+        here = b.at(line, kind, (v, lanes * stride), offset + column - odd)
+        if stride == 2:
+            if column - odd not in wide:
+                mask = None if interior else b.lane_mask(self._pair_mask(v, column - odd))
+                wide[column - odd] = b.load(here, kind, 2 * lanes, mask).text
+            return b.every_other(wide[column - odd], kind, lanes, odd)
+        on = True if interior else self._mask(v, kw)
+        mask = None if isinstance(on, bool) else b.lane_mask(on)
         if stride == 1:
-            return b.load(pointer, kind, lanes, mask)
-        return b.gather(pointer, b.iota("i64", lanes, stride), kind, mask)
+            return b.load(here, kind, lanes, mask)
+        return b.gather(here, b.iota("i64", lanes, stride), kind, mask)

@@ -10,7 +10,8 @@ from typing import Any
 
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
-from graphtorch.lowering.cpu.emitter import MEMORY, Function
+from graphtorch.lowering.cpu.emitter import MEMORY
+from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import ExternCall, View
 from graphtorch.tensor import dtypes
 
