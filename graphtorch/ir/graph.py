@@ -196,6 +196,24 @@ class Graph:
         return print_graph(self)
 
 
+def copy_graph(graph: Graph) -> Graph:
+    """An equal graph of new values and nodes."""
+    result = Graph(graph.name, input_kinds=list(graph.input_kinds), output_names=list(graph.output_names))
+    mapping: dict[Value, Value] = {}
+    for value in graph.inputs:
+        mapping[value] = Value(value.type, value.name)
+        result.inputs.append(mapping[value])
+    for node in graph.nodes:
+        args = substitute(node.args, mapping.__getitem__)
+        made = Node(node.op, args, [r.type for r in node.results], node.location, node.origin)
+        result.nodes.append(made)
+        for old, new in zip(node.results, made.results, strict=True):
+            new.name = old.name
+            mapping[old] = new
+    result.outputs = [mapping[v] for v in graph.outputs]
+    return result
+
+
 def substitute(args: tuple[Any, ...], mapping: Callable[[Value], Value]) -> tuple[Any, ...]:
     """Arguments with every operand mapped."""
     return tuple(
