@@ -448,7 +448,8 @@ class _Emitter:
         name, covered = self.kept[id(expr)]
         b, nest = self.b, self.nest
         index = const(0, "i64")
-        for axis, at in sorted(self.open):
+        # The vector axis is the innermost of a row, so that a vector's lanes are adjacent.
+        for axis, at in sorted(self.open, key=lambda entry: (entry[0] == nest.vector, entry[0])):
             size = self._row_size(axis) if covered & (1 << axis) else None
             if size is None:
                 continue

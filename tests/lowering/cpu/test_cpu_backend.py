@@ -353,3 +353,13 @@ def test_backend_is_found_by_name() -> None:
     step = graphtorch.compile(lambda x: (x * 2).relu(), backend="cpu")
     x = graphtorch.randn(4, 5)
     assert graphtorch.equal(step(x), (x * 2).relu())
+
+
+def test_kept_rows_where_vectors_run_along_a_middle_axis() -> None:
+    def f(x: Any) -> Any:
+        inner = (x * 0.1 - x.sum(0)).tanh().permute(0, 2, 1)
+        below = inner - inner.amin((0, 1, 2), keepdim=True)
+        return below, below.amax(), below.sum(), below.exp().sum((0, 1, 2), keepdim=True) * below
+
+    graph = trace(f, f32(3, 3, 6))
+    compare(graph, arrays(graph))
