@@ -77,3 +77,31 @@ def test_polynomials(name: str) -> None:
     compare(lambda t, x, n: getattr(t.special, name)(x, n), x, n, order=0)
     compare(lambda t, x: getattr(t.special, name)(x, 4), x, order=0)
     compare(lambda t, x: getattr(t.special, name)(x, 4), x.astype(np.float32), order=0, tolerance=1e-4)
+
+
+BESSEL = [
+    ("bessel_j0", lambda x: mpmath.besselj(0, x)),
+    ("bessel_j1", lambda x: mpmath.besselj(1, x)),
+    ("bessel_y0", lambda x: mpmath.bessely(0, x)),
+    ("bessel_y1", lambda x: mpmath.bessely(1, x)),
+    ("modified_bessel_k1", lambda x: mpmath.besselk(1, x)),
+    ("scaled_modified_bessel_k0", lambda x: mpmath.besselk(0, x) * mpmath.exp(x)),
+    ("scaled_modified_bessel_k1", lambda x: mpmath.besselk(1, x) * mpmath.exp(x)),
+]
+
+
+@pytest.mark.parametrize(("name", "exact"), BESSEL, ids=[name for name, _ in BESSEL])
+def test_bessel_accuracy(name: str, exact: Any) -> None:
+    points = np.concatenate([[1e-12, 1e-3], np.linspace(0.1, 40, 14)])
+    found = getattr(graphtorch.special, name)(graphtorch.from_numpy(points)).numpy()
+    with mpmath.workdps(40):
+        values = np.array([float(exact(mpmath.mpf(float(p)))) for p in points])
+    # Oscillating functions are good to the last places of their amplitude, which falls as 1 / sqrt(x).
+    size = np.maximum(np.abs(values), 0.1) if "modified" not in name else np.abs(values)
+    assert np.max(np.abs(found - values) / size) < 2e-14
+
+
+@pytest.mark.parametrize("name", [name for name, _ in BESSEL] + ["spherical_bessel_j0"])
+def test_bessel_edges(name: str) -> None:
+    points = np.array([0.0, -1.0, 2.0, math.nan])
+    compare(lambda t, x: getattr(t.special, name)(x), points, order=0)
