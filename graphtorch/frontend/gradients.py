@@ -36,6 +36,7 @@ class GradientRecorder(GraphBuilder):
     def __init__(self, name: str) -> None:
         super().__init__(Graph(name))
         self.guards = GuardSet()
+        self.captured: dict[int, Tensor] = {}  # id of a concrete tensor -> the recorded tensor that stands for it
         self.leaves: dict[Value, Tensor] = {}  # values at which backward() accumulates
         self.tracked: set[Value] = set()  # values from which the graph's own edges lead to a leaf
         self.grads: dict[int, Tensor | None] = {}  # id of a leaf -> its .grad, once asked for or assigned
@@ -99,7 +100,10 @@ class GradientRecorder(GraphBuilder):
         return tensor
 
     def _source_of(self, concrete: Tensor) -> Source:
-        recorded = self.recorded(concrete)
+        """Where an input is found; asking for it says nothing about how the function reached it."""
+        recorded = self.captured.get(id(concrete))
+        if recorded is None:
+            recorded = self.recorded(concrete)
         source: Source = recorded._data.storage.source
         return source
 
@@ -155,8 +159,12 @@ class GradientRecorder(GraphBuilder):
         values, seeds = self._seeds(roots, gradients)
         found = self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
         for tensor, gradient in zip(inputs, found, strict=True):
-            if gradient is None and self._is_outside(tensor) and any(
-                isinstance(self.leaves[v]._node, RecordedNode) for v in self._reached(values) if v in self.leaves
+            if (
+                gradient is None
+                and self._is_outside(tensor)
+                and any(
+                    isinstance(self.leaves[v]._node, RecordedNode) for v in self._reached(values) if v in self.leaves
+                )
             ):
                 raise refuse(
                     "autograd.grad() inside the compiled function reaches a tensor that was computed outside of it",

@@ -46,8 +46,8 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `untracked` for a
-    view made under no_grad."""
+    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `untracked` for
+    a view made under no_grad."""
 
     source: Source
     steps: Steps

@@ -25,6 +25,7 @@ from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import _check_result, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
+from graphtorch.ops.strides import pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
@@ -38,7 +39,6 @@ class Recorder(GradientRecorder):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.sources: list[Source] = []
-        self.captured: dict[int, Tensor] = {}  # id of a concrete tensor -> the recorded tensor that stands for it
         self.storages: list[RecordedStorage] = []  # of captured tensors
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
@@ -64,7 +64,9 @@ class Recorder(GradientRecorder):
             source = known._data.storage.source
             if isinstance(source, ArgumentSource) and known is not tensor:
                 if not _static(known.shape):
-                    raise UndecidedError(f"the sizes of {source.name}, which the function also reaches by itself, are fixed")
+                    raise UndecidedError(
+                        f"the sizes of {source.name}, which the function also reaches by itself, are fixed"
+                    )
                 self.guards.same_object(
                     self._expression(source), tensor, f"{source.name} was what the function also reached by itself"
                 )
@@ -365,12 +367,12 @@ class Recorder(GradientRecorder):
                 layout = source.layout[tuple(slice(None) if i is None else 0 for i in args[1])]
             data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
             data.version = source.storage.version
-            data.untracked = not state.grad_enabled
+            data.untracked = source.untracked or not state.grad_enabled
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
         else:
             tensors = tuple(self._fresh(r) for r in results)
-            if op.kind == POINTWISE and not (op.name == "clone" and args[1] == "contiguous_format"):
-                tensors[0]._data._layout = _pointwise_layout(args, tensors[0]._dtype)
+            if op.kind == POINTWISE:
+                tensors[0]._data._layout = _pointwise_layout(op, args, results[0])
         for tensor in tensors:
             if wanted and tensor._dtype.is_differentiable:
                 tensor._requires_grad = True
@@ -599,20 +601,17 @@ def _overlaps(layout: np.ndarray[Any, Any]) -> bool:
     return False
 
 
-def _pointwise_layout(args: tuple[Any, ...], result: dtypes.dtype) -> np.ndarray[Any, Any] | None:
-    """The layout of a pointwise result: NumPy's, which follows the operands' where they are not row-major."""
+def _pointwise_layout(op: Operator, args: tuple[Any, ...], result: Value) -> np.ndarray[Any, Any] | None:
+    """The layout that eager execution gives to a pointwise result; None for row-major."""
+    if op.scalar == "copy" and args[1] is not None:
+        return None  # clone into a given memory format
     layouts = [a._data.layout for a in args if isinstance(a, Tensor) and isinstance(a._data, Recorded)]
     if all(layout.flags.c_contiguous for layout in layouts):
         return None
-    # One byte an element: the order of strides is what matters here, and dtypes need not go together.
-    order: Any = [
-        np.lib.stride_tricks.as_strided(np.empty(1, np.int8), a.shape, [s // a.itemsize for s in a.strides])
-        for a in layouts
-    ]
-    flags: Any = [["readonly"]] * len(layouts) + [["writeonly", "allocate"]]
-    made: np.ndarray[Any, Any] = np.nditer([*order, None], ["zerosize_ok"], flags).operands[-1]
-    element = np.empty(1, result.numpy)
-    return np.lib.stride_tricks.as_strided(element, made.shape, [s * element.itemsize for s in made.strides])
+    shape = tuple(hint(size) for size in result.shape)
+    strides = pointwise_strides(shape, [(a.shape, tuple(s // a.itemsize for s in a.strides)) for a in layouts])
+    element = np.empty(1, result.dtype.numpy)
+    return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
 
 
 def _selects(op: Operator, args: tuple[Any, ...]) -> bool:

@@ -1,4 +1,5 @@
-"""`autograd.Function`, tensor hooks and module hooks inside compiled functions: the same gradients as eager execution."""
+"""`autograd.Function`, tensor hooks and module hooks inside compiled functions: the same gradients as eager
+execution."""
 
 from __future__ import annotations
 
@@ -166,3 +167,49 @@ def test_wrong_number_of_gradients_is_an_error():
         with pytest.raises(RuntimeError, match="incorrect number of gradients"):
             function(x)
         assert x.grad is None
+
+
+@pytest.mark.parametrize("function", [lambda x: ScaledExp.apply(x * 2, 3.0), lambda x: Separate.apply(x.sin())])
+def test_backward_outside(function):
+    compiled = torch.compile(function)
+    for size in (3, 3, 5, 4):
+        x, y = leaf([0.5] * size), leaf([0.5] * size)
+        function(x).sum().backward()
+        compiled(y).sum().backward()
+        np.testing.assert_allclose(y.grad.numpy(), x.grad.numpy(), rtol=1e-6)
+    assert len(compiled.specializations) == 2
+
+
+SYMBOLIC = {
+    "select": lambda x: x.select(0, 1),
+    "stepped slice": lambda x: x[::3],
+    "narrow": lambda x: x.narrow(0, 1, 2),
+    "sum": lambda x: (x * 2).sum(),
+    "mean": lambda x: x.exp().mean(0),
+    "linear": lambda x: nn.functional.linear(x, torch.arange(12.0).view(4, 3)),
+    "flat view": lambda x: x.view(-1),
+    "reshaped": lambda x: (x * 2).reshape(3, -1),
+    "concatenated": lambda x: torch.cat([x, x * 2]),
+    "stacked": lambda x: torch.stack([x, x + 1], 1),
+    "gathered": lambda x: x[torch.tensor([1, 0, 1])],
+    "masked": lambda x: torch.where(x > 2, x, 0 * x),
+    "transposed product": lambda x: x.t() @ x,
+    "softmax": lambda x: torch.softmax(x, 0),
+    "cumulative": lambda x: x.cumsum(0),
+    "padded": lambda x: nn.functional.pad(x, (0, 0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SYMBOLIC)
+def test_symbolic_sizes_with_backward_outside(name):
+    function = SYMBOLIC[name]
+    compiled = torch.compile(function)
+    for size in (6, 5, 7, 4):
+        x = torch.arange(3.0 * size).view(size, 3).requires_grad_()
+        y = x.detach().clone().requires_grad_()
+        expected, actual = function(x), compiled(y)
+        assert expected.shape == actual.shape
+        np.testing.assert_allclose(actual.detach().numpy(), expected.detach().numpy(), rtol=1e-5)
+        expected.square().sum().backward()
+        actual.square().sum().backward()
+        np.testing.assert_allclose(y.grad.numpy(), x.grad.numpy(), rtol=1e-5)
