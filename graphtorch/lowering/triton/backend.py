@@ -72,6 +72,7 @@ class Program:
         self.device = device
         self.donated = {b for s in schedule.steps for b in s.writes()} & set(schedule.inputs)
         self._frames: list[Frame] = []
+        device.compile([launch.function for launch in launches.launches])
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         try:

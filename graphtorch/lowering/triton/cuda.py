@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.lowering.triton.compiler import TARGETS, Compiled, compile_one
+from graphtorch.lowering.triton.codegen import Generated
+from graphtorch.lowering.triton.compiler import TARGETS, Compiled, compile_all
 from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
 from graphtorch.lowering.triton.launch import Launch
 
@@ -79,6 +80,11 @@ class CudaDevice:
         self.target = f"sm_{major}{minor}"
         if self.target not in TARGETS:
             raise UnsupportedError(f"no target for a GPU of compute capability {major}.{minor}")
+        self._compiled: dict[int, tuple[Generated, Compiled]] = {}  # by identity, which the entry keeps
+
+    def compile(self, functions: Sequence[Generated]) -> None:
+        for function, compiled in zip(functions, compile_all(functions, self.target), strict=True):
+            self._compiled[id(function)] = (function, compiled)
 
     def allocate(self, size: int) -> tuple[int, Any]:
         """From the driver's pool, which aligns to at least 256 bytes."""
@@ -96,7 +102,7 @@ class CudaDevice:
 
     def prepare(self, launch: Launch, arguments: Sequence[int]) -> Callable[[], None]:
         core = _core()
-        compiled = compile_one(launch.function, self.target)
+        compiled = self._compiled[id(launch.function)][1]
         kernel = core.ObjectCode.from_cubin(compiled.binary, name=compiled.name).get_kernel(compiled.name)
         if compiled.shared > _STATIC_SHARED:
             if compiled.shared > self.device.properties.max_shared_memory_per_block_optin:

@@ -90,9 +90,9 @@ def _integer_floor_divide(a, b):
 def _integer_power(base, exponent):
     # By squaring. A negative exponent leaves 1 and -1 as they are and makes 0 of the rest.
     negative = exponent < 0
-    left = tl.where(negative, exponent & 1, exponent)
-    square = tl.where(negative & (base != 1) & (base != -1), exponent * 0, base)
     zero = negative & (base != 1) & (base != -1)
+    left = tl.where(negative, exponent & 1, exponent) + base * 0
+    square = tl.where(zero, base * 0, base)
     result = left * 0 + 1
     for _ in range(64):
         result = tl.where((left & 1) != 0, result * square, result)

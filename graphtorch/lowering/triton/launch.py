@@ -109,6 +109,9 @@ class Device(Protocol):
 
     host_memory: bool
 
+    def compile(self, functions: Sequence[Generated]) -> None:
+        """Compile what will be launched. Raises ResourceError for what the device can't run."""
+
     def allocate(self, size: int) -> tuple[int, Any]:
         """A block that starts at a multiple of ALIGNMENT: its address, and what keeps it alive."""
 
@@ -119,13 +122,16 @@ class Device(Protocol):
         """Copy from the device into a contiguous array; what was launched before is done then."""
 
     def prepare(self, launch: Launch, arguments: Sequence[int]) -> Callable[[], None]:
-        """A function that launches with these arguments."""
+        """A function that launches what was compiled with these arguments."""
 
 
 class InterpreterDevice:
     """The host's memory, and Triton's interpreter: for tests."""
 
     host_memory = True
+
+    def compile(self, functions: Sequence[Generated]) -> None:
+        """Nothing: the interpreter runs source."""
 
     def allocate(self, size: int) -> tuple[int, Any]:
         block = np.zeros(size + ALIGNMENT, np.uint8)

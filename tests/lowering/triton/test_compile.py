@@ -15,6 +15,8 @@ from programs import f32, i64, mlp_step, trace
 
 import graphtorch
 from graphtorch.ir.graph import Graph
+from graphtorch.ops.record import REGISTRY
+from graphtorch.ops.testing import Sampler
 from graphtorch.schedule import build_schedule
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import symbol
@@ -22,8 +24,10 @@ from graphtorch.tensor.type import TensorType
 
 pytest.importorskip("triton")
 
+from test_interpreted import KERNELS, graph_of_call
+
 from graphtorch.lowering.triton import compiler
-from graphtorch.lowering.triton.codegen import Generated
+from graphtorch.lowering.triton.codegen import Generated, without_comments
 from graphtorch.lowering.triton.compiler import TARGETS, Compiled, compile_all, compile_one, resources
 from graphtorch.lowering.triton.errors import ResourceError
 from graphtorch.lowering.triton.listing import list_schedule, plan_for
@@ -140,6 +144,38 @@ def test_every_function_compiles(kind: str) -> None:
 def test_integer_powers_and_divisions_compile() -> None:
     graph = trace(lambda x, y: (x**y, x // y, x % y, graphtorch.fmod(x, y), x & y, ~x), i64(64), i64(64))
     compile_all(functions(graph))
+
+
+def test_every_primitive_compiles() -> None:
+    """The interpreter accepts what the compiler's type rules do not."""
+    wanted: dict[str, Generated] = {}
+    for name in KERNELS:
+        op = REGISTRY[name]
+        if op.scalar is None:
+            continue
+        kind = "float32" if "f" in op.categories else "int64" if "i" in op.categories else "bool_"
+        assert op.samples is not None
+        sample = next(iter(op.samples(Sampler(getattr(dtypes, kind)))))
+        graph, _ = graph_of_call(op.function, sample.args, sample.kwargs)
+        for launch in plan_for(build_schedule(graph)).launches:
+            wanted.setdefault(without_comments(launch.function.source), launch.function)
+    assert len(wanted) > 40
+    compile_all(wanted.values())
+
+
+def test_integer_powers_broadcast() -> None:
+    graph = trace(lambda x, y: (x**2, 2**y, x**y), i64(6), i64())
+    compile_all(functions(graph))
+
+
+def test_convolutions_and_pooling_compile() -> None:
+    def program(x: Any, w: Any) -> Any:
+        made = graphtorch.nn.functional.conv2d(x, w, None, 2, 3).relu()
+        return graphtorch.nn.functional.max_pool2d(made, 3, 2, 1), graphtorch.nn.functional.avg_pool2d(made, 2)
+
+    for type_ in (f32, half):
+        for compiled in compile_all(functions(trace(program, type_(4, 3, 32, 32), type_(16, 3, 7, 7)))):
+            assert resources(compiled).stack == 0
 
 
 def test_moves_of_elements_compile() -> None:

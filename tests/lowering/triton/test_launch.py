@@ -16,6 +16,7 @@ from graphtorch.lowering.backend import get_backend
 from graphtorch.lowering.kernel import Buffer
 from graphtorch.lowering.triton import cuda
 from graphtorch.lowering.triton.backend import TritonExecutable
+from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.compiler import Compiled
 from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
 from graphtorch.lowering.triton.launch import ALIGNMENT, Launch, make_plan
@@ -33,6 +34,9 @@ class Recorder:
 
     def __init__(self) -> None:
         self.log: list[tuple[Any, ...]] = []
+
+    def compile(self, functions: Sequence[Generated]) -> None:
+        self.log.append(("compile", len(functions)))
 
     def allocate(self, size: int) -> tuple[int, Any]:
         self.log.append(("allocate", size))
@@ -53,7 +57,8 @@ def test_a_step_is_copies_in_launches_and_copies_out() -> None:
     graph, donations = mlp_step(8, 12, 6, 4)
     device = Recorder()
     executable = TritonExecutable(build_schedule(graph, donations), device)
-    assert device.log == []
+    assert device.log == [("compile", len(executable.sources()))]
+    device.log.clear()
     executable.run(arrays(graph))
     kinds = [entry[0] for entry in device.log]
     assert kinds[0] == "allocate"
@@ -172,8 +177,10 @@ def example() -> Launch:
 
 
 def test_a_launch_gets_grid_block_and_typed_arguments(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "compile_one", lambda function, target: compiled(shared=1024))
-    cuda.CudaDevice().prepare(example(), [BASE, BASE + 512, 7])()
+    monkeypatch.setattr(cuda, "compile_all", lambda functions, target: [compiled(shared=1024) for _ in functions])
+    device, launch = cuda.CudaDevice(), example()
+    device.compile([launch.function])
+    device.prepare(launch, [BASE, BASE + 512, 7])()
     ((_, config, kernel, *arguments),) = library.calls
     assert config == {"grid": (1, 1, 1), "block": 128, "shmem_size": 1024}
     assert kernel.handle == 77
@@ -183,12 +190,14 @@ def test_a_launch_gets_grid_block_and_typed_arguments(library: Library, monkeypa
 
 
 def test_large_shared_memory_is_asked_for(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "compile_one", lambda function, target: compiled(shared=147456))
-    cuda.CudaDevice().prepare(example(), [BASE, BASE, 7])
+    monkeypatch.setattr(cuda, "compile_all", lambda functions, target: [compiled(shared=147456) for _ in functions])
+    device, launch = cuda.CudaDevice(), example()
+    device.compile([launch.function])
+    device.prepare(launch, [BASE, BASE, 7])
     assert library.calls == [("attribute", "shared", 147456, 77, 0)]
     library.device.properties.max_shared_memory_per_block_optin = 100000
     with pytest.raises(ResourceError, match="147456 bytes of shared memory"):
-        cuda.CudaDevice().prepare(example(), [BASE, BASE, 7])
+        device.prepare(launch, [BASE, BASE, 7])
 
 
 def test_copies_are_ordered_on_the_stream(library: Library) -> None:
