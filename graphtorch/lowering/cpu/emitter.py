@@ -349,9 +349,10 @@ class _Emitter:
                 self._finish(reduce)
         self.filled.difference_update(k for k in self.kept if k not in before)
         self.kept = before
-        for sink in sinks:
-            if not sink.varies & inside:
-                self._consume(sink)
+        # What does not vary along this level's loops may still need folds of the levels below.
+        rest = [s for s in sinks if not s.varies & inside]
+        if rest:
+            self._level(level - 1, rest)
 
     def _may_run(self, sink: Sink, stage: int, stages: dict[int, int]) -> bool:
         if sink.store is not None and id(sink.store) in self.delayed:

@@ -363,3 +363,8 @@ def test_kept_rows_where_vectors_run_along_a_middle_axis() -> None:
 
     graph = trace(f, f32(3, 3, 6))
     compare(graph, arrays(graph))
+
+
+def test_folds_of_different_axes_meet_in_one_value() -> None:
+    graph = trace(lambda x, y: (y.amax() + (x.abs() > 0.5).any()).tanh() + x.sum(0), f32(4, 2), f32(2))
+    compare(graph, arrays(graph))
