@@ -25,7 +25,6 @@ LAYERS = (
     ("ir.passes", "autodiff"),
     ("schedule", "lowering.kernel"),
     ("lowering",),
-    ("runtime",),
     ("frontend",),
     ("nn", "optim", "utils", "signal", "cuda", "serialization", "cli"),
 )
