@@ -231,3 +231,16 @@ def test_deprecated_names_warn():
     for call in (F.upsample, F.upsample_nearest, F.upsample_bilinear):
         with pytest.warns(UserWarning, match="interpolate"):
             assert tuple(call(x, scale_factor=2).shape) == (1, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("relu_", ()), ("leaky_relu_", (0.2,)), ("elu_", (0.5,)), ("selu_", ()), ("celu_", (0.5,)),
+     ("hardtanh_", (-0.5, 0.3)), ("threshold_", (0.1, 2.0))],
+)  # fmt: skip
+def test_activations_in_place(name, args):
+    data = np.random.default_rng(0).standard_normal(9).astype(np.float32)
+    ours, theirs = gt.tensor(data), torch.tensor(data)
+    assert getattr(gt.nn.functional, name)(ours, *args) is ours
+    getattr(torch.nn.functional, name)(theirs, *args)
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)

@@ -5,7 +5,9 @@ See https://docs.pytorch.org/docs/stable/nn.functional.html
 
 from graphtorch.nn.functional.activations import (
     celu,
+    celu_,
     elu,
+    elu_,
     gelu,
     glu,
     gumbel_softmax,
@@ -13,14 +15,18 @@ from graphtorch.nn.functional.activations import (
     hardsigmoid,
     hardswish,
     hardtanh,
+    hardtanh_,
     leaky_relu,
+    leaky_relu_,
     log_softmax,
     logsigmoid,
     mish,
     prelu,
     relu,
     relu6,
+    relu_,
     selu,
+    selu_,
     sigmoid,
     silu,
     softmax,
@@ -31,6 +37,7 @@ from graphtorch.nn.functional.activations import (
     tanh,
     tanhshrink,
     threshold,
+    threshold_,
 )
 from graphtorch.nn.functional.attention import multi_head_attention_forward, scaled_dot_product_attention
 from graphtorch.nn.functional.convolutions import (
@@ -127,9 +134,10 @@ from graphtorch.nn.functional.resampling import (
 
 __all__ = [
     # activations
-    "celu", "elu", "gelu", "glu", "gumbel_softmax", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu",
-    "log_softmax", "logsigmoid", "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softmin",
-    "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold",
+    "celu", "celu_", "elu", "elu_", "gelu", "glu", "gumbel_softmax", "hardshrink", "hardsigmoid", "hardswish",
+    "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_", "log_softmax", "logsigmoid", "mish", "prelu", "relu", "relu6",
+    "relu_", "selu", "selu_", "sigmoid", "silu", "softmax", "softmin", "softplus", "softshrink", "softsign", "tanh",
+    "tanhshrink", "threshold", "threshold_",
     # affine maps, convolution, attention
     "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "embedding",
     "embedding_bag", "linear", "multi_head_attention_forward", "one_hot", "scaled_dot_product_attention",

@@ -173,7 +173,7 @@ def _deepcopy(self: Module, memo: dict[int, Any]) -> Module:
     # A class of its own again: removing a parametrization deletes its property from the class.
     cls = type(self)
     own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-    replica = self.__new__(type(cls.__name__, cls.__bases__, own))
+    replica: Module = self.__new__(type(cls.__name__, cls.__bases__, own))
     memo[id(self)] = replica
     replica.__dict__.update(deepcopy(self.__dict__, memo))
     return replica
