@@ -13,6 +13,7 @@ from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.indexing import generate_indexing
 from graphtorch.lowering.triton.instructions import register
 from graphtorch.lowering.triton.products import Product, reach
+from graphtorch.lowering.triton.scan import generate_cumsum
 from graphtorch.lowering.triton.tiling import Limits
 
 
@@ -23,6 +24,8 @@ def generate_call(call: ExternCall, bindings: Mapping[str, int], limits: Limits 
         return [generate_matmul(call, bindings, limits)]
     if call.op.name in CONVOLUTIONS:
         return [generate_convolution(call, bindings, limits)]
+    if call.op.name == "cumsum":
+        return [generate_cumsum(call, bindings, limits or Limits())]
     return generate_indexing(call, bindings, limits or Limits())
 
 

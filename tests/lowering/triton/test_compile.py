@@ -181,7 +181,7 @@ def test_convolutions_and_pooling_compile() -> None:
 def test_moves_of_elements_compile() -> None:
     def program(x: Any, y: Any, at: Any) -> Any:
         made = [graphtorch.cat((x, y), 1), x.flip(0), graphtorch.nn.functional.pad(x, (1, 2)), x.gather(1, at)]
-        return [*made, x.index_select(0, at[0]), graphtorch.embedding(x, at), x.scatter_add(1, at, y)]
+        return [*made, x.index_select(0, at[0]), graphtorch.embedding(x, at), x.scatter_add(1, at, y), x.cumsum(1), at.cumsum(0)]
 
     compile_all(functions(trace(program, f32(64, 32), f32(64, 32), i64(64, 32))))
 
