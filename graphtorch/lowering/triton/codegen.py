@@ -530,8 +530,8 @@ class _Emitter:
         shape = "[X_BLOCK, R_BLOCK]"
         segment.add(f"{name} = tl.full({shape}, {start}, {self._fold_type(fold)})")
         if fold.combine.startswith("arg"):
-            index = "tl.int64" if self.wide else "tl.int32"
-            segment.add(f"{name}_at = tl.full({shape}, 0x7FFFFFFF, {index})")
+            last = "0x7FFFFFFFFFFFFFFF, tl.int64" if self.wide else "0x7FFFFFFF, tl.int32"
+            segment.add(f"{name}_at = tl.full({shape}, {last})")
             self.partial[id(fold)] = (name, f"{name}_at")
         else:
             self.partial[id(fold)] = (name,)

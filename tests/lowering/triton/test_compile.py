@@ -181,9 +181,20 @@ def test_convolutions_and_pooling_compile() -> None:
 def test_moves_of_elements_compile() -> None:
     def program(x: Any, y: Any, at: Any) -> Any:
         made = [graphtorch.cat((x, y), 1), x.flip(0), graphtorch.nn.functional.pad(x, (1, 2)), x.gather(1, at)]
-        return [*made, x.index_select(0, at[0]), graphtorch.embedding(x, at), x.scatter_add(1, at, y), x.cumsum(1), at.cumsum(0)]
+        made += [x.index_select(0, at[0]), graphtorch.embedding(x, at), x.scatter_add(1, at, y)]
+        return [*made, x.cumsum(1), at.cumsum(0)]
 
     compile_all(functions(trace(program, f32(64, 32), f32(64, 32), i64(64, 32))))
+
+
+def test_sixty_four_bit_indices_compile() -> None:
+    def program(x: Any) -> Any:
+        return x * 2, x.t() + 1, x.sum(1), x.argmax(1), graphtorch.softmax(x, 0), x[:, :16] @ x[:16, :16]
+
+    made = functions(trace(program, f32(2**21, 4096)))
+    assert sum(f.wide for f in made) >= 5
+    for compiled in compile_all(made):
+        assert resources(compiled).stack == 0
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
