@@ -16,7 +16,7 @@ import numpy as np
 from graphtorch.autograd.graph import record_call, record_inplace
 from graphtorch.autograd.state import state
 from graphtorch.ops.record import Operator
-from graphtorch.ops.strides import like_pointwise
+from graphtorch.ops.strides import like_pointwise, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META
 from graphtorch.tensor.tensor import Tensor, meta_array
@@ -24,6 +24,8 @@ from graphtorch.tensor.type import TensorType, type_of
 
 _ndarray = np.ndarray
 _NUMBERS = bool | int | float | complex
+# Pointwise operators whose results PyTorch lays out row by row, whatever their operands.
+_ROW_MAJOR = frozenset(("logsigmoid", "masked_fill"))
 
 
 class _Quiet(threading.local):
@@ -116,6 +118,9 @@ def _lay_out(op: Operator, arrays: list[Any], results: Any) -> None:
         return
     if op.scalar == "copy" and arrays[1] is not None:
         return  # clone into a given memory format
+    if op.name in _ROW_MAJOR:
+        results._data = row_major(data)
+        return
     results._data = like_pointwise(
         data,
         [a for p, a in zip(op.parameters, arrays, strict=True) if p.is_operand and isinstance(a, _ndarray | _NUMBERS)],
@@ -231,7 +236,7 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
 
 
 def check_inplace(target: Tensor, tracked: bool) -> None:
-    """Refuse in-place changes of overlapping memory, and those that the tape can't represent, with PyTorch's messages."""
+    """Refuse in-place changes of overlapping memory and those that the tape can't represent, in PyTorch's words."""
     layout = target._layout()
     if (
         0 in layout.strides

@@ -130,7 +130,7 @@ def add_rows(target: Any, rows: Any, values: Any) -> None:
 
 
 def _index_put_numpy(input: Any, indices: tuple[Any, ...], values: Any, accumulate: bool) -> Any:
-    result = np.array(input, order="C")
+    result = np.array(input, order="K")
     try:
         if not accumulate:
             result[_key(indices)] = values

@@ -12,6 +12,7 @@ from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shapes import wrap_dim
 from graphtorch.ops.shaping import reshape, sizes_of
+from graphtorch.ops.strides import like_pointwise, row_major
 from graphtorch.ops.view import expand, slice_, transpose, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import result_type
@@ -225,9 +226,7 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
 
 def _repeat_normalize(input: Any, repeats: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(repeats) < len(input.shape):
-        raise RuntimeError(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor"
-        )
+        raise RuntimeError("Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor")
     for n in repeats:
         if n < 0:
             raise RuntimeError(f"Trying to create tensor with negative dimension {n}: {list(repeats)}")
@@ -263,8 +262,13 @@ _repeat: Callable[..., Tensor] = operator(
     derivative={"input": _repeat_derivative},
     decompose=_repeat_decompose,
     normalize=_repeat_normalize,
-    samples=lambda make: [sample(make(2, 3), (2, 3)), sample(make(3), (2, 1, 2)), sample(make(), (4,)), sample(make(),
-    ())], categories="bifc",
+    samples=lambda make: [
+        sample(make(2, 3), (2, 3)),
+        sample(make(3), (2, 1, 2)),
+        sample(make(), (4,)),
+        sample(make(), ()),
+    ],
+    categories="bifc",
     public=False,
     method=False,
 )
@@ -352,14 +356,20 @@ def _distinct_dims(dims: Iterable[Any], rank: int) -> tuple[int, ...]:
     return tuple(wrapped)
 
 
+def _flip_normalize(input: Any, dims: Iterable[Any]) -> tuple[Any, ...]:
+    rank = len(input.shape)
+    wrapped = _distinct_dims(dims, rank)
+    return input, wrapped if rank else ()
+
+
 _flip: Callable[..., Tensor] = operator(
     "flip(Tensor input, int[] dims)",
     type=lambda input, dims: type_of(input),
-    numpy=lambda input, dims: np.flip(input, dims).copy() if input.ndim else input.copy(),
+    numpy=lambda input, dims: like_pointwise(np.flip(input, dims).copy() if input.ndim else input.copy(), (input,)),
     kind=OPAQUE,
     derivative={"input": lambda g, dims: _flip(g, dims)},
     # A tensor of no dimension takes 0 and -1 for dimensions and has none to flip.
-    normalize=lambda input, dims: (input, _distinct_dims(dims, len(input.shape)) if len(input.shape) else ()),
+    normalize=_flip_normalize,
     samples=lambda make: [
         sample(make(2, 3), (0,)),
         sample(make(2, 3), (-1, 0)),
@@ -429,7 +439,7 @@ def _roll_normalize(input: Any, shifts: tuple[Any, ...], dims: tuple[Any, ...]) 
 def _roll_numpy(input: Any, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Any:
     if not input.ndim:
         return input.copy()
-    return np.roll(input, shifts, dims) if dims else np.roll(input, shifts[0])
+    return row_major(np.roll(input, shifts, dims) if dims else np.roll(input, shifts[0]))
 
 
 def _roll_decompose(input: Any, shifts: tuple[Any, ...], dims: tuple[int, ...]) -> Any:
@@ -492,12 +502,17 @@ def _triangle(name: str, numpy: Callable[..., Any], keeps: Callable[..., Any]) -
     made = operator(
         f"{name}(Tensor input, int diagonal=0)",
         type=type_rule,
-        numpy=lambda input, diagonal: numpy(input, diagonal),
+        numpy=lambda input, diagonal: row_major(numpy(input, diagonal)),
         kind=OPAQUE,
         derivative={"input": derivative},
         decompose=decompose,
-        samples=lambda make: [sample(make(3, 4)), sample(make(4, 3), 1), sample(make(2, 3, 3), -1), sample(make(2, 2),
-        7)], categories="bifc",
+        samples=lambda make: [
+            sample(make(3, 4)),
+            sample(make(4, 3), 1),
+            sample(make(2, 3, 3), -1),
+            sample(make(2, 2), 7),
+        ],
+        categories="bifc",
         inplace=True,
         out=True,
     )
@@ -623,9 +638,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
     if mode not in ("reflect", "replicate", "circular"):
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
     if len(widths) % 2 or not len(widths) // 2 < input.ndim <= len(widths) // 2 + 2:
-        raise NotImplementedError(
-            "Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for now"
-        )
+        raise NotImplementedError("Only 2D, 3D, 4D, 5D padding with non-constant padding are supported for now")
     for i in range(len(widths) // 2):
         dim = input.ndim - 1 - i
         before, after = widths[2 * i], widths[2 * i + 1]
@@ -708,5 +721,3 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     """A matrix with all elements on its diagonal. See torch.diagflat."""
     return diag_embed(reshape(input, (-1,)), offset)
-
-

@@ -36,6 +36,8 @@ def _nll_type(input: Any, target: Any, weight: Any, reduction: str, ignore_index
             f"Expected input batch_size ({shape[0]}) to match target batch_size ({wanted[0] if wanted else 1})."
         )
     samples = [*shape[:dim], *shape[dim + 1 :]]
+    if len(shape) == 1 and len(wanted) == 1 and wanted[0] != 1:
+        raise ValueError(f"For 1D input, 1D target must have size 1, but got target size: {wanted[0]}")
     if samples != wanted:
         raise RuntimeError(f"Expected target size {samples}, got {wanted}")
     if input.dtype.category != dtypes.FLOATING:

@@ -13,6 +13,7 @@ import numpy as np
 from graphtorch.ops.build import operator
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import OPAQUE, sample
+from graphtorch.ops.strides import row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
@@ -54,7 +55,7 @@ def _layer_norm_numpy(input: Any, normalized_shape: Any, weight: Any, bias: Any,
         centred *= weight.astype(x.dtype, copy=False)
     if bias is not None:
         centred += bias.astype(x.dtype, copy=False)
-    return centred.astype(input.dtype, copy=False)
+    return row_major(centred.astype(input.dtype, copy=False))
 
 
 def _wide(value: Any) -> Any:

@@ -33,13 +33,15 @@ def _normalize(name: str, kernel_size: Any, stride: Any, padding: Any, dilation:
     strides = _pair(name, "stride", stride) if stride else kernel
     paddings, dilations = _pair(name, "padding", padding), _pair(name, "dilation", dilation)
     if min(kernel) <= 0:
-        raise RuntimeError(
-            f"kernel size should be greater than zero, but got kH: {kernel[0]} kW: {kernel[1]}"
-        )
+        raise RuntimeError(f"kernel size should be greater than zero, but got kH: {kernel[0]} kW: {kernel[1]}")
     if min(strides) <= 0:
         raise RuntimeError("stride should not be zero")
     if min(paddings) < 0:
         raise RuntimeError(f"pad must be non-negative, but got pad: {min(paddings)}")
+    if min(dilations) <= 0:
+        raise RuntimeError(
+            f"dilation should be greater than zero, but got dilationH: {dilations[0]} dilationW: {dilations[-1]}"
+        )
     for k, p in zip(kernel, paddings, strict=True):
         if p > k // 2:
             raise RuntimeError(

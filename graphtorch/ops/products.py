@@ -292,9 +292,10 @@ def _added_numpy(input: Any, a: Any, b: Any, beta: Any, alpha: Any) -> Any:
     wide = np.float32 if half else a.dtype
     found = np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False))
     if alpha != 1:
-        found = found * alpha
+        found = found * np.asarray(alpha).astype(wide)  # integers wrap around
     if beta != 0:  # a zero beta ignores even NaN
-        found = found + (input.astype(wide, copy=False) if beta == 1 else input.astype(wide, copy=False) * beta)
+        term = input.astype(wide, copy=False)
+        found = found + (term if beta == 1 else term * np.asarray(beta).astype(wide))
     return found.astype(a.dtype, copy=False)
 
 
@@ -392,9 +393,11 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
 
 def _linear_type(input: Any, weight: Any, bias: Any) -> TensorType:
     shape = tuple(input.shape)
+    if not shape or not len(weight.shape):
+        raise RuntimeError(
+            f"both arguments to linear need to be at least 1D, but they are {len(shape)}D and {len(weight.shape)}D"
+        )
     inside, outside = weight.shape[-1], tuple(weight.shape[:-1])
-    if not shape:
-        raise RuntimeError(f"both arguments to linear need to be at least 1D, but they are 0D and {len(weight.shape)}D")
     if len(weight.shape) not in (1, 2):
         raise RuntimeError(f"linear(): weight must be 1D or 2D, but it is {len(weight.shape)}D")
     if _differs(shape[-1], inside):

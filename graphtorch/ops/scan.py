@@ -9,10 +9,12 @@ import numpy as np
 
 from graphtorch.ops.arithmetic import conjugate
 from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.dispatch import call_inplace
 from graphtorch.ops.pointwise import not_implemented
-from graphtorch.ops.record import Sample, sample
+from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.reduction import wide
 from graphtorch.ops.shapes import wrap_dim
+from graphtorch.ops.strides import row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
 
@@ -31,7 +33,7 @@ def _fold(scan: Any) -> Callable[..., Any]:
         target = np.dtype(np.int64) if input.dtype.kind in "biu" else input.dtype
         target = target if dtype is None else dtype.numpy
         x = wide(input.astype(target, copy=False))
-        return (scan(x, axis=dim) if x.ndim else x.copy()).astype(target, copy=False)
+        return row_major((scan(x, axis=dim) if x.ndim else x.copy()).astype(target, copy=False))
 
     return run
 
@@ -91,9 +93,28 @@ cumprod = operator(
 )
 
 
+def _keep_dtype(op: Any) -> Callable[..., Any]:
+    """The in-place form, which computes in the tensor's own dtype."""
+
+    def change(self: Any, dim: int, *, dtype: Any = None) -> Any:
+        if dtype is not None and dtype is not self.dtype:
+            raise RuntimeError(
+                f"Bad in-place call: input tensor dtype {self.dtype} and output tensor dtype {dtype} should match"
+            )
+        return call_inplace(op, (self, dim, self.dtype))
+
+    change.__name__ = change.__qualname__ = f"{op.name}_"
+    change.__doc__ = f"`{op.name}` into the tensor itself. See torch.Tensor.{op.name}_."
+    return change
+
+
+for _name in ("cumsum", "cumprod"):
+    function(method=True, name=_name + "_")(_keep_dtype(lookup(_name)))
+
+
 def _numpy_logcumsumexp(input: Any, dim: int) -> Any:
     x = wide(input)
-    return (np.logaddexp.accumulate(x, axis=dim) if x.ndim else x.copy()).astype(input.dtype, copy=False)
+    return row_major((np.logaddexp.accumulate(x, axis=dim) if x.ndim else x.copy()).astype(input.dtype, copy=False))
 
 
 def _logcumsumexp_type(input: Any, dim: int) -> TensorType:
@@ -154,7 +175,7 @@ def _running(scan: Any) -> Callable[..., Any]:
         shape[dim] = -1
         steps = np.arange(input.shape[dim]).reshape(shape)
         hit = (input == values) | ((input != input) & (values != values))
-        return values, np.maximum.accumulate(np.where(hit, steps, 0), axis=dim)
+        return row_major(values), row_major(np.maximum.accumulate(np.where(hit, steps, 0), axis=dim))
 
     return run
 

@@ -10,10 +10,11 @@ import numpy as np
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call_inplace
 from graphtorch.ops.indexing import add_rows
-from graphtorch.ops.pointwise import broadcast_shapes
+from graphtorch.ops.pointwise import broadcast_shapes, scalar_type
 from graphtorch.ops.record import OPAQUE, lookup, sample
 from graphtorch.ops.shapes import wrap_dim
 from graphtorch.ops.shaping import reshape
+from graphtorch.ops.strides import row_major
 from graphtorch.ops.view import expand, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
@@ -92,10 +93,10 @@ def _check_source(name: str, input: Any, dim: int, index: Any, source: Any) -> N
     if index.dtype not in _INDEX_DTYPES:
         raise RuntimeError(f"{name}(): Expected dtype int32/int64 for index but got: {index.dtype}")
     if source.dtype is not input.dtype:
-        raise RuntimeError(
-            f"{name}(): self ({input.dtype}) and source ({source.dtype}) must have the same scalar type"
-        )
+        raise RuntimeError(f"{name}(): self ({input.dtype}) and source ({source.dtype}) must have the same scalar type")
     count = index.shape[0] if len(index.shape) else 1
+    if not len(source.shape) and not _equal(count, 1):
+        raise IndexError(f"Dimension specified as {dim} but tensor has no dimensions")
     have = source.shape[dim] if len(source.shape) else 1
     if count is not have and count != have:
         raise RuntimeError(
@@ -103,7 +104,7 @@ def _check_source(name: str, input: Any, dim: int, index: Any, source: Any) -> N
         )
     own = [n for i, n in enumerate(input.shape) if i != dim]
     other = [n for i, n in enumerate(source.shape) if i != dim]
-    if own != other:
+    if own != other or len(input.shape) != len(source.shape):
         raise RuntimeError(
             f"source tensor shape must match self tensor shape, excluding the specified dimension. Got self.shape = "
             f"{list(input.shape)} source.shape = {list(source.shape)}"
@@ -118,9 +119,14 @@ def _index_add_type(input: Any, dim: int, index: Any, source: Any, alpha: Any) -
 def _index_add_numpy(input: Any, dim: int, index: Any, source: Any, alpha: Any) -> Any:
     result = np.array(input, order="C")
     size = input.shape[dim] if input.ndim else 1
-    at = _resolved(index, dim, size, RuntimeError, _OUTSIDE)
+    outside = index[(index < 0) | (index >= size)]
+    if outside.size and input.ndim > 1:
+        raise RuntimeError(_OUTSIDE.format(bad=outside.flat[0], dim=dim, size=size))
+    if outside.size:
+        raise IndexError("index out of range in self")
+    at = index.reshape(-1).astype(np.int64, copy=False)
     if alpha != 1:
-        source = (source * alpha).astype(input.dtype)
+        source = (source * np.asarray(alpha).astype(input.dtype)).astype(input.dtype, copy=False)
     front = np.ascontiguousarray(np.moveaxis(np.atleast_1d(result), dim, 0))
     values = np.moveaxis(np.atleast_1d(source), dim, 0)
     width = front.size // max(front.shape[0], 1)
@@ -153,8 +159,46 @@ index_add: Callable[..., Tensor] = operator(
 )
 
 
+def _check_copied(input: Any, dim: int, index: Any, source: Any) -> None:
+    """What index_copy demands of the shapes, with PyTorch's messages."""
+    if len(index.shape) > 1:
+        raise IndexError(f"index_copy_(): Index should have dimension 1 or 0 (got {len(index.shape)})")
+    if source.dtype is not input.dtype:
+        raise RuntimeError(
+            "index_copy_(): self and source expected to have the same dtype, but got (self) "
+            f"{scalar_type(input.dtype)} and (source) {scalar_type(source.dtype)}"
+        )
+    count = index.shape[0] if len(index.shape) else 1
+    if not len(source.shape) and not _equal(count, 1):
+        raise IndexError(f"index_copy_(): When source is scalar, index should have one element (got {count})")
+    if len(source.shape) and len(input.shape) and len(source.shape) != len(input.shape):
+        raise IndexError(
+            "index_copy_(): When source and destination are not scalars, their dimensionality must match. Source "
+            f"dimensionality ({len(source.shape)}), destination dimensionality ({len(input.shape)})"
+        )
+    own = [n for i, n in enumerate(input.shape) if i != dim]
+    other = [n for i, n in enumerate(source.shape) if i != dim]
+    if own != other:
+        raise RuntimeError(
+            "index_copy_(): Source/destination tensor must have same slice shapes. Destination slice shape: "
+            f"{' '.join(map(str, own))} at dimension {dim} and source slice shape: {' '.join(map(str, other))} at "
+            "dimension 0."
+        )
+    if len(source.shape) and not _equal(count, source.shape[dim]):
+        raise IndexError(
+            f"index_copy_(): Number of indices ({count}) should be equal to source.size(dim) ({source.shape[dim]})"
+        )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Equality of sizes that asks nothing of a symbolic size about itself."""
+    return a is b or bool(a == b)
+
+
 def _index_copy_type(input: Any, dim: int, index: Any, source: Any) -> TensorType:
-    _check_source("index_copy_", input, dim, index, source)
+    if index.dtype is not dtypes.int64:
+        raise RuntimeError(f"index_copy_(): Expected a long tensor for index, but got {scalar_type(index.dtype)}")
+    _check_copied(input, dim, index, source)
     return type_of(input)
 
 
@@ -195,7 +239,7 @@ def _index_fill_type(input: Any, dim: int, index: Any, value: Any) -> TensorType
     if index.dtype not in _INDEX_DTYPES:
         raise IndexError("index_fill_(): Expected dtype int64 for index.")
     if len(index.shape) > 1:
-        raise IndexError("index_fill_(): Index has to be a vector/scalar.")
+        raise RuntimeError("Index has to be a vector/scalar")
     if len(getattr(value, "shape", ())):
         raise RuntimeError(
             f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {len(value.shape)} "
@@ -205,7 +249,7 @@ def _index_fill_type(input: Any, dim: int, index: Any, value: Any) -> TensorType
 
 
 def _index_fill_numpy(input: Any, dim: int, index: Any, value: Any) -> Any:
-    result = np.array(input, order="C")
+    result = np.array(input, order="K")
     at = _resolved(index, dim, input.shape[dim] if input.ndim else 1, IndexError, _OUTSIDE)
     view = np.atleast_1d(result)
     view[(slice(None),) * dim + (at,)] = value
@@ -270,7 +314,7 @@ def _along(index: Any, dim: int, size: int) -> tuple[Any, ...]:
 
 def _gather_numpy(input: Any, dim: int, index: Any, sparse_grad: bool) -> Any:
     wide, at = np.atleast_1d(input), np.atleast_1d(index)
-    return wide[_along(at, dim, wide.shape[dim])].reshape(index.shape)
+    return row_major(wide[_along(at, dim, wide.shape[dim])].reshape(index.shape))
 
 
 gather: Callable[..., Tensor] = operator(
@@ -412,7 +456,7 @@ def _scatter_arguments(
     """The record and its arguments for what `scatter` was asked."""
     given = src if value is None else value
     if given is None:
-        raise TypeError("scatter() missing 1 required positional arguments: \"src\"")
+        raise TypeError('scatter() missing 1 required positional arguments: "src"')
     if reduce is None:
         return "scatter", (dim, index, given)
     if reduce not in ("add", "multiply"):
@@ -595,7 +639,7 @@ def _one_hot_numpy(input: Any, num_classes: int) -> Any:
         raise RuntimeError("Class values must be smaller than num_classes.")
     if input.size and input.min() < 0:
         raise RuntimeError("Class values must be non-negative.")
-    return (input[..., None] == np.arange(num_classes)).astype(np.int64)
+    return row_major((input[..., None] == np.arange(num_classes)).astype(np.int64))
 
 
 _one_hot: Callable[..., Tensor] = operator(

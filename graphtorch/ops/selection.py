@@ -228,6 +228,12 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     return tuple(reversed(found))
 
 
+def _static_type(input: Any, size: Any, fill_value: int) -> TensorType:
+    if type(size) is int and size < 0:
+        raise RuntimeError("nonzero_static: 'size' must be an non-negative integer")
+    return type_of(input).with_shape((size, len(input.shape))).with_dtype(dtypes.int64)
+
+
 def _static_numpy(input: Any, size: int, fill_value: int) -> Any:
     found = np.full((size, input.ndim), fill_value, np.int64)
     places = np.argwhere(input)[:size]
@@ -237,7 +243,7 @@ def _static_numpy(input: Any, size: int, fill_value: int) -> Any:
 
 nonzero_static: Callable[..., Tensor] = operator(
     "nonzero_static(Tensor input, *, int size, int fill_value=-1)",
-    type=lambda input, size, fill_value: type_of(input).with_shape((size, len(input.shape))).with_dtype(dtypes.int64),
+    type=_static_type,
     numpy=_static_numpy,
     samples=lambda make: [sample(make(3, 4), size=5), sample(make(4), size=6, fill_value=9)],
     categories="bif",

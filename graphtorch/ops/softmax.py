@@ -13,6 +13,7 @@ from graphtorch.ops.pointwise import common_float
 from graphtorch.ops.record import REDUCTION, Sample, sample
 from graphtorch.ops.reduction import normalize, not_for, reduced_type, restore, wide
 from graphtorch.ops.shapes import count, reduced_shape, wrap_dim
+from graphtorch.ops.strides import row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
 
@@ -88,7 +89,7 @@ def _numpy_softmax(input: Any, dim: int) -> Any:
         return input.copy()
     powers = np.exp(x - np.max(x, axis=_axis(x, dim), keepdims=True))
     powers /= np.sum(powers, axis=_axis(x, dim), keepdims=True)
-    return powers.astype(input.dtype, copy=False)
+    return row_major(powers.astype(input.dtype, copy=False))
 
 
 def _numpy_log_softmax(input: Any, dim: int) -> Any:
@@ -99,7 +100,7 @@ def _numpy_log_softmax(input: Any, dim: int) -> Any:
         return input.copy()
     shifted = x - np.max(x, axis=_axis(x, dim), keepdims=True)
     shifted = shifted - np.log(np.sum(np.exp(shifted), axis=_axis(x, dim), keepdims=True))
-    return np.asarray(shifted).astype(input.dtype, copy=False)
+    return row_major(np.asarray(shifted).astype(input.dtype, copy=False))
 
 
 def _in_float32(decompose: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:

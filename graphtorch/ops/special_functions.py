@@ -13,6 +13,7 @@ from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import common_float, not_implemented, pointwise_type, promoted
 from graphtorch.ops.record import Sample, sample
 from graphtorch.ops.special_numerics import in_float64
+from graphtorch.ops.strides import like_pointwise
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
@@ -53,7 +54,7 @@ def _special(
     return operator(
         f"{name}(Tensor input)",
         type=lambda input: pointwise_type((input,), _refused(kernel or f"{name}_cpu", input)),
-        numpy=lambda input: compute(*promoted(common_float, (input,))),
+        numpy=lambda input: like_pointwise(np.asarray(compute(*promoted(common_float, (input,)))), (input,)),
         derivative={} if derivative is None else {"input": derivative},
         samples=samples,
         categories="bif",
@@ -73,7 +74,7 @@ def _two(
 
     def run(a: Any, b: Any) -> Any:
         made = compute(*promoted(common_float, (a, b)))
-        return made if isinstance(made, np.ndarray) else np.asarray(made)
+        return like_pointwise(np.asarray(made), (a, b))
 
     return operator(
         f"{name}(Tensor|Number {first}, Tensor|Number {second})",

@@ -24,6 +24,7 @@ from graphtorch.ops.pointwise import (
     unary,
 )
 from graphtorch.ops.record import POINTWISE, VIEW, Sample, sample
+from graphtorch.ops.strides import like_pointwise
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.tensor import Tensor
@@ -284,14 +285,15 @@ def _logit_type(input: Any, eps: Any) -> TensorType:
 def _logit(x: Any, eps: Any) -> Any:
     (x,) = promoted(common_float, (x,))
     if eps is not None:
-        x = np.minimum(np.maximum(x, eps), 1 - eps).astype(x.dtype)
+        low, high = x.dtype.type(eps), x.dtype.type(1 - eps)
+        x = np.where(x < low, low, np.where(x > high, high, x))  # in this order also where low > high
     return in_float32(_numpy_logit)(x)
 
 
 def _decompose_logit(input: Any, eps: Any) -> Any:
     x = input.to(common_float(input))
     if eps is not None:
-        x = x.clamp(eps, 1 - eps)
+        x = _where(x < eps, eps, _where(x > 1 - eps, 1 - eps, x))
     return (x / (1 - x)).log()
 
 
@@ -341,7 +343,7 @@ erfc = unary(
 erfinv = operator(
     "erfinv(Tensor input)",
     type=lambda input: (_refuse("erfinv_vml_cpu", "c")(input), pointwise_type((input,), common_float(input)))[1],
-    numpy=lambda input: error_function.erfinv(*promoted(common_float, (input,))),
+    numpy=lambda input: like_pointwise(error_function.erfinv(*promoted(common_float, (input,))), (input,)),
     derivative={"input": lambda g, result: g * ((result * result).exp() * (1.0 / TWO_OVER_ROOT_PI))},
     samples=lambda make: [sample(make(3, 4, low=-0.9, high=0.9)), sample(make(low=-0.9, high=0.9))],
     categories="bif",
@@ -559,6 +561,12 @@ _conj = unary(
     decompose=_conj_physical_decompose,
     grad_name="ConjBackward0",
 )
+
+
+@function(method=True)
+def conj_physical(input: Any) -> Any:
+    """The complex conjugate; a real tensor is its own. See torch.conj_physical."""
+    return _conj(input) if input.dtype.is_complex else input
 
 
 @function(method=True)

@@ -19,7 +19,7 @@ from graphtorch.ops.build import operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.record import OPAQUE, VIEW, Sample, sample
 from graphtorch.ops.shapes import wrap_dim
-from graphtorch.ops.strides import contiguous_strides, infer_size, inverse_permutation, view_strides
+from graphtorch.ops.strides import contiguous_strides, infer_size, inverse_permutation, same_strides, view_strides
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -520,6 +520,8 @@ def _as_strided_normalize(
             raise RuntimeError(
                 f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}"
             )
+    if any(type(n) is int and n < 0 for n in size):
+        raise RuntimeError(f"Storage size calculation overflowed with sizes={list(size)} and strides={list(stride)}")
     if input_stride is None:
         input_stride = contiguous_strides(input.shape)
     return input, size, stride, offset, input_stride
@@ -630,7 +632,7 @@ def _scatter_record(viewing: Callable[..., Any], name: str) -> Callable[..., Any
         return type_of(input)
 
     def run(input: Any, src: Any, *attributes: Any) -> Any:
-        result = np.array(input, order="C")
+        result = same_strides(input)
         op.numpy(result, *attributes)[...] = src
         return result
 

@@ -1,0 +1,84 @@
+"""Thousands of random calls on this library and on PyTorch: value, shape, dtype, stride, aliasing and error class."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import pytest
+from calls import Maker, Outcome, difference
+
+import graphtorch
+from graphtorch.ops.build import FUNCTIONS
+from graphtorch.ops.record import REGISTRY
+
+CALLS = 30  # of each function
+# Results that went through float16 or bfloat16 somewhere compare coarsely, all others closely.
+COARSE, FINE = 3e-2, 3e-5
+# Where the same values may come otherwise: positions among ties, and memory orders that are nobody's contract.
+TIES = {"kthvalue", "topk", "median", "nanmedian", "mode"}
+FREE_STRIDES = {"linalg_inv", "linalg_qr", "pow", "rsub", "sort"}
+# What PyTorch takes and this library refuses, with a clear error.
+REFUSED = {"silu": "silu_cpu", "matrix_exp": "Low precision", "nan_to_num": "single memory location"}
+# Where PyTorch trips over a shape before it checks it, or one mistake raises two classes.
+TRIPS = {
+    "baddbmm": "Dimension out of range",
+    "index_add": "index out of range in self",
+    "scatter_add": "Dimension out of range",
+}
+
+
+def resolve(module: Any, path: str) -> Any:
+    for part in path.split(".")[1:]:
+        module = getattr(module, part, None)
+    return module
+
+
+def path_of(name: str) -> str | None:
+    """The dotted name under which both libraries have an operator."""
+    torch = pytest.importorskip("torch")
+    names = [f"torch.linalg.{name[7:]}"] if name.startswith("linalg_") else []
+    for path in (*names, *(f"torch.{home}{name}" for home in ("", "Tensor.", "nn.functional.", "special."))):
+        if callable(resolve(torch, path)) and callable(resolve(graphtorch, path)):
+            return path
+    return None
+
+
+NAMES = sorted(name for name, op in REGISTRY.items() if op.samples and not op.random and name in FUNCTIONS)
+IN_PLACE = [name for name in NAMES if name + "_" in FUNCTIONS]
+
+
+def compare(name: str, path: str, seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    maker = Maker(REGISTRY[name], path, seed)
+    found: list[str] = []
+    for _ in range(CALLS):
+        call = maker.call()
+        if call is None:
+            continue
+        text = "".join(call.operands.values()) + call.text
+        tolerance = COARSE if "float16" in text else FINE
+        ours, theirs = Outcome(graphtorch, call), Outcome(torch, call)
+        if name in TIES and theirs.error is None:
+            del ours.results[1:], theirs.results[1:]
+        what = difference(ours, theirs, tolerance, strides=name not in FREE_STRIDES)
+        tripped = name in TRIPS and TRIPS[name] in str(theirs.error)
+        if what is not None and not tripped and not (name in REFUSED and REFUSED[name] in what):
+            found.append(f"# {what}\n{call.script()}")
+    assert not found, f"{len(found)} of {CALLS} calls differ:\n\n" + "\n\n".join(found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls(name: str) -> None:
+    path = path_of(name)
+    if path is None:
+        pytest.skip(f"PyTorch has no function of the name {name}")
+    compare(name, path, zlib.crc32(name.encode()))
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_calls(name: str) -> None:
+    path = path_of(name + "_")
+    if path is None:
+        pytest.skip(f"PyTorch has no in-place form of {name}")
+    compare(name, path, zlib.crc32(name.encode()) + 1)
