@@ -1,4 +1,4 @@
-"""LU factors: Gaussian elimination with row exchanges, its derivative, and what is solved with it."""
+"""LU factors (Gaussian elimination with row exchanges, and what is solved with it) and Householder reflections."""
 
 from __future__ import annotations
 
@@ -228,6 +228,9 @@ def lu(input: Tensor, pivot: bool = True, get_infos: bool = False) -> Any:
     )
 
 
+# -- Householder reflections -------------------------------------------------------------------------------------------
+
+
 @function(method=False)
 def linalg_householder_product(A: Tensor, tau: Tensor) -> Tensor:
     """The first columns of a product of Householder reflections. See torch.linalg.householder_product."""
@@ -247,3 +250,42 @@ def linalg_householder_product(A: Tensor, tau: Tensor) -> Tensor:
 
 
 function(method=True, name="orgqr")(linalg_householder_product)
+
+
+def _geqrf_type(input: Any) -> tuple[TensorType, TensorType]:
+    check_matrix("geqrf", input, argument="input")
+    (*lead, m, n), own = input.shape, type_of(input)
+    return own, own.with_shape((*lead, min(m, n)))
+
+
+def _geqrf_numpy(input: Any) -> tuple[Any, Any]:
+    reflections, tau = np.linalg.qr(input, "raw")
+    return np.ascontiguousarray(np.swapaxes(reflections, -1, -2)).astype(input.dtype, copy=False), tau
+
+
+geqrf: Callable[..., Any] = operator(
+    "geqrf(Tensor input) -> (a, tau)",
+    type=_geqrf_type,
+    numpy=_geqrf_numpy,
+    samples=matrix_samples((3, 3), (4, 2), (2, 2, 3)),
+    categories="fc",
+    out=True,
+    doc="The QR factors as LAPACK keeps them: R above the diagonal, the reflections whose product is Q below it.",
+)
+
+
+@function(method=True)
+def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpose: bool = False) -> Tensor:
+    """The product of geqrf's Q (or its adjoint) with `other`, from the left or the right. See torch.ormqr."""
+    check_matrix("ormqr", input, argument="input")
+    if not left:
+        return adjoint(ormqr(input, tau, adjoint(other), True, not transpose))  # type: ignore[no-any-return]
+    m, k = input.shape[-2], tau.shape[-1]
+    if other.shape[-2] != m:
+        raise RuntimeError("torch.ormqr: other.shape[-2] must be equal to input.shape[-2]")
+    vectors = tril(input[..., :k], -1) + FUNCTIONS["eye"](m, k, dtype=input.dtype)
+    scales = tau.conj() if transpose and tau.dtype.is_complex else tau
+    for i in range(k) if transpose else reversed(range(k)):
+        v = vectors[..., i : i + 1]
+        other = other - (v * scales[..., i, None, None]) @ (adjoint(v) @ other)
+    return other

@@ -151,6 +151,16 @@ def test_products_and_statistics(kind: Any) -> None:
     compare(lambda t, x: t.linalg.diagonal(x, offset=1), a)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_householder_reflections(kind: Any) -> None:
+    a, left, right = matrix(4, 3, kind=kind), matrix(4, 2, kind=kind, seed=1), matrix(2, 4, kind=kind, seed=2)
+    compare(lambda t, x: t.geqrf(x), a, order=0)
+    for flip in (True, False):
+        compare(lambda t, x, y, f=flip: t.ormqr(*t.geqrf(x), y, True, f), a, left, order=0)
+        compare(lambda t, x, y, f=flip: t.ormqr(*t.geqrf(x), y, False, f), a, right, order=0)
+        compare(lambda t, x, y, z, f=flip: t.ormqr(x, y[0], z, True, f), a, matrix(1, 3, kind=kind), left, order=1)
+
+
 def test_gradient_of_a_singular_determinant() -> None:
     x = graphtorch.tensor([[1.0, 2.0], [2.0, 4.0]], dtype=graphtorch.float64, requires_grad=True)
     graphtorch.linalg.det(x).backward()
