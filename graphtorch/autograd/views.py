@@ -20,7 +20,8 @@ def replay(value: Tensor, steps: Steps) -> Tensor:
     from graphtorch.ops.dispatch import call
 
     for op, attributes in steps:
-        value = call(op, (value, *attributes))
+        # What detach() gives is no view to autograd: changes of the base's history do not reach it.
+        value = value.detach() if op.name == "detach" else call(op, (value, *attributes))
     return value
 
 

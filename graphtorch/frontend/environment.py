@@ -107,6 +107,8 @@ class Environment:
             yield Place(expression, f"the variable {name}", content, Cell(cell), name)
         for i, value in enumerate(function.__defaults__ or ()):
             yield Place(f"{held}.__defaults__[{i}]", f"the default {i}", value)
+        for name, value in (function.__kwdefaults__ or {}).items():
+            yield Place(f"{held}.__kwdefaults__[{name!r}]", f"the default of {name}", value)
 
     def _collect_names(self, roots: list[Place]) -> None:
         """The names in all code that the function can reach by name; functions met on the way add their own roots."""

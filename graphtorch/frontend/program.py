@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphtorch.autodiff.reverse import CustomRule
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
@@ -60,7 +62,8 @@ class Output:
     """A result that is a graph output.
 
     `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `number` for a
-    run-time number, returned as a Python number. A history that was used up inside the function, or that needs what was
+    run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the result
+    out in row-major order. A history that was used up inside the function, or that needs what was
     overwritten since, is the name of its node and the `error` that a backward pass through it raises."""
 
     index: int
@@ -69,6 +72,7 @@ class Output:
     number: bool = False
     broken: str = ""
     error: str = ""
+    strides: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +328,16 @@ class _Assembler:
                 broken = recorded._node.name()
             else:
                 self.requires[index] = True
-        return Output(index, recorded._requires_grad, leaf, False, broken, error)
+        layout = recorded._data.layout
+        strides: tuple[int, ...] | None = None
+        if not layout.flags.c_contiguous and all(type(n) is int for n in recorded.shape):
+            dense = sorted(zip(layout.strides, layout.shape, strict=True))
+            steps = [layout.itemsize]
+            for _, n in dense:
+                steps.append(steps[-1] * n)
+            if all(n == 1 or s == step for (s, n), step in zip(dense, steps, strict=False)):
+                strides = tuple(s // layout.itemsize for s in layout.strides)
+        return Output(index, recorded._requires_grad, leaf, False, broken, error, strides)
 
 
 class ResultBuilder:
@@ -388,7 +401,7 @@ class ResultBuilder:
             else:
                 made = bases.get(spec.index)
                 if made is None:
-                    made = bases[spec.index] = Tensor._wrap(arrays[spec.index])
+                    made = bases[spec.index] = Tensor._wrap(_laid_out(arrays[spec.index], spec.strides))
                     if spec.is_leaf:
                         made._requires_grad = True
                     elif spec.requires_grad:
@@ -407,6 +420,17 @@ class ResultBuilder:
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
         return results, grads
+
+
+def _laid_out(array: Any, strides: tuple[int, ...] | None) -> Any:
+    """A result in the memory order that eager execution gives it."""
+    if strides is None:
+        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    made = np.lib.stride_tricks.as_strided(
+        np.empty(array.size, array.dtype), array.shape, [s * array.itemsize for s in strides]
+    )
+    made[...] = array
+    return made
 
 
 def set_history(tensor: Tensor, node: Node, index: int) -> None:

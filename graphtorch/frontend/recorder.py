@@ -82,6 +82,9 @@ class Recorder(GradientRecorder):
             if base is not None and not (tensor._requires_grad and tensor._node is None):
                 # A view kept outside: capture the memory that it views, so that writes through either are seen by both.
                 viewed = self.capture(base)
+                names = self.guards.name(tensor), self.guards.name(base)
+                same = f"{names[0]}._storage is {names[1]}._storage"
+                self.guards.add(same, "a view kept outside showed the memory of its base")
                 with recorder_paused():
                     flag = tensor.requires_grad
                 with self._gradients(flag):

@@ -427,7 +427,7 @@ atan2 = binary(
     in_float32(np.arctan2),
     {
         "input": lambda g, input, other: g * (other / (input * input + other * other)),
-        "other": lambda g, input, other: g * (-input / (input * input + other * other)),
+        "other": lambda g, input, other: -(g * (input / (input * input + other * other))),
     },
     compute=common_float,
     check=refuse("atan2_cpu", "c"),

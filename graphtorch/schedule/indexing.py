@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from graphtorch.ir.builder import hint
 from graphtorch.ir.graph import Node
 from graphtorch.tensor.symint import same_shape, same_size
 from graphtorch.tensor.type import TensorType
@@ -103,13 +104,17 @@ def contiguous(shape: tuple[Any, ...]) -> Layout:
 
 
 def broadcast_layout(layout: Layout, shape: tuple[Any, ...]) -> Layout:
-    """Dimensions of size 1 and missing leading ones repeat: stride 0."""
+    """Dimensions of size 1 and missing leading ones repeat: stride 0.
+
+    A symbolic size that was 1 at capture, and broadcast, is 1 at every call: that was a guard.
+    """
     if same_shape(layout.shape, shape):
         return layout
     extra = len(shape) - len(layout.shape)
     strides: list[Any] = [0] * extra
     for own, size, stride in zip(layout.shape, shape[extra:], layout.strides, strict=True):
-        strides.append(0 if is_one(own) and not is_one(size) else stride)
+        repeats = (is_one(own) and not is_one(size)) or hint(own) != hint(size)
+        strides.append(0 if repeats else stride)
     return Layout(shape, tuple(strides), layout.offset)
 
 

@@ -379,11 +379,7 @@ class Writer:
         assert len(self.names) - names <= 1
 
     def leaf(self) -> None:
-        x = self.tensor(lambda t: t.is_floating_point() and t._base is None)
-        if self.some(50):
-            self.bind(f"{x}.detach().clone().requires_grad_()")
-        else:
-            self.try_statement(f"{x}.requires_grad_()")
+        self.bind(f"{self.tensor(lambda t: t.is_floating_point())}.detach().clone().requires_grad_()")
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 
@@ -555,6 +551,8 @@ def difference(actual: list[Any], expected: list[Any], loose: bool) -> str | Non
                 return None
             if isinstance(e, tuple) and (e[1] == "IndexError" or "ZeroDivision" in e[2] or "out of bounds" in e[2]):
                 return None  # bad elements are found by the operator that uses them, if its result is used
+            if isinstance(e, tuple) and "memory location" in e[2]:
+                return None  # gradients of sums are expanded in eager execution, and results of calls are not
             if not (isinstance(a, tuple) and isinstance(e, tuple)) or (a[0], _class(a)) != (e[0], _class(e)):
                 return f"call {i}: {_outcome(a)}, eager: {_outcome(e)}"
             continue

@@ -1,0 +1,790 @@
+"""The classic traps of tracing compilers: whatever a compiled function reads or changes, it does as eager execution
+does, or raises an error that says what to do."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import gc
+import threading
+import warnings
+import weakref
+
+import numpy as np
+import pytest
+
+import graphtorch as torch
+from graphtorch import nn, optim
+from graphtorch.frontend import CaptureError
+from graphtorch.nn import functional as F
+
+BACKENDS = ("numpy", "interpreter")
+
+
+def vector(n=6, **options):
+    return torch.arange(1, n + 1, dtype=torch.float32).requires_grad_(options.get("requires_grad", False))
+
+
+def plain(value):
+    """A result as Python data, with what a user can see of its tensors."""
+    if isinstance(value, torch.Tensor):
+        return (value.dtype, tuple(value.shape), value.requires_grad, value.is_leaf, value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return value
+
+
+def both(scenario, backend="numpy"):
+    """Run a scenario, given a decorator, eagerly and compiled; all that it returns must agree."""
+    seen = []
+    for decorate in (lambda f: f, functools.partial(torch.compile, backend=backend)):
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            seen.append(plain(scenario(decorate)))
+    assert_close(seen[1], seen[0])
+
+
+def assert_close(actual, expected):
+    if isinstance(expected, float):
+        assert actual == pytest.approx(expected, rel=1e-3, abs=1e-4, nan_ok=True)
+    elif isinstance(expected, (list, tuple)):
+        assert len(actual) == len(expected)
+        for a, e in zip(actual, expected):
+            assert_close(a, e)
+    elif isinstance(expected, dict):
+        assert actual.keys() == expected.keys()
+        for key in expected:
+            assert_close(actual[key], expected[key])
+    else:
+        assert actual == expected
+
+
+# -- values from Python -----------------------------------------------------------------------------------------------
+
+SCALE = 1.0
+TABLE = {"gain": 2.0, "terms": [1.0, 2.0]}
+
+
+@dataclasses.dataclass
+class Settings:
+    gain: float = 1.0
+    shape: tuple = (2, 3)
+
+
+class Holder:
+    factor = 3.0
+
+    def __init__(self):
+        self.gain = 2.0
+        self.nested = Settings()
+        self.weights = [vector(), vector() * 2]
+
+    def scaled(self, x):
+        return x * self.gain * self.factor * self.nested.gain + self.weights[0]
+
+
+def global_value(decorate):
+    global SCALE
+    f = decorate(lambda x: x * SCALE)
+    found = []
+    for SCALE in (1.0, 2.0, 2, True, 2.0):  # noqa: B007
+        found.append(f(vector()))
+    return found
+
+
+def global_containers(decorate):
+    def read(x):
+        return x * TABLE["gain"] + sum(TABLE["terms"]), len(TABLE["terms"])
+
+    f = decorate(read)
+    found = [f(vector())]
+    TABLE["gain"] = 5.0
+    found.append(f(vector()))
+    TABLE["terms"].append(7.0)
+    found.append(f(vector()))
+    TABLE["terms"][0] = -1.0
+    found.append(f(vector()))
+    TABLE.update(gain=2.0, terms=[1.0, 2.0])
+    found.append(f(vector()))
+    return found
+
+
+def attributes(decorate):
+    holder = Holder()
+    f = decorate(lambda x: holder.scaled(x))
+    found = [f(vector())]
+    holder.gain = 7.0
+    found.append(f(vector()))
+    holder.nested.gain = 0.5
+    found.append(f(vector()))
+    holder.nested = Settings(gain=4.0)
+    found.append(f(vector()))
+    holder.weights[0] = vector() * 10
+    found.append(f(vector()))
+    return found
+
+
+def bound_method(decorate):
+    first, second = Holder(), Holder()
+    second.gain = 9.0
+    f, g = decorate(first.scaled), decorate(second.scaled)
+    found = [f(vector()), g(vector())]
+    first.gain = 5.0
+    return [*found, f(vector()), g(vector())]
+
+
+def object_argument(decorate):
+    def use(settings, x):
+        return x.view(settings.shape) * settings.gain
+
+    f = decorate(use)
+    settings = Settings()
+    found = [f(settings, vector())]
+    settings.gain = 3.0
+    found.append(f(settings, vector()))
+    return [*found, f(Settings(2.0, (3, 2)), vector()), f(Settings(3.0, (2, 3)), vector())]
+
+
+def closure_rebound(decorate):
+    gain, offset = 1.0, vector()
+
+    def use(x):
+        return x * gain + offset
+
+    f = decorate(use)
+    found = [f(vector())]
+    gain = 4.0
+    found.append(f(vector()))
+    offset = vector() * 100
+    return [*found, f(vector())]
+
+
+def default_arguments(decorate):
+    def use(x, terms=[1.0], *, gain=2.0):  # noqa: B006
+        return x * gain + len(terms) + terms[0]
+
+    f = decorate(use)
+    found = [f(vector()), f(vector(), gain=3.0), f(vector(), [5.0, 6.0])]
+    use.__defaults__[0].append(2.0)
+    found.append(f(vector()))
+    use.__kwdefaults__["gain"] = 10.0
+    return [*found, f(vector())]
+
+
+def called_function_replaced(decorate):
+    def helper(x):
+        return x + 1
+
+    def use(x):
+        return helper(x)
+
+    f = decorate(use)
+    found = [f(vector())]
+
+    def helper(x):  # noqa: F811
+        return x * 3
+
+    return [*found, f(vector())]
+
+
+def tensor_kept_in_a_list(decorate):
+    kept = [vector()]
+    f = decorate(lambda x: x + kept[0])
+    found = [f(vector())]
+    kept[0] = vector() * 5
+    found.append(f(vector()))
+    kept[0].mul_(2)
+    return [*found, f(vector())]
+
+
+def python_side_effects(decorate):
+    history, counts = [], {"calls": 0}
+
+    def use(x):
+        counts["calls"] += 1
+        history.append(x.shape[0])
+        return x * counts["calls"]
+
+    f = decorate(use)
+    return [[f(vector()), f(vector()), f(vector(3))], history, counts]
+
+
+def python_numbers_as_results(decorate):
+    f = decorate(lambda x: (x.shape[0], x.shape, x.numel(), x.sum().item(), x.sum().item() * 2, "text", None, x.dtype))
+    return [f(vector()), f(vector(4)), f(vector(9))]
+
+
+def loop_over_a_size(decorate):
+    def use(x):
+        total = x[0]
+        for i in range(1, x.shape[0]):
+            total = total + x[i] * i
+        return total
+
+    f = decorate(use)
+    return [f(vector(n)) for n in (3, 4, 5, 1)]
+
+
+def branches_on_python(decorate):
+    def use(x, mode=None):
+        if mode == "double":
+            x = x * 2
+        if x.shape[0] > 4:
+            x = x[:4]
+        return x if isinstance(mode, str) else x.sum()
+
+    f = decorate(use)
+    return [f(vector(n), m) for n in (3, 6, 8) for m in (None, "double", "other")]
+
+
+def nested_compiled(decorate):
+    inner = decorate(lambda x: x * 2 + 1)
+    outer = decorate(lambda x: inner(x).sum() + inner(x + 1))
+    return [inner(vector()), outer(vector()), inner(vector(3)), outer(vector(3))]
+
+
+def dtype_and_mode_changes(decorate):
+    f = decorate(lambda x: x / 2 + 1)
+    found = [f(vector().to(d)) for d in (torch.float32, torch.float64, torch.int64, torch.float16, torch.bool)]
+    x = vector(requires_grad=True)
+    found.append(f(x))
+    with torch.no_grad():
+        found.append(f(x))
+    found.append(f(x.detach()))
+    torch.set_default_dtype(torch.float64)
+    try:
+        found.append(decorate(lambda x: x + torch.ones(6))(vector()))
+        found.append(f(vector().long()))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return [*found, f(vector().long())]
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def results_of_earlier_calls(decorate):
+    f = decorate(lambda x: (x * 2, x.sum(), (x + 1).view(2, 3)[0]))
+    calls = [f(vector() * i) for i in range(4)]
+    calls[1][0].zero_()
+    return calls
+
+
+def same_tensor_twice(decorate):
+    def use(x, y):
+        x.add_(1)
+        return x * y
+
+    f = decorate(use)
+    a, b = vector(), vector()
+    return [f(a, b), f(a, a), f(b, a), f(b, b), a, b]
+
+
+def views_as_arguments(decorate):
+    def use(x):
+        x.mul_(2)
+        return x.sum(), x.reshape(-1), x.t() if x.ndim == 2 else x
+
+    f = decorate(use)
+    base = torch.arange(24, dtype=torch.float32).view(4, 6)
+    found = [f(base[1:3]), f(base[:, ::2]), f(base.t()), f(base[0]), f(base[:0]), f(base[0, 0]), f(base)]
+    found[0][1].fill_(-1)
+    return [found, base]
+
+
+def odd_layouts(decorate):
+    f = decorate(lambda x: ((x * 2).sum(0), x.flip(0), x.reshape(-1), x.max(), x + x.t()))
+    square = torch.arange(9, dtype=torch.float32).view(3, 3)
+    return [f(x) for x in (square, square.t(), square[:1].expand(3, 3), square.flip(0), square.double(), square.long())]
+
+
+def zero_and_scalar_sizes(decorate):
+    f = decorate(lambda x: (x * 2, x.sum(), (x > 0).any(), torch.cat([x.view(-1), x.view(-1)])))
+    return [f(torch.ones(shape)) for shape in ((0,), (3, 0), (), (1,), (1, 1), (2, 3), (0, 3), (4, 3))]
+
+
+def reshape_copies_or_views(decorate):
+    def use(x):
+        y = x.t() * 1
+        y.reshape(-1).add_(1)  # a copy, as y is not contiguous: y stays
+        z = x * 1
+        z.reshape(-1).add_(1)
+        return y, z
+
+    f = decorate(use)
+    return [f(torch.arange(6, dtype=torch.float32).view(2, 3)) for _ in range(2)]
+
+
+def state_changed_between_calls(decorate):
+    buffer = torch.zeros(6)
+
+    def use(x):
+        buffer.add_(x)
+        return buffer * 1, buffer[:2]
+
+    f = decorate(use)
+    found = [f(vector()), f(vector())]
+    buffer.zero_()
+    found.append(f(vector()))
+    found[0][1].fill_(50)
+    return [*found, f(vector()), buffer]
+
+
+def kept_views_of_state(decorate):
+    whole = torch.zeros(6)
+    part = whole[2:4]
+
+    def use(x):
+        part.add_(x[:2])
+        whole.mul_(2)
+        return part * 1
+
+    f = decorate(use)
+    return [f(vector()), f(vector()), whole, part]
+
+
+def position_as_a_tensor(decorate):
+    cache = torch.zeros(4, 3)
+
+    def use(step, row):
+        cache[step] = row
+        cache[step] += 1
+        cache[step].mul_(2)
+        return cache[step] * 1, cache.sum()
+
+    f = decorate(use)
+    return [f(torch.tensor(i), vector(3)) for i in (0, 2, 3, 2)], cache
+
+
+def swapped_through_a_temporary(decorate):
+    a, b = vector(), vector() * 10
+
+    def use():
+        t = a.clone()
+        a.copy_(b)
+        b.copy_(t)
+
+    f = decorate(use)
+    f()
+    f()
+    f()
+    return a, b
+
+
+# -- training ---------------------------------------------------------------------------------------------------------
+
+
+def model_and_data():
+    torch.manual_seed(1)
+    # No bias before the normalization: its gradient is nothing but rounding, which Adam would make large.
+    first = nn.Linear(4, 8, bias=False)
+    model = nn.Sequential(first, nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Dropout(0.25), nn.Linear(8, 3))
+    rng = np.random.default_rng(0)
+    batches = [
+        (torch.tensor(rng.standard_normal((n, 4)).astype(np.float32)), torch.tensor(rng.integers(0, 3, n)))
+        for n in (8, 8, 5, 8, 6)
+    ]
+    return model, batches
+
+
+def state_of(model, *optimizers):
+    return [
+        {k: v.detach().clone() for k, v in model.state_dict().items()},
+        [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        [[list(s.values()) for s in o.state.values()] for o in optimizers],
+    ]
+
+
+def training_with_everything(decorate):
+    """Clipping, moving average of the weights, two optimizers, groups, a schedule, train and eval."""
+    model, batches = model_and_data()
+    average = copy.deepcopy(model)
+    first = optim.AdamW([{"params": model[0].parameters()}, {"params": model[1].parameters(), "lr": 0.001}], lr=0.01)
+    second = optim.SGD(model[4].parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    schedule = optim.lr_scheduler.StepLR(second, 2, gamma=0.5)
+
+    def step(x, y):
+        first.zero_grad()
+        second.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        first.step()
+        second.step()
+        with torch.no_grad():
+            for p, kept in zip(model.parameters(), average.parameters()):
+                kept.lerp_(p, 0.1)
+        return loss, norm
+
+    def evaluate(x):
+        with torch.no_grad():
+            return model(x).argmax(1), average(x)
+
+    step, evaluate = decorate(step), decorate(evaluate)
+    found = []
+    for x, y in batches:
+        found.append(step(x, y))
+        schedule.step()
+        model.eval()
+        found.append(evaluate(x))
+        model.train()
+    return found, state_of(model, first, second), state_of(average)
+
+
+def frozen_and_thawed(decorate):
+    model, batches = model_and_data()
+    optimizer = optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01)
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = decorate(step)
+    found = []
+    for i, (x, y) in enumerate(batches):
+        model[0].requires_grad_(i % 2 == 0)
+        found.append(step(x, y))
+    return found, state_of(model)
+
+
+def tied_weights(decorate):
+    torch.manual_seed(1)
+    table, out = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+    out.weight = table.weight
+    optimizer = optim.Adam([table.weight], lr=0.1)
+
+    def step(i):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(out(table(i)), i)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = decorate(step)
+    return [step(torch.tensor([0, 3, 3])) for _ in range(4)], table.weight, out.weight.grad
+
+
+def two_losses_of_one_call(decorate):
+    """Each loss's backward pass frees its own history and leaves the other's parameters alone."""
+    a, b = nn.Linear(3, 1), nn.Linear(3, 1)
+    f = decorate(lambda x: (a(x).sum(), b(x).square().sum()))
+    found = []
+    for _ in range(3):
+        first, second = f(torch.ones(2, 3))
+        first.backward()
+        found.append([None if p.grad is None else p.grad.clone() for p in (*a.parameters(), *b.parameters())])
+        second.backward()
+        found.append([p.grad.clone() for p in (*a.parameters(), *b.parameters())])
+    return found
+
+
+def history_of_state(decorate):
+    """A buffer that collects what carries a gradient: backward goes through all calls."""
+    w = vector(requires_grad=True)
+    total = torch.zeros(6)
+    f = decorate(lambda k: total.add_(w * k))
+    for k in (1.0, 2.0, 3.0):
+        f(torch.tensor(k))
+    total.sum().backward()
+    return total, w.grad
+
+
+def leaf_made_inside(decorate):
+    def use(x):
+        y = x.detach().clone().requires_grad_()
+        z = (y * y).sum()
+        return y, z
+
+    f = decorate(use)
+    found = []
+    for _ in range(2):
+        y, z = f(vector())
+        z.backward()
+        found.append([y, y.grad, z])
+    return found
+
+
+def requires_grad_set_inside(decorate):
+    f = decorate(lambda x: (x.requires_grad_() * 2).sum())
+    x = vector()
+    found = []
+    for _ in range(2):
+        f(x).backward()
+        found.append([x.requires_grad, x.grad.clone()])
+    return found
+
+
+def overwritten_under_no_grad(decorate):
+    def use(w):
+        y = w * 3
+        with torch.no_grad():
+            y.mul_(10)  # the history of y is that of w * 3 all the same
+        y.sum().backward()
+        return y
+
+    f = decorate(use)
+    w = vector(requires_grad=True)
+    return [f(w).detach(), w.grad, f(w).detach(), w.grad]
+
+
+def update_inside_then_more_gradients(decorate):
+    w = vector(requires_grad=True)
+
+    def use(x):
+        (w * x).sum().backward()
+        with torch.no_grad():
+            w.sub_(w.grad)
+            w.grad = None
+        (w * w).sum().backward()
+        return (w * 2).sum()
+
+    f = decorate(use)
+    found = [f(vector()), f(vector())]
+    found[1].backward()
+    return found, w, w.grad
+
+
+def hooks_inside(decorate):
+    w = vector(requires_grad=True)
+
+    def use():
+        y = w * 2
+        y.register_hook(lambda g: g * 10)
+        return y.sum()
+
+    f = decorate(use)
+    found = []
+    for _ in range(2):
+        f().backward()
+        found.append(w.grad.clone())
+    return found
+
+
+def gradient_penalty(decorate):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = optim.SGD(model.parameters(), lr=0.05)
+
+    def step(x):
+        optimizer.zero_grad()
+        x = x.detach().requires_grad_()
+        out = model(x).sum()
+        (g,) = torch.autograd.grad(out, x, create_graph=True)
+        loss = out + ((g.norm(dim=1) - 1) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = decorate(step)
+    return [step(torch.ones(n, 3) * n) for n in (2, 2, 5, 3)], state_of(model)
+
+
+def optimizer_with_a_closure(decorate):
+    w = vector(requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.1)
+
+    def use(x):
+        def closure():
+            optimizer.zero_grad()
+            loss = (w * x).square().sum()
+            loss.backward()
+            return loss
+
+        return optimizer.step(closure)
+
+    f = decorate(use)
+    return [f(vector()) for _ in range(3)], w
+
+
+def random_state_between_calls(decorate):
+    f = decorate(lambda x: F.dropout(x, 0.5) + torch.rand(6))
+    found = [f(vector()), torch.rand(2), f(vector())]
+    torch.manual_seed(7)
+    return [*found, f(vector()), torch.rand(2)]
+
+
+SCENARIOS = [
+    value
+    for value in list(globals().values())
+    if callable(value) and getattr(value, "__code__", None) and value.__code__.co_varnames[:1] == ("decorate",)
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
+def test_scenario(scenario, backend):
+    both(scenario, backend)
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+def test_overlapping_arguments_are_refused_when_one_changes():
+    def use(x, y):
+        x.add_(1)
+        return y * 2
+
+    base = vector()
+    compiled = torch.compile(use)
+    with pytest.raises(CaptureError, match=r"x and y share memory(.|\n)*clone"):
+        compiled(base, base[1:])
+    assert base.tolist() == [1, 2, 3, 4, 5, 6]
+    assert compiled(vector(), vector()).tolist() == [2, 4, 6, 8, 10, 12]
+    with pytest.raises(CaptureError, match="share memory"):
+        compiled(base, base.detach())
+
+
+def test_argument_that_is_the_state_which_changes():
+    state = vector()
+
+    @torch.compile
+    def use(x):
+        state.add_(1)
+        return x * 1
+
+    assert use(vector()).tolist() == [1, 2, 3, 4, 5, 6]
+    assert use(state).tolist() == [3, 4, 5, 6, 7, 8]
+    assert use(vector()).tolist() == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(CaptureError, match="share memory"):
+        use(state[1:])
+
+
+def test_argument_that_is_a_parameter():
+    w = vector(requires_grad=True)
+
+    @torch.compile
+    def use(x):
+        (w * x).sum().backward()
+
+    use(vector())
+    assert w.grad.tolist() == [1, 2, 3, 4, 5, 6]
+    w.grad = None
+    use(w)
+    assert w.grad.tolist() == [2, 4, 6, 8, 10, 12]
+
+
+def test_exception_in_the_middle_leaves_state_alone():
+    w = vector(requires_grad=True)
+    buffer = torch.zeros(6)
+
+    @torch.compile
+    def use(x, fail):
+        buffer.add_(1)
+        (w * x).sum().backward()
+        if fail:
+            raise KeyError("stop")
+        return w * 1
+
+    with pytest.raises(KeyError, match="stop"):
+        use(vector(), True)
+    assert buffer.sum().item() == 0
+    assert w.grad is None
+    use(vector(), False)
+    assert buffer.sum().item() == 6
+    assert torch.is_grad_enabled()
+
+
+def test_recorded_tensor_kept_by_a_failed_capture():
+    kept = []
+
+    @torch.compile
+    def leak(x):
+        kept.append(x * 2)
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        leak(vector())
+    for tensor in kept:
+        with pytest.raises(RuntimeError):
+            tensor.tolist()
+
+
+def test_hooks_on_tensors_from_outside_are_refused():
+    w = vector(requires_grad=True)
+
+    @torch.compile
+    def use():
+        w.register_hook(lambda g: g * 2)
+        return w * 1
+
+    with pytest.raises(CaptureError, match="register the hook outside"):
+        use()
+
+
+def test_expanded_argument_is_not_written_row_by_row():
+    @torch.compile
+    def use(x):
+        x[0] += 1
+
+    with pytest.raises(CaptureError, match="expanded"):
+        use(torch.zeros(1, 3).expand(4, 3))
+
+
+def test_backward_twice_through_one_call():
+    w = vector(requires_grad=True)
+    f = torch.compile(lambda: (w.exp().sum(), w.exp().sum()))
+    first, second = f()
+    first.backward()
+    second.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        first.backward()
+
+
+def test_history_that_needs_what_was_overwritten():
+    def use(w):
+        y = w.exp()
+        z = y.sum()
+        y.mul_(2)
+        return z
+
+    for f in (use, torch.compile(use)):
+        w = vector(requires_grad=True)
+        z = f(w)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            z.backward()
+
+
+# -- the machinery ----------------------------------------------------------------------------------------------------
+
+
+def test_threads():
+    """Two threads capture and replay at the same time, each with what is its own."""
+    f = torch.compile(lambda x, k: (x * k).cumsum(0) + k)
+    inputs = [(vector(n), k) for n in (3, 4, 5, 6) for k in (1.0, 2.0)]
+    expected = [((x * k).cumsum(0) + k).tolist() for x, k in inputs]
+    failures = []
+
+    def work(shift):
+        try:
+            for i in range(60):
+                at = (i + shift) % len(inputs)
+                found = f(*inputs[at]).tolist()
+                assert found == expected[at], (found, expected[at])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(s,)) for s in range(4)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    assert not failures
+
+
+def test_results_do_not_keep_their_inputs_alive():
+    f = torch.compile(lambda x: x * 2)
+    x = vector()
+    result = f(x)
+    gone = weakref.ref(x)
+    del x
+    gc.collect()
+    assert gone() is None
+    assert result.tolist() == [2, 4, 6, 8, 10, 12]
