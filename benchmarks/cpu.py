@@ -170,7 +170,7 @@ def adamw(torch: Any) -> Any:
 
 
 WORKLOADS = {f.__name__: f for f in (mlp, wide_mlp, lenet4, lenet128, gpt, chain, norms, adamw)}
-CONTENDERS = ("cpu", "numpy", "eager", "compile")
+CONTENDERS = ("cpu", "numpy", "interpreted", "eager", "compile")  # interpreted: ours without compiling
 
 
 # -- one contender, in a process of its own ---------------------------------------------------------------------------
@@ -178,7 +178,7 @@ CONTENDERS = ("cpu", "numpy", "eager", "compile")
 
 def contender(name: str, workload: str, seconds: float) -> None:
     """Measure, and print the result as JSON."""
-    if name in ("cpu", "numpy"):
+    if name in ("cpu", "numpy", "interpreted"):
         import graphtorch as torch
     else:
         import torch
@@ -190,7 +190,7 @@ def contender(name: str, workload: str, seconds: float) -> None:
         reason = get_backend("cpu").unavailable()
         assert reason is None, reason
     start = time.perf_counter()
-    if name != "eager":
+    if name not in ("eager", "interpreted"):
         step = torch.compile(step, backend=name) if name in ("cpu", "numpy") else torch.compile(step)
     result = step(*given)
     first = time.perf_counter() - start

@@ -23,7 +23,7 @@ from graphtorch.lowering.cpu.launch import Product
 from graphtorch.lowering.cpu.nest import estimate
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 
-SCRATCH_BYTES = 160 << 10  # of the stack, for one band of padded rows: a part of the second-level cache
+SCRATCH_BYTES = 256 << 10  # of the stack, for one band of padded rows: a part of the second-level cache
 BLOCK_BYTES = 256 << 10  # of the operands of a weight gradient, for the samples that are gone through at a time
 LARGE_WEIGHT = 1 << 20  # bytes that do not stay in a core's cache
 LARGEST_BODY = 700  # multiply-adds of straight-line code
