@@ -240,7 +240,8 @@ class _Library:
 
             made = np.asarray(function(*(o.handle.data for o in operands)))
             of = operands[0].type.scalar
-            return tl.tensor(TensorHandle(made, of), tl.block_type(of, list(made.shape)) if made.ndim else of)
+            block = any(o.type.is_block() for o in operands)  # the data of a scalar has a dimension as well
+            return tl.tensor(TensorHandle(made, of), tl.block_type(of, list(made.shape)) if block else of)
 
         return run
 

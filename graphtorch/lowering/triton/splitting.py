@@ -35,6 +35,7 @@ LONG = 8192  # elements of a fold that are worth a second launch
 PROGRAMS = 512  # that keep a GPU busy: a few for each of its (about 132) multiprocessors
 
 Axes = frozenset[int]
+Folds = frozenset[Axes]
 
 
 def split_schedule(schedule: Schedule) -> Schedule:
@@ -56,37 +57,39 @@ def split_kernel(kernel: Kernel) -> list[Kernel]:
     """The kernel in parts that fold over one set of axes each, in order. One that is such a part stays as it is, or is
     cut in two because its fold is long."""
     facts = _Facts(kernel)
-    levels = sorted(set(facts.below[id(r)] for r in facts.reduces) - {frozenset()}, key=lambda s: (len(s), sorted(s)))
-    if not levels:
+    kinds: Folds = frozenset().union(*(facts.folds[id(r)] for r in facts.reduces))
+    if not kinds:
         return [kernel]
+    first = {s for r in facts.reduces for s in facts.folds[id(r)] if len(facts.folds[id(r)]) == 1}
+    inner = min(first, key=lambda s: (len(s), sorted(s)))
     folded = frozenset(i for i, a in enumerate(kernel.axes) if a.reduction and not _is_one(a.size))
-    if len(levels) > 1:
-        return _cut(kernel, facts, levels[0])
-    if folded != levels[0]:
-        return split_kernel(_rebuild(kernel, kernel.stores, {}, levels[0]))
-    if _repeats_folds(kernel, facts, levels[0]):
-        return _cut(kernel, facts, levels[0], reduces_only=True)
-    return _split_long(kernel, facts, levels[0])
+    if len(kinds) > 1:
+        return _cut(kernel, facts, inner)
+    if folded != inner:
+        return split_kernel(_rebuild(kernel, kernel.stores, {}, inner))
+    if _repeats_folds(kernel, facts, inner):
+        return _cut(kernel, facts, inner, reduces_only=True)
+    return _split_long(kernel, facts, inner)
 
 
 class _Facts:
-    """What the expressions of a kernel vary along, and which axes are folded beneath them."""
+    """What the expressions of a kernel vary along, and over which sets of axes they, or what is beneath them, fold."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.exprs = post_order(s.value for s in kernel.stores)
         self.reduces = [e for e in self.exprs if isinstance(e, Reduce)]
         self.sizes = [a.size for a in kernel.axes]
         self.varies: dict[int, Axes] = {}
-        self.below: dict[int, Axes] = {}
+        self.folds: dict[int, Folds] = {}
         for expr in self.exprs:
             varies: Axes = frozenset().union(*(self.varies[id(o)] for o in expr.operands()))
-            below: Axes = frozenset().union(*(self.below[id(o)] for o in expr.operands()))
+            folds: Folds = frozenset().union(*(self.folds[id(o)] for o in expr.operands()))
             if isinstance(expr, Load | Index):
                 varies = self.along(expr.access.strides if isinstance(expr, Load) else expr.strides)
             elif isinstance(expr, Reduce):
                 folded = self.folded(expr)
-                varies, below = varies - folded, below | folded
-            self.varies[id(expr)], self.below[id(expr)] = varies, below
+                varies, folds = varies - folded, folds | ({folded} if folded else set())
+            self.varies[id(expr)], self.folds[id(expr)] = varies, folds
 
     def along(self, strides: Iterable[Any]) -> Axes:
         return frozenset(i for i, s in enumerate(strides) if not is_zero(s) and not _is_one(self.sizes[i]))
@@ -104,7 +107,7 @@ def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False)
     rest: list[Store] = []
     results: Axes = frozenset().union(*(facts.varies[id(r)] for r in facts.reduces))
     for store in kernel.stores:
-        ready = facts.below[id(store.value)] <= inner
+        ready = facts.folds[id(store.value)] <= {inner}
         if reduces_only:
             ready = ready and (facts.varies[id(store.value)] | facts.along(store.access.strides)) <= results
         (first if ready else rest).append(store)
@@ -127,11 +130,11 @@ def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False)
     results_of: dict[int, Axes] = {}
     needed = post_order(s.value for s in rest)
     for expr in needed:
-        if not isinstance(expr, Reduce) or facts.below[id(expr)] <= inner:
+        if not isinstance(expr, Reduce) or facts.folds[id(expr)] <= {inner}:
             continue
         operand = expr.operand
-        beneath = facts.below[id(operand)]
-        if not beneath <= inner:
+        beneath = facts.folds[id(operand)]
+        if not beneath <= {inner}:
             continue  # a later cut's
         varies = facts.varies[id(operand)]
         outer = tuple(a for a in expr.axes if a not in inner)
@@ -144,7 +147,7 @@ def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False)
             replaced[id(expr)] = Reduce(expr.combine, materialize(partial, of), outer, expr.dtype, expr.node)
     remaining = post_order((s.value for s in rest), frozenset(replaced))
     for expr in remaining:
-        if isinstance(expr, Reduce) and facts.below[id(expr)] <= inner and id(expr) not in replaced:
+        if isinstance(expr, Reduce) and facts.folds[id(expr)] == {inner} and id(expr) not in replaced:
             replaced[id(expr)] = materialize(expr, _wide(expr.dtype))
     parts = split_kernel(_rebuild(kernel, first, {}, inner))
     if rest:
@@ -239,7 +242,7 @@ def _repeats_folds(kernel: Kernel, facts: _Facts, folded: Axes) -> bool:
 def _split_long(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
     """Two launches for a long fold into few results."""
     late = all(not (facts.varies[id(s.value)] | facts.along(s.access.strides)) & folded for s in kernel.stores)
-    flat = all(not facts.below[id(r.operand)] and not r.combine.startswith("arg") for r in facts.reduces)
+    flat = all(not facts.folds[id(r.operand)] and not r.combine.startswith("arg") for r in facts.reduces)
     points = extent = 1
     for i, loop in enumerate(kernel.axes):
         count = _estimate(loop.size)

@@ -28,6 +28,7 @@ from graphtorch.tensor.type import type_of
 
 pytest.importorskip("triton")
 
+from graphtorch.lowering.triton import splitting
 from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
 from graphtorch.lowering.triton.codegen import generate
 from graphtorch.lowering.triton.convolution import CONVOLUTIONS
@@ -107,6 +108,20 @@ def test_random_programs(seed: int, length: int, limits: Limits | None) -> None:
     draw = random.Random(seed)
     graph = random_program(draw.randrange, length)
     executable = compare(graph, arrays(graph, seed % 1000), 1e-4, limits)
+    assert not kernels_on_host(executable)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([None, SMALL]))
+def test_random_programs_in_many_launches(seed: int, limits: Limits | None) -> None:
+    """Folds of a few elements are cut in two, as long ones are."""
+    draw = random.Random(seed)
+    graph = random_program(draw.randrange, 20)
+    long, splitting.LONG = splitting.LONG, 16
+    try:
+        executable = compare(graph, arrays(graph, seed % 1000), 2e-4, limits)
+    finally:
+        splitting.LONG = long
     assert not kernels_on_host(executable)
 
 
