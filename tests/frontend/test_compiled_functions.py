@@ -494,7 +494,7 @@ class TestErrors:
                 return x
             return -x
 
-        with pytest.raises(CaptureError, match=r"test_compiled_functions.py:\d+: if x.sum\(\) > 0(.|\n)*torch.where"):
+        with pytest.raises(CaptureError, match=r"compiled_functions.py:\d+: if x.sum\(\) > 0(.|\n)*torch.where"):
             f(vector())
 
     def test_reading_data(self):
@@ -510,7 +510,7 @@ class TestErrors:
         def f(x, y):
             return x + y
 
-        with pytest.raises(RuntimeError, match=r"(?s)must match.*in add\(.*test_compiled_functions.py:\d+: return x \+ y"):
+        with pytest.raises(RuntimeError, match=r"(?s)must match.*in add\(.*test_compiled_functions.py:\d+: return x"):
             f(vector(), torch.ones(5))
 
     def test_saved_value_changed_in_place(self):

@@ -93,7 +93,9 @@ class Program:
     def is_empty(self, step: Kernel | ExternCall) -> bool:
         """Whether a step writes no element: strides of empty memory are 0, which a kernel would take for
         broadcasting."""
-        return isinstance(step, Kernel) and any(not a.reduction and concrete(a.size, self.bindings) == 0 for a in step.axes)
+        if not isinstance(step, Kernel):
+            return False
+        return any(not axis.reduction and concrete(axis.size, self.bindings) == 0 for axis in step.axes)
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         try:
