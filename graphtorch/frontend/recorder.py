@@ -90,6 +90,8 @@ class Recorder(GradientRecorder):
                 with self._gradients(flag):
                     for op, attributes in tensor._steps:
                         viewed = self.call(op, (viewed, *attributes))
+                self.guards.add(f"{names[0]}.requires_grad is {flag}", f"a view kept outside had requires_grad {flag}")
+                viewed._data.untracked = tensor._node_version < 0
                 if viewed._requires_grad is not flag:
                     raise refuse(
                         "a view kept outside requires grad otherwise than the tensor that it views",
@@ -380,7 +382,7 @@ class Recorder(GradientRecorder):
             if wanted and tensor._dtype.is_differentiable:
                 tensor._requires_grad = True
                 tensor._node = RecordedNode(op.grad_name)
-        if wanted:
+        if wanted and not _selects(op, args):  # eager execution reads the positions and saves nothing
             self._save(node, op, args, tensors, wanted)
         if len(tensors) == 1:
             return tensors[0]
@@ -604,11 +606,18 @@ def _overlaps(layout: np.ndarray[Any, Any]) -> bool:
     return False
 
 
+_NUMBER_LAYOUT: np.ndarray[Any, Any] = np.empty((), np.int8)
+
+
 def _pointwise_layout(op: Operator, args: tuple[Any, ...], result: Value) -> np.ndarray[Any, Any] | None:
     """The layout that eager execution gives to a pointwise result; None for row-major."""
     if op.scalar == "copy" and args[1] is not None:
         return None  # clone into a given memory format
-    layouts = [a._data.layout for a in args if isinstance(a, Tensor) and isinstance(a._data, Recorded)]
+    layouts = [
+        a._data.layout if isinstance(a, Tensor) and isinstance(a._data, Recorded) else _NUMBER_LAYOUT
+        for parameter, a in zip(op.parameters, args, strict=True)
+        if parameter.is_operand and a is not None
+    ]
     if all(layout.flags.c_contiguous for layout in layouts):
         return None
     shape = tuple(hint(size) for size in result.shape)
