@@ -10,9 +10,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("GRAPHTORCH_VERIFY", "1")
+
+# The machine may be busy, and a run that failed must fail again: no deadline, the same examples every time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 

@@ -225,7 +225,7 @@ ERRORS = [
     ("graph g(%x: f33[2] argument) { return }", 1, 13, "'f33' is not a dtype; expected one of bool, u8, "),
     ("graph g(%x: f32[n] argument) { return }", 1, 17, "unknown name 'n'"),
     ("graph g(%x: f32[1.5] argument) { return }", 1, 17, "expected a size"),
-    ("graph g(%x: f32[2]@tpu argument) { return }", 1, 19, "Expected one of cpu, cuda, meta device type"),
+    ("graph g(%x: f32[2]@tpu argument) { return }", 1, 19, "Expected one of cpu, cuda, ipu, xpu"),
     ("graph g(%x: f32[2]) { return }", 1, 19, "expected the input's kind, found ')'"),
     ("graph g(%x: f32[2] argument, %x: f32[2] argument) { return }", 1, 30, "%x is defined twice"),
     ("graph g[s0 >= 1.5]() { return }", 1, 15, "expected an integer"),
