@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphtorch.ops.build import operator
-from graphtorch.ops.record import lookup, sample
+from graphtorch.ops.record import lookup
 from graphtorch.tensor.type import TensorType, type_of
 
 
@@ -22,7 +22,6 @@ custom_function = operator(
     type=_types,
     numpy=lambda outputs, inputs: tuple(outputs),
     public=False,
-    samples=lambda make: [sample([make(2, 3)], [make(3)])],
     doc="The outputs, as results of a custom differentiable function of the inputs.",
 )
 CUSTOM = lookup("custom_function")

@@ -260,7 +260,8 @@ def _geqrf_type(input: Any) -> tuple[TensorType, TensorType]:
 
 def _geqrf_numpy(input: Any) -> tuple[Any, Any]:
     reflections, tau = np.linalg.qr(input, "raw")
-    return np.ascontiguousarray(np.swapaxes(reflections, -1, -2)).astype(input.dtype, copy=False), tau
+    # LAPACK's memory order, as PyTorch keeps it.
+    return np.swapaxes(np.ascontiguousarray(reflections).astype(input.dtype, copy=False), -1, -2), tau
 
 
 geqrf: Callable[..., Any] = operator(
