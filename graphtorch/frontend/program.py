@@ -368,49 +368,10 @@ class ResultBuilder:
     ) -> tuple[list[Any], list[tuple[Tensor, Any]]]:
         """The result leaves, and (leaf, new .grad) pairs. `history` has the grad_fn of each differentiable output, and
         the output's place in it."""
-        bases: dict[int, Tensor] = {}
-        memo: dict[int, Any] = {}
-        order = {index: place for place, index in enumerate(self.captured.differentiable)}
-
-        def history_of(spec: Output) -> tuple[Node, int]:
-            return (BrokenNode(spec.broken, spec.error), 0) if spec.error else history[order[spec.index]]
-
-        def make(spec: Any) -> Any:
-            if type(spec) is Constant:
-                return spec.value
-            if type(spec) is Size:
-                return evaluate(spec.value, self._bindings(leaves))
-            if id(spec) in memo:
-                return memo[id(spec)]
-            if type(spec) is Alias:
-                tensor = spec.source.fetch(leaves)
-                made = tensor
-                if spec.steps:
-                    with set_grad_enabled(not spec.untracked):
-                        made = replay(tensor, self._steps(spec.steps, leaves))
-                if spec.is_leaf:
-                    made.requires_grad_()
-            elif type(spec) is OutputView:
-                with set_grad_enabled(not spec.untracked):
-                    made = replay(make(spec.base), self._steps(spec.steps, leaves))
-                if spec.is_leaf:
-                    made.requires_grad_()
-            elif spec.number:
-                made = arrays[spec.index]
-                made = made.item() if hasattr(made, "item") else made
-            else:
-                made = bases.get(spec.index)
-                if made is None:
-                    made = bases[spec.index] = Tensor._wrap(_laid_out(arrays[spec.index], spec.strides))
-                    if spec.is_leaf:
-                        made._requires_grad = True
-                    elif spec.requires_grad:
-                        set_history(made, *history_of(spec))
-            memo[id(spec)] = made
-            return made
-
+        call = _Call(self, arrays, leaves, history)
+        make = call.make
         for position, output in self.captured.histories:
-            set_history(self.captured.sources[position].fetch(leaves), *history_of(output))
+            set_history(self.captured.sources[position].fetch(leaves), *call.history_of(output))
         results = [make(spec) for spec in self.captured.results]
         for node in {id(n): n for n, _ in history if n.made}.values():
             edges = list(node.edges)
@@ -420,6 +381,66 @@ class ResultBuilder:
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
         return results, grads
+
+
+class _Call:
+    """The results of one call as they are made. No closure that refers to itself: reference counts alone must free the
+    arrays, for large results hand their memory to the next call."""
+
+    __slots__ = ("arrays", "bases", "builder", "history", "leaves", "memo", "order")
+
+    def __init__(
+        self,
+        builder: ResultBuilder,
+        arrays: Sequence[Any],
+        leaves: Sequence[Any],
+        history: Sequence[tuple[CompiledBackward, int]],
+    ) -> None:
+        self.builder = builder
+        self.arrays = arrays
+        self.leaves = leaves
+        self.history = history
+        self.bases: dict[int, Tensor] = {}
+        self.memo: dict[int, Any] = {}
+        self.order = {index: place for place, index in enumerate(builder.captured.differentiable)}
+
+    def history_of(self, spec: Output) -> tuple[Node, int]:
+        """The grad_fn of an output, and its place in it."""
+        return (BrokenNode(spec.broken, spec.error), 0) if spec.error else self.history[self.order[spec.index]]
+
+    def make(self, spec: Any) -> Any:
+        """The Python value that a description stands for."""
+        if type(spec) is Constant:
+            return spec.value
+        if type(spec) is Size:
+            return evaluate(spec.value, self.builder._bindings(self.leaves))
+        if id(spec) in self.memo:
+            return self.memo[id(spec)]
+        if type(spec) is Alias:
+            made = tensor = spec.source.fetch(self.leaves)
+            if spec.steps:
+                with set_grad_enabled(not spec.untracked):
+                    made = replay(tensor, self.builder._steps(spec.steps, self.leaves))
+            if spec.is_leaf:
+                made.requires_grad_()
+        elif type(spec) is OutputView:
+            with set_grad_enabled(not spec.untracked):
+                made = replay(self.make(spec.base), self.builder._steps(spec.steps, self.leaves))
+            if spec.is_leaf:
+                made.requires_grad_()
+        elif spec.number:
+            made = self.arrays[spec.index]
+            made = made.item() if hasattr(made, "item") else made
+        else:
+            made = self.bases.get(spec.index)
+            if made is None:
+                made = self.bases[spec.index] = Tensor._wrap(_laid_out(self.arrays[spec.index], spec.strides))
+                if spec.is_leaf:
+                    made._requires_grad = True
+                elif spec.requires_grad:
+                    set_history(made, *self.history_of(spec))
+        self.memo[id(spec)] = made
+        return made
 
 
 def _laid_out(array: Any, strides: tuple[int, ...] | None) -> Any:

@@ -5,6 +5,8 @@ observe must agree."""
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -378,6 +380,27 @@ def test_results_own_their_memory():
     assert_same(arrays(first[2]), kept[2])
     second[2].zero_()
     assert x.sum().item() == 15
+
+
+def test_a_call_leaves_no_cycle_behind():
+    """Results that only the collector frees can't hand their memory to the next call."""
+
+    @torch.compile
+    def f(x):
+        y = x * 2
+        return y, y.view(2, 3), x.t() if x.ndim == 2 else x[1:]
+
+    x = vector()
+    for _ in range(3):
+        f(x)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            f(x)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_identity_result_is_a_copy():
