@@ -1,11 +1,12 @@
-"""Whole steps on the CPU: the cpu and numpy backends beside PyTorch eager, and torch.compile where asked for.
+"""Whole steps on the CPU: the cpu and numpy backends beside PyTorch eager, torch.compile and JAX, those that are there.
 
-    python benchmarks/cpu.py [workload ...] [--with numpy,eager,compile] [--seconds 3]
+    python benchmarks/cpu.py [workload ...] [--with cpu,numpy,eager,compile,whole,jax] [--seconds 3] [--rounds 2]
 
-Each contender runs in a process of its own with the same data; contenders take turns, so that a drift of the machine's
-speed meets all alike. Prints the median step time and its spread, the ratio to the best peer, the time to the first
-finished step in a cold and in a warm process (without imports), peak memory, and the machine's copy bandwidth and
-matrix product rate."""
+`compile` is torch.compile of the step as a user writes it, `whole` of the step in PyTorch's functional form, whose
+backward is inside the compiled graph (benchmarks/cpu_peers.py). Each contender runs in a process of its own with the
+same data; contenders take turns, so that a drift of the machine's speed meets all alike. Prints the median step time
+and its spread, the ratio to the best peer, the fraction reached of the machine's copy bandwidth or matrix product rate,
+the time to the first finished step in a cold and in a warm process (without imports), and peak memory."""
 
 from __future__ import annotations
 
@@ -17,10 +18,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+import cpu_peers
 import numpy as np
 
 Step = Callable[[], Any]
@@ -38,6 +41,7 @@ def classifier(torch: Any, model: Any, x: np.ndarray, classes: int, optimizer: A
         optimizer.step()
         return loss
 
+    step.model, step.extra = model, ()  # type: ignore[attr-defined]
     return step, (torch.from_numpy(x), torch.from_numpy(rng.integers(0, classes, len(x))))
 
 
@@ -126,6 +130,7 @@ def gpt(torch: Any) -> Any:
         return loss
 
     given = [torch.from_numpy(rng.integers(0, vocabulary, (batch, tokens))) for _ in range(2)]
+    step.model, step.extra = model, (places, mask)  # type: ignore[attr-defined]
     return step, tuple(given)
 
 
@@ -166,11 +171,22 @@ def adamw(torch: Any) -> Any:
     def step() -> Any:
         optimizer.step()
 
+    step.parameters = parameters  # type: ignore[attr-defined]
     return step, ()
 
 
 WORKLOADS = {f.__name__: f for f in (mlp, wide_mlp, lenet4, lenet128, gpt, chain, norms, adamw)}
-CONTENDERS = ("cpu", "numpy", "interpreted", "eager", "compile")  # interpreted: ours without compiling
+CONTENDERS = ("cpu", "numpy", "interpreted", "eager", "compile", "whole", "jax")  # interpreted: ours without compiling
+PEERS = ("eager", "compile", "whole", "jax")
+TRAINED = ("mlp", "wide_mlp", "lenet4", "lenet128", "gpt")  # what has a form of its own for `whole`
+
+# What a step can't do without: operations of its matrix products and convolutions, or bytes read and written.
+OPERATIONS = {
+    "mlp": 64 * 2 * (784 * 128 * 2 + 128 * 10 * 3),
+    "wide_mlp": 256 * 2 * (784 * 2048 * 2 + 2048 * 2048 * 3 + 2048 * 10 * 3),
+    "gpt": 1024 * 6 * (4 * 12 * 256 * 256 + 256 * 512) + 4 * 8 * 4 * 6 * 2 * 128 * 128 * 64,
+}
+BYTES = {"chain": 3 * 4 * 2**24, "norms": 3 * 4 * 2**22, "adamw": 7 * 4 * 10**7}
 
 
 # -- one contender, in a process of its own ---------------------------------------------------------------------------
@@ -178,10 +194,12 @@ CONTENDERS = ("cpu", "numpy", "interpreted", "eager", "compile")  # interpreted:
 
 def contender(name: str, workload: str, seconds: float) -> None:
     """Measure, and print the result as JSON."""
-    if name in ("cpu", "numpy", "interpreted"):
+    if name in ("cpu", "numpy", "interpreted", "jax"):
         import graphtorch as torch
     else:
         import torch
+    if name == "jax":
+        import jax.numpy  # its import is not part of the first step
     torch.manual_seed(0)
     step, given = WORKLOADS[workload](torch)
     if name == "cpu":
@@ -189,8 +207,18 @@ def contender(name: str, workload: str, seconds: float) -> None:
 
         reason = get_backend("cpu").unavailable()
         assert reason is None, reason
+    if name == "jax":
+        arrays = tuple(t.detach().numpy() for t in given)
+        parameters = step.model.parameters() if workload in TRAINED else getattr(step, "parameters", [])
+        weights = [p.detach().numpy().copy() for p in parameters]
+    if name == "whole":
+        step = cpu_peers.whole_step(torch, workload, step.model, step.extra)
+        images = workload.startswith("lenet")
+        given = tuple(t.to(memory_format=torch.channels_last) if images and t.ndim == 4 else t for t in given)
     start = time.perf_counter()
-    if name not in ("eager", "interpreted"):
+    if name == "jax":
+        step, given = cpu_peers.jax_step(workload, arrays, weights), ()
+    elif name not in ("eager", "interpreted"):
         step = torch.compile(step, backend=name) if name in ("cpu", "numpy") else torch.compile(step)
     result = step(*given)
     first = time.perf_counter() - start
@@ -210,17 +238,37 @@ def contender(name: str, workload: str, seconds: float) -> None:
                 "median": statistics.median(times),
                 "low": ordered[len(ordered) // 10],
                 "high": ordered[-1 - len(ordered) // 10],
-                "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-                "value": None if value is None else float(value.detach().sum()),
+                "memory": peak_memory(),
+                "value": None if value is None else float(value.sum()),
             }
         )
     )
 
 
+def peak_memory() -> float:
+    """The most this process held, in MiB. Linux's ru_maxrss also counts the parent from before `exec`."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def machine() -> dict[str, float]:
-    """Copy bandwidth in GB/s (read and written bytes) and float32 matrix products in GFLOP/s, by NumPy."""
-    source = np.ones(1 << 24, np.float32)
-    target = np.empty_like(source)
+    """Copy bandwidth in GB/s (read and written bytes) with a thread a core, and float32 matrix products in GFLOP/s, by
+    NumPy."""
+    source = np.ones(1 << 25, np.float32)
+    target = np.zeros_like(source)
+    parts = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pairs = list(zip(np.array_split(target, parts), np.array_split(source, parts), strict=True))
+
+    def copy() -> None:
+        threads = [threading.Thread(target=np.copyto, args=pair) for pair in pairs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
     a = np.ones((1024, 1024), np.float32)
 
     def best(function: Callable[[], Any]) -> float:
@@ -232,7 +280,7 @@ def machine() -> dict[str, float]:
         return min(found)
 
     return {
-        "copy on one core, GB/s": 2 * source.nbytes / best(lambda: np.copyto(target, source)) / 1e9,
+        "copy, GB/s": 2 * source.nbytes / best(copy) / 1e9,
         "sgemm, GFLOP/s": 2 * 1024**3 / best(lambda: a @ a) / 1e9,
     }
 
@@ -248,27 +296,35 @@ def measure(name: str, workload: str, seconds: float, cache: str) -> dict[str, A
     return found
 
 
-def report(workload: str, names: list[str], seconds: float) -> list[str]:
-    """Two rounds over the contenders of one workload: the first meets an empty cache."""
+def report(workload: str, names: list[str], seconds: float, rounds: int, rates: dict[str, float]) -> list[str]:
+    """Rounds over the contenders of one workload: the first meets an empty cache."""
     results: dict[str, list[dict[str, Any]]] = {}
     lines = [f"{workload}: {(WORKLOADS[workload].__doc__ or '').strip()}"]
     with tempfile.TemporaryDirectory() as cache:
-        for _ in range(2):
+        for _ in range(rounds):
             for name in names:
+                if name == "whole" and workload not in TRAINED:
+                    continue  # the same as `compile`
                 found = measure(name, workload, seconds, cache)
                 if isinstance(found, str):
                     lines.append(f"  {name}: {found}")
                 else:
                     results.setdefault(name, []).append(found)
     medians = {n: statistics.median([r["median"] for r in rs]) for n, rs in results.items()}
-    peers = [m for n, m in medians.items() if n in ("eager", "compile")]
-    for name, rounds in results.items():
-        last = rounds[-1]
+    peers = [m for n, m in medians.items() if n in PEERS]
+    copy, sgemm = rates.values()
+    for name, found in results.items():
         ratio = f"{medians[name] / min(peers):6.2f}x" if peers else "      -"
-        cold, warm = rounds[0]["first"], last["first"]
+        low, high = min(r["low"] for r in found), max(r["high"] for r in found)
+        reached = ""
+        if workload in OPERATIONS:
+            reached = f"{OPERATIONS[workload] / medians[name] / 1e9 / sgemm:4.0%} of sgemm"
+        elif workload in BYTES:
+            reached = f"{BYTES[workload] / medians[name] / 1e9 / copy:4.0%} of copy "
         lines.append(
-            f"  {name:8} {medians[name] * 1e3:9.3f} ms [{last['low'] * 1e3:.3f}, {last['high'] * 1e3:.3f}]  {ratio}"
-            f"  first step {cold:6.3f} / {warm:6.3f} s  {last['memory']:6.0f} MiB  value {last['value']}"
+            f"  {name:8} {medians[name] * 1e3:9.3f} ms [{low * 1e3:.3f}, {high * 1e3:.3f}]  {ratio}  {reached:13}"
+            f"  first step {found[0]['first']:6.3f} / {found[-1]['first']:6.3f} s  {found[-1]['memory']:6.0f} MiB"
+            f"  value {found[-1]['value']}"
         )
     return lines
 
@@ -278,15 +334,18 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(WORKLOADS)}; all if none is given")
     parser.add_argument("--with", dest="contenders", default="cpu,numpy,eager", help=f"of {', '.join(CONTENDERS)}")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each contender and round")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each contender; the first has an empty cache")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
         contender(options.contender, options.workloads[0], options.seconds)
         return
-    for name, value in machine().items():
+    rates = machine()
+    for name, value in rates.items():
         print(f"{name}: {value:.1f}")
+    names = options.contenders.split(",")
     for workload in options.workloads or WORKLOADS:
-        print("\n".join(report(workload, options.contenders.split(","), options.seconds)), flush=True)
+        print("\n".join(report(workload, names, options.seconds, options.rounds, rates)), flush=True)
 
 
 if __name__ == "__main__":
