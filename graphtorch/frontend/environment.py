@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from graphtorch.frontend.guards import GuardSet, is_scalar
+from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.tensor.tensor import Tensor
 
 MAX_DEPTH = 4
@@ -40,7 +40,7 @@ class Place:
     """One variable, attribute or entry: how to name it in a guard, and what it held before the capture.
 
     `namespace[key]` is the place itself; None for one that can't be assigned (an argument, an entry of a list, whose
-    changes the list's own copy shows).
+    changes the list's own copy shows). `cheap` is a faster expression for it.
     """
 
     expression: str
@@ -48,6 +48,7 @@ class Place:
     value: Any
     namespace: Any = None
     key: Any = None
+    cheap: str | None = None
 
     def changed(self) -> bool:
         """Whether the place holds something else now."""
@@ -95,15 +96,16 @@ class Environment:
         self.functions.append(function)
         held = self.guards.name(function)
         scope = function.__globals__
+        space = self.guards.name(scope)  # a function has one namespace and one closure for good
         for name in names_in(function.__code__):
             if name in scope:
-                yield Place(f"{held}.__globals__[{name!r}]", f"the global {name}", scope[name], scope, name)
-        for i, (name, cell) in enumerate(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)):
+                yield Place(f"{space}[{name!r}]", f"the global {name}", scope[name], scope, name)
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
                 content = cell.cell_contents
             except ValueError:
                 continue
-            expression = f"{held}.__closure__[{i}].cell_contents"
+            expression = f"{self.guards.name(cell)}.cell_contents"
             yield Place(expression, f"the variable {name}", content, Cell(cell), name)
         for i, value in enumerate(function.__defaults__ or ()):
             yield Place(f"{held}.__defaults__[{i}]", f"the default {i}", value)
@@ -169,6 +171,7 @@ class Environment:
                         f"{place.meaning}.{name}" if name else place.meaning,
                         module,
                         depth + 1,
+                        named=True,
                     )
         else:
             if depth or place.namespace is not None:
@@ -176,11 +179,13 @@ class Environment:
             if _has_user_attributes(value):
                 self._visit_attributes(place.expression, place.meaning, value, depth + 1)
 
-    def _visit_attributes(self, expression: str, meaning: str, value: Any, depth: int) -> None:
+    def _visit_attributes(self, expression: str, meaning: str, value: Any, depth: int, named: bool = False) -> None:
+        """The attributes of an object; `named` if the expression is a name for this very object."""
         own = vars(value)
         for name, content in list(own.items()):
             if name in self.names and not (_is_module(value) and (name.startswith("_") or name == "training")):
-                self._visit(Place(f"{expression}.{name}", f"{meaning}.{name}", content, own, name), depth)
+                cheap = attribute(self.guards, value, name) if named else None
+                self._visit(Place(f"{expression}.{name}", f"{meaning}.{name}", content, own, name, cheap), depth)
 
     def _visit_sequence(self, place: Place, value: Any, depth: int) -> None:
         if depth:
@@ -235,9 +240,10 @@ class Environment:
             if inputs and any(place.expression.endswith(f"[{suffix}") for suffix in inputs):
                 continue
             if is_scalar(place.value):
-                guards.same_value(place.expression, place.value, place.meaning)
+                guards.same_value(place.expression, place.value, place.meaning, place.cheap)
             else:
-                guards.same_object(place.expression, place.value, f"{place.meaning} was the same object")
+                meaning = f"{place.meaning} was the same object"
+                guards.same_object(place.expression, place.value, meaning, place.cheap)
 
 
 def plain_function(value: Any) -> FunctionType | None:

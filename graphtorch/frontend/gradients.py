@@ -133,6 +133,7 @@ class GradientRecorder(GraphBuilder):
                     "backward() inside the compiled function reaches a tensor that was computed outside of it",
                     "compute it inside, or pass it detached",
                 )
+            self._assume_hooks(owner)
             for hook in tuple((owner._hooks or {}).values()):
                 replaced = hook(gradient)
                 gradient = gradient if replaced is None else replaced
@@ -146,6 +147,19 @@ class GradientRecorder(GraphBuilder):
                     held.add_(gradient)
             for after in tuple((owner._post_accumulate_hooks or {}).values()):
                 after(leaf)
+
+    def _assume_hooks(self, leaf: Tensor) -> None:
+        """Assume the hooks on a leaf's gradient."""
+        if isinstance(leaf._data, Traced):
+            return  # made inside
+        source = self._source_of(leaf)
+        for table in ("_hooks", "_post_accumulate_hooks"):
+            expression = f"{self._expression(source)}.{table}"
+            hooks = getattr(leaf, table) or {}
+            meaning = f"{source.name} had {len(hooks)} hooks"
+            self.guards.add(f"len({expression} or ()) == {len(hooks)}", meaning, None if hooks else f"not {expression}")
+            for key, hook in hooks.items():
+                self.guards.same_object(f"{expression}[{key!r}]", hook, f"a hook of {source.name} was the same object")
 
     def grad(
         self,

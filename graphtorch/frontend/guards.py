@@ -2,12 +2,18 @@
 
 A guard is a Python expression over named objects. All guards of a specialisation compile into one function, so that the
 check of a call is a chain of attribute look-ups; when it fails, the guards are evaluated one by one to say which and
-why."""
+why.
+
+Most calls meet the very objects that the last one met. A guard may therefore have a `cheap` form: a condition that is
+faster and never true where the guard is false, such as the identity of an array whose shape was checked before.
+`frontend.replay` writes the code of a call with these, and what fails them is checked by the guards themselves. The
+objects that cheap forms compare with are snapshots, which are taken again whenever the guards have been checked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import getattr_static
 from typing import Any
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None))
@@ -17,12 +23,15 @@ SCALARS = (bool, int, float, complex, str, bytes, type(None))
 class Guard:
     """`expression` may use `leaves` (the call's flattened arguments) and the names in `scope`.
 
-    `meaning` completes the sentence "recompiled because ..." and may be a function of the present leaves.
+    `meaning` completes the sentence "recompiled because ...". `cheap` is a sufficient condition ("" where other cheap
+    forms imply the guard); with `checked`, it is sufficient only for executables that look at their inputs' shapes.
     """
 
     expression: str
     scope: dict[str, Any]
     meaning: str
+    cheap: str
+    checked: bool = False
 
 
 class GuardSet:
@@ -33,6 +42,9 @@ class GuardSet:
         self._names: dict[int, str] = {}
         self._scope: dict[str, Any] = {}
         self._check: Callable[[Sequence[Any]], bool] | None = None
+        self._snapshots: dict[str, Callable[[], Any]] = {}
+        self._snapshot_names: dict[Any, str] = {}
+        self.locals: dict[str, str] = {}  # expression -> the variable to which a cheap form has bound its value
 
     def name(self, value: Any) -> str:
         """A name for an object in guard expressions; the guards keep it alive, so that its id stays its own."""
@@ -42,24 +54,57 @@ class GuardSet:
             self._scope[name] = value
         return name
 
-    def add(self, expression: str, meaning: str) -> None:
-        """Assume that `expression` is true."""
+    def add(self, expression: str, meaning: str, cheap: str | None = None, checked: bool = False) -> None:
+        """Assume that `expression` is true. `cheap`: see `Guard`; None for the expression itself."""
         if expression not in self.guards:
-            self.guards[expression] = Guard(expression, self._scope, meaning)
+            self.guards[expression] = Guard(
+                expression, self._scope, meaning, expression if cheap is None else cheap, checked
+            )
             self._check = None
 
-    def same_object(self, expression: str, value: Any, meaning: str) -> None:
-        """Assume that an expression gives this very object."""
-        self.add(f"{expression} is {self.name(value)}", meaning)
+    def same_object(self, expression: str, value: Any, meaning: str, place: str | None = None) -> None:
+        """Assume that an expression gives this very object. `place`: a faster expression for the same."""
+        held = self.name(value)
+        self.add(f"{expression} is {held}", meaning, None if place is None else f"{place} is {held}")
 
-    def same_value(self, expression: str, value: Any, meaning: str) -> None:
-        """Assume the type and value of a Python scalar (or a tuple of them)."""
+    def same_value(self, expression: str, value: Any, meaning: str, place: str | None = None) -> None:
+        """Assume the type and value of a Python scalar (or a tuple of them). `place`: a faster expression for it."""
+        place = place or expression
         if value is None or value is True or value is False:
-            self.add(f"{expression} is {value!r}", f"{meaning} was {value!r}")
+            self.add(f"{expression} is {value!r}", f"{meaning} was {value!r}", f"{place} is {value!r}")
         else:
             kind = self.name(type(value))
             constant = self.name(value)
-            self.add(f"{expression}.__class__ is {kind} and {expression} == {constant}", f"{meaning} was {value!r}")
+            self.add(
+                f"{expression}.__class__ is {kind} and {expression} == {constant}",
+                f"{meaning} was {value!r}",
+                f"{place} is {constant}",
+            )
+
+    def bind(self, expression: str) -> str:
+        """A variable for an expression that several cheap forms read: the first use assigns it."""
+        variable = self.locals.get(expression)
+        if variable is not None:
+            return variable
+        variable = self.locals[expression] = f"v{len(self.locals)}"
+        return f"({variable} := {expression})"
+
+    def snapshot(self, key: Any, take: Callable[[], Any]) -> str:
+        """A name for what `take()` gave when the guards last held. One a key; keys are (kind, id) of live objects."""
+        name = self._snapshot_names.get(key)
+        if name is None:
+            name = self._snapshot_names[key] = f"s{len(self._snapshot_names)}"
+            self._snapshots[name] = take
+        return name
+
+    def take_snapshots(self) -> dict[str, Any]:
+        """What the snapshots are now. Take them before `check`, and put them into `scope` if it holds."""
+        return {name: take() for name, take in self._snapshots.items()}
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The objects that guard expressions name."""
+        return self._scope
 
     def check(self, leaves: Sequence[Any]) -> bool:
         """Whether every assumption still holds."""
@@ -83,6 +128,14 @@ class GuardSet:
             if not holds:
                 return guard.meaning
         return None
+
+
+def attribute(guards: GuardSet, owner: Any, name: str) -> str | None:
+    """A fast expression for an attribute in an object's own dictionary; None where the class may answer instead."""
+    own = vars(owner)
+    if name not in own or hasattr(type(getattr_static(type(owner), name, None)), "__set__"):
+        return None
+    return f"{guards.name(own)}[{name!r}]"
 
 
 def is_scalar(value: Any) -> bool:

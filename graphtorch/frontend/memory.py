@@ -6,7 +6,8 @@ here, at the capture and before each call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import is_not
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def overlap(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors may have an element in common (bounds are compared, not every element); empty ones count as
     overlapping where their memory has one owner."""
     if not (a._data.size and b._data.size):
-        return _owner(a) is _owner(b)
+        return owner(a._data) is owner(b._data)
     return bool(np.may_share_memory(a._data, b._data))
 
 
@@ -30,15 +31,23 @@ class Apart:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self.tensors = tensors
-        self.owners = [_owner(t) for t in tensors]  # held, so that the ids stay theirs
-        self.ids = frozenset(map(id, self.owners))
+        self.arrays: list[Any] = []
+        self.owners: Mapping[int, Any] = {}
+
+    def by_id(self) -> Mapping[int, Any]:
+        """Who owns the others' memory now, by id; holds them, so that the ids stay theirs."""
+        arrays = [t._data for t in self.tensors]
+        if len(arrays) != len(self.arrays) or any(map(is_not, arrays, self.arrays)):
+            self.arrays = arrays
+            self.owners = {id(o): o for o in map(owner, arrays)}
+        return self.owners
 
     def __call__(self, tensor: Tensor) -> bool:
-        return id(_owner(tensor)) not in self.ids or not any(overlap(tensor, t) for t in self.tensors)
+        return id(owner(tensor._data)) not in self.by_id() or not any(overlap(tensor, t) for t in self.tensors)
 
 
-def _owner(tensor: Tensor) -> Any:
-    data = tensor._data
+def owner(data: Any) -> Any:
+    """The object that an array's memory belongs to; an array itself for one that views no other."""
     while isinstance(data, np.ndarray) and data.base is not None:
         data = data.base
     return data
@@ -61,14 +70,18 @@ def assume_apart(guards: GuardSet, inputs: Sequence[tuple[Source, Tensor, bool]]
         for other_name, other in changing:
             _check(name, tensor, other_name, other)
         if changing:
-            apart = guards.name(Apart([t for _, t in changing]))
-            guards.add(f"{apart}(leaves[{i}])", f"{name} shared no memory with what the function changes")
+            apart = Apart([t for _, t in changing])
+            owners = guards.snapshot(("owners", id(apart)), apart.by_id)
+            data = f"leaves[{i}]._data"
+            cheap = f"id({data} if {data}.base is None else {guards.name(owner)}({data})) not in {owners}"
+            meaning = f"{name} shared no memory with what the function changes"
+            guards.add(f"{guards.name(apart)}(leaves[{i}])", meaning, cheap)
     owned: dict[int, list[tuple[str, Tensor, bool]]] = {}
     for entry in state:
-        for other_name, other, other_written in owned.setdefault(id(_owner(entry[1])), []):
+        for other_name, other, other_written in owned.setdefault(id(owner(entry[1]._data)), []):
             if entry[2] or other_written:
                 _check(entry[0], entry[1], other_name, other)
-        owned[id(_owner(entry[1]))].append(entry)
+        owned[id(owner(entry[1]._data))].append(entry)
 
 
 def assume_other(guards: GuardSet, sources: Sequence[Source], leaves: Sequence[Tensor]) -> None:
