@@ -4,10 +4,11 @@ from graphtorch.ir.passes.base import PASSES, Pass, PassPipeline, verify_by_defa
 from graphtorch.ir.passes.cse import CommonSubexpressions
 from graphtorch.ir.passes.dce import DeadCodeElimination
 from graphtorch.ir.passes.fold import ConstantFolding
+from graphtorch.ir.passes.join import JoinParts
 from graphtorch.ir.passes.simplify import Simplify
 
 # What the compiler runs on every graph. Folding makes constants that simplification finds; both leave nodes unused.
-DEFAULT = "fold,simplify,cse,dce"
+DEFAULT = "fold,simplify,join,cse,dce"
 
 
 def default_pipeline(check: bool | None = None) -> PassPipeline:
@@ -21,6 +22,7 @@ __all__ = [
     "CommonSubexpressions",
     "ConstantFolding",
     "DeadCodeElimination",
+    "JoinParts",
     "Pass",
     "PassPipeline",
     "Simplify",

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphtorch.ir.graph import Value
+from graphtorch.lowering.cpu.movement import movement
 from graphtorch.lowering.kernel import (
     Access,
     Axis,
@@ -43,6 +44,9 @@ _TYPES = (dtypes.float32, dtypes.float64)
 
 def expand(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[Kernel] | None:
     """The kernels of a call; None if it has to run through NumPy. `producers`: the call that wrote a buffer."""
+    moved = movement(call)
+    if moved is not None:
+        return moved
     rule = _RULES.get(call.op.name)
     if rule is None or not all(_is_static(a) for a in call.args):
         return None
