@@ -138,7 +138,7 @@ def test_backward_of_a_non_scalar():
 def test_decision_on_data_inside_compile():
     model = nn.Linear(2, 1)
 
-    @torch.compile
+    @torch.compile(fullgraph=True)
     def step(x):
         loss = model(x).sum()
         if loss > 0:

@@ -17,12 +17,14 @@ from types import FunctionType
 from typing import Any
 
 from graphtorch.autograd.state import state
+from graphtorch.frontend.decisions import Decision, Decisions, RunEagerly, effects_watched
 from graphtorch.frontend.environment import Environment, names_in
 from graphtorch.frontend.errors import PythonStateChange
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.joint import JointProgram
-from graphtorch.frontend.pipeline import Compiled, compile_graph
+from graphtorch.frontend.paths import PathExecutable, PathTree, run_path
+from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
 from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.tree import flatten, unflatten
@@ -54,7 +56,15 @@ class Sizes:
 class Specialization:
     """One compiled variant of a function, valid while its guards hold."""
 
-    def __init__(self, captured: Captured, guards: GuardSet, tree: Any, backend: str, name: str) -> None:
+    def __init__(
+        self,
+        captured: Captured,
+        guards: GuardSet,
+        tree: Any,
+        backend: str,
+        name: str,
+        paths: PathTree | None = None,
+    ) -> None:
         self.captured = captured
         self.guards = guards
         self.tree = tree
@@ -66,11 +76,21 @@ class Specialization:
         self._written = {output: position for position, output in captured.written}
         self._results = ResultBuilder(captured)
         self.joint: JointProgram | None = None
+        self.answers = tuple(d.answer for d in captured.decisions)
+        self.paths = paths if captured.decisions else None
+        lower = None if self.paths is None else self._path_of(self.paths, backend)
         if captured.differentiable:
-            self.joint = JointProgram(captured, backend)
+            self.joint = JointProgram(captured, backend, lower)
             self.compiled: Compiled = self.joint.forward
         else:
-            self.compiled = compile_graph(captured.graph, backend, self._written)
+            self.compiled = compile_graph(captured.graph, backend, self._written, lower)
+
+    def _path_of(self, paths: PathTree, backend: str) -> Lower:
+        """How the program of one way through a function that decides on tensor data becomes an executable."""
+        captured = self.captured
+        return lambda graph, donations: PathExecutable(
+            graph, donations, captured.decisions, captured.sources, backend, paths
+        )
 
     def matches(self, tree: Any, leaves: Sequence[Any]) -> bool:
         """Whether a call fits."""
@@ -125,12 +145,13 @@ class CompiledFunction:
         tree = flatten((args, kwargs), leaves)
         for specialization in self.specializations:
             if specialization.matches(tree, leaves):
-                return specialization.run(leaves)
+                if specialization.paths is not None:
+                    return run_path(self, specialization, tree, leaves, args, kwargs)
         if self.eager_reason:
             return self._run_eagerly(self.eager_reason, args, kwargs)
-        if len(self.specializations) >= self.recompile_limit:
+        if self._variants() >= self.recompile_limit:
             return self._run_eagerly(
-                f"it has {len(self.specializations)} specialisations, its recompile_limit; the last was compiled "
+                f"it has {self._variants()} specialisations, its recompile_limit; the last was compiled "
                 "because "
                 f"{self.specializations[-1].reason}; this call does not fit because {self._reason(tree, leaves)}",
                 args,
@@ -138,10 +159,8 @@ class CompiledFunction:
             )
         try:
             specialization = self.specialize(tree, leaves)
-        except PythonStateChange as change:
-            if self.fullgraph:
-                raise
-            self.eager_reason = str(change)
+        except RunEagerly as why:
+            self.eager_reason = str(why)
             return self._run_eagerly(self.eager_reason, args, kwargs)
         return specialization.run(leaves)
 
@@ -165,32 +184,52 @@ class CompiledFunction:
         self.eager_reason = ""
         self._warned = False
 
-    def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
+    def _run_eagerly(self, reason: str, args: Any, kwargs: Any, stacklevel: int = 3) -> Any:
         self.eager_calls += 1
         if not self._warned:
             self._warned = True
-            warnings.warn(f"{self!r} runs eagerly: {reason}", stacklevel=3)
+            warnings.warn(f"{self!r} runs eagerly: {reason}", stacklevel=stacklevel)
+        if specialization.paths is not None:
+            return run_path(self, specialization, tree, leaves, args, kwargs)
         return self.function(*args, **kwargs)
 
     # -- compilation -------------------------------------------------------------------------------------------------
 
-    def specialize(self, tree: Any, leaves: list[Any]) -> Specialization:
-        """Capture and compile for these arguments."""
+    def specialize(
+        self, tree: Any, leaves: list[Any], paths: PathTree | None = None, known: Sequence[Decision] = ()
+    ) -> Specialization:
+        """Capture and compile for these arguments: a new variant, or, with the `known` answers to its first decisions
+        on tensor data, a further one of `paths`.
+
+        Raises RunEagerly where that is impossible."""
         start = time.perf_counter()
-        reason = self._reason(tree, leaves)
+        reason = self._reason(tree, leaves) if paths is None else f"this time {known[-1]}"
         changed = self._changed_sizes(tree, leaves)
         try:
-            made = self._capture(tree, leaves, changed)
-        except UndecidedError:
-            # Something in the program has no symbolic form: compile for these sizes alone.
-            made = self._capture(tree, leaves, {})
+            try:
+                made = self._capture(tree, leaves, changed, paths, known)
+            except UndecidedError:
+                # Something in the program has no symbolic form: compile for these sizes alone.
+                made = self._capture(tree, leaves, {}, paths, known)
+        except PythonStateChange as change:
+            if self.fullgraph:
+                raise
+            raise RunEagerly(str(change)) from None
+        if made.paths is not None:
+            paths.paths.append(made)
         made.reason = reason
         made.compile_seconds = time.perf_counter() - start
         self.specializations.append(made)
         logger.info("compiled %s in %.1f ms because %s", made.name, made.compile_seconds * 1e3, reason)
         return made
 
-    def capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> tuple[Captured, GuardSet, Sizes]:
+    def _variants(self) -> int:
+        """The number of specialisations, where those that differ in decisions on tensor data are one."""
+        return len({id(s.paths or s) for s in self.specializations})
+
+    def capture(
+        self, tree: Any, leaves: list[Any], changed: dict[int, set[int]], known: Sequence[Decision] = ()
+    ) -> tuple[Captured, GuardSet, Sizes]:
         """Record one run of the function; nothing concrete changes."""
         name = getattr(self.function, "__name__", type(self.function).__name__)
         recorder = Recorder(name)
@@ -207,6 +246,7 @@ class CompiledFunction:
             if is_scalar(leaf):
                 guards.same_value(expression, leaf, labels[i])
             else:
+        paths = PathTree() if paths is None else paths
                 guards.same_object(expression, leaf, f"{labels[i]} was the same object")
             given.append(leaf)
         self._guard_sharing(guards, leaves)
@@ -222,8 +262,10 @@ class CompiledFunction:
         environment = recorder.environment = Environment(self.function, leaves, guards)
         args, kwargs = unflatten(tree, iter(given))
         grad_enabled = state.grad_enabled
+        if not self.fullgraph:
+            recorder.decisions = Decisions(leaves, known)
         try:
-            with recorder:
+            with effects_watched(), recorder:
                 result = self.function(*args, **kwargs)
                 result_leaves: list[Any] = []
                 result_tree = flatten(result, result_leaves)
@@ -239,10 +281,17 @@ class CompiledFunction:
         environment.add_guards(lambda container, key: (id(container), key) in recorder.numbers)
         return captured, guards, Sizes(scope, bindings)
 
-    def _capture(self, tree: Any, leaves: list[Any], changed: dict[int, set[int]]) -> Specialization:
-        captured, guards, sizes = self.capture(tree, leaves, changed)
+    def _capture(
+        self,
+        tree: Any,
+        leaves: list[Any],
+        changed: dict[int, set[int]],
+        paths: PathTree,
+        known: Sequence[Decision] = (),
+    ) -> Specialization:
+        captured, guards, sizes = self.capture(tree, leaves, changed, known)
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        made = Specialization(captured, guards, tree, self.backend, name)
+        made = Specialization(captured, guards, tree, self.backend, name, paths)
         sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
         return made
@@ -409,13 +458,14 @@ def compile(
     Use as `@compile`, `@compile(...)` or `compile(f, ...)`. The first call captures the function; later calls replay it
     while the guards hold, and a call that fails them compiles a further specialisation (see `.explain()`).
 
-    fullgraph         raise for a function that changes Python state (a counter, a list), which a graph can't repeat;
-                      otherwise such a function runs eagerly, with one warning.
+    fullgraph         raise for a function that one graph can't express: one that changes Python state (a counter, a
+                      list), prints, or decides on tensor data. Otherwise such a function runs eagerly, with one
+                      warning, or, for decisions, becomes one program for each way that it takes.
     dynamic           None: a size that changes becomes symbolic; True: all sizes are symbolic at once; False: never.
     backend           "numpy" (fused kernels) or "interpreter" (operator by operator).
     recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.
 
-    Raises CaptureError at the user's line for what one graph can't express, such as a Python decision on tensor data.
+    Raises CaptureError at the user's line for what no graph can express.
     See https://docs.pytorch.org/docs/stable/generated/torch.compile.html."""
     options: dict[str, Any] = {
         "fullgraph": fullgraph,

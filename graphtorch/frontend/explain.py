@@ -24,6 +24,7 @@ class SpecializationInfo:
     kernels_before_fusion  primitive operators that would each be a kernel of its own
     kernels                kernels and library calls after fusion
     planned_bytes          the arena that a call needs for intermediates, in bytes
+    decisions              what Python asked of tensor data on this path, with the answer and the line
     """
 
     reason: str
@@ -37,6 +38,7 @@ class SpecializationInfo:
     planned_bytes: int
     fusion: tuple[str, ...]
     calls: int
+    decisions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -48,6 +50,7 @@ class SpecializationInfo:
             *(f"    {i.name}: {i.type} ({i.kind}{', written' if i.written else ''})" for i in self.inputs),
             "  assumes:",
             *(f"    {g}" for g in self.guards),
+            *(f"    {d}" for d in self.decisions),
             "  fusion:",
             *(f"    {line}" for line in self.fusion),
         ]
@@ -93,4 +96,5 @@ def describe_specialization(specialization: Any, backend: str) -> Specialization
         planned_bytes=0 if plan is None else plan.arena_bytes,
         fusion=() if schedule is None else tuple(schedule.report),
         calls=specialization.calls,
+        decisions=tuple(str(d) for d in captured.decisions),
     )

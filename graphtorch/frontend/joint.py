@@ -12,7 +12,7 @@ from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.autodiff.partition import partition
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd.graph import FREED, Edge, Node, SavedTensor, edge_of
-from graphtorch.frontend.pipeline import Compiled, compile_joint
+from graphtorch.frontend.pipeline import Compiled, Lower, compile_joint
 from graphtorch.frontend.program import Captured, LeafValue
 from graphtorch.ir.graph import Graph, Value, copy_graph
 from graphtorch.ir.passes import default_pipeline
@@ -22,7 +22,7 @@ from graphtorch.tensor.tensor import Tensor
 class JointProgram:
     """Forward and backward executables of one captured function whose results carry gradients."""
 
-    def __init__(self, captured: Captured, backend: str) -> None:
+    def __init__(self, captured: Captured, backend: str, lower: Lower | None = None) -> None:
         self.backend = backend
         by_python = bool(captured.custom or captured.hooks)
         if by_python:
@@ -64,7 +64,7 @@ class JointProgram:
         parts = partition(simplified, given, self.output_count, overwritten)
         self.parts = parts
         donations = {output: position for position, output in captured.written}
-        self.forward: Compiled = compile_joint(shown, parts.forward, backend, donations)
+        self.forward: Compiled = compile_joint(shown, parts.forward, backend, donations, lower)
         self.joint: Graph = simplified
         self._backward: Compiled | None = None
         if joint.symbols:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from graphtorch.autodiff.gradient import GRADIENT, ExpandGradients
 from graphtorch.ir.graph import Graph, Value, substitute
 from graphtorch.ir.passes import default_pipeline, verify_by_default
-from graphtorch.lowering.backend import get_backend
+from graphtorch.lowering.backend import Executable, get_backend
+from graphtorch.tensor.generator import Generator
 
 
 @dataclass
@@ -52,6 +53,11 @@ class Compiled:
             outputs[index] = np.array(outputs[index])
         return outputs
 
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """The outputs that `run` copies after it has run once."""
+        return self._copies or ()
+
     @staticmethod
     def _shared(inputs: Sequence[Any], outputs: Sequence[Any], written: dict[int, int]) -> tuple[int, ...]:
         """The outputs that alias an input or an earlier output: a property of the schedule, found at its first run."""
@@ -67,13 +73,19 @@ class Compiled:
         return tuple(found)
 
 
-def compile_graph(captured: Graph, backend: str, donations: dict[int, int]) -> Compiled:
+# What makes an executable of an optimised graph and its donations, where it is not a backend alone.
+Lower = Callable[[Graph, dict[int, int]], Executable]
+
+
+def compile_graph(captured: Graph, backend: str, donations: dict[int, int], lower: Lower | None = None) -> Compiled:
     """Run the pipeline. `donations` maps an output's position to that of the input which it overwrites."""
     joint = ExpandGradients().run(captured)
-    return compile_joint(captured, joint, backend, donations)
+    return compile_joint(captured, joint, backend, donations, lower)
 
 
-def compile_joint(captured: Graph, joint: Graph, backend: str, donations: dict[int, int]) -> Compiled:
+def compile_joint(
+    captured: Graph, joint: Graph, backend: str, donations: dict[int, int], lower: Lower | None = None
+) -> Compiled:
     """The pipeline from an expanded graph on."""
     pipeline = default_pipeline()
     rewrites: list[Any] = []
@@ -81,7 +93,7 @@ def compile_joint(captured: Graph, joint: Graph, backend: str, donations: dict[i
     if verify_by_default():
         for stage in (captured, joint, optimized):
             check_stage(stage)
-    executable = get_backend(backend).compile(optimized, donations)
+    executable = get_backend(backend).compile(optimized, donations) if lower is None else lower(optimized, donations)
     return Compiled(Stages(captured, joint, optimized), executable, rewrites)
 
 
@@ -93,6 +105,8 @@ def check_stage(graph: Graph) -> None:
     from graphtorch.ir.verifier import verify
 
     verify(graph)
+    if any(isinstance(a, Generator) for n in graph.nodes if n.op.random for a in n.args):
+        return  # the user's own generator is an object, which text can't hold
     text = print_graph(graph)
     assert graph_equal(parse_graph(text), graph), f"the text of this graph does not read back as itself:\n{text}"
 

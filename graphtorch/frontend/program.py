@@ -7,7 +7,7 @@ Python state after.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from graphtorch.autodiff.reverse import CustomRule
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
 from graphtorch.autograd.views import overlay, replay
+from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.memory import assume_apart, assume_other
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
@@ -118,6 +119,7 @@ class Captured:
     hooks       Python functions on the cotangents of values
     custom      the rules of custom functions, by the graph's node
     flags       inputs whose requires_grad the function set, and to what
+    decisions   what Python asked of tensor data, and got
     """
 
     graph: Graph
@@ -135,6 +137,7 @@ class Captured:
     leaves: list[LeafValue] = field(default_factory=list)
     custom: dict[GraphNode, CustomRule] = field(default_factory=dict)
     flags: list[tuple[Source, bool]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
 
 
 class BrokenNode(Node):
@@ -222,6 +225,10 @@ class _Assembler:
             holder = recorder._source_of(assigned)
             described = None if final is None else self.describe(final, sharing, f"grad of {holder.name}")
             captured.grads.append((holder, described))
+        if recorder.decisions is not None:
+            captured.decisions = [
+                replace(d, output=self.output(d.value, f"decision {i}")) for i, d in enumerate(recorder.decisions.made)
+            ]
         captured.differentiable = [i for i, needed in self.requires.items() if needed]
         reached = [recorder._reached([self.graph.outputs[i]]) for i in captured.differentiable]
         captured.groups, captured.saving = self.groups(reached)

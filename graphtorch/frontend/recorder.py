@@ -16,6 +16,7 @@ from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
 from graphtorch.frontend.environment import Environment
+from graphtorch.frontend.decisions import Decisions, effect
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import is_scalar
@@ -51,6 +52,7 @@ class Recorder(GradientRecorder):
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     def argument(self, tensor: Tensor, index: int, name: str, shape: tuple[Any, ...]) -> Tensor:
+        self.decisions: Decisions | None = None  # None: Python may not ask for data
         """The recorded tensor that the function receives for an argument. `shape` may name symbolic sizes."""
         known = self.captured.get(id(tensor))
         if known is not None:
@@ -557,7 +559,9 @@ class Recorder(GradientRecorder):
             return number(tensor)
 
     def read(self, tensor: Tensor, operation: str) -> np.ndarray[Any, Any]:
-        """Python asks for data that does not exist yet."""
+        """Python asks for data, which does not exist yet: a decision, if those may be made."""
+        if self.decisions is not None:
+            return self.decisions.read(self, self.recorded(tensor), operation)
         described = str(type_of(self.recorded(tensor)))
         if operation in ("bool()", "int()", "float()", "__index__()", "complex()"):
             raise refuse(
@@ -628,6 +632,10 @@ def _pointwise_layout(op: Operator, args: tuple[Any, ...], result: Value) -> np.
 
 def _selects(op: Operator, args: tuple[Any, ...]) -> bool:
     """Whether a call is `x[i]` with integer tensors of no dimension only: eager execution reads the positions and makes
+    def note_effect(self, does: str) -> None:
+        """The user's code does something that replaying the graph would leave out."""
+        raise effect(does, self.decisions is None)
+
     a view, which writes go through."""
     return op.name == "index" and all(i is None or i.ndim == 0 for i in args[1])
 

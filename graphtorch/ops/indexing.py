@@ -247,6 +247,9 @@ class _KnownMask:
 
 def positions(mask: Tensor | _KnownMask) -> tuple[Tensor, ...]:
     """The positions of the true (nonzero) elements, one int64 vector a dimension. Reads the mask."""
+    if state.recorder is not None and not isinstance(mask, _KnownMask):
+        found: tuple[Tensor, ...] = nonzero(reshape(mask, (1,)) if mask.ndim == 0 else mask).unbind(1)
+        return found
     array = mask.array if isinstance(mask, _KnownMask) else mask._host("nonzero()")
     return tuple(Tensor._wrap(at) for at in np.array(np.nonzero(np.atleast_1d(array))))
 
@@ -267,6 +270,10 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The positions of nonzero elements, one a row, or one vector a dimension with `as_tuple`. See torch.nonzero."""
     if as_tuple:
         return positions(input)
+    if state.recorder is not None:
+        # How many there are is a decision on the data; which these are is not.
+        count = int(FUNCTIONS["count_nonzero"](input))
+        return FUNCTIONS["nonzero_static"](input, size=count)
     array = input._host("nonzero()")
     return Tensor._wrap(np.argwhere(array) if array.ndim else np.empty((int(array != 0), 0), np.int64))
 

@@ -303,7 +303,13 @@ class Tensor:
         return self._repr("tensor(")
 
     def _repr(self, prefix: str) -> str:
-        if state.recorder is not None or type(self._data) is not np.ndarray:
+        show = getattr(self._data, "show", None)
+        if show is not None:  # inside a functional transform
+            return show()  # type: ignore[no-any-return]
+        if getattr(state.recorder, "captures", state.recorder is not None) or type(self._data) is not np.ndarray:
+            note_effect = getattr(state.recorder, "note_effect", None)
+            if note_effect is not None:
+                note_effect("makes a text of a tensor")
             grad = ", requires_grad=True" if self.requires_grad else ""
             return f"{prefix}..., shape={list(self.shape)}, dtype={self._dtype!r}{grad}, recorded by @compile)"
         from graphtorch.tensor.printing import tensor_str
@@ -321,6 +327,8 @@ class Tensor:
 
     def __format__(self, spec: str) -> str:
         if self.ndim == 0 and spec:
+            if state.recorder is not None:
+                return format(self._python_number("format()"), spec)
             return self.item().__format__(spec)  # type: ignore[no-any-return]
         return object.__format__(self, spec)
 

@@ -511,7 +511,7 @@ def test_recompile_limit_runs_eagerly_with_one_warning():
 
 class TestErrors:
     def test_decision_on_data(self):
-        @torch.compile
+        @torch.compile(fullgraph=True)
         def f(x):
             if x.sum() > 0:
                 return x
@@ -521,7 +521,7 @@ class TestErrors:
             f(vector())
 
     def test_reading_data(self):
-        @torch.compile
+        @torch.compile(fullgraph=True)
         def f(x):
             return x.tolist()
 

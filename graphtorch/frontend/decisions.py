@@ -1,0 +1,212 @@
+"""Python decisions on tensor data during a capture: `if loss > t`, `while r.norm() > e`, `int(n)`, boolean-mask shapes.
+
+A graph can't branch, but a captured run takes one way. So the capture computes what Python asks for from the inputs of
+the call at hand (with what is recorded so far, side effects apart), goes on with that, and notes the question, its
+answer and the user's line. A specialisation is valid for calls that get the same answers; `frontend.paths` says how
+they are found before anything is changed."""
+
+from __future__ import annotations
+
+import builtins
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphtorch.autodiff.gradient import ExpandGradients
+from graphtorch.autograd.state import recorder_paused, state
+from graphtorch.frontend.errors import refuse
+from graphtorch.ir.graph import Graph, Value
+from graphtorch.ir.graph import Node as GraphNode
+from graphtorch.ir.passes import DeadCodeElimination
+from graphtorch.ops.dispatch import user_location
+from graphtorch.tensor.generator import Generator, default_generator
+from graphtorch.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphtorch.frontend.recorder import Recorder
+
+MAX_DECISIONS = 64  # on one path
+MAX_PATHS = 32  # in one tree
+MAX_VALUES = 8  # different answers of one line that are numbers or arrays; a truth value has two
+
+# What Python gets from the data: few different answers, or the numbers themselves.
+_ANSWERS: dict[str, Callable[[Any], Any]] = {"bool()": bool, "int()": int, "__index__()": int}
+_NUMBERS = frozenset(("float()", "complex()", "format()", "tolist()"))
+
+
+class RunEagerly(BaseException):
+    """The capture met something that has to be done by Python at each call. Not an Exception, so that the user's
+    handlers let it pass."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One question that Python asked of tensor data.
+
+    value      what was asked for, in the captured graph
+    operation  how: "bool()", "int()", ...
+    answer     hashable: what the path assumes
+    array      data that gives this answer
+    draws      how many random operators were recorded before
+    location   the user's line
+    output     the position of `value` among the graph's outputs, once these exist
+    """
+
+    value: Value
+    operation: str
+    answer: Any
+    array: np.ndarray[Any, Any]
+    draws: int
+    location: str
+    output: int = -1
+
+    def __str__(self) -> str:
+        shown = self.answer if type(self.answer) in (bool, int) else self.array
+        return f"{self.operation} was {shown} at {self.location}"
+
+
+def answer_of(operation: str, array: Any) -> Any:
+    """What Python learns from data, as a key."""
+    ask = _ANSWERS.get(operation)
+    if ask is not None:
+        return ask(np.asarray(array).reshape(()).item())
+    array = np.asarray(array)
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+class Decisions:
+    """Answers questions during one capture, for the arguments `leaves`. The first answers are `known` from a run of
+    compiled code, whose last bits need not be those of the evaluation here."""
+
+    def __init__(self, leaves: Sequence[Any], known: Sequence[Decision] = ()) -> None:
+        self.leaves = leaves
+        self.known = known
+        self.made: list[Decision] = []
+        self._answered: dict[tuple[Value, str], np.ndarray[Any, Any]] = {}
+
+    def read(self, recorder: Recorder, tensor: Tensor, operation: str) -> np.ndarray[Any, Any]:
+        """The data of a recorded tensor."""
+        with recorder._gradients(False):
+            value = recorder.value_of(tensor)
+        found = self._answered.get((value, operation))
+        if found is not None:
+            return found
+        location = user_location()
+        if operation not in _ANSWERS and operation not in _NUMBERS:
+            # An array, which the user may keep or change.
+            raise RunEagerly(f"{operation} needs the data of a tensor at {location}")
+        if len(self.made) >= MAX_DECISIONS:
+            raise RunEagerly(f"more than {MAX_DECISIONS} decisions depend on tensor data, the last one at {location}")
+        place = len(self.made)
+        if place < len(self.known):
+            expected = self.known[place]
+            if (expected.operation, expected.location) != (operation, location):
+                raise RunEagerly(f"the way to {location} is another at each call with the same arguments")
+            array = expected.array
+        else:
+            array = self._evaluate(recorder, value)
+        answer = answer_of(operation, array)
+        draws = sum(node.op.random for node in recorder.graph.nodes)
+        self.made.append(Decision(value, operation, answer, array, draws, location))
+        self._answered[value, operation] = array
+        return array
+
+    def _evaluate(self, recorder: Recorder, value: Value) -> np.ndarray[Any, Any]:
+        """Run what is recorded up to a value. Random generators are left as they were."""
+        from graphtorch.lowering.numpy.interpreter import interpret
+
+        graph = recorder.graph
+        prefix = Graph(graph.name, list(graph.inputs), list(graph.nodes), [value], list(graph.input_kinds), ["asked"])
+        prefix = ExpandGradients().run(DeadCodeElimination().run(prefix))
+        found = [source.fetch(self.leaves) for source in recorder.sources]
+        held = [(g, g.state_array()) for g in generators_of(prefix.nodes)]
+        try:
+            with recorder_paused():
+                (array,) = interpret(prefix, [t._data if isinstance(t, Tensor) else t for t in found])
+        finally:
+            for generator, saved in held:
+                generator.set_state(saved)
+        return np.array(array, dtype=value.type.dtype.numpy).reshape(np.shape(array))
+
+
+def generators_of(nodes: Sequence[GraphNode]) -> list[Generator]:
+    """The random generators that nodes draw from."""
+    found: dict[int, Generator] = {}
+    for node in nodes:
+        if node.op.random:
+            given = next((a for a in node.args if isinstance(a, Generator)), default_generator)
+            found[id(given)] = given
+    return list(found.values())
+
+
+# -- what Python does beside ------------------------------------------------------------------------------------------
+
+_WATCHED: list[tuple[Any, str, str]] = [
+    (builtins, "print", "prints"),
+    (builtins, "input", "reads from the terminal"),
+    (time, "time", "reads the clock"),
+    (time, "perf_counter", "reads the clock"),
+    (time, "monotonic", "reads the clock"),
+    (time, "sleep", "sleeps"),
+]
+_lock = threading.Lock()
+_watching = 0
+_originals: list[Any] = []
+
+
+@contextmanager
+def effects_watched() -> Iterator[None]:
+    """Raise RunEagerly, during a capture, where the user's code prints, reads the clock or draws from a random
+    generator of Python or NumPy: replaying a graph would do it once, at the capture, and never again."""
+    global _watching
+    with _lock:
+        _watching += 1
+        if _watching == 1:
+            _originals[:] = [getattr(module, name) for module, name, _ in _WATCHED]
+            for (module, name, does), original in zip(_WATCHED, _originals, strict=True):
+                setattr(module, name, _watcher(original, does))
+    held = random.getstate(), np.random.get_state(legacy=False)
+    try:
+        yield
+    finally:
+        with _lock:
+            _watching -= 1
+            if not _watching:
+                for (module, name, _), original in zip(_WATCHED, _originals, strict=True):
+                    setattr(module, name, original)
+        drawn = random.getstate() != held[0], not _same_state(np.random.get_state(legacy=False), held[1])
+        if any(drawn):
+            random.setstate(held[0])
+            np.random.set_state(held[1])
+    if any(drawn):
+        raise RunEagerly(f"it draws from the generator of {'random' if drawn[0] else 'numpy.random'}")
+
+
+def _same_state(a: Any, b: Any) -> bool:
+    """Whether two states of NumPy's global generator are equal."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same_state(a[k], b[k]) for k in a)
+    return bool(np.array_equal(a, b))
+
+
+def _watcher(original: Any, does: str) -> Any:
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        note = getattr(state.recorder, "note_effect", None)
+        if note is not None:
+            note(does)
+        return original(*args, **kwargs)
+
+    return watched
+
+
+def effect(does: str, fullgraph: bool) -> BaseException:
+    """What to raise where the user's code has a side effect that a graph can't repeat."""
+    if fullgraph:
+        return refuse(f"the compiled function {does}, which a graph can't", "do it outside the compiled function")
+    return RunEagerly(f"it {does} at {user_location()}")
