@@ -75,10 +75,10 @@ class Specialization:
         self.shapes: list[tuple[int, ...] | None] = []
         self._written = {output: position for position, output in captured.written}
         self._results = ResultBuilder(captured)
-        self.joint: JointProgram | None = None
         self.answers = tuple(d.answer for d in captured.decisions)
         self.paths = paths if captured.decisions else None
         lower = None if self.paths is None else self._path_of(self.paths, backend)
+        self.joint: JointProgram | None = None
         if captured.differentiable:
             self.joint = JointProgram(captured, backend, lower)
             self.compiled: Compiled = self.joint.forward
@@ -98,11 +98,11 @@ class Specialization:
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """One call: gather inputs, execute, write back, build the results."""
-        self.calls += 1
         captured = self.captured
         found = [source.fetch(leaves) for source in captured.sources]
         inputs = [t._data if isinstance(t, Tensor) else t for t in found]
         arrays = self.compiled.run(inputs, self._written)
+        self.calls += 1
         self._results.set_flags(leaves)
         history: Sequence[Any] = ()
         if self.joint is not None:
@@ -147,6 +147,7 @@ class CompiledFunction:
             if specialization.matches(tree, leaves):
                 if specialization.paths is not None:
                     return run_path(self, specialization, tree, leaves, args, kwargs)
+                return specialization.run(leaves)
         if self.eager_reason:
             return self._run_eagerly(self.eager_reason, args, kwargs)
         if self._variants() >= self.recompile_limit:
@@ -162,6 +163,8 @@ class CompiledFunction:
         except RunEagerly as why:
             self.eager_reason = str(why)
             return self._run_eagerly(self.eager_reason, args, kwargs)
+        if specialization.paths is not None:
+            return run_path(self, specialization, tree, leaves, args, kwargs)
         return specialization.run(leaves)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -189,8 +192,6 @@ class CompiledFunction:
         if not self._warned:
             self._warned = True
             warnings.warn(f"{self!r} runs eagerly: {reason}", stacklevel=stacklevel)
-        if specialization.paths is not None:
-            return run_path(self, specialization, tree, leaves, args, kwargs)
         return self.function(*args, **kwargs)
 
     # -- compilation -------------------------------------------------------------------------------------------------
@@ -205,6 +206,7 @@ class CompiledFunction:
         start = time.perf_counter()
         reason = self._reason(tree, leaves) if paths is None else f"this time {known[-1]}"
         changed = self._changed_sizes(tree, leaves)
+        paths = PathTree() if paths is None else paths
         try:
             try:
                 made = self._capture(tree, leaves, changed, paths, known)
@@ -233,6 +235,8 @@ class CompiledFunction:
         """Record one run of the function; nothing concrete changes."""
         name = getattr(self.function, "__name__", type(self.function).__name__)
         recorder = Recorder(name)
+        if not self.fullgraph:
+            recorder.decisions = Decisions(leaves, known)
         guards = recorder.guards
         scope = SymbolScope()
         bindings: dict[str, str] = {}
@@ -246,7 +250,6 @@ class CompiledFunction:
             if is_scalar(leaf):
                 guards.same_value(expression, leaf, labels[i])
             else:
-        paths = PathTree() if paths is None else paths
                 guards.same_object(expression, leaf, f"{labels[i]} was the same object")
             given.append(leaf)
         self._guard_sharing(guards, leaves)
@@ -262,8 +265,6 @@ class CompiledFunction:
         environment = recorder.environment = Environment(self.function, leaves, guards)
         args, kwargs = unflatten(tree, iter(given))
         grad_enabled = state.grad_enabled
-        if not self.fullgraph:
-            recorder.decisions = Decisions(leaves, known)
         try:
             with effects_watched(), recorder:
                 result = self.function(*args, **kwargs)
