@@ -15,8 +15,8 @@ from graphtorch.autodiff.graft import GRAFT
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
-from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.decisions import Decisions, effect
+from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import is_scalar
@@ -48,11 +48,11 @@ class Recorder(GradientRecorder):
         self._seen_modules: set[int] = set()
         self.numbers: dict[tuple[int, Any], Tensor] = {}
         self._detached: dict[Value, Value] = {}
+        self.decisions: Decisions | None = None  # None: Python may not ask for data
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     def argument(self, tensor: Tensor, index: int, name: str, shape: tuple[Any, ...]) -> Tensor:
-        self.decisions: Decisions | None = None  # None: Python may not ask for data
         """The recorded tensor that the function receives for an argument. `shape` may name symbolic sizes."""
         known = self.captured.get(id(tensor))
         if known is not None:
@@ -576,6 +576,10 @@ class Recorder(GradientRecorder):
             "return the tensor and read it outside the compiled function",
         )
 
+    def note_effect(self, does: str) -> None:
+        """The user's code does something that replaying the graph would leave out."""
+        raise effect(does, self.decisions is None)
+
     def detach_inplace(self, tensor: Tensor) -> None:
         raise refuse("detach_() inside a compiled function", "use y = y.detach()")
 
@@ -632,10 +636,6 @@ def _pointwise_layout(op: Operator, args: tuple[Any, ...], result: Value) -> np.
 
 def _selects(op: Operator, args: tuple[Any, ...]) -> bool:
     """Whether a call is `x[i]` with integer tensors of no dimension only: eager execution reads the positions and makes
-    def note_effect(self, does: str) -> None:
-        """The user's code does something that replaying the graph would leave out."""
-        raise effect(does, self.decisions is None)
-
     a view, which writes go through."""
     return op.name == "index" and all(i is None or i.ndim == 0 for i in args[1])
 
