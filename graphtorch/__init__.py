@@ -59,6 +59,8 @@ from graphtorch.tensor.formats import (
 )
 
 if TYPE_CHECKING:
+    tensor = _tensor
+
     # Operators, and what `_LAZY` names.
     def __getattr__(name: str) -> Any: ...
 
@@ -69,7 +71,13 @@ else:
         "load": ("graphtorch.serialization", "load"),
         "save": ("graphtorch.serialization", "save"),
         "serialization": ("graphtorch.serialization", None),
+        "array_api": ("graphtorch.array_api", None),
+        **{
+            f"{kind}Tensor": ("graphtorch.tensor.legacy", f"{kind}Tensor")
+            for kind in ("Bool", "Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double")
+        },
         "fft": ("graphtorch.fft", None),
+        "func": ("graphtorch.func", None),
         "linalg": ("graphtorch.linalg", None),
         "cuda": ("graphtorch.cuda", None),
         "nn": ("graphtorch.nn", None),
@@ -81,11 +89,14 @@ else:
         "signal": ("graphtorch.signal", None),
         "special": ("graphtorch.special", None),
         "utils": ("graphtorch.utils", None),
+        "vision": ("graphtorch.vision", None),
+        "vmap": ("graphtorch.func", "vmap"),
     }
 
     globals().update(_FUNCTIONS)
     # The function hides the subpackage of that name, which `from graphtorch.tensor import ...` still finds.
     tensor = _tensor
+    newaxis = None
     # These hide Python's builtins from here on.
     bool, float, int = _bool, float32, int64
 

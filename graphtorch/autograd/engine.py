@@ -67,7 +67,14 @@ def grad(
             "Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False."
         )
     if is_grads_batched:
-        raise RuntimeError("is_grads_batched=True: batched gradients need vmap, which this version does not have")
+        from graphtorch.func import vmap
+
+        given = tuple(grad_outputs) if isinstance(grad_outputs, list | tuple) else (grad_outputs,)
+        if any(g is None for g in given):
+            raise RuntimeError("is_grads_batched=True needs grad_outputs, with the batch in their first dimension")
+        flags = (True, create_graph, only_inputs, allow_unused, False, materialize_grads)
+        batched: tuple[Tensor | None, ...] = vmap(lambda *seeds: grad(outputs, inputs, seeds, *flags))(*given)
+        return batched
     roots = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
     wanted = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if isinstance(grad_outputs, Tensor) or grad_outputs is None:
