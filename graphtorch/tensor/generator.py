@@ -13,12 +13,14 @@ of every other CPU and build.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import operator
 import os
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
@@ -71,9 +73,9 @@ _INT64_MIN = -(1 << 63)
 _INT64_MAX = (1 << 63) - 1
 _STATE_WORDS = 624
 # Ranges from here on take two words an element, so that `word % range` stays close to uniform.
-_WIDE_RANGE = 1 << 28
+WIDE_RANGE = 1 << 28
 # From here on `randperm` takes two words an element.
-_WIDE_RANDPERM = (2**32 - 1) // 20
+WIDE_RANDPERM = (2**32 - 1) // 20
 # Categories are counted in float32 by PyTorch's CUDA kernels; the CPU enforces the same limit.
 _MAX_CATEGORIES = 1 << 24
 # Elements transformed at a time: the temporaries of a block stay in the L2 cache.
@@ -197,6 +199,27 @@ class Generator:
             self._seed = int(record["seed"])
             self._fresh = fresh
             self._next_normal = float(record["normal_y"]) if record["normal_is_valid"] else None
+
+    @property
+    def state_address(self) -> int:
+        """Where the engine's state lies in memory, as long as the generator lives: 624 words of 32 bits and the number
+        of those that are used up, an int. For compiled code, which may draw inside `drawing()` only."""
+        address: int = self._bits.ctypes.state_address
+        return address
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """A block in which compiled code draws from the engine, and nobody else does."""
+        with self._lock:
+            if not self._fresh:
+                yield
+                return
+            words = (ctypes.c_uint32 * (_STATE_WORDS + 1)).from_address(self.state_address)
+            before = words[0], words[_STATE_WORDS]
+            try:
+                yield
+            finally:
+                self._fresh = before == (words[0], words[_STATE_WORDS])
 
     def clone_state(self) -> Generator:
         """A new generator in the same state, independent from now on."""
@@ -416,11 +439,11 @@ class Generator:
         for bound in (low, high):
             if bound is not None and not _INT64_MIN <= bound <= _INT64_MAX:
                 raise ValueError("Overflow when unpacking long long")
-        low, last = _closest_range(low, high, dtype)
+        low, last = closest_range(low, high, dtype)
         count = last - low + 1
         if count == _UINT64:
             return self._fill(shape, dtype, lambda block: self._random64(block.stop - block.start).view(np.int64))
-        draw = self._random64 if count >= _WIDE_RANGE else self._random32
+        draw = self._random64 if count >= WIDE_RANGE else self._random32
         modulus, base = np.uint64(count), np.uint64(low % _UINT64)
 
         def sample(block: slice) -> Array:
@@ -438,7 +461,7 @@ class Generator:
         dtype = np.dtype(dtype)
         if dtype not in _SAMPLED:
             raise _not_implemented("random_kernel_cpu", dtype)
-        last = 1 << _DIGITS[dtype] if dtype in _DIGITS else _largest_integer(dtype)
+        last = largest_random(dtype)
         draw = self._random64 if dtype in (_FLOAT64, np.dtype(np.int64)) else self._random32
         modulus = np.uint64(last + 1)
         return self._fill(shape, dtype, lambda block: draw(block.stop - block.start) % modulus)
@@ -491,7 +514,7 @@ class Generator:
             raise RuntimeError(f"value cannot be converted to type {dtype.name}_t without overflow")
         steps = np.arange(n)
         with self._lock:
-            if n < _WIDE_RANDPERM:
+            if n < WIDE_RANDPERM:
                 remaining = n - steps[:-1]
                 targets = steps[:-1] + (self._random32(max(n - 1, 0)) % remaining.view(np.uint64)).view(np.int64)
                 order = shuffle_forward(targets, n)
@@ -659,6 +682,11 @@ def _largest_integer(dtype: np.dtype[Any]) -> int:
     return 1 if dtype == _BOOL else int(np.iinfo(dtype).max)
 
 
+def largest_random(dtype: np.dtype[Any]) -> int:
+    """The largest number of ``random_()`` without bounds."""
+    return 1 << _DIGITS[dtype] if dtype in _DIGITS else _largest_integer(dtype)
+
+
 def _not_implemented(kernel: str, dtype: np.dtype[Any]) -> NotImplementedError:
     name = _NAMES[dtype][0] if dtype in _NAMES else str(dtype)
     return NotImplementedError(f"\"{kernel}\" not implemented for '{name}'")
@@ -677,7 +705,7 @@ def _check_bounds(name: str, value: float, lowest: float, largest: float, dtype:
         raise RuntimeError(f"{name} is out of bounds for {_NAMES[dtype][1]}")
 
 
-def _closest_range(low: int, high: int | None, dtype: np.dtype[Any]) -> tuple[int, int]:
+def closest_range(low: int, high: int | None, dtype: np.dtype[Any]) -> tuple[int, int]:
     """First and last integer to draw for ``random_(low, high)`` in the dtype, checked as PyTorch checks them."""
     floating = dtype in _DIGITS
     if high is None and low == _INT64_MIN:

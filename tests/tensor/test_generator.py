@@ -200,7 +200,7 @@ def test_shuffles_equal_their_loops(n: int, seed: int) -> None:
 
 
 def test_randperm_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WIDE_RANDPERM", 5)
+    monkeypatch.setattr(module, "WIDE_RANDPERM", 5)
     words = Generator().manual_seed(2)._random64(30)
     places = [0] * 30
     for i in range(30):

@@ -1,7 +1,7 @@
 """Native code for operators that are calls of their own: which operators have it, and what their emitters share.
 
-An emitter takes an ExternCall and gives a Function (like a Kernel's), a Product where BLAS does it all, or None where
-it does not cover the call. Sizes inside a sample must be known; the number of samples may be symbolic.
+An emitter takes an ExternCall and gives a Function (like a Kernel's), several in order, a Product where BLAS does it
+all, or None where it does not cover the call. Sizes inside a sample must be known; the number of samples may be symbolic.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const, vector_type
 from graphtorch.lowering.cpu.function import Function
-from graphtorch.lowering.cpu.launch import Product
+from graphtorch.lowering.cpu.launch import Native
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 from graphtorch.tensor import dtypes
 
@@ -37,7 +37,7 @@ class Target(NamedTuple):
         return self.register_bits // BITS[kind]
 
 
-Emitter = Callable[[ExternCall, Target], Function | Product | None]
+Emitter = Callable[[ExternCall, Target], Native | None]
 EMITTERS: dict[str, Emitter] = {}
 
 
@@ -52,10 +52,10 @@ def emitter(*names: str) -> Callable[[Emitter], Emitter]:
     return register
 
 
-def native_call(call: ExternCall, target: Target) -> Function | Product | None:
-    """The native form of a call: a Function, a Product or None."""
+def native_call(call: ExternCall, target: Target) -> Native | None:
+    """The native form of a call; None where there is none."""
     # They register their emitters, and import this module.
-    from graphtorch.lowering.cpu import convolution, gather, pooling  # noqa: F401
+    from graphtorch.lowering.cpu import convolution, gather, pooling, random  # noqa: F401
 
     found = EMITTERS.get(call.op.name)
     return None if found is None else found(call, target)

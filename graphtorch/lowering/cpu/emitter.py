@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const
+from graphtorch.lowering.cpu.elements import MEMORY, from_memory, to_memory
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.instructions import (
     REGISTER,
@@ -25,20 +26,13 @@ from graphtorch.lowering.cpu.instructions import (
     apply,
     convert,
     extremum,
-    from_bfloat16,
     identity,
-    to_bfloat16,
 )
 from graphtorch.lowering.cpu.nest import Nest, estimate
 from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymInt
 
-MEMORY = {
-    dtypes.bool_: "i8", dtypes.uint8: "i8", dtypes.int8: "i8", dtypes.int16: "i16", dtypes.int32: "i32",
-    dtypes.int64: "i64", dtypes.float16: "half", dtypes.bfloat16: "i16", dtypes.float32: "float",
-    dtypes.float64: "double",
-}  # fmt: skip
 ROW_BYTES = 1 << 17  # the most that one kernel keeps on the stack
 KEEP_COST = 8  # what is cheaper is computed again
 LARGEST = (1 << 63) - 1
@@ -705,13 +699,7 @@ class _Emitter:
             x = b.gather(pointer, indices, MEMORY[d], self.mask)
         else:
             x = b.load(pointer, MEMORY[d], lanes, self.mask)
-        if d is dtypes.bool_:
-            return b.compare("ne", x, 0)
-        if d is dtypes.float16:
-            return b.convert("fpext", x, "float")
-        if d is dtypes.bfloat16:
-            return from_bfloat16(b, x)
-        return x
+        return from_memory(b, x, d)
 
     def _consume(self, sink: Sink) -> None:
         if sink.reduce is not None:
@@ -727,12 +715,7 @@ class _Emitter:
             x = self._value(store.value, u)
             if store.value.dtype is not d:
                 x = convert(b, x, store.value.dtype, d)
-            if d is dtypes.bool_:
-                x = b.convert("zext", x, "i8")
-            elif d is dtypes.float16:
-                x = b.convert("fptrunc", x, "half")
-            elif d is dtypes.bfloat16:
-                x = to_bfloat16(b, x)
+            x = to_memory(b, x, d)
             pointer, indices = self._place(access, u)
             if not spread:
                 if x.lanes > 1:

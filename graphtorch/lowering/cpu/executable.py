@@ -11,13 +11,14 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from graphtorch.ir.graph import Graph
-from graphtorch.lowering.backend import Backend, Executable
+from graphtorch.lowering.backend import Backend, Executable, InputMismatchError
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
@@ -48,6 +49,8 @@ class CpuExecutable(Executable):
     llvm        the module's LLVM text
     fallbacks   one line a step that runs through NumPy
     """
+
+    checks_inputs = True
 
     def __init__(self, schedule: Schedule, input_kinds: Sequence[str] = ()) -> None:
         self.schedule: Schedule = schedule
@@ -108,6 +111,8 @@ class CpuExecutable(Executable):
         written = native_call(step, Target(target.register_bits, target.fma, get_pool().threads, products))
         if isinstance(written, Function):
             self.functions[step.name] = written
+        if isinstance(written, list):
+            self.functions.update((f"{step.name}_{n}", function) for n, function in enumerate(written))
         if written is not None:
             return written
         kernels = expand(step, producers)
@@ -172,6 +177,11 @@ class Sized(numpy_executor.Program):
         except IndexError:
             frame = Frame(self)
         try:
+            if self.executable.program.generators:
+                with ExitStack() as held:
+                    for generator in self.executable.program.generators:
+                        held.enter_context(generator.drawing())
+                    return frame.run(inputs)
             return frame.run(inputs)
         finally:
             self._frames.append(frame)
@@ -266,9 +276,9 @@ class Frame(numpy_executor.Frame):
     def _check_failure(self) -> None:
         """Raise what native code could not."""
         if self.context[launch.FAILURE]:
-            message = self.failures[self.context[launch.FAILURE] - 1]
+            error, message = self.failures[self.context[launch.FAILURE] - 1]
             self.context[launch.FAILURE] = 0
-            raise IndexError(message)
+            raise error(message.replace("{}", str(self.context[launch.DETAIL])))
 
     def _enter(self, arrays: list[Any]) -> None:
         """Take the arrays' addresses and run the first segment, without checks."""
@@ -286,7 +296,7 @@ class Frame(numpy_executor.Frame):
         for i, buffer, element, shape, _ in self.arrays:
             array = arrays[i]
             if array.shape != shape or array.dtype != element:
-                raise RuntimeError(
+                raise InputMismatchError(
                     f"input {i} ({buffer.name}) is {array.dtype}{list(array.shape)}, the graph was compiled for "
                     f"{buffer.value.type}"
                 )

@@ -14,10 +14,11 @@ class Function:
 
     name        made of the text's hash: kernels with the same code share one function
     buffers     what the first arguments point to
-    sizes       the symbolic sizes that follow them
+    sizes       what follows them: symbolic sizes, and random generators (the address of a generator's state)
     extent      how many units [low, high) counts; `grain` is a divisor that chunk boundaries should have
     work        estimated cost of all of it, in additions
-    failure     the message of the IndexError if it fails; then the address behind the sizes is where it says so
+    failure     the message of the `error` if it fails; then the address behind the sizes is where it says so, by a 1.
+                The message's {} stands for the number in the next word
     """
 
     name: str
@@ -30,3 +31,4 @@ class Function:
     declarations: set[str] = field(default_factory=set)
     helpers: set[tuple[str, str, int]] = field(default_factory=set)
     failure: str = ""
+    error: type[Exception] = IndexError

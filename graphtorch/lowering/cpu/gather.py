@@ -10,7 +10,7 @@ from typing import Any
 
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
-from graphtorch.lowering.cpu.emitter import MEMORY
+from graphtorch.lowering.cpu.elements import MEMORY
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import ExternCall, View
 from graphtorch.tensor import dtypes

@@ -3,7 +3,7 @@ paths. `definition` gives the LLVM text of one; `assembly.Builder.helper` calls 
 
 from __future__ import annotations
 
-from graphtorch.lowering.cpu import transcendental
+from graphtorch.lowering.cpu import mersenne, transcendental
 from graphtorch.lowering.cpu.assembly import Builder, Val, suffix, vector_type
 
 # helper name -> (the C library's float64 function, how many operands)
@@ -19,6 +19,9 @@ def definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[st
         return _library(name[4:], kind, lanes)
     if name in ("sin", "cos"):
         return _trigonometric(name, kind, lanes, fma)
+    if name == "mt19937":
+        text, declarations = mersenne.definition(lanes, fma)
+        return text, declarations, set()
     raise KeyError(name)
 
 

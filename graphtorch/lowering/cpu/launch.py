@@ -18,9 +18,10 @@ from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import Buffer, ExternCall, Schedule, View
 from graphtorch.schedule.memory import MemoryPlan, aligned, nbytes
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.generator import Generator
 from graphtorch.tensor.symint import evaluate
 
-ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, FAILURE, HEADER = range(8)  # words of the context's header
+ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, FAILURE, DETAIL, HEADER = range(9)  # words of the context's header
 SERIAL_WORK = 60_000  # additions' worth that is not worth sharing
 CHUNK_WORK = 30_000  # the least for one chunk
 GEMM_SERIAL = 400_000  # multiplications
@@ -116,7 +117,8 @@ class Program:
     io          buffers whose addresses the caller gives, inputs first, in the order of the context's table
     numbers     what follows them in the context
     scratch_bytes   memory behind the planned arena
-    failures        messages of IndexErrors, numbered from 1 in the context's word FAILURE
+    failures        exceptions and their messages, numbered from 1 in the context's word FAILURE
+    generators      the random generators whose state the functions advance
     """
 
     text: str
@@ -126,7 +128,8 @@ class Program:
     uses_blas: bool
     scratch_bytes: int
     exported: list[str] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    failures: list[tuple[type[Exception], str]] = field(default_factory=list)
+    generators: list[Generator] = field(default_factory=list)
 
 
 class Writer:
@@ -156,7 +159,8 @@ class Writer:
         self.place = {b: i for i, b in enumerate(self.io)}
         self.numbers: list[Number] = []
         self.words: dict[Any, int] = {}
-        self.failures: list[str] = []
+        self.failures: list[tuple[type[Exception], str]] = []
+        self.generators: list[Generator] = []
         self.scratch: dict[Buffer, int] = {}
         self.scratch_bytes = 0
         for code in native.values():
@@ -200,7 +204,15 @@ class Writer:
         names = [*(s.name for s in segments), "entry"]
         text = "\n".join(parts)
         return Program(
-            text, self.io, self.numbers, segments, uses_blas, self.scratch_bytes, names, self.failures
+            text,
+            self.io,
+            self.numbers,
+            segments,
+            uses_blas,
+            self.scratch_bytes,
+            names,
+            self.failures,
+            self.generators,
         )
 
     # -- values ------------------------------------------------------------------------------------------------------
@@ -221,6 +233,10 @@ class Writer:
     def _size(self, size: Any) -> str:
         if type(size) is int:
             return str(size)
+        if isinstance(size, Generator):
+            if size not in self.generators:
+                self.generators.append(size)
+            return self._word(size, lambda bindings, plan: size.state_address)
         return self._word(size, lambda bindings, plan: evaluate(size, bindings))
 
     def _pointer(self, buffer: Buffer) -> str:
@@ -284,11 +300,11 @@ class Writer:
         failed = self._new(f"getelementptr i64, ptr %context, i64 {FAILURE}")
         self._argument(len(function.buffers) + len(function.sizes), failed, "ptr")
         self._call(function.name, function.extent, function.grain, function.work)
-        self._stop_on_failure(failed, function.failure)
+        self._stop_on_failure(failed, function.error, function.failure)
 
-    def _stop_on_failure(self, failed: str, message: str) -> None:
+    def _stop_on_failure(self, failed: str, error: type[Exception], message: str) -> None:
         """Leave the segment, with the message's number, if the word is not 0."""
-        self.failures.append(message)
+        self.failures.append((error, message))
         number = len(self.failures)
         bad = self._new(f"icmp ne i64 {self._new(f'load i64, ptr {failed}')}, 0")
         self.lines += [
