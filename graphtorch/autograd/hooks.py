@@ -1,8 +1,12 @@
-"""Tensor hooks and their handles."""
+"""Tensor hooks and their handles.
+
+Compiled functions assume which hooks there are. So that they need not look at every table before each call, each change
+of one renews `latest`, an object that stands for the present state of all."""
 
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +14,60 @@ from graphtorch.autograd.state import state
 from graphtorch.tensor.tensor import Tensor
 
 _ids = itertools.count()
+
+latest = object()
+
+
+def note_change() -> None:
+    """Say that some collection of hooks is no longer what it was."""
+    global latest
+    latest = object()
+
+
+class HookTable(OrderedDict[int, Any]):
+    """An ordered collection of hooks whose every change is noted. Copies and pickles of it are plain ones."""
+
+    def __setitem__(self, key: int, hook: Any) -> None:
+        super().__setitem__(key, hook)
+        note_change()
+
+    def __delitem__(self, key: int) -> None:
+        super().__delitem__(key)
+        note_change()
+
+    def pop(self, *args: Any) -> Any:
+        found = super().pop(*args)
+        note_change()
+        return found
+
+    def popitem(self, last: bool = True) -> tuple[int, Any]:
+        found = super().popitem(last)
+        note_change()
+        return found
+
+    def setdefault(self, key: int, default: Any = None) -> Any:
+        found = super().setdefault(key, default)
+        note_change()
+        return found
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        super().update(*args, **kwargs)
+        note_change()
+
+    def clear(self) -> None:
+        super().clear()
+        note_change()
+
+    def move_to_end(self, key: int, last: bool = True) -> None:
+        super().move_to_end(key, last)
+        note_change()
+
+    def __ior__(self, other: Any) -> Any:
+        self.update(other)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OrderedDict, (list(self.items()),)
 
 
 class RemovableHandle:
@@ -21,6 +79,7 @@ class RemovableHandle:
 
     def remove(self) -> None:
         self.hooks.pop(self.id, None)
+        note_change()
 
     def __enter__(self) -> RemovableHandle:
         return self
@@ -33,6 +92,7 @@ def add(hooks: dict[int, Any], hook: Callable[..., Any]) -> RemovableHandle:
     """Append a hook to an ordered collection."""
     key = next(_ids)
     hooks[key] = hook
+    note_change()
     return RemovableHandle(hooks, key)
 
 

@@ -27,6 +27,7 @@ from graphtorch.frontend.paths import PathExecutable, PathTree, run_path
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
 from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble
 from graphtorch.frontend.recorder import Recorder
+from graphtorch.frontend.replay import MISS, Replay, write_replay
 from graphtorch.frontend.tree import flatten, unflatten
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymbolScope, UndecidedError, free_symbols
@@ -75,6 +76,7 @@ class Specialization:
         self.shapes: list[tuple[int, ...] | None] = []
         self._written = {output: position for position, output in captured.written}
         self._results = ResultBuilder(captured)
+        self.replay: Replay | None = None
         self.answers = tuple(d.answer for d in captured.decisions)
         self.paths = paths if captured.decisions else None
         lower = None if self.paths is None else self._path_of(self.paths, backend)
@@ -94,7 +96,13 @@ class Specialization:
 
     def matches(self, tree: Any, leaves: Sequence[Any]) -> bool:
         """Whether a call fits."""
-        return bool(self.tree == tree) and self.guards.check(leaves)
+        if self.tree != tree:
+            return False
+        taken = self.guards.take_snapshots()
+        if not self.guards.check(leaves):
+            return False
+        self.guards.scope.update(taken)
+        return True
 
     def run(self, leaves: Sequence[Any]) -> Any:
         """One call: gather inputs, execute, write back, build the results."""
@@ -102,6 +110,11 @@ class Specialization:
         found = [source.fetch(leaves) for source in captured.sources]
         inputs = [t._data if isinstance(t, Tensor) else t for t in found]
         arrays = self.compiled.run(inputs, self._written)
+        return self.finish(leaves, found, arrays)
+
+    def finish(self, leaves: Sequence[Any], found: Sequence[Any], arrays: Sequence[Any]) -> Any:
+        """What follows the execution: write back, and build the results. `found` are the inputs' tensors."""
+        captured = self.captured
         self.calls += 1
         self._results.set_flags(leaves)
         history: Sequence[Any] = ()
@@ -134,6 +147,7 @@ class CompiledFunction:
         self.fullgraph = fullgraph
         self.recompile_limit = recompile_limit
         self.specializations: list[Specialization] = []
+        self._replays: tuple[Replay, ...] = ()  # of specialisations that were used more than once
         self.eager_calls = 0
         self.eager_reason = ""
         self._warned = False
@@ -141,13 +155,25 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.recorder is not None:
             return self.function(*args, **kwargs)  # inside another capture: part of its graph
+        for replay in self._replays:
+            result = replay(args, kwargs)
+            if result is not MISS:
+                return result
+        return self._find(args, kwargs)
+
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that no replay knows to fit: check the guards, and compile where none hold."""
         leaves: list[Any] = []
         tree = flatten((args, kwargs), leaves)
         for specialization in self.specializations:
             if specialization.matches(tree, leaves):
                 if specialization.paths is not None:
                     return run_path(self, specialization, tree, leaves, args, kwargs)
-                return specialization.run(leaves)
+                result = specialization.run(leaves)
+                if specialization.replay is None:
+                    specialization.replay = write_replay(specialization)
+                    self._replays += (specialization.replay,)
+                return result
         if self.eager_reason:
             return self._run_eagerly(self.eager_reason, args, kwargs)
         if self._variants() >= self.recompile_limit:
@@ -184,6 +210,7 @@ class CompiledFunction:
     def reset(self) -> None:
         """Forget all specialisations."""
         self.specializations.clear()
+        self._replays = ()
         self.eager_reason = ""
         self._warned = False
 
@@ -260,6 +287,7 @@ class CompiledFunction:
             f"{default}.get_default_dtype()",
             dtypes.get_default_dtype(),
             f"the default dtype was {dtypes.get_default_dtype()!r}",
+            f"{guards.name(vars(dtypes))}['_default_dtype']",
         )
         recorder.module_names, recorder.optimizers = _tensor_names(self.function, leaves)
         environment = recorder.environment = Environment(self.function, leaves, guards)
@@ -279,6 +307,7 @@ class CompiledFunction:
         side_effects = environment.undo_changes()
         if side_effects:
             raise PythonStateChange(side_effects)
+        recorder.assume_hooks()
         environment.add_guards(lambda container, key: (id(container), key) in recorder.numbers)
         return captured, guards, Sizes(scope, bindings)
 
@@ -310,7 +339,8 @@ class CompiledFunction:
         guards = recorder.guards
         expression = f"leaves[{index}]"
         data = f"{expression}._data"
-        guards.add(f"isinstance({expression}, {guards.name(Tensor)})", f"{label} was a tensor")
+        kind = f"{expression}.__class__ is {guards.name(type(tensor))}"
+        guards.add(f"isinstance({expression}, {guards.name(Tensor)})", f"{label} was a tensor", kind)
         shape: list[Any] = []
         rank = len(tensor.shape)
         # What is a view, and what a copy, depends on the strides: symbolic sizes come in row-major order only.
@@ -341,16 +371,19 @@ class CompiledFunction:
             shape = list(tensor.shape)
         if tensor.requires_grad:
             leaf = tensor.is_leaf
-            guards.add(f"{expression}.is_leaf is {leaf}", f"{label} was {'' if leaf else 'not '}a leaf")
+            own = f"{expression}._node is None and {expression}._base is None" if leaf else None
+            guards.add(f"{expression}.is_leaf is {leaf}", f"{label} was {'' if leaf else 'not '}a leaf", own)
         guards.add(
             f"{expression}._dtype is {guards.name(tensor._dtype)}", f"the dtype of {label} was {tensor._dtype!r}"
         )
-        guards.add(
-            f"{expression}._device == {guards.name(tensor._device)}", f"the device of {label} was {tensor._device}"
-        )
-        guards.add(
-            f"{expression}.requires_grad is {tensor.requires_grad}", f"{label}.requires_grad was {tensor.requires_grad}"
-        )
+        device = guards.name(tensor._device)
+        meaning = f"the device of {label} was {tensor._device}"
+        guards.add(f"{expression}._device == {device}", meaning, f"{expression}._device is {device}")
+        flag = tensor.requires_grad
+        # A view may owe the flag to its base.
+        own = f"{expression}._requires_grad is {flag}" + ("" if flag else f" and {expression}._base is None")
+        meaning = f"{label}.requires_grad was {flag}"
+        guards.add(f"{expression}.requires_grad is {flag}", meaning, own if flag or tensor._base is None else None)
         return recorder.argument(tensor, index, label, tuple(shape))
 
     def _guard_sharing(self, guards: GuardSet, leaves: Sequence[Any]) -> None:

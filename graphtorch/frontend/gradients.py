@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graphtorch.autodiff.custom import CUSTOM
 from graphtorch.autodiff.gradient import GRADIENT
 from graphtorch.autodiff.reverse import append_gradients
+from graphtorch.autograd import hooks as autograd_hooks
 from graphtorch.autograd.engine import check_start
 from graphtorch.autograd.function import FunctionContext
 from graphtorch.autograd.graph import FREED
@@ -154,12 +155,16 @@ class GradientRecorder(GraphBuilder):
             return  # made inside
         source = self._source_of(leaf)
         for table in ("_hooks", "_post_accumulate_hooks"):
-            expression = f"{self._expression(source)}.{table}"
-            hooks = getattr(leaf, table) or {}
-            meaning = f"{source.name} had {len(hooks)} hooks"
-            self.guards.add(f"len({expression} or ()) == {len(hooks)}", meaning, None if hooks else f"not {expression}")
-            for key, hook in hooks.items():
-                self.guards.same_object(f"{expression}[{key!r}]", hook, f"a hook of {source.name} was the same object")
+            self.assume_hook_table(f"{self._expression(source)}.{table}", getattr(leaf, table) or {}, source.name)
+
+    def assume_hook_table(self, table: str, hooks: Mapping[Any, Any], name: str) -> None:
+        """Assume the entries of a collection of hooks whose changes are noted."""
+        latest = self.guards.snapshot(("hooks",), lambda: autograd_hooks.latest)
+        self.guards.require(f"{self.guards.name(vars(autograd_hooks))}['latest'] is {latest}")
+        self.guards.add(f"len({table} or ()) == {len(hooks)}", f"{name} had {len(hooks)} hooks", "")
+        for key, hook in hooks.items():
+            held = self.guards.name(hook)
+            self.guards.add(f"{table}[{key!r}] is {held}", f"a hook of {name} was the same object", "")
 
     def grad(
         self,

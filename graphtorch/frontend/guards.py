@@ -43,7 +43,8 @@ class GuardSet:
         self._scope: dict[str, Any] = {}
         self._check: Callable[[Sequence[Any]], bool] | None = None
         self._snapshots: dict[str, Callable[[], Any]] = {}
-        self._snapshot_names: dict[Any, str] = {}
+        self.snapshot_names: dict[Any, str] = {}
+        self.required: dict[str, None] = {}
         self.locals: dict[str, str] = {}  # expression -> the variable to which a cheap form has bound its value
 
     def name(self, value: Any) -> str:
@@ -81,6 +82,10 @@ class GuardSet:
                 f"{place} is {constant}",
             )
 
+    def require(self, condition: str) -> None:
+        """Add a condition that implies guards whose cheap form is "" to what a replay checks."""
+        self.required[condition] = None
+
     def bind(self, expression: str) -> str:
         """A variable for an expression that several cheap forms read: the first use assigns it."""
         variable = self.locals.get(expression)
@@ -91,9 +96,9 @@ class GuardSet:
 
     def snapshot(self, key: Any, take: Callable[[], Any]) -> str:
         """A name for what `take()` gave when the guards last held. One a key; keys are (kind, id) of live objects."""
-        name = self._snapshot_names.get(key)
+        name = self.snapshot_names.get(key)
         if name is None:
-            name = self._snapshot_names[key] = f"s{len(self._snapshot_names)}"
+            name = self.snapshot_names[key] = f"s{len(self.snapshot_names)}"
             self._snapshots[name] = take
         return name
 

@@ -7,11 +7,13 @@ while recording, so that a failed capture leaves no trace."""
 from __future__ import annotations
 
 import linecache
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from graphtorch.autodiff.graft import GRAFT
+from graphtorch.autograd.hooks import HookTable
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
@@ -19,7 +21,7 @@ from graphtorch.frontend.decisions import Decisions, effect
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.gradients import GradientRecorder
-from graphtorch.frontend.guards import is_scalar
+from graphtorch.frontend.guards import attribute, is_scalar
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
 from graphtorch.ir.builder import Traced, hint, wrap
@@ -31,6 +33,9 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
+
+TABLES = ("_parameters", "_buffers", "_modules")  # what a module's forward may read
+HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # what a call runs
 
 
 class Recorder(GradientRecorder):
@@ -48,6 +53,7 @@ class Recorder(GradientRecorder):
         self._seen_modules: set[int] = set()
         self.numbers: dict[tuple[int, Any], Tensor] = {}
         self._detached: dict[Value, Value] = {}
+        self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
         self.decisions: Decisions | None = None  # None: Python may not ask for data
 
     # -- inputs ------------------------------------------------------------------------------------------------------
@@ -177,12 +183,21 @@ class Recorder(GradientRecorder):
         return self.guards.name(source.tensor)
 
     def _guard_tensor(self, expression: str, tensor: Tensor, name: str) -> None:
+        same = implied = None
+        if expression == self.guards.name(tensor):
+            # The array that was checked last time. Nothing but an executable sees it if that is given another shape.
+            same = f"{expression}._data is {self.guards.snapshot(('data', id(tensor)), lambda: tensor._data)}"
+            implied = ""
         shape = self.guards.name(tuple(tensor._data.shape))
-        self.guards.add(f"{expression}._data.shape == {shape}", f"the shape of {name} was {tuple(tensor.shape)}")
+        meaning = f"the shape of {name} was {tuple(tensor.shape)}"
+        self.guards.add(f"{expression}._data.shape == {shape}", meaning, same, checked=same is not None)
         strides = self.guards.name(tuple(tensor._data.strides))
-        self.guards.add(f"{expression}._data.strides == {strides}", f"the strides of {name} were {tensor.stride()}")
+        meaning = f"the strides of {name} were {tensor.stride()}"
+        self.guards.add(f"{expression}._data.strides == {strides}", meaning, implied, checked=same is not None)
         self.guards.add(
-            f"{expression}._dtype is {self.guards.name(tensor._dtype)}", f"the dtype of {name} was {tensor._dtype!r}"
+            f"{expression}._dtype is {self.guards.name(tensor._dtype)}",
+            f"the dtype of {name} was {tensor._dtype!r}",
+            implied,
         )
         self.guards.add(
             f"{expression}._requires_grad is {tensor._requires_grad}",
@@ -204,9 +219,12 @@ class Recorder(GradientRecorder):
             return known
         name = f"{key}" if not self.numbers else f"{key}{len(self.numbers)}"
         of = TensorType(dtypes.float64 if type(value) is float else dtypes.int64, (), is_number=True)
+        kind = self.guards.name(type(value))
+        place = self._entry(container, key)
         self.guards.add(
-            f"dict.__getitem__({self.guards.name(container)}, {key!r}).__class__ is {self.guards.name(type(value))}",
+            f"dict.__getitem__({self.guards.name(container)}, {key!r}).__class__ is {kind}",
             f"{key!r} was a Python {type(value).__name__}",
+            place and f"{self.guards.bind(place)}.__class__ is {kind}",
         )
         recorded = wrap(self.graph.add_input(of, name, "number"))
         self.sources.append(NumberSource(container, key, name))
@@ -218,13 +236,26 @@ class Recorder(GradientRecorder):
         """Assume the value of a dictionary's entry."""
         value = dict.__getitem__(container, key)
         expression = f"dict.__getitem__({self.guards.name(container)}, {key!r})"
+        place = self._entry(container, key)
         if is_scalar(value):
-            self.guards.same_value(expression, value, f"{key!r}")
+            self.guards.same_value(expression, value, f"{key!r}", None if value is None else place)
         elif isinstance(value, list):
-            self.guards.add(f"len({expression}) == {len(value)}", f"{key!r} had {len(value)} entries")
+            length = f"len({expression}) == {len(value)}"
+            if length not in self.guards.guards:
+                cheap = f"len({self.guards.bind(place)}) == {len(value)}" if place else None
+                self.guards.add(length, f"{key!r} had {len(value)} entries", cheap)
             for i, item in enumerate(value):
-                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was the same object")
+                found = f"{self.guards.bind(place)}[{i}]" if place else None
+                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was the same object", found)
         return value
+
+    def _entry(self, container: Any, key: Any) -> str | None:
+        """A fast expression for an entry of a dictionary, None where it has none."""
+        kind = type(container)
+        if kind is dict:
+            return f"{self.guards.name(container)}[{key!r}]"
+        # A subclass may see each subscript, which a plain look-up need not tell it.
+        return f"{self.guards.name(container)}.get({key!r})" if kind.get is dict.get else None
 
     def enter_module(self, module: Any) -> None:
         """Note the module being called, and assume what its forward may read of it."""
@@ -241,33 +272,62 @@ class Recorder(GradientRecorder):
             if is_scalar(value) and (
                 key == "training" or not known or type(module).__module__.startswith("graphtorch.")
             ):
-                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}")
-        for group in ("_parameters", "_buffers", "_modules"):
+                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", attribute(self.guards, module, key))
+        for group in TABLES:
             entries = vars(module).get(group, {})
-            self.guards.add(f"len({held}.{group}) == {len(entries)}", f"{name} had {len(entries)} {group[1:]}")
             for key, value in entries.items():
                 if value is not None:
                     self.module_names.setdefault(id(value), prefix + key)
-                # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption
-                # then.
-                self.guards.same_object(f"{held}.{group}[{key!r}]", value, f"{prefix + key} was the same object")
+            # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption then.
+            self._assume_table(module, group, entries, name, prefix)
+        hooks = [(group, dict(vars(module).get(group, {}))) for group in HOOK_TABLES]
+        self._hooks_met.append((module, name, hooks))
+
+    def _assume_table(self, module: Any, group: str, entries: Mapping[Any, Any], name: str, prefix: str) -> None:
+        """Assume the entries of one of a module's dictionaries."""
+        table = f"{self.guards.name(module)}.{group}"
+        place = attribute(self.guards, module, group)
+        if isinstance(vars(module).get(group), HookTable):
+            self.assume_hook_table(table, entries, f"{prefix}{group[1:]}")
+            return
+        meaning = f"{name} had {len(entries)} {group[1:]}"
+        if not entries:
+            self.guards.add(f"len({table}) == 0", meaning, place and f"not {place}")
+            return
+        length = f"len({table}) == {len(entries)}"
+        self.guards.add(length, meaning, place and f"len({self.guards.bind(place)}) == {len(entries)}")
+        for key, value in entries.items():
+            found = f"{self.guards.bind(place)}[{key!r}]" if place else None
+            meaning = f"{prefix}{key} was the same object"
+            self.guards.same_object(f"{table}[{key!r}]", value, meaning, found)
+
+    def assume_hooks(self) -> None:
+        """Assume the hooks of the modules that were called, unless the function changed them itself."""
+        for module, name, tables in self._hooks_met:
+            for group, entries in tables:
+                if dict(vars(module).get(group, {})) == entries:
+                    self._assume_table(module, group, entries, name, f"{name}.{group[1:]} ")
 
     def assume_optimizer(self, optimizer: Any) -> None:
         """Assume that an optimizer's groups and state tensors are the objects that its step was captured with."""
         held = self.guards.name(optimizer)
+        # Looking up a tensor hashes it, in Python: the cheap form knows the position instead.
+        keys, values = f"[*{held}.state]", f"[*{held}.state.values()]"
         count = len(optimizer.param_groups)
         self.guards.add(f"len({held}.param_groups) == {count}", f"the optimizer had {count} param groups")
         for i, group in enumerate(optimizer.param_groups):
             self.guards.same_object(f"{held}.param_groups[{i}]", group, f"param group {i} was the same object")
-        for parameter, own in optimizer.state.items():
-            self.guards.same_object(
-                f"{held}.state.get({self.guards.name(parameter)})", own, "an optimizer state was the same object"
-            )
+        for i, (parameter, own) in enumerate(optimizer.state.items()):
+            found, there = self.guards.name(parameter), self.guards.name(own)
+            expression = f"{held}.state.get({found}) is {there}"
+            if expression not in self.guards.guards:
+                cheap = f"{self.guards.bind(keys)}[{i}] is {found} and {self.guards.bind(values)}[{i}] is {there}"
+                self.guards.add(expression, "an optimizer state was the same object", cheap)
             for key, value in own.items():
                 if isinstance(value, Tensor):
-                    self.guards.same_object(
-                        f"{self.guards.name(own)}.get({key!r})", value, f"the optimizer's {key} was the same tensor"
-                    )
+                    place = self._entry(own, key) if isinstance(own, dict) else None
+                    meaning = f"the optimizer's {key} was the same tensor"
+                    self.guards.same_object(f"{there}.get({key!r})", value, meaning, place)
 
     def exit_module(self, module: Any) -> None:
         self.modules.pop()

@@ -16,15 +16,23 @@ from graphtorch.lowering.kernel import Schedule
 from graphtorch.schedule.memory import MemoryPlan
 
 
+class InputMismatchError(RuntimeError):
+    """An array is not as the graph was compiled for. Nothing has been changed."""
+
+
 class Executable(ABC):
     """A compiled graph.
 
-    schedule    the kernels it runs; None for a backend that has none
-    plan        the memory plan of the latest sizes it ran with (static sizes: known at once)
+    schedule            the kernels it runs; None for a backend that has none
+    plan                the memory plan of the latest sizes it ran with (static sizes: known at once)
+    checks_inputs       whether `run` raises InputMismatchError for an input of another shape or dtype
+    contiguous_results  whether all results are in row-major order
     """
 
     schedule: Schedule | None = None
     plan: MemoryPlan | None = None
+    checks_inputs: bool = False
+    contiguous_results: bool = False
 
     @abstractmethod
     def run(self, inputs: Sequence[Any]) -> list[Any]:

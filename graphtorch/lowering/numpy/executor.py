@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ir.graph import Graph
-from graphtorch.lowering.backend import Backend, Executable
+from graphtorch.lowering.backend import Backend, Executable, InputMismatchError
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
 from graphtorch.lowering.numpy.codegen import Lowered, Slot, lower_kernel
@@ -31,6 +31,8 @@ Place = tuple[list[Any], int]  # an argument list and a position in it
 
 class NumpyExecutable(Executable):
     """A schedule prepared to run. Thread-safe: each run takes a frame of its own."""
+
+    checks_inputs = True
 
     def __init__(self, schedule: Schedule, input_kinds: Sequence[str] = ()) -> None:
         self.schedule: Schedule = schedule
@@ -243,7 +245,7 @@ class Frame:
         for i, buffer, element, shape, kept in self.arrays:
             array = given[buffer] = inputs[i]
             if array.shape != shape or array.dtype != element:
-                raise RuntimeError(
+                raise InputMismatchError(
                     f"input {i} ({buffer.name}) is {array.dtype}{list(array.shape)}, the graph was compiled for "
                     f"{buffer.value.type}"
                 )

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from graphtorch import ops
 from graphtorch.autograd import hooks as autograd_hooks
 from graphtorch.autograd.grad_mode import no_grad
-from graphtorch.autograd.hooks import RemovableHandle
+from graphtorch.autograd.hooks import HookTable, RemovableHandle
 from graphtorch.autograd.state import state
 from graphtorch.nn.modules import _state_dict
 from graphtorch.nn.modules._hooks import call_with_hooks
@@ -25,6 +25,7 @@ __all__ = ["Module"]
 
 _T = TypeVar("_T")
 Hook = Callable[..., Any]
+CALL_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # what a call runs
 
 
 def _forward_unimplemented(self: Module, *input: Any) -> None:
@@ -149,6 +150,8 @@ class Module:
                 buffers[name] = value
         else:
             super().__setattr__(name, value)
+            if name in CALL_HOOKS:
+                autograd_hooks.note_change()
 
     def _forget(self, name: str, keep: str) -> None:
         """Drop ``name`` wherever it is registered except in table ``keep``."""
@@ -183,7 +186,10 @@ class Module:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         for name, table in {**_empty_tables(), "_is_full_backward_hook": None}.items():
-            self.__dict__.setdefault(name, table)
+            held = self.__dict__.setdefault(name, table)
+            if isinstance(table, HookTable) and not isinstance(held, HookTable):
+                self.__dict__[name] = HookTable(held)
+        autograd_hooks.note_change()
 
     # ------------------------------------------------------------------ registering
 
@@ -672,11 +678,11 @@ class Module:
 def _empty_tables() -> dict[str, Any]:
     """Fresh registries of a module, by attribute name."""
     hooks = (
-        "_backward_pre_hooks", "_backward_hooks", "_forward_hooks", "_forward_hooks_with_kwargs",
-        "_forward_hooks_always_called", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_state_dict_hooks",
-        "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+        "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
+        "_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
     )  # fmt: skip
-    tables: dict[str, Any] = {name: OrderedDict() for name in hooks}
+    tables: dict[str, Any] = {name: HookTable() for name in CALL_HOOKS}
+    tables.update({name: OrderedDict() for name in hooks})
     tables.update(_parameters={}, _buffers={}, _non_persistent_buffers_set=set(), _modules={})
     return tables
 

@@ -1,0 +1,262 @@
+"""The code of one call of a specialisation, written once: arguments in, results out, and nothing decided on the way.
+
+What a call does is known when a function has been captured: which leaf of the arguments is which input, which arrays
+stand behind parameters, whose version to raise, where the results go. `write_replay` writes that down as one Python
+function without loops, after the cheap forms of the guards. It returns `MISS` where one of these fails; the caller then
+checks the guards themselves, which costs more and tells what changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphtorch.frontend.program import Alias, BrokenNode, Constant, Output, _laid_out
+from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
+from graphtorch.frontend.tree import Leaf, unflatten
+from graphtorch.ir.passes import verify_by_default
+from graphtorch.lowering.backend import InputMismatchError
+from graphtorch.tensor.tensor import Tensor
+
+if TYPE_CHECKING:
+    from graphtorch.frontend.compiler import Specialization
+
+MISS: Any = object()  # what a replay returns for a call that it does not know to fit
+
+Replay = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+def write_replay(specialization: Specialization) -> Replay:
+    """The function `replay(args, kwargs)` of a specialisation that has run before."""
+    return _Writer(specialization).run()
+
+
+class _Writer:
+    def __init__(self, specialization: Specialization) -> None:
+        self.specialization = specialization
+        self.captured = specialization.captured
+        self.guards = specialization.guards
+        self.name = self.guards.name
+        executable = specialization.compiled.executable
+        # Executables that look at shapes themselves make it enough that an array is the one that was checked.
+        self.checked = bool(executable.checks_inputs)
+        self.contiguous = bool(executable.contiguous_results)
+        self.leaf_count = 0
+        self.lines: list[str] = []
+
+    def run(self) -> Replay:
+        positional, keywords = self.specialization.tree.children
+        self._unpack(positional, "args", known=True)
+        if keywords.children:
+            self._unpack(keywords, "kwargs", known=True)
+        else:
+            self._miss_if("kwargs")
+        arguments = {s.index for s in self.captured.sources if isinstance(s, ArgumentSource)}
+        self.lines += [f"x{i} = a{i}._data" for i in sorted(arguments)]
+        conditions = [self._local(c) for c in self._conditions()]
+        self._miss_if(f"not ({' and '.join(conditions)})" if conditions else "False")
+        source = [
+            "def replay(args, kwargs):",
+            "  try:",
+            *(f"    {line}" for line in self.lines),
+            # A name is missing where a condition that would have bound it was not reached.
+            "  except (AttributeError, KeyError, IndexError, TypeError, ValueError, NameError):",
+            f"    return {self.name(MISS)}",
+        ]
+        self.lines = []
+        self._call()
+        source += [f"  {line}" for line in self.lines]
+        scope = self.guards.scope
+        exec(compile("\n".join(source), "<graphtorch replay>", "exec"), scope)
+        replay: Replay = scope.pop("replay")
+        return replay
+
+    def _miss_if(self, condition: str) -> None:
+        self.lines.append(f"if {condition}: return {self.name(MISS)}")
+
+    # -- arguments ---------------------------------------------------------------------------------------------------
+
+    def _unpack(self, tree: Any, value: str, known: bool = False) -> None:
+        """Take a container apart into the variables a0, a1, ... of its leaves. `known`: its type is certain."""
+        if not known:
+            self._miss_if(f"{value}.__class__ is not {self.name(tree.type)}")
+        names: list[str] = []
+        before = self.lines
+        self.lines = []
+        for child in tree.children:
+            if type(child) is Leaf:
+                names.append(f"a{self.leaf_count}")
+                self.leaf_count += 1
+            else:
+                names.append(f"{value}_{len(names)}")
+                self._unpack(child, names[-1])
+        inner_lines, self.lines = self.lines, before
+        targets = "".join(f"{n}, " for n in names)
+        if tree.keys is None:
+            if names:
+                self.lines.append(f"({targets}) = {value}")
+            else:
+                self._miss_if(value)
+        elif issubclass(tree.type, dict):
+            self._miss_if(f"[*{value}] != {self.name(list(tree.keys))}")
+            if names:
+                self.lines.append(f"({targets}) = {value}.values()")
+        else:  # a dataclass
+            self.lines += [f"{n} = {value}.{k}" for n, k in zip(names, tree.keys, strict=True)]
+        self.lines += inner_lines
+
+    def _local(self, text: str) -> str:
+        """An expression over `leaves` as one over the variables."""
+        return re.sub(r"\bleaves\[(\d+)\]", r"a\1", re.sub(r"\bleaves\[(\d+)\]\._data\b", self._array, text))
+
+    def _array(self, match: re.Match[str]) -> str:
+        variable = f"x{match[1]}"
+        return variable if any(line.startswith(f"{variable} = ") for line in self.lines) else f"a{match[1]}._data"
+
+    def _conditions(self) -> list[str]:
+        found = list(self.guards.required)
+        for guard in self.guards.guards.values():
+            condition = guard.expression if guard.checked and not self.checked else guard.cheap
+            if condition:
+                found.append(condition)
+        return found
+
+    # -- the call ----------------------------------------------------------------------------------------------------
+
+    def _tensor(self, source: Source) -> str:
+        """The tensor (or number) of an input."""
+        if isinstance(source, ArgumentSource):
+            return f"a{source.index}"
+        if isinstance(source, TensorSource):
+            return self.name(source.tensor)
+        if isinstance(source, GradSource):
+            return f"{self._tensor(source.owner)}._grad"
+        assert isinstance(source, NumberSource)
+        expression = f"{self.name(source.container)}.get({source.key!r})"
+        return self.guards.locals.get(expression) or f"dict.__getitem__({self.name(source.container)}, {source.key!r})"
+
+    def _input(self, source: Source) -> str:
+        """What the executable gets for an input."""
+        if isinstance(source, ArgumentSource):
+            return f"x{source.index}"
+        if isinstance(source, NumberSource):
+            return self._tensor(source)
+        if isinstance(source, TensorSource) and self.checked:
+            snapshot = self.guards.snapshot_names.get(("data", id(source.tensor)))
+            if snapshot is not None:
+                return snapshot
+        return f"{self._tensor(source)}._data"
+
+    def _call(self) -> None:
+        specialization, captured = self.specialization, self.captured
+        leaves = f"[{', '.join(f'a{i}' for i in range(self.leaf_count))}]"
+        if verify_by_default():
+            check = self.name(self.guards.check)
+            self.lines.append(f"assert {check}({leaves}), 'a cheap form held where its guard did not'")
+        simple = self._is_simple()
+        if not simple:
+            self.lines.append(f"found = [{', '.join(self._tensor(s) for s in captured.sources)}]")
+        inputs = f"[{', '.join(self._input(s) for s in captured.sources)}]"
+        compiled = specialization.compiled
+        if compiled.copies:
+            run, more = self.name(compiled.run), f", {self.name(specialization._written)}"
+        else:
+            run, more = self.name(compiled.executable.run), ""
+        self.lines += [
+            "try:",
+            f"  arrays = {run}({inputs}{more})",
+            f"except {self.name(InputMismatchError)}:",
+            f"  return {self.name(MISS)}",
+        ]
+        if not simple:
+            self.lines.append(f"return {self.name(specialization.finish)}({leaves}, found, arrays)")
+            return
+        self.lines.append(f"{self.name(specialization)}.calls += 1")
+        for position, _ in captured.written:
+            tensor = self._tensor(captured.sources[position])
+            self.lines += [
+                f"storage = {tensor}._storage",
+                f"if storage is None: storage = {tensor}._shared_storage()",
+                "storage.version += 1",
+            ]
+        made: dict[int, str] = {}
+        results = [self._result(r, made) for r in captured.results]
+        grads = [(self._tensor(s), "None" if r is None else self._result(r, made)) for s, r in captured.grads]
+        self.lines += [f"{leaf}._grad = {gradient}" for leaf, gradient in grads]
+        names = iter(results)
+        returned = self._tree(captured.tree, names)
+        if returned is None:
+            returned = f"{self.name(unflatten)}({self.name(captured.tree)}, iter([{', '.join(results)}]))"
+        self.lines.append(f"return {returned}")
+
+    def _is_simple(self) -> bool:
+        """Whether results are tensors without a history, and whatever needs no look at the call."""
+        captured = self.captured
+        if self.specialization.joint is not None or captured.histories or captured.own_grads or captured.flags:
+            return False
+        for spec in (*captured.results, *(g for _, g in captured.grads)):
+            if isinstance(spec, Output):
+                if spec.requires_grad and not (spec.is_leaf or spec.error):
+                    return False
+            elif isinstance(spec, Alias):
+                if spec.steps or spec.is_leaf:
+                    return False
+            elif not (spec is None or isinstance(spec, Constant)):
+                return False
+        return True
+
+    def _result(self, spec: Any, made: dict[int, str]) -> str:
+        """A variable or name for a result."""
+        if isinstance(spec, Constant):
+            return self.name(spec.value)
+        if isinstance(spec, Alias):
+            tensor = self._tensor(spec.source)
+            if isinstance(spec.source, GradSource):  # what it was before gradients are assigned
+                self.lines.append(f"g{len(self.lines)} = {tensor}")
+                return f"g{len(self.lines) - 1}"
+            return tensor
+        if spec.number:
+            return f"{self.name(_number)}(arrays[{spec.index}])"
+        variable = made.get(spec.index)
+        if variable is not None:
+            return variable
+        variable = made[spec.index] = f"r{spec.index}"
+        array = f"arrays[{spec.index}]"
+        if spec.strides is not None:
+            array = f"{self.name(_laid_out)}({array}, {self.name(spec.strides)})"
+        self.lines += [
+            f"{variable} = {self.name(object.__new__)}({self.name(Tensor)})",
+            f"{variable}._data = array = {array}",
+            f"{variable}._dtype = {self.name(self.captured.graph.outputs[spec.index].type.dtype)}",
+        ]
+        if not self.contiguous and spec.strides is None:
+            repair = f"{variable}._data = {self.name(np.ascontiguousarray)}(array)"
+            self.lines.append(f"if not array.flags.c_contiguous: {repair}")
+        if spec.is_leaf or spec.error:
+            self.lines.append(f"{variable}._requires_grad = True")
+        if spec.error:
+            node = f"{self.name(BrokenNode)}({self.name(spec.broken)}, {self.name(spec.error)})"
+            self.lines.append(f"{variable}._node = {node}")
+        return variable
+
+    def _tree(self, tree: Any, names: Any) -> str | None:
+        """The results in their containers, for the plain ones."""
+        if type(tree) is Leaf:
+            return str(next(names))
+        if tree.type not in (tuple, list, dict):
+            return None
+        children = [self._tree(c, names) for c in tree.children]
+        if any(c is None for c in children):
+            return None
+        if tree.type is dict:
+            keys = [self.name(k) for k in tree.keys]
+            return "{" + ", ".join(f"{k}: {c}" for k, c in zip(keys, children, strict=True)) + "}"
+        inside = "".join(f"{c}, " for c in children)
+        return f"[{inside}]" if tree.type is list else f"({inside})"
+
+
+def _number(array: Any) -> Any:
+    """A run-time number as a Python number."""
+    return array.item() if hasattr(array, "item") else array
