@@ -1,71 +1,39 @@
-"""Native two-dimensional convolution and its two gradients: direct vector loops over rows, without unfolded windows.
+"""Native two-dimensional convolution and its two gradients: which of two forms, and the one with vectors along rows.
 
-Forward and input gradient are one thing, a correlation of planes with taps: for the input gradient the planes are the
-cotangent's, spread out by the stride, and the taps are read backwards. A tile of output channels, rows and vectors
-along the row stays in registers while channels and taps go by; each weight is used by all vectors of the tile, each
-vector by all channels. Padding, spreading and column strides are settled once, while a band of rows is copied to the
-stack (strided columns part into one section a phase, so that every tap reads consecutive elements).
+By rows (this file): for few channels. Forward and input gradient are one thing, a correlation of planes with taps: for
+the input gradient the planes are the cotangent's, spread out by the stride, and the taps are read backwards. A tile of
+output channels, rows and vectors along the row stays in registers while channels and taps go by; each weight is used by
+all vectors of the tile, each vector by all channels. Padding, spreading and column strides are settled once, while a
+band of rows is copied to the stack (strided columns part into one section a phase, so that every tap reads consecutive
+elements). The weight gradient keeps channels x taps of partial sums in registers while rows and a few samples go by.
 
-The weight gradient keeps channels x taps of partial sums in registers while rows and a few samples go by. A
-convolution with kernel 1 is a matrix product. Many channels of small planes, whose rows fill no vector and whose weight
-fills no cache, are left to unfolded windows and BLAS.
+By channels (channels.py, weight_channels.py): for many channels, where rows fill no vectors or the weight no cache.
+
+Which one a shape gets is a matter of estimated cycles (`time` of both): a core starts two multiply-adds or two loads a
+cycle, and eight multiply-adds have to be under way. By rows, lanes behind a row's end are lost; by channels, lanes
+behind the last channel, and the time it takes to transpose the tile for storing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
+from graphtorch.lowering.cpu.channels import ByChannels, Correlation, copy_row
 from graphtorch.lowering.cpu.function import Function
-from graphtorch.lowering.cpu.launch import Product
+from graphtorch.lowering.cpu.launch import Native, Product
 from graphtorch.lowering.cpu.nest import estimate
+from graphtorch.lowering.cpu.weight_channels import WeightByChannels
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 
 SCRATCH_BYTES = 256 << 10  # of the stack, for one band of padded rows: a part of the second-level cache
 BLOCK_BYTES = 256 << 10  # of the operands of a weight gradient, for the samples that are gone through at a time
-LARGE_WEIGHT = 1 << 20  # bytes that do not stay in a core's cache
 LARGEST_BODY = 700  # multiply-adds of straight-line code
 
 
-@dataclass(frozen=True)
-class Correlation:
-    """result[o, y, x] = sum(weight[o, i, kh, kw] * plane[i, y * step + kh * dilation, x * step + kw * dilation]) in
-    each group, where the plane is the source with `before` zeros before it and `spread` - 1 between its elements.
-
-    sizes       (height, width) of the source's planes; `result` those of the result's
-    strides     of the weight: along result channel, source channel, kernel row, kernel column; `base` is its offset
-    """
-
-    groups: int
-    into: int
-    out: int
-    sizes: tuple[int, int]
-    result: tuple[int, int]
-    kernel: tuple[int, int]
-    step: tuple[int, int]
-    dilation: tuple[int, int]
-    spread: tuple[int, int]
-    before: tuple[int, int]
-    strides: tuple[int, int, int, int]
-    base: int
-
-    @property
-    def in_place(self) -> bool:
-        """Whether vectors can be read from the source itself."""
-        pairs = zip(self.result, self.step, self.kernel, self.dilation, strict=True)
-        reach = [(n - 1) * s + (k - 1) * d for n, s, k, d in pairs]
-        return (
-            self.step[1] == 1
-            and self.spread == (1, 1)
-            and self.before == (0, 0)
-            and all(r < n for r, n in zip(reach, self.sizes, strict=True))
-        )
-
-
 @emitter("conv2d")
-def conv2d(call: ExternCall, target: Target) -> Function | Product | None:
+def conv2d(call: ExternCall, target: Target) -> Native | None:
     """y = conv2d(x, w, bias)."""
     x, w, bias, stride, padding, dilation, groups = call.args
     y = call.outputs[0]
@@ -82,7 +50,7 @@ def conv2d(call: ExternCall, target: Target) -> Function | Product | None:
 
 
 @emitter("conv2d_input_grad")
-def conv2d_input_grad(call: ExternCall, target: Target) -> Function | Product | None:
+def conv2d_input_grad(call: ExternCall, target: Target) -> Native | None:
     """The input's cotangent from the result's and the weight."""
     g, w, _, stride, padding, dilation, groups = call.args
     x = call.outputs[0]
@@ -116,20 +84,12 @@ def _pointwise(w: View, strides: tuple[int, int], x: View, y: Buffer) -> Product
     return Product(letter, (weight, samples), y, n, o, pixels, channels, (transposed, False), (leading, pixels))
 
 
-def _suits_unfolding(columns: int, lanes: int, weight: Buffer | View) -> bool:
-    """Whether direct loops would leave most lanes empty and read a large weight again and again."""
-    count = 1
-    for size in weight.shape:
-        count *= size
-    of = weight.buffer.dtype if isinstance(weight, View) else weight.dtype
-    return columns * 10 < -(-columns // lanes) * lanes * 6 and count * of.itemsize > LARGE_WEIGHT
-
-
 # -- the correlation --------------------------------------------------------------------------------------------------
 
 
-def _tile(c: Correlation, vectors: int, registers: int) -> tuple[int, int]:
-    """(channels, rows) of the register tile with the least estimated time; each of its vectors is `vectors` wide."""
+def _tile(c: Correlation, vectors: int, registers: int) -> tuple[tuple[int, int], float]:
+    """(channels, rows) of the register tile with the least estimated time, and that time for all rows and channels;
+    each of its vectors is `vectors` wide."""
     best, least = (1, 1), float("inf")
     for channels in range(1, min(c.out, 16) + 1):
         for rows in range(1, min(c.result[0], 8) + 1):
@@ -148,16 +108,19 @@ def _tile(c: Correlation, vectors: int, registers: int) -> tuple[int, int]:
                         time += count_m * count_r * (each * c.kernel[1] + 4)
             if time < least:
                 best, least = (channels, rows), time
-    return best
+    return best, least
 
 
-def _correlate(c: Correlation, x: View, w: View, bias: View | None, y: Buffer, target: Target) -> Function | None:
+def _correlate(
+    c: Correlation, x: View, w: View, bias: View | None, y: Buffer, target: Target
+) -> Function | list[Function] | None:
     if not static(*c.sizes) or 0 in (c.groups, c.into, c.out, *c.result, *c.sizes, *c.kernel):
         return None
-    if _suits_unfolding(c.result[1], target.lanes(FLOATS[x.buffer.dtype]), w):
-        return None
-    emitted = _Correlate(c, FLOATS[x.buffer.dtype], y.shape[0], target)
-    return emitted.run(x, w, bias, y) if emitted.fits else None
+    kind = FLOATS[x.buffer.dtype]
+    by_rows, by_channels = _Correlate(c, kind, y.shape[0], target), ByChannels(c, kind, y.shape[0], target)
+    if by_channels.fits and (not by_rows.fits or by_channels.time < by_rows.time):
+        return by_channels.run(x, w, bias, y)
+    return by_rows.run(x, w, bias, y) if by_rows.fits else None
 
 
 class _Correlate:
@@ -172,7 +135,8 @@ class _Correlate:
         self.vectors = -(-total // groups)  # of a tile along the row
         self.full = (total - 1) // self.vectors  # tiles of full vectors; the last has the rest
         self.tail = columns - self.full * self.vectors * self.lanes  # columns of the last tile
-        self.channels, self.rows = _tile(c, self.vectors, target.registers)
+        (self.channels, self.rows), time = _tile(c, self.vectors, target.registers)
+        self.time = c.groups * c.into * c.kernel[0] * groups * time  # estimated cycles of one sample
         # Bands: rows that fit the scratch memory, and enough of them for all threads.
         self.section = total * self.lanes + -(-(c.kernel[1] - 1) * c.dilation[1] // c.step[1])
         self.pitch = self.section * c.step[1]
@@ -238,12 +202,12 @@ class _Correlate:
         left = max(0, -(before // spread[1]))
         right = max(left, min(c.sizes[1], -((before - seen) // spread[1])))
 
-        def copy_row(channel: Val, row: Val) -> list[Val]:
+        def one_row(channel: Val, row: Val) -> list[Val]:
             at = b.sub(b.mul(row, spread[0]), base)
             line = b.at(source, kind, (channel, c.sizes[0] * c.sizes[1]), (row, c.sizes[1]))
             to = b.at(self.padded, kind, (channel, self.height * self.pitch), (at, self.pitch))
             if step == 1 and spread[1] == 1:
-                self._copy(b.at(line, kind, left), b.at(to, kind, left + before), right - left)
+                copy_row(b, kind, self.lanes, b.at(line, kind, left), b.at(to, kind, left + before), right - left)
                 return []
 
             def one(column: Val) -> list[Val]:
@@ -256,27 +220,10 @@ class _Correlate:
             return []
 
         def copy_channel(channel: Val) -> list[Val]:
-            b.loop(low, high, 1, lambda row, _: copy_row(channel, row))
+            b.loop(low, high, 1, lambda row, _: one_row(channel, row))
             return []
 
         b.loop(const(0, "i64"), const(c.into, "i64"), 1, lambda channel, _: copy_channel(channel))
-
-    def _copy(self, source: str, to: str, count: int) -> None:
-        """A row of known length."""
-        b, kind, lanes = self.b, self.kind, self.lanes
-        whole = count - count % lanes
-
-        def vector(at: Any, mask: Val | None) -> list[Val]:
-            b.store(b.load(b.at(source, kind, (at, 1)), kind, lanes, mask), b.at(to, kind, (at, 1)), mask)
-            return []
-
-        if whole <= 4 * lanes:
-            for at in range(0, whole, lanes):
-                vector(at, None)
-        else:
-            b.loop(const(0, "i64"), const(whole, "i64"), lanes, lambda at, _: vector(at, None))
-        if count > whole:
-            vector(whole, b.lane_mask([i < count - whole for i in range(lanes)]))
 
     def _row(self, source: str, first: Val, row: Val, rows: int) -> list[Val]:
         """`rows` rows of the result from `row` on: every column tile, every tile of channels."""
@@ -376,7 +323,7 @@ class _Correlate:
 
 
 @emitter("conv2d_weight_grad")
-def conv2d_weight_grad(call: ExternCall, target: Target) -> Function | None:
+def conv2d_weight_grad(call: ExternCall, target: Target) -> Native | None:
     """The weight's cotangent from the input and the result's cotangent."""
     x, g, _, stride, padding, dilation, groups = call.args
     w = call.outputs[0]
@@ -384,10 +331,11 @@ def conv2d_weight_grad(call: ExternCall, target: Target) -> Function | None:
         return None
     if not static(*x.shape[1:]) or 0 in (*w.shape, *g.shape[1:], *x.shape[1:], groups):
         return None
-    if _suits_unfolding(g.shape[3], target.lanes(FLOATS[x.buffer.dtype]), w):
-        return None
-    emitted = _WeightGradient(x, g, w, (stride, padding, dilation, groups), target)
-    return emitted.run() if emitted.fits else None
+    how, kind = (stride, padding, dilation, groups), FLOATS[x.buffer.dtype]
+    by_rows, by_channels = _WeightGradient(x, g, w, how, target), WeightByChannels(x, g, w, how, kind, target)
+    if by_channels.fits and (not by_rows.fits or by_channels.time < by_rows.time):
+        return by_channels.run()
+    return by_rows.run() if by_rows.fits else None
 
 
 class _WeightGradient:
@@ -419,6 +367,11 @@ class _WeightGradient:
         if self.interior[1] - self.interior[0] <= 2:
             self.interior = (0, 0)
         edges = self.total - (self.interior[1] - self.interior[0])
+        # Estimated cycles of one sample: two multiply-adds or two loads at a time, each masked load counting twice.
+        loads = (self.channels + taps) * (1 + edges / self.total)
+        each = max(taps * self.channels, loads, 8) / 2 * self.total
+        tiles = self.groups * (self.into // self.together) * self.kh * -(-self.out // self.channels)
+        self.time = tiles * self.rows * (each + 4)
         self.fits = self.fits and edges * taps * self.channels <= 2 * LARGEST_BODY
 
     def _mask(self, v: int, kw: int) -> list[bool] | bool:

@@ -38,6 +38,12 @@ CASES = [
     (2, 1, 2, 3, 9, 9, (3, 3), (3, 3), (1, 1), (1, 1)),
     (2, 1, 2, 3, 10, 11, (2, 2), (3, 4), (0, 0), (1, 1)),
     (1, 1, 64, 33, 16, 16, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (3, 1, 40, 72, 7, 7, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (2, 2, 32, 48, 9, 10, (3, 3), (2, 2), (1, 1), (1, 1)),
+    (9, 1, 128, 160, 4, 4, (3, 3), (1, 1), (1, 1), (1, 1)),
+    (2, 1, 33, 50, 6, 9, (1, 1), (2, 2), (0, 0), (1, 1)),
+    (2, 1, 64, 64, 28, 9, (4, 4), (2, 2), (1, 1), (1, 1)),
+    (1, 1, 48, 32, 9, 60, (3, 3), (1, 1), (2, 2), (2, 2)),
     (1, 1, 3, 4, 5, 300, (3, 3), (1, 1), (1, 1), (1, 1)),
     (0, 1, 2, 3, 5, 5, (3, 3), (1, 1), (1, 1), (1, 1)),
 ]
@@ -177,15 +183,19 @@ def test_other_hosts(bits: int, threads: int) -> None:
             graph = graph_of(name, [TensorType(dtypes.float32, a.shape) for a in arrays], rest)
             (step,) = build_schedule(graph).steps
             assert isinstance(step, ExternCall)
-            function = native_call(step, target)
-            library = Library(module_text([function]), [function.name])
+            code = native_call(step, target)
+            functions = code if isinstance(code, list) else [code]
+            library = Library(module_text(functions), [f.name for f in functions])
             out = np.full(step.outputs[0].shape, np.nan, np.float32)
             places = {v.buffer: a for v, a in zip(step.args, arrays)} | {step.outputs[0]: out}
-            pointers = (ctypes.c_int64 * len(function.buffers))(*[places[b].ctypes.data for b in function.buffers])
-            signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-            native = signature(library.addresses[function.name])
-            middle = function.extent // 2
-            native(pointers, middle, function.extent)
-            native(pointers, 0, middle)
+            for buffer in (b for f in functions for b in f.buffers if b not in places):
+                places[buffer] = np.full(buffer.shape, np.nan, np.float32)
+            for function in functions:
+                pointers = (ctypes.c_int64 * len(function.buffers))(*[places[b].ctypes.data for b in function.buffers])
+                signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+                native = signature(library.addresses[function.name])
+                middle = function.extent // 2
+                native(pointers, middle, function.extent)
+                native(pointers, 0, middle)
             expected = REGISTRY[name].numpy(*arrays, *([None] if name == "conv2d" else []), *rest)
             np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
