@@ -68,6 +68,10 @@ else:
     # Attribute -> (module, name in it); None: the module itself.
     _LAZY = {
         "compile": ("graphtorch.frontend", "compile"),
+        **{
+            name: ("graphtorch.frontend.control_flow", name)
+            for name in ("associative_scan", "cond", "scan", "while_loop")
+        },
         "load": ("graphtorch.serialization", "load"),
         "save": ("graphtorch.serialization", "save"),
         "serialization": ("graphtorch.serialization", None),

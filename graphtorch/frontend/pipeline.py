@@ -12,6 +12,7 @@ import numpy as np
 from graphtorch.autodiff.gradient import GRADIENT, ExpandGradients
 from graphtorch.ir.graph import Graph, Value, substitute
 from graphtorch.ir.passes import default_pipeline, verify_by_default
+from graphtorch.ir.region import lower_regions
 from graphtorch.lowering.backend import Executable, get_backend
 from graphtorch.tensor.generator import Generator
 
@@ -93,6 +94,7 @@ def compile_joint(
     if verify_by_default():
         for stage in (captured, joint, optimized):
             check_stage(stage)
+    lower_regions(optimized, backend)
     executable = get_backend(backend).compile(optimized, donations) if lower is None else lower(optimized, donations)
     return Compiled(Stages(captured, joint, optimized), executable, rewrites)
 

@@ -30,9 +30,10 @@ class RecordedStorage(Storage):
     concrete  the concrete tensor that was captured; None likewise
     mutated   whether the function wrote to it
     carries   whether it wrote something that carries a gradient
+    region    in how many control-flow regions it was made
     """
 
-    __slots__ = ("base", "carries", "concrete", "constant", "mutated", "source", "value")
+    __slots__ = ("base", "carries", "concrete", "constant", "mutated", "region", "source", "value")
 
     def __init__(self, value: Value, source: Source | None = None, concrete: Tensor | None = None) -> None:
         super().__init__(np.empty(0, np.uint8))
@@ -43,6 +44,7 @@ class RecordedStorage(Storage):
         self.mutated = False
         self.carries = False
         self.constant = False
+        self.region = 0
 
 
 class Recorded(Traced):

@@ -55,6 +55,8 @@ class Recorder(GradientRecorder):
         self._detached: dict[Value, Value] = {}
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
         self.decisions: Decisions | None = None  # None: Python may not ask for data
+        self.region = 0  # how many control-flow regions are being recorded, one in another
+        self.hoisted: dict[Node, int] = {}  # nodes that belong to fewer regions than were being recorded
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -343,6 +345,7 @@ class Recorder(GradientRecorder):
     def _fresh(self, value: Value) -> Tensor:
         """A recorded tensor over memory of its own."""
         storage = RecordedStorage(value)
+        storage.region = self.region
         tensor = self._tensor(Recorded(value, self, storage))
         storage.base = tensor
         return tensor
@@ -372,6 +375,7 @@ class Recorder(GradientRecorder):
             value = data.storage.value
             for op, attributes in data.steps:
                 (value,) = self._append(op, (value, *attributes))
+                self._hoist(value, data.storage)
             data.value = value
             data.version = data.storage.version
             base = data.storage.base
@@ -386,9 +390,15 @@ class Recorder(GradientRecorder):
             cut = self._detached.get(value)
             if cut is None:
                 (cut,) = self._append(lookup("detach"), (value,))
+                self._hoist(cut, data.storage)
                 self._detached[value] = cut
             return cut
         return value
+
+    def _hoist(self, value: Value, storage: RecordedStorage) -> None:
+        """Let what reads memory from outside of a control-flow region be made outside."""
+        if storage.region < self.region and value.node is not None:
+            self.hoisted[value.node] = storage.region
 
     def _make_leaf(self, tensor: Tensor, value: Value) -> Value:
         """Let backward() accumulate at a value."""
@@ -548,6 +558,11 @@ class Recorder(GradientRecorder):
         """Give a tensor's memory new elements."""
         data: Recorded = target._data
         storage = data.storage
+        if storage.region < self.region:
+            raise refuse(
+                "an in-place change, in a branch or body of control flow, of a tensor from outside",
+                "return the new value",
+            )
         self._check_overlap(storage, data.steps)
         if data.steps:
             with self._gradients(False):  # the values' own edges carry the gradient

@@ -9,6 +9,7 @@ from typing import Any
 from graphtorch.ir.graph import UNKNOWN, Graph, Location, Node, Value
 from graphtorch.ir.parser import read_nan
 from graphtorch.ir.printer import Names, print_arguments, print_float
+from graphtorch.ir.region import Region
 from graphtorch.ops.record import lookup
 from graphtorch.tensor.devices import canonical, device
 from graphtorch.tensor.dtypes import BY_NAME, dtype
@@ -97,6 +98,8 @@ def _constant(value: Any, names: Names) -> Any:
         return {"ellipsis": True}
     if kind is dict:
         return {"dict": [[_constant(k, names), _constant(v, names)] for k, v in value.items()]}
+    if kind is Region:
+        return {"region": to_dict(value.graph)}
     raise TypeError(f"no JSON form for an attribute of type {kind.__name__}")
 
 
@@ -188,6 +191,8 @@ class _Reader:
                 return ...
             case "dict":
                 return {self._constant(k): self._constant(v) for k, v in inside}
+            case "region":
+                return Region(_Reader(inside).graph())
         raise ValueError(f"unknown kind of constant {kind!r}")
 
 

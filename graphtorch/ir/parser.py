@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from graphtorch.ir.graph import UNKNOWN, Graph, Location, Node, Value
+from graphtorch.ir.region import Region
 from graphtorch.ops.record import MISSING, Operator, lookup
 from graphtorch.tensor.devices import CPU, canonical
 from graphtorch.tensor.dtypes import BY_ABBREVIATION
@@ -76,7 +77,8 @@ class _Parser:
         self.tokens: list[Token] = []
         self.at = 0
         self.line_starts = [0, *(match.end() for match in re.finditer("\n", source))]
-        self.values: dict[str, Value] = {}
+        self._outermost: dict[str, Value] = {}
+        self.values = self._outermost
         self.scope = SymbolScope()
         self._tokenise()
 
@@ -162,6 +164,20 @@ class _Parser:
     # -- graph -----------------------------------------------------------------------------------------------------
 
     def graph(self) -> Graph:
+        found = self._graph()
+        if self.token.kind != "end":
+            self.fail(f"expected the end of the text, found {self._shown()}")
+        return found
+
+    def _region(self) -> Region:
+        """A graph among the arguments of a node. It sees no values of the graph around it, but the same symbols."""
+        outer, self.values = self.values, {}
+        try:
+            return Region(self._graph())
+        finally:
+            self.values = outer
+
+    def _graph(self) -> Graph:
         self.expect("graph")
         graph = Graph(self.word("the graph's name"))
         if self.accept("["):
@@ -173,8 +189,6 @@ class _Parser:
             self._node(graph)
         self._outputs(graph)
         self.expect("}")
-        if self.token.kind != "end":
-            self.fail(f"expected the end of the text, found {self._shown()}")
         return graph
 
     def _declare_symbol(self) -> None:
@@ -182,6 +196,8 @@ class _Parser:
         self.expect(">=")
         lower = self._integer()
         hint = self._integer() if self.accept("~") else None
+        if token.text in self.scope.symbols and self.values is not self._outermost:
+            return
         try:
             self.scope.symbol(hint, lower, token.text)
         except ValueError as error:
@@ -417,6 +433,9 @@ class _Parser:
 
     def _named(self, token: Token) -> Any:
         name = token.text
+        if name == "graph" and self.token.kind in ("name", "string"):
+            self.at -= 1
+            return self._region()
         if name in self.scope.symbols:
             return self.scope.symbols[name]
         if name in _WORDS and not (name == "nan" and self.token.text == "("):

@@ -192,6 +192,9 @@ def print_constant(value: Any, names: Names) -> str:
     if kind is dict:
         inside = ", ".join(f"{print_constant(k, names)}: {print_constant(v, names)}" for k, v in value.items())
         return f"{{{inside}}}"
+    graph = getattr(value, "graph", None)
+    if type(graph) is Graph:  # a region: its lines, further to the right
+        return print_graph(graph).rstrip().replace("\n", "\n    ")
     return f"<{kind.__name__}>"
 
 

@@ -236,7 +236,7 @@ def test_capture_error_names_the_users_line(command: Command) -> None:
     status, out, err = command("dump", "functions.py:branches")
     assert (status, out) == (1, "")
     assert "cannot compile branches: bool() of a recorded tensor" in err
-    assert "functions.py:47: if x.sum() > 0:" in err
+    assert "functions.py:48: if x.sum() > 0:" in err
     assert "what to do: " in err
     assert "Traceback" not in err
 
@@ -245,7 +245,7 @@ def test_operator_error_names_the_users_line(command: Command) -> None:
     status, _, err = command("dump", "functions.py:wrong")
     assert status == 1
     assert "cannot compile wrong: RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)" in err
-    assert "functions.py:53: return x @ x" in err
+    assert "functions.py:54: return x @ x" in err
     assert "Traceback" not in err
 
 
