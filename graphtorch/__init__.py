@@ -87,6 +87,7 @@ else:
         "nn": ("graphtorch.nn", None),
         "optim": ("graphtorch.optim", None),
         "random": ("graphtorch.random", None),
+        "set_default_tensor_type": ("graphtorch.tensor.legacy", "set_default_tensor_type"),
         "set_printoptions": ("graphtorch.tensor.printing", "set_printoptions"),
         "storage": ("graphtorch.storage", None),
         "masked": ("graphtorch.masked", None),

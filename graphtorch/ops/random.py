@@ -16,6 +16,7 @@ from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call, call_inplace
 from graphtorch.ops.record import Sample, lookup, sample
+from graphtorch.ops.strides import pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
@@ -492,6 +493,20 @@ def normal(
     return _finish(noise * std + mean, requires_grad, out)
 
 
+def _in_memory_order(tensor: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+    """`draw(tensor)` with the elements drawn in the order in which a dense tensor of these strides lies in memory.
+
+    PyTorch fills memory from its start to its end; a transposed tensor therefore gets other draws than its copy.
+    """
+    if tensor.is_contiguous():
+        return draw(tensor)
+    strides = pointwise_strides(tuple(tensor.shape), [(tuple(tensor.shape), tensor.stride())])
+    order = sorted(range(tensor.ndim), key=lambda d: -strides[d])
+    inverse = sorted(range(tensor.ndim), key=order.__getitem__)
+    drawn: Tensor = draw(tensor.permute(order)).permute(inverse)
+    return drawn
+
+
 def _inplace_sampler(name: str, record: str, defaults: dict[str, Any]) -> None:
     """Install `name` on Tensor: fills the tensor in place with draws of a record."""
     op = lookup(record)
@@ -502,8 +517,11 @@ def _inplace_sampler(name: str, record: str, defaults: dict[str, Any]) -> None:
             raise TypeError(f"{name}() takes {', '.join(names)} and generator")
         values = {**defaults, **dict(zip(names, args, strict=False)), **given}
         numbers = tuple(float(v) if isinstance(v, int | float) else v for v in values.values())
-        result: Tensor = call_inplace(op, (self, *numbers, generator))
-        return result
+        if record == "normal":  # on memory that is not contiguous PyTorch uses another algorithm
+            call_inplace(op, (self, *numbers, generator))
+        else:
+            _in_memory_order(self, lambda x: call_inplace(op, (x, *numbers, generator)))
+        return self
 
     fill.__name__ = name
     fill.__doc__ = f"Fill this tensor with draws, in place. See torch.Tensor.{name}."
@@ -521,8 +539,8 @@ def _bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = Non
         drawn = _bernoulli(p.expand(self.shape), generator)
         result: Tensor = self.copy_(drawn)
         return result
-    filled: Tensor = call_inplace(lookup("bernoulli_fill"), (self, float(p), generator))
-    return filled
+    _in_memory_order(self, lambda x: call_inplace(lookup("bernoulli_fill"), (x, float(p), generator)))
+    return self
 
 
 def _random_(self: Tensor, *bounds: Any, generator: Generator | None = None) -> Tensor:
@@ -554,6 +572,6 @@ def dropout(input: Tensor, p: float = 0.5, train: bool = True) -> Tensor:
         return input
     if p == 1:
         return input * 0
-    mask: Tensor = call(lookup("bernoulli_fill"), (input.detach(), 1 - p, None))
+    mask = _in_memory_order(input.detach(), lambda x: call(lookup("bernoulli_fill"), (x, 1 - p, None)))
     dropped: Tensor = input * mask.div(1 - p)
     return dropped

@@ -273,6 +273,7 @@ _OPERATIONS: dict[bytes, Callable[[Unpickler], None]] = {
     pickle.SHORT_BINBYTES: lambda self: self._bytes("<B"),
     pickle.BINBYTES8: lambda self: self._bytes("<Q"),
     pickle.SHORT_BINSTRING: lambda self: self._bytes("<B"),
+    pickle.BINSTRING: lambda self: self._bytes("<i"),
     pickle.BYTEARRAY8: Unpickler._bytearray,
     pickle.TUPLE: lambda self: self._push(tuple(self._to_mark())),
     pickle.TUPLE1: lambda self: self._tuple(1),
@@ -286,7 +287,7 @@ _OPERATIONS: dict[bytes, Callable[[Unpickler], None]] = {
     pickle.GLOBAL: Unpickler._global,
     pickle.STACK_GLOBAL: Unpickler._stack_global,
     pickle.REDUCE: Unpickler._reduce,
-    pickle.BUILD: Unpickler._build,
+    pickle.BUILD: lambda self: self._build(),  # by name: a subclass may build more
     pickle.BINPERSID: Unpickler._persistent,
     pickle.BINPUT: lambda self: self._put("<B"),
     pickle.LONG_BINPUT: lambda self: self._put("<I"),
