@@ -55,7 +55,7 @@ def emitter(*names: str) -> Callable[[Emitter], Emitter]:
 def native_call(call: ExternCall, target: Target) -> Native | None:
     """The native form of a call; None where there is none."""
     # They register their emitters, and import this module.
-    from graphtorch.lowering.cpu import convolution, gather, pooling, random  # noqa: F401
+    from graphtorch.lowering.cpu import convolution, gather, indexing, pooling, random, scans  # noqa: F401
 
     found = EMITTERS.get(call.op.name)
     return None if found is None else found(call, target)

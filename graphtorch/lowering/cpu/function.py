@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphtorch.lowering.kernel import Buffer
+
+
+class Span(NamedTuple):
+    """Group g of a launch's units touches elements [g * stride + low, g * stride + high) of a buffer."""
+
+    stride: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class Level:
+    """What groups of `units` units touch; None: no such range is known."""
+
+    units: int
+    reads: Mapping[Buffer, Span | None]
+    writes: Mapping[Buffer, Span | None]
 
 
 @dataclass(eq=False)
@@ -17,8 +35,9 @@ class Function:
     sizes       what follows them: symbolic sizes, and random generators (the address of a generator's state)
     extent      how many units [low, high) counts; `grain` is a divisor that chunk boundaries should have
     work        estimated cost of all of it, in additions
-    failure     the message of the `error` if it fails; then the address behind the sizes is where it says so, by a 1.
-                The message's {} stands for the number in the next word
+    levels      what groups of units read and write, the smallest groups first; empty: unknown (see chain.py)
+    failures    messages of the `error` with which it may fail; then the address behind the sizes is where it says so, by
+                the message's number from 1. Each {} of the message stands for a number in the words behind
     """
 
     name: str
@@ -30,5 +49,6 @@ class Function:
     work: Any
     declarations: set[str] = field(default_factory=set)
     helpers: set[tuple[str, str, int]] = field(default_factory=set)
-    failure: str = ""
+    levels: Sequence[Level] = ()
+    failures: tuple[str, ...] = ()
     error: type[Exception] = IndexError

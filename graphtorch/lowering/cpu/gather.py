@@ -73,7 +73,7 @@ def embedding(call: ExternCall, target: Target) -> Function | None:
     b.loop(b.low, b.high, 1, lambda unit, _: lookup(unit))
     extent = _count(indices.shape)
     function = b.function("rows", extent, 1, extent * (width + 4))
-    function.failure = "index out of range in self"
+    function.failures = ("index out of range in self",)
     return function
 
 

@@ -47,7 +47,8 @@ def filled(target: Buffer, value: Any) -> Kernel:
     return Kernel(f"fill_{target.name}", (axis,), [Store(Access(target, 0, (1,)), Constant(value, target.dtype))])
 
 
-def _whole(view: View, out: Buffer) -> Kernel:
+def whole_copy(view: View, out: Buffer) -> Kernel:
+    """`out` as a row-major copy of a view."""
     return _copies("copy", [(view, (row_major(out.shape), 0))], out)
 
 
@@ -99,7 +100,7 @@ def _scatter(place: Callable[..., Place]) -> Rule:
     def rule(call: ExternCall, out: Buffer) -> list[Kernel] | None:
         whole, part, *attributes = call.args
         copy = _copies("part", [(part, place(out.shape, *attributes))], out)
-        return [copy] if _covers(part, out) else [_whole(whole, out), copy]
+        return [copy] if _covers(part, out) else [whole_copy(whole, out), copy]
 
     return rule
 

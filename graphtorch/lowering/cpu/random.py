@@ -257,9 +257,7 @@ def bernoulli_fill(call: ExternCall, target: Target) -> Function | None:
     if not _applies(call, target, tuple(MEMORY), (p,)):
         return None
     of = call.outputs[0].dtype  # type: ignore[union-attr]
-    return _each(
-        call, target, 2, lambda b, at: convert(b, b.compare("olt", b.unit(at), float(p)), dtypes.bool_, of)
-    )
+    return _each(call, target, 2, lambda b, at: convert(b, b.compare("olt", b.unit(at), float(p)), dtypes.bool_, of))
 
 
 @emitter("bernoulli")
@@ -296,7 +294,8 @@ def bernoulli(call: ExternCall, target: Target) -> Function | None:
 
     b.when(b.logic("xor", any_bad, True), draw)
     function = b.finish()
-    function.failure, function.error = "Expected p_in >= 0 && p_in <= 1 to be true, but got false.", RuntimeError
+    function.failures = ("Expected p_in >= 0 && p_in <= 1 to be true, but got false.",)
+    function.error = RuntimeError
     return function
 
 
