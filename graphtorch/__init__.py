@@ -93,6 +93,7 @@ else:
         "masked": ("graphtorch.masked", None),
         "signal": ("graphtorch.signal", None),
         "special": ("graphtorch.special", None),
+        "text": ("graphtorch.text", None),
         "utils": ("graphtorch.utils", None),
         "vision": ("graphtorch.vision", None),
         "vmap": ("graphtorch.func", "vmap"),
