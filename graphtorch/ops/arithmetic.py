@@ -14,6 +14,7 @@ from graphtorch.ops.pointwise import (
     common,
     common_float,
     in_float32,
+    is_16_bit_float,
     not_implemented,
     numpy_binary,
     pointwise_type,
@@ -72,6 +73,8 @@ def _difference_type(input: Any, other: Any, alpha: Any) -> TensorType:
 _add = numpy_binary(np.add, common)
 _subtract = numpy_binary(np.subtract, common)
 _multiply = numpy_binary(np.multiply, common)
+# With a factor the sum is rounded once.
+_add_multiple = in_float32(lambda x, y, alpha: x + alpha * y)
 
 
 def is_one(alpha: Any) -> bool:
@@ -81,14 +84,22 @@ def is_one(alpha: Any) -> bool:
 def _numpy_add(input: Any, other: Any, alpha: Any) -> Any:
     if type(alpha) is int and alpha == 1:
         return _add(input, other)
-    result = _add(input, _multiply(other, alpha))
+    result = _with_multiple(input, other, alpha)
     # The type rule is not consulted when all goes well, and NumPy would promote.
     _check_alpha(common(*(v if isinstance(v, int | float | complex) else _Typed(v) for v in (input, other))), alpha)
     return result
 
 
 def _numpy_sub(input: Any, other: Any, alpha: Any) -> Any:
-    return _subtract(input, other if is_one(alpha) else _multiply(other, alpha))
+    return _subtract(input, other) if is_one(alpha) else _with_multiple(input, other, alpha, -1)
+
+
+def _with_multiple(input: Any, other: Any, alpha: Any, sign: int = 1) -> Any:
+    """`input + sign * alpha * other`."""
+    arrays = type(input) is np.ndarray and type(other) is np.ndarray and input.dtype == other.dtype
+    if arrays and is_16_bit_float(input.dtype) and not isinstance(alpha, complex):
+        return _add_multiple(input, other, np.asarray(sign * alpha).astype(input.dtype))
+    return (_add if sign > 0 else _subtract)(input, _multiply(other, alpha))
 
 
 def _alpha_samples(make: Any) -> Iterable[Sample]:
@@ -162,6 +173,7 @@ mul: Callable[..., Any] = binary(
     np.multiply,
     {"input": lambda g, other: g * conjugate(other), "other": lambda g, input: g * conjugate(input)},
     input="Tensor|Number",
+    exact_numbers=True,
 )
 
 # -- quotients --------------------------------------------------------------------------------------------------------
@@ -185,7 +197,7 @@ def _truncated_quotient(x: Any, y: Any) -> Any:
     return np.trunc(np.true_divide(x, y))
 
 
-_true_divide = numpy_binary(np.true_divide, common_float)
+_true_divide = numpy_binary(np.true_divide, common_float, exact_numbers=True)
 _ROUNDED = {"floor": _floor_quotient, "trunc": _truncated_quotient}
 
 
@@ -281,6 +293,7 @@ floor_divide = binary(
     {**_flat("input"), **_flat("other")},
     check=refuse("div_floor_cpu", "bc"),
     input="Tensor|Number",
+    exact_numbers=True,
     samples=_positive_divisor,
     categories="if",
 )
@@ -328,6 +341,8 @@ def _pow_type(input: Any, exponent: Any) -> TensorType:
         raise not_implemented("pow", d)
     if d.category == dtypes.INTEGRAL and isinstance(exponent, int) and exponent < 0:
         raise RuntimeError("Integers to negative integer powers are not allowed.")
+    if d.category == dtypes.INTEGRAL:
+        dtypes.check_fits(exponent, d)
     return pointwise_type((input, exponent), d)
 
 
@@ -357,7 +372,7 @@ def _numpy_pow(input: Any, exponent: Any) -> Any:
         if exponent == 0.5:
             return np.sqrt(input)
         special = _POWERS.get(exponent)
-        if special is not None and input.dtype.itemsize > 2:
+        if special is not None and (input.dtype.itemsize > 2 or (input.dtype.kind == "V" and exponent > 0)):
             return special(input)
     x, y = promoted(common, (input, exponent))
     if x.dtype.kind in "iu":

@@ -172,7 +172,7 @@ def _type(input: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
         if dtype not in LEGACY_TYPES:
             raise ValueError(f"invalid type: '{dtype}'")
         dtype = LEGACY_TYPES[dtype]
-    return input.to(dtype)
+    return input.to(getattr(dtype, "dtype", dtype))
 
 
 def _cpu(input: Any, memory_format: Any = None) -> Any:
@@ -321,6 +321,7 @@ def _fill_type(input: Any, value: Any) -> TensorType:
         raise RuntimeError(
             f"fill_ only supports 0-dimension value tensor but got tensor with {len(value.shape)} dimensions."
         )
+    dtypes.check_fits(value, input.dtype, fill=True)
     return TensorType(input.dtype, tuple(input.shape), input.device)
 
 

@@ -118,7 +118,10 @@ def _where_type(condition: Any, input: Any, other: Any) -> TensorType:
             "where expected condition to be a boolean tensor, but got a tensor with dtype "
             f"{scalar_type(condition.dtype)}"
         )
-    return pointwise_type((condition, input, other), common(input, other))
+    d = common(input, other)
+    dtypes.check_fits(input, d, fill=True)
+    dtypes.check_fits(other, d, fill=True)
+    return pointwise_type((condition, input, other), d)
 
 
 def _numpy_where(condition: Any, input: Any, other: Any) -> Any:
@@ -190,10 +193,9 @@ def _check_mask(input: Any, mask: Any, value: Any) -> None:
             "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with "
             f"{len(value.shape)} dimension(s)."
         )
-    own = dtypes.dtype_of_number(value) if not hasattr(value, "shape") else value.dtype
-    if own.is_complex and not input.dtype.is_complex:
-        spelled = {"int64": "int64_t", "int32": "int", "int16": "int16_t"}.get(input.dtype.name, cpp_name(input.dtype))
-        raise RuntimeError(f"value cannot be converted to type {spelled} without overflow")
+    if hasattr(value, "shape") and value.dtype.is_complex and not input.dtype.is_complex:
+        dtypes.check_fits(1j, input.dtype)
+    dtypes.check_fits(value, input.dtype)
 
 
 def _masked_fill_type(input: Any, mask: Any, value: Any) -> TensorType:
@@ -333,6 +335,8 @@ for _name, _compute in (
     ("__ixor__", FUNCTIONS["bitwise_xor_"]),
     ("__lshift__", bitwise_left_shift),
     ("__rshift__", bitwise_right_shift),
+    ("__rlshift__", lambda self, other: bitwise_left_shift(self.new_full((), other), self)),
+    ("__rrshift__", lambda self, other: bitwise_right_shift(self.new_full((), other), self)),
     ("__ilshift__", FUNCTIONS["bitwise_left_shift_"]),
     ("__irshift__", FUNCTIONS["bitwise_right_shift_"]),
 ):

@@ -145,6 +145,7 @@ def _constant(
     size: tuple[Any, ...], value: Any, d: dtype_class, device: Any, requires_grad: bool, fill: Callable[..., Any]
 ) -> Tensor:
     """A tensor of one value. `fill(size, dtype)` makes the array when eager."""
+    dtypes.check_fits(value, d, fill=True)
     where = canonical(device)
     if state.recorder is not None:
         made: Tensor = call(_full.operator, (size, value, d, where))  # type: ignore[attr-defined]

@@ -1,9 +1,11 @@
 """Exchange with other libraries: NumPy's ufunc protocol, the buffer protocol and DLPack.
 
-NumPy itself makes and reads DLPack's capsules, so the dtypes are those that it knows (all but bfloat16)."""
+NumPy itself makes and reads DLPack's capsules. It knows no bfloat16: those capsules are made and read as int16, and
+their dtype code is set right in the capsule's memory."""
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import warnings
 from typing import Any
@@ -25,6 +27,34 @@ def _array_wrap(self: Tensor, array: Any, context: Any = None, return_scalar: bo
     if made.dtype == np.bool_:
         made = made.astype(np.uint8)
     return Tensor._wrap(made)
+
+
+@method("__array_namespace__")
+def _array_namespace(self: Tensor, *, api_version: str | None = None) -> Any:
+    """The functions of the Python array API standard, `graphtorch.array_api`.
+
+    Raises ValueError for a version of the standard that this one does not contain.
+    """
+    from graphtorch import array_api
+
+    if api_version not in (None, "2021.12", "2022.12", "2023.12", array_api.__array_api_version__):
+        raise ValueError(
+            f"__array_namespace__(): version {api_version!r} of the array API standard is not supported; "
+            f"this is {array_api.__array_api_version__}"
+        )
+    return array_api
+
+
+@method("to_device")
+def _to_device(self: Tensor, device: Any, /, *, stream: Any = None) -> Tensor:
+    """This tensor on a device: the array API standard's name of `to`. Streams don't exist here.
+
+    Raises ValueError for a stream.
+    """
+    if stream is not None:
+        raise ValueError(f"to_device(): streams are not supported, got {stream!r}")
+    moved: Tensor = self.to(device)
+    return moved
 
 
 # -- buffers ----------------------------------------------------------------------------------------------------------
@@ -116,34 +146,62 @@ def _dlpack(
 ) -> Any:
     """A DLPack capsule over this tensor's memory. See torch.Tensor.__dlpack__.
 
-    Raises BufferError for a tensor that requires grad, has no memory, or holds bfloat16 (which NumPy's capsules can't
-    say).
+    Raises BufferError for a tensor that requires grad or has no memory.
     """
     if self.requires_grad:
         raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
     if self._device is not CPU:
         raise BufferError(f"Cannot pack tensors on {self._device}")
-    if self.dtype is dtypes.bfloat16:
-        raise BufferError("Can't export bfloat16 tensors through DLPack")
-    array: Any = self.numpy()
+    array: Any = self.numpy() if self.dtype is not dtypes.bfloat16 else self._data.view(np.int16)
     if dl_device is not None and tuple(map(int, dl_device)) != (1, 0):
         raise BufferError(f"Can't export a tensor on cpu to device {tuple(dl_device)}")
     if copy:
         array = array.copy(order="K")
-    return array.__dlpack__() if max_version is None else array.__dlpack__(max_version=max_version)
+    capsule = array.__dlpack__() if max_version is None else array.__dlpack__(max_version=max_version)
+    if self.dtype is dtypes.bfloat16:
+        _type_code(capsule).value = _BFLOAT
+    return capsule
 
 
-class _Capsule:
-    """A bare capsule as an object that NumPy imports from."""
+# DLPack's type codes (DLDataTypeCode), and where a managed tensor holds its own, in bytes from its start. A versioned
+# one begins with version, manager context, deleter and flags; then both have data, device (8 bytes each) and rank (4).
+_INT, _BFLOAT = 0, 4
+_TYPE_CODE = {b"dltensor": 20, b"dltensor_versioned": 32 + 20}
 
-    def __init__(self, capsule: Any) -> None:
-        self._capsule = capsule
 
-    def __dlpack__(self, **ignored: Any) -> Any:
-        return self._capsule
+def _type_code(capsule: Any) -> ctypes.c_uint8:
+    """The dtype code of the tensor in a capsule, as memory that can be written.
+
+    Raises ValueError for a capsule that was read already or holds something else.
+    """
+    is_valid, pointer = ctypes.pythonapi.PyCapsule_IsValid, ctypes.pythonapi.PyCapsule_GetPointer
+    is_valid.argtypes = pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    pointer.restype = ctypes.c_void_p
+    for name, offset in _TYPE_CODE.items():
+        if is_valid(capsule, name):
+            return ctypes.c_uint8.from_address(pointer(capsule, name) + offset)
+    raise ValueError("the capsule is used up, or holds no DLPack tensor")
+
+
+class _Source:
+    """An exporter, or a bare capsule, as an object that NumPy imports from; bfloat16 arrives as int16."""
+
+    def __init__(self, origin: Any) -> None:
+        self._origin = origin
+        self.is_bfloat16 = False
+
+    def __dlpack__(self, **options: Any) -> Any:
+        is_exporter = hasattr(self._origin, "__dlpack__")
+        capsule = self._origin.__dlpack__(**options) if is_exporter else self._origin
+        code = _type_code(capsule)
+        if code.value == _BFLOAT:
+            self.is_bfloat16 = True
+            code.value = _INT
+        return capsule
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+        is_exporter = hasattr(self._origin, "__dlpack_device__")
+        return self._origin.__dlpack_device__() if is_exporter else (1, 0)
 
 
 @function()
@@ -160,11 +218,13 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
             "from_dlpack received an invalid capsule. Note that DLTensor capsules can be consumed only once, so you "
             "might have already constructed a tensor from it once."
         )
-    source = ext_tensor if hasattr(ext_tensor, "__dlpack__") else _Capsule(ext_tensor)
+    source = _Source(ext_tensor)
     try:
-        array = np.from_dlpack(source)
+        array: Any = np.from_dlpack(source)
     except ValueError as error:
         raise RuntimeError(f"from_dlpack received an invalid capsule: {error}") from None
+    if source.is_bfloat16:
+        array = array.view(dtypes.bfloat16.numpy)
     if any(s < 0 for s in array.strides):
         raise ValueError("from_dlpack: tensors with negative strides are not supported")
     if copy:

@@ -589,13 +589,14 @@ def _pad_type(input: Any, pad: tuple[Any, ...], value: Any) -> TensorType:
                 f"The input size {n}, plus negative padding {before} and {after} resulted in a negative output size, "
                 f"which is invalid. Check dimension {i} of your input."
             )
+    dtypes.check_fits(value, input.dtype, fill=True)
     return type_of(input).with_shape(shape)
 
 
 def _pad_numpy(input: Any, pad: tuple[int, ...], value: Any) -> Any:
     pairs = _pad_pairs(input.ndim, pad)
     shape = [before + n + after for n, (before, after) in zip(input.shape, pairs, strict=True)]
-    result = np.full(shape, value, input.dtype)
+    result = np.full(shape, np.asarray(value).astype(input.dtype), input.dtype)
     inner = tuple(slice(max(before, 0), n - max(after, 0)) for n, (before, after) in zip(shape, pairs, strict=True))
     kept = tuple(
         slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(input.shape, pairs, strict=True)

@@ -104,7 +104,10 @@ def _clamp_type(input: Any, min: Any, max: Any) -> TensorType:
     if d.is_complex:
         raise NotImplementedError("clamp is not supported for complex types")
     if d is dtypes.bool_:
-        raise not_implemented("clamp_scalar_cpu", d)
+        side = "" if min is not None and max is not None else "_min" if max is None else "_max"
+        raise not_implemented(f"clamp{side}_scalar_cpu", d)
+    dtypes.check_fits(min, d)
+    dtypes.check_fits(max, d)
     return pointwise_type([v for v in (input, min, max) if v is not None], d)
 
 

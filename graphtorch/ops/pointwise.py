@@ -111,8 +111,14 @@ def numpy_unary(function: Callable[..., Any], compute: Callable[..., Any]) -> Ca
     return run
 
 
-def numpy_binary(function: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
-    """Lift a NumPy function on two arrays of one dtype to every mix of dtypes and Python numbers."""
+def numpy_binary(
+    function: Callable[..., Any], compute: Callable[..., Any], exact_numbers: bool = False
+) -> Callable[..., Any]:
+    """Lift a NumPy function on two arrays of one dtype to every mix of dtypes and Python numbers.
+
+    `exact_numbers`: a number beside a 16-bit floating array keeps its digits, as in PyTorch's kernels of products and
+    quotients: both compute in float32, and the result is rounded.
+    """
 
     def run(x: Any, y: Any) -> Any:
         if type(x) is np.ndarray:
@@ -127,9 +133,18 @@ def numpy_binary(function: Callable[..., Any], compute: Callable[..., Any]) -> C
             return function(x, y)  # two run-time numbers
         elif y.dtype in _FAST and (type(x) is float or type(x) is int):
             return function(x, y)
+        if exact_numbers and (type(x) is float or type(y) is float or type(x) is int or type(y) is int):
+            own = (x if type(x) is np.ndarray else y).dtype
+            if is_16_bit_float(own):
+                return function(np.asarray(x).astype(np.float32), np.asarray(y).astype(np.float32)).astype(own)
         return function(*promoted(compute, (x, y)))
 
     return run
+
+
+def is_16_bit_float(d: np.dtype[Any]) -> bool:
+    """Whether a NumPy dtype is float16 or bfloat16."""
+    return d.itemsize == 2 and d.kind not in "iu"
 
 
 def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,7 +152,7 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(*arrays: Any) -> Any:
         own = next((a.dtype for a in arrays if isinstance(a, np.ndarray)), None)
-        if own is None or own.itemsize != 2 or own.kind in "iu":
+        if own is None or not is_16_bit_float(own):
             return function(*arrays)
         return function(*[np.asarray(a).astype(np.float32) for a in arrays]).astype(own)
 
@@ -268,11 +283,13 @@ def binary(
     inplace: bool = True,
     input: str = "Tensor",
     other: str = "Tensor|Number",
+    exact_numbers: bool = False,
     **fields: Any,
 ) -> Callable[..., Any]:
     """A pointwise operator of two operands, the second of which may be a Python number.
 
-    `input` and `other` are the operands' kinds; the remaining fields are those of `unary` and of `operator`.
+    `input` and `other` are the operands' kinds, `exact_numbers` is that of `numpy_binary`; the remaining fields are
+    those of `unary` and of `operator`.
     """
 
     def type_rule(input: Any, other: Any) -> TensorType:
@@ -289,7 +306,7 @@ def binary(
     return operator(
         f"{name}({input} input, {other} other)",
         type=type_rule,
-        numpy=numpy_binary(function, compute),
+        numpy=numpy_binary(function, compute, exact_numbers),
         kind=POINTWISE,
         derivative=derivative,
         scalar=scalar if scalar is not None or decompose is not None else name,

@@ -245,6 +245,7 @@ def _index_fill_type(input: Any, dim: int, index: Any, value: Any) -> TensorType
             f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {len(value.shape)} "
             "dimension(s)."
         )
+    dtypes.check_fits(value, input.dtype)
     return type_of(input)
 
 
@@ -252,7 +253,7 @@ def _index_fill_numpy(input: Any, dim: int, index: Any, value: Any) -> Any:
     result = np.array(input, order="K")
     at = _resolved(index, dim, input.shape[dim] if input.ndim else 1, IndexError, _OUTSIDE)
     view = np.atleast_1d(result)
-    view[(slice(None),) * dim + (at,)] = value
+    view[(slice(None),) * dim + (at,)] = np.asarray(value).astype(input.dtype)
     return result
 
 
@@ -347,6 +348,7 @@ def _check_scatter(name: str, input: Any, dim: int, index: Any, src: Any) -> Non
         if len(index.shape) and len(input.shape):
             message = f"Expected index {list(index.shape)} to be no larger than self {list(input.shape)} apart"
             _check_no_larger(index, input, dim, f"{message} from dimension {dim}")
+        dtypes.check_fits(src, input.dtype)
         return
     if src.dtype is not input.dtype:
         raise RuntimeError(f"{name}(): Expected self.dtype to be equal to src.dtype")
@@ -378,7 +380,8 @@ def _scatter_numpy(input: Any, dim: int, index: Any, src: Any) -> Any:
     result = np.array(input, order="C")
     wide, at = np.atleast_1d(result), np.atleast_1d(index)
     if at.size:
-        wide[_along(at, dim, wide.shape[dim])] = _corner(src, at.shape) if isinstance(src, np.ndarray) else src
+        values = _corner(src, at.shape) if isinstance(src, np.ndarray) else np.asarray(src).astype(input.dtype)
+        wide[_along(at, dim, wide.shape[dim])] = values
     return result
 
 

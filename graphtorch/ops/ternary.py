@@ -9,7 +9,16 @@ import numpy as np
 
 from graphtorch.ops.arithmetic import conjugate, is_one
 from graphtorch.ops.build import FUNCTIONS, operator
-from graphtorch.ops.pointwise import common, cpp_name, in_float32, not_implemented, pointwise_type, promoted, refuse
+from graphtorch.ops.pointwise import (
+    common,
+    cpp_name,
+    in_float32,
+    is_16_bit_float,
+    not_implemented,
+    pointwise_type,
+    promoted,
+    refuse,
+)
 from graphtorch.ops.record import POINTWISE, Sample, sample
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
@@ -23,8 +32,9 @@ def _addcmul_type(input: Any, tensor1: Any, tensor2: Any, value: Any) -> TensorT
 
 
 def _scale(value: Any, d: np.dtype[Any]) -> Any:
-    """A number in the dtype that the operands compute in; integers truncate it."""
-    return np.asarray(value).astype(d)
+    """A number in the dtype that the operands compute in, which for 16-bit floats is float32; integers truncate it."""
+    scale = np.asarray(value)
+    return scale.astype(np.float32 if is_16_bit_float(d) and type(value) is not np.ndarray else d)
 
 
 @in_float32

@@ -26,8 +26,8 @@ def _first_leaf(data: Any) -> Any:
     return data
 
 
-def _check_shape(data: Any) -> None:
-    """Raise ValueError where nested sequences of one level differ in length."""
+def _check_shape(data: Any, d: dtype_class | None) -> None:
+    """Raise ValueError where nested sequences of one level differ in length, TypeError where they differ in depth."""
     expected: list[int] = []
     level = data
     while isinstance(level, list | tuple):
@@ -39,80 +39,154 @@ def _check_shape(data: Any) -> None:
     def visit(part: Any, depth: int) -> None:
         if not isinstance(part, list | tuple):
             if depth < len(expected) and not isinstance(part, Tensor | np.ndarray):
-                if isinstance(part, str | bytes):
-                    raise TypeError(f"new(): invalid data type '{type(part).__name__}'")
-                raise TypeError(f"not a sequence: {type(part).__name__}")
+                raise TypeError("not a sequence")
             return
-        if depth >= len(expected) or len(part) != expected[depth]:
-            wanted = expected[depth] if depth < len(expected) else 0
-            raise ValueError(f"expected sequence of length {wanted} at dim {depth} (got {len(part)})")
+        if depth >= len(expected):
+            raise _no_number(part, dtypes.int64 if d is None else d)
+        if len(part) != expected[depth]:
+            raise ValueError(f"expected sequence of length {expected[depth]} at dim {depth} (got {len(part)})")
         for item in part:
             visit(item, depth + 1)
 
     visit(data, 0)
 
 
-def _holds_tensors(data: Any) -> bool:
-    if isinstance(data, Tensor):
-        return True
-    return isinstance(data, list | tuple) and any(map(_holds_tensors, data))
+_NUMERIC = (bool, int, float, complex, np.generic, np.ndarray, Tensor)
+
+
+def _leaf_types(data: Any) -> set[type]:
+    """The classes of what nested lists and tuples hold."""
+    if not isinstance(data, list | tuple):
+        return {type(data)}
+    found = set(map(type, data))
+    if any(issubclass(kind, list | tuple) for kind in found):
+        found = {kind for kind in found if not issubclass(kind, list | tuple)}
+        for item in data:
+            if isinstance(item, list | tuple):
+                found |= _leaf_types(item)
+    return found
+
+
+def _is_sequence(kind: type) -> bool:
+    """Whether a class that is no list or tuple has Python's sequence protocol: a range, a pandas Series."""
+    return (
+        hasattr(kind, "__getitem__")
+        and hasattr(kind, "__len__")
+        and not issubclass(kind, (*_NUMERIC, str, bytes, dict, set))
+    )
+
+
+def _lists(data: Any) -> Any:
+    """Nested sequences of any class as lists. Raises ValueError for one that can't be read from 0 to its length."""
+    if isinstance(data, list | tuple):
+        return [_lists(item) for item in data]
+    if not _is_sequence(type(data)):
+        return data
+    try:
+        items = [data[i] for i in range(len(data))]
+    except Exception:
+        raise ValueError(f"could not determine the shape of object type '{_c_name(type(data))}'") from None
+    return [_lists(item) for item in items]
+
+
+def _c_name(kind: type) -> str:
+    """The name of a class as C code sees it: with its module for those of extension modules."""
+    is_python_class = bool(kind.__flags__ & 1 << 9)  # Py_TPFLAGS_HEAPTYPE
+    return kind.__name__ if is_python_class or kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def _without_tensors(data: Any) -> Any:
     """Nested sequences with tensors replaced by their values."""
     if isinstance(data, Tensor):
-        return data._host("tensor()") if data.ndim else data.item()
+        if data.numel() != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        return data.item()
     return [_without_tensors(item) for item in data] if isinstance(data, list | tuple) else data
 
 
-def _bad_data(data: Any) -> Exception:
-    """The error for data that is no number, sequence or array."""
+def _bad_data(data: Any, d: dtype_class | None) -> Exception:
+    """The error for data, to be of dtype `d`, that is no number, sequence or array."""
     leaf = data
     while isinstance(leaf, list | tuple) and leaf:
         leaf = next((x for x in leaf if not isinstance(x, bool | int | float | complex | np.generic)), leaf[0])
-    if leaf is None or not isinstance(leaf, str | bytes):
-        return RuntimeError(f"Could not infer dtype of {type(leaf).__name__}")
-    return TypeError(f"new(): invalid data type '{type(leaf).__name__}'")
+    if isinstance(leaf, str | bytes):
+        if leaf is data:
+            return TypeError(f"new(): invalid data type '{type(leaf).__name__}'")
+        return ValueError(f"too many dimensions '{type(leaf).__name__}'")
+    return RuntimeError(f"Could not infer dtype of {_c_name(type(leaf))}") if d is None else _no_number(leaf, d)
 
 
-def _infer(array: Any, data: Any) -> dtype_class:
+def _no_number(value: Any, d: dtype_class) -> TypeError:
+    """Python's own words for an object that is no number of the kind of `d`."""
+    name = _c_name(type(value))
+    if d.category <= dtypes.INTEGRAL:
+        return TypeError(f"'{name}' object cannot be interpreted as an integer")
+    return TypeError(f"must be real number, not {name}")
+
+
+def _infer(array: Any, data: Any, types: set[type]) -> dtype_class:
     """The dtype of Python data that NumPy has read: Python floats take the default dtype, NumPy values keep theirs."""
-    leaf = _first_leaf(data)
-    if isinstance(leaf, np.ndarray) or (isinstance(leaf, np.generic) and (leaf is data or not isinstance(leaf, float))):
+    if any(issubclass(kind, np.ndarray) for kind in types):
         return dtypes.from_numpy_dtype(array.dtype)
-    if array.size == 0 and not isinstance(leaf, np.ndarray):
+    if array.size == 0:
         return dtypes.get_default_dtype()
-    kind = array.dtype.kind
-    if kind == "f":
-        return dtypes.get_default_dtype()
-    if kind == "c":
-        return dtypes.get_default_dtype().to_complex()
-    return dtypes.bool_ if kind == "b" else dtypes.int64
+    found: dtype_class | None = None
+    for kind in types:
+        own = dtypes.from_numpy_dtype(np.dtype(kind)) if issubclass(kind, np.generic) else _of_python(kind)
+        found = own if found is None else dtypes.promote_types(found, own)
+    assert found is not None
+    return found
+
+
+def _of_python(kind: type) -> dtype_class:
+    if issubclass(kind, bool):
+        return dtypes.bool_
+    if issubclass(kind, int):
+        return dtypes.int64
+    return dtypes.get_default_dtype() if issubclass(kind, float) else dtypes.get_default_dtype().to_complex()
+
+
+def _check_range(array: Any, d: dtype_class) -> None:
+    """Raise RuntimeError where an integer dtype can't hold all of an array's numbers."""
+    lowest, highest = array.min().item(), array.max().item()  # NaN if there is one
+    if not (dtypes.fits(lowest, d) and dtypes.fits(highest, d)):
+        raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
 
 
 def _read(data: Any, d: dtype_class | None) -> Any:
     """A fresh array of Python data, in dtype `d` or the inferred one."""
-    if isinstance(data, list | tuple) and _holds_tensors(data):
+    types = _leaf_types(data)
+    if any(map(_is_sequence, types)):
+        data = _lists(data)
+        types = _leaf_types(data)
+    if isinstance(data, list | tuple) and any(issubclass(kind, Tensor) for kind in types):
         first = _first_leaf(data)
         if d is None and isinstance(first, Tensor):
             d = first.dtype
         data = _without_tensors(data)
+        types = _leaf_types(data)
     try:
         array = np.array(data)
     except (ValueError, TypeError):
-        _check_shape(data)
+        _check_shape(data, d)
         raise
     except OverflowError:
         raise ValueError("Overflow when unpacking long long") from None
     if array.dtype.kind not in "biufc" and array.dtype != dtypes.bfloat16.numpy:
-        if array.dtype.kind == "O" and isinstance(_first_leaf(data), int):
+        is_real = d is not None and d.is_differentiable and all(hasattr(kind, "__float__") for kind in types)
+        if array.dtype.kind == "O" and all(issubclass(kind, int) for kind in types) and not is_real:
             raise ValueError("Overflow when unpacking long long")
-        raise _bad_data(data)
-    chosen = _infer(array, data) if d is None else d
-    if array.dtype.kind == "u" and array.dtype.itemsize == 8 and isinstance(_first_leaf(data), int):
-        raise ValueError("Overflow when unpacking long long")
+        if array.dtype.kind != "O" or not is_real:
+            raise _bad_data(data, d)
+    elif not all(issubclass(kind, _NUMERIC) for kind in types):
+        raise _bad_data(data, d)
+    chosen = _infer(array, data, types) if d is None else d
+    if chosen.category == dtypes.INTEGRAL and int in types and float not in types and array.dtype.kind in "uf":
+        raise ValueError("Overflow when unpacking long long")  # NumPy chose a type for numbers beyond int64
     if array.dtype.kind == "c" and not chosen.is_complex:
-        raise RuntimeError(f"value cannot be converted to type {chosen.name} without overflow")
+        raise _no_number(1j, chosen)
+    if chosen.category == dtypes.INTEGRAL and array.dtype.kind in "iuf" and array.size:
+        _check_range(array, chosen)
     if array.dtype != chosen.numpy:
         with np.errstate(all="ignore"):
             array = array.astype(chosen.numpy)
@@ -244,7 +318,7 @@ def from_numpy(array: Any) -> Tensor:
     Raises TypeError for another class or element type, ValueError for negative strides and foreign byte order.
     """
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"expected np.ndarray (got {_type_name(array)})")
+        raise TypeError(f"expected np.ndarray (got {_c_name(type(array))})")
     if not array.dtype.isnative:
         raise ValueError(
             "given numpy array has byte order different from the native byte order. Conversion between byte orders is "
@@ -268,11 +342,6 @@ def from_numpy(array: Any) -> Tensor:
     return Tensor._wrap(array.view(np.ndarray) if type(array) is not np.ndarray else array, d)
 
 
-def _type_name(value: Any) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-
-
 def scalar_tensor(
     s: Any, *, dtype: dtype_class | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
@@ -280,6 +349,7 @@ def scalar_tensor(
     if isinstance(s, Tensor):
         s = s.item()
     d = dtypes.get_default_dtype().to_complex() if isinstance(s, complex) else dtypes.get_default_dtype()
+    dtypes.check_fits(s, d if dtype is None else dtype, fill=True)
     return tensor(s, dtype=d if dtype is None else dtype, device=device, requires_grad=requires_grad)
 
 
@@ -297,6 +367,8 @@ def legacy_constructor(data: Any = (), *rest: Any, dtype: dtype_class | None = N
         raise TypeError(f"new() received an invalid combination of arguments - got ({type(data).__name__}, ...)")
     if type(data).__name__ == "Size":
         return _leaf(np.empty(tuple(data), d.numpy), device, False)
-    if not isinstance(data, list | tuple | np.ndarray):
-        raise TypeError(f"new(): data must be a sequence (got {type(data).__name__})")
-    return tensor(data if isinstance(data, np.ndarray) or data else [], dtype=d, device=device)
+    if isinstance(data, str | bytes):
+        raise TypeError(f"new(): invalid data type '{type(data).__name__}'")
+    if not isinstance(data, list | tuple | np.ndarray) and not _is_sequence(type(data)):
+        raise TypeError(f"new(): data must be a sequence (got {_c_name(type(data))})")
+    return tensor(data, dtype=d, device=device)

@@ -231,6 +231,65 @@ def result_type(*operands: Any) -> dtype:
     return combine(with_dims, zero_dim, number)
 
 
+# The C++ types by which PyTorch's messages call the dtype that a number does not fit.
+_C_TYPES = {
+    "uint8": "uint8_t",
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int32": "int",
+    "int64": "int64_t",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "float32": "float",
+    "float64": "double",
+    "complex64": "c10::complex<float>",
+    "complex128": "c10::complex<double>",
+}
+
+
+def fits(value: Number, d: dtype) -> bool:
+    """Whether a dtype can hold a Python number: the range counts, not the digits. An unsigned type takes the negative
+    of what it takes, and every number is a boolean."""
+    if d is bool_:
+        return True
+    if isinstance(value, complex):
+        if not d.is_complex:
+            return value.imag == 0 and fits(value.real, d)
+        return fits(value.real, d.to_real()) and fits(value.imag, d.to_real())
+    if d.category == INTEGRAL:
+        low, high = _RANGES[d]
+        if isinstance(value, float) and value != value:
+            return False
+        return low <= value <= high or (not d.is_signed and isinstance(value, int) and -high <= value < 0)
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return True
+    low, high = _RANGES[d.to_real()]
+    return bool(low <= value <= high)
+
+
+def check_fits(value: Any, d: dtype, fill: bool = False) -> None:
+    """Raise RuntimeError with PyTorch's message for a Python number that a dtype can't hold. Tensors and numbers of
+    graphs pass.
+
+    `fill`: of the operators that fill whole tensors, which go through double for the two 16-bit floating types.
+    """
+    if not isinstance(value, bool | int | float | complex):
+        return
+    if fill and d in (float16, bfloat16):
+        d = float64
+    if not fits(value, d):
+        raise RuntimeError(f"value cannot be converted to type {_C_TYPES[d.name]} without overflow")
+
+
+def _range(d: dtype) -> tuple[Any, Any]:
+    info: Any = np.iinfo(d.numpy) if d.category == INTEGRAL else ml_dtypes.finfo(d.numpy)  # type: ignore[no-untyped-call]
+    whole = int if d.category == INTEGRAL else float
+    return whole(info.min), whole(info.max)
+
+
+_RANGES = {d: _range(d) for d in ALL_DTYPES if d.category in (INTEGRAL, FLOATING)}
+
+
 class finfo:
     """Numerical properties of a floating type. See torch.finfo."""
 

@@ -300,8 +300,25 @@ def test_dlpack_shares_memory() -> None:
     assert tensor.tolist() == [0, 5]
     with pytest.raises(RuntimeError, match="invalid capsule"):
         graphtorch.from_dlpack(capsule)
-    with pytest.raises(BufferError, match="bfloat16"):
-        graphtorch.zeros(2, dtype=graphtorch.bfloat16).__dlpack__()
+    with pytest.raises(BufferError, match="require gradient"):
+        graphtorch.zeros(2, requires_grad=True).__dlpack__()
+
+
+def test_dlpack_of_bfloat16() -> None:
+    tensor = graphtorch.arange(4).bfloat16().reshape(2, 2).t()
+    shared = graphtorch.from_dlpack(tensor.__dlpack__())
+    assert shared.dtype is graphtorch.bfloat16 and shared.stride() == (1, 2)
+    shared[0, 1] = 9
+    assert tensor.tolist() == [[0, 9], [1, 3]]
+    copied = graphtorch.from_dlpack(tensor.__dlpack__(copy=True, max_version=(1, 0)))
+    copied[0, 1] = 1
+    assert tensor[0, 1].item() == 9
+    with pytest.raises((RuntimeError, BufferError)):
+        np.from_dlpack(tensor)  # NumPy has no such type, and says so
+    torch = pytest.importorskip("torch")
+    theirs = torch.from_dlpack(tensor)
+    assert theirs.dtype is torch.bfloat16 and theirs.tolist() == [[0, 9], [1, 3]]
+    assert graphtorch.from_dlpack(theirs).data_ptr() == tensor.data_ptr()
 
 
 def test_dlpack_with_torch() -> None:

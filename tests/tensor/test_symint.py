@@ -43,9 +43,7 @@ s0, s1, s2 = (symbol(name) for name in NAMES)
 
 def trees():
     leaves = st.sampled_from(NAMES) | st.integers(-6, 9)
-    return st.recursive(
-        leaves, lambda inner: st.tuples(st.sampled_from(list(BINARY)), inner, inner), max_leaves=7
-    )
+    return st.recursive(leaves, lambda inner: st.tuples(st.sampled_from(list(BINARY)), inner, inner), max_leaves=7)
 
 
 sizes = st.integers(2, 40)
