@@ -22,7 +22,7 @@ from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
 from graphtorch.lowering.cpu.channels import ByChannels, Correlation, copy_row
 from graphtorch.lowering.cpu.function import Function
-from graphtorch.lowering.cpu.launch import Native, Product
+from graphtorch.lowering.cpu.launch import Native
 from graphtorch.lowering.cpu.nest import estimate
 from graphtorch.lowering.cpu.weight_channels import WeightByChannels
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
@@ -40,8 +40,6 @@ def conv2d(call: ExternCall, target: Target) -> Native | None:
     if y is None or not _covered(x, w, bias) or not static(*stride, *padding, *dilation, *w.shape, *y.shape[1:]):
         return None
     o, cg, kh, kw = w.shape
-    if (kh, kw, groups) == (1, 1, 1) and stride == (1, 1) and padding == (0, 0) and bias is None and target.blas:
-        return _pointwise(w, (cg, 1), x, y)
     which = Correlation(
         groups, cg, o // groups, x.shape[2:], y.shape[2:], (kh, kw), stride, dilation, (1, 1), padding,
         (cg * kh * kw, kh * kw, kw, 1), 0,
@@ -57,8 +55,6 @@ def conv2d_input_grad(call: ExternCall, target: Target) -> Native | None:
     if x is None or not _covered(g, w) or not static(*stride, *padding, *dilation, *w.shape, *x.shape[1:]):
         return None
     o, cg, kh, kw = w.shape
-    if (kh, kw, groups) == (1, 1, 1) and stride == (1, 1) and padding == (0, 0) and target.blas:
-        return _pointwise(w, (1, cg), g, x)
     before = (dilation[0] * (kh - 1) - padding[0], dilation[1] * (kw - 1) - padding[1])
     which = Correlation(
         groups, o // groups, cg, g.shape[2:], x.shape[2:], (kh, kw), (1, 1), dilation, stride, before,
@@ -70,18 +66,6 @@ def conv2d_input_grad(call: ExternCall, target: Target) -> Native | None:
 def _covered(*operands: Any) -> bool:
     given = [v for v in operands if v is not None]
     return all(contiguous(v) and v.buffer.dtype in FLOATS for v in given)
-
-
-def _pointwise(w: View, strides: tuple[int, int], x: View, y: Buffer) -> Product:
-    """Kernel 1: every sample is the product of the weight, read with these strides, and its (channels, pixels)."""
-    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
-    n, o = x.shape[0], y.shape[1]
-    transposed = strides[0] == 1 and strides[1] != 1
-    samples = View(x.buffer, (n, channels, pixels), (channels * pixels, pixels, 1), x.offset)
-    weight = View(w.buffer, (n, o, channels), (0, *strides), w.offset)
-    leading = strides[1] if transposed else strides[0]
-    letter = "s" if y.dtype.itemsize == 4 else "d"
-    return Product(letter, (weight, samples), y, n, o, pixels, channels, (transposed, False), (leading, pixels))
 
 
 # -- the correlation --------------------------------------------------------------------------------------------------

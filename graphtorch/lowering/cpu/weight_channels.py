@@ -46,7 +46,7 @@ def choose_taps(into: int, out: int, kernel: tuple[int, int], lanes: int, regist
     best, least = Taps(1, 1, 1), float("inf")
     for vectors in range(1, min(total, 4) + 1):
         blocks = [(v, n) for v, n in ((vectors, total // vectors), (total % vectors, 1)) if v and n]
-        limit = (registers - 1 - vectors) // vectors
+        limit = registers * 3 // 4 // vectors
         for rows in {1, kernel[0]}:
             for channels in range(1, max(limit // (rows * kernel[1]), 1) + 1 if rows == kernel[0] else 2):
                 if channels > into or (channels * rows * kernel[1] > limit and (channels, rows) != (1, 1)):
