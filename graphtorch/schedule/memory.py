@@ -10,7 +10,7 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphtorch.lowering.kernel import Access, Buffer, Expr, Kernel, Load, Schedule
@@ -62,8 +62,11 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def lifetimes(schedule: Schedule) -> dict[Buffer, tuple[int, int]]:
-    """First and last step of every temporary buffer; one that nobody reads lives for one step."""
+def lifetimes(schedule: Schedule, together: Sequence[Sequence[int]] = ()) -> dict[Buffer, tuple[int, int]]:
+    """First and last step of every temporary buffer; one that nobody reads lives for one step.
+
+    `together` are runs of neighbouring steps that take place at the same time: what one of them touches lives through
+    all of them."""
     found: dict[Buffer, tuple[int, int]] = {}
     for i, step in enumerate(schedule.steps):
         for buffer in step.writes():
@@ -72,19 +75,25 @@ def lifetimes(schedule: Schedule) -> dict[Buffer, tuple[int, int]]:
         for buffer in step.reads():
             if buffer.kind == "temporary":
                 found[buffer] = (found[buffer][0], i)
+    if together:
+        begin = {i: run[0] for run in together for i in run}
+        end = {i: run[-1] for run in together for i in run}
+        found = {b: (begin.get(first, first), end.get(last, last)) for b, (first, last) in found.items()}
     return found
 
 
-def plan(schedule: Schedule, bindings: Mapping[str, int] | None = None) -> MemoryPlan:
-    """Assign offsets. `bindings` are the values of the symbols that occur in sizes.
+def plan(
+    schedule: Schedule, bindings: Mapping[str, int] | None = None, together: Sequence[Sequence[int]] = ()
+) -> MemoryPlan:
+    """Assign offsets. `bindings` are the values of the symbols that occur in sizes; `together`: see `lifetimes`.
 
     Law: best fit by decreasing size; each slot takes the smallest gap, among slots that live at the same time, that
     holds it.
     """
     known = bindings or {}
-    lives = lifetimes(schedule)
+    lives = lifetimes(schedule, together)
     sizes = {b: nbytes(b, known) for b in lives}
-    slots = _slots(schedule, lives, sizes)
+    slots = _slots(schedule, lives, sizes, {i for run in together for i in run})
     placed: list[Slot] = []
     for slot in sorted(slots, key=lambda s: (-s.size, s.first)):
         neighbours = sorted(
@@ -116,12 +125,16 @@ def plan(schedule: Schedule, bindings: Mapping[str, int] | None = None) -> Memor
     )
 
 
-def _slots(schedule: Schedule, lives: dict[Buffer, tuple[int, int]], sizes: dict[Buffer, int]) -> list[Slot]:
-    """One slot a buffer, or a chain of buffers that take over each other's memory."""
+def _slots(
+    schedule: Schedule, lives: dict[Buffer, tuple[int, int]], sizes: dict[Buffer, int], joint: set[int]
+) -> list[Slot]:
+    """One slot a buffer, or a chain of buffers that take over each other's memory; not within `joint` steps, whose
+    neighbours may still read at other places what this one would overwrite."""
     slot_of: dict[Buffer, Slot] = {}
     slots: list[Slot] = []
     for i, step in enumerate(schedule.steps):
-        dying = [b for b in step.reads() if b in lives and lives[b][1] == i] if isinstance(step, Kernel) else []
+        alone = isinstance(step, Kernel) and i not in joint
+        dying = [b for b in step.reads() if b in lives and lives[b][1] == i] if alone else []
         for buffer in step.writes():
             if buffer not in lives or buffer in slot_of:
                 continue
@@ -137,7 +150,7 @@ def _slots(schedule: Schedule, lives: dict[Buffer, tuple[int, int]], sizes: dict
                     dying.remove(old)
                     break
             if heir is None:
-                heir = Slot(aligned(sizes[buffer]), i, i)
+                heir = Slot(aligned(sizes[buffer]), lives[buffer][0], i)
                 slots.append(heir)
             heir.buffers.append(buffer)
             heir.last = max(heir.last, lives[buffer][1])

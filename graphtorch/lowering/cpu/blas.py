@@ -58,6 +58,7 @@ def find_blas() -> Blas | None:
 
 # Arguments of a product, 8 bytes each.
 A, B, C, M, N, K, LDA, LDB, LDC, TRANSPOSE_A, TRANSPOSE_B, STEP_A, STEP_B, STEP_C = range(14)
+COUNT = 14
 
 
 def gemm_text(index: str) -> str:

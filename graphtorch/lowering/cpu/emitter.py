@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const
 from graphtorch.lowering.cpu.elements import MEMORY, from_memory, to_memory
+from graphtorch.lowering.cpu.footprint import kernel_levels
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.instructions import (
     REGISTER,
@@ -112,15 +113,18 @@ class _Emitter:
             parallel.append(nest.inner)
         grain = 1
         extent: Any = 1
+        flattened: list[int] = []
         if not parallel:
             self._level(len(nest.levels), sinks)
         elif parallel[0] == nest.vector:
             grain = nest.lanes * self._unroll_of(nest.vector, sinks)
             extent = nest.loops[nest.vector].size
+            flattened = [nest.vector]
             self._nest(parallel, sinks, Val("%low", "i64"), Val("%high", "i64"), len(nest.levels))
         else:
             count = self._flattened(parallel)
-            for axis in parallel[:count]:
+            flattened = parallel[:count]
+            for axis in flattened:
                 extent = extent * nest.loops[axis].size
             self._prepare(sinks, sum(1 << a for a in parallel) | self._inside(len(nest.levels)))
             b.loop(Val("%low", "i64"), Val("%high", "i64"), 1, lambda i, _: self._rows(i, parallel, count, sinks))
@@ -131,7 +135,8 @@ class _Emitter:
         total: Any = nest.cost()
         for size in nest.points():
             total = total * size
-        return Function(name, text, self.buffers, symbolic, extent, grain, total, b.declarations, b.helpers)
+        levels = kernel_levels(nest, flattened, nest.exprs) if flattened else []
+        return Function(name, text, self.buffers, symbolic, extent, grain, total, b.declarations, b.helpers, levels)
 
     def _symbolic(self) -> list[Any]:
         """The symbolic sizes, strides and offsets, each once."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import logging
+import math
 import os
 import sys
 import sysconfig
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,12 +25,14 @@ from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.calls import Target, native_call
+from graphtorch.lowering.cpu.chain import Chain, find_chains
 from graphtorch.lowering.cpu.compiler import Library, host, module_text
 from graphtorch.lowering.cpu.emitter import emit_kernel
 from graphtorch.lowering.cpu.expansion import expand
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.gemm import emit_product
 from graphtorch.lowering.cpu.instructions import RefusedError
+from graphtorch.lowering.cpu.members import member_of
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
 from graphtorch.lowering.numpy import executor as numpy_executor
@@ -57,7 +61,6 @@ class CpuExecutable(Executable):
         self.input_kinds = list(input_kinds) or ["argument"] * len(schedule.inputs)
         self.fallbacks: list[str] = []
         self._dims = symbolic_dims([b.value for b in schedule.inputs])
-        self.plan = None if self._dims else plan(schedule, {})
         pool, blas = get_pool(), find_blas()
         self.functions: dict[str, Function] = {}
         self.native: dict[int, launch.Native] = {}
@@ -70,8 +73,13 @@ class CpuExecutable(Executable):
                 continue
             if code is not None:
                 self.native[i] = code
-        native = self.native
-        self.program = launch.Writer(schedule, native, self.plan, pool.threads, blas).run()
+        self.chains = self._find_chains(pool.threads)
+        self.together = [chain.steps for chain in self.chains]
+        for chain in self.chains:
+            names = ", ".join(schedule.steps[i].name for i in chain.steps)
+            schedule.report.append(f"{names} run chunk by chunk: what one hands to the next stays in cache")
+        self.plan = None if self._dims else plan(schedule, {}, self.together)
+        self.program = launch.Writer(schedule, self.native, self.plan, pool.threads, blas, self.chains).run()
         self.llvm = module_text(self.functions.values(), self.program.text)
         imported = {"parallel_for": pool.entry}
         if blas is not None and self.program.uses_blas:
@@ -88,6 +96,8 @@ class CpuExecutable(Executable):
         self.segments = [signature(self.library.addresses[s.name]) for s in self.program.segments]
         self.entry = _fastcall(self.library.addresses["entry"]) if layout_is_known() else None
         self._sized: dict[tuple[int, ...], Sized] = {}
+        self._static: Sized | None = None  # the only one, where no size is symbolic
+        self._count = len(schedule.inputs)
         self._lock = threading.Lock()
         for line in self.fallbacks:
             logger.debug("%s", line)
@@ -120,15 +130,27 @@ class CpuExecutable(Executable):
             raise RefusedError(f"{step.op.name} has no native code")
         return [self._emit(kernel, f"{step.name}_{n}") for n, kernel in enumerate(kernels)]
 
+    def _find_chains(self, threads: int) -> list[Chain]:
+        """Steps that run chunk by chunk."""
+        if threads < 1 or self._dims:
+            return []  # chunks are chosen by known sizes
+        members = [member_of(i, self.native.get(i), threads) for i in range(len(self.schedule.steps))]
+        return find_chains(members, threads)
+
     def _emit(self, kernel: Kernel, name: str = "") -> Function:
         target = host()
         function = self.functions[name or kernel.name] = emit_kernel(kernel, target.register_bits, target.fma)
         return function
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
-        if len(inputs) != len(self.schedule.inputs):
-            raise RuntimeError(f"expected {len(self.schedule.inputs)} inputs, got {len(inputs)}")
-        bindings = bind(self._dims, inputs) if self._dims else {}
+        if len(inputs) != self._count:
+            raise RuntimeError(f"expected {self._count} inputs, got {len(inputs)}")
+        sized = self._static
+        if sized is None:
+            sized = self._sized_for(bind(self._dims, inputs) if self._dims else {})
+        return sized.run(inputs)
+
+    def _sized_for(self, bindings: Mapping[str, int]) -> Sized:
         key = tuple(bindings.values())
         sized = self._sized.get(key)
         if sized is None:
@@ -137,7 +159,9 @@ class CpuExecutable(Executable):
                     self._sized.pop(next(iter(self._sized)), None)
                 sized = self._sized[key] = Sized(self, bindings)
         self.plan = sized.plan
-        return sized.run(inputs)
+        if not self._dims:
+            self._static = sized
+        return sized
 
     def asm(self) -> str:
         """The machine code as assembly text."""
@@ -155,7 +179,7 @@ class Sized(numpy_executor.Program):
         self.schedule = schedule = executable.schedule
         self.bindings = bindings
         self.input_kinds = executable.input_kinds
-        planned = plan(schedule, bindings)
+        planned = plan(schedule, bindings, executable.together)
         # Calls that are kernels here have scratch memory behind the arena.
         whole = aligned(planned.arena_bytes) + executable.program.scratch_bytes
         self.plan = dataclasses.replace(planned, arena_bytes=whole) if executable.program.scratch_bytes else planned
@@ -169,6 +193,7 @@ class Sized(numpy_executor.Program):
         written = {b for s in schedule.steps for b in s.writes()}
         self.donated = [i for i, b in enumerate(schedule.inputs) if b in written]
         self.words = launch.context_words(executable.program, bindings, planned)
+        self.generators = executable.program.generators
         self._frames: list[numpy_executor.Frame] = []
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -177,9 +202,9 @@ class Sized(numpy_executor.Program):
         except IndexError:
             frame = Frame(self)
         try:
-            if self.executable.program.generators:
+            if self.generators:
                 with ExitStack() as held:
-                    for generator in self.executable.program.generators:
+                    for generator in self.generators:
                         held.enter_context(generator.drawing())
                     return frame.run(inputs)
             return frame.run(inputs)
@@ -195,8 +220,10 @@ class Frame(numpy_executor.Frame):
         super().__init__(program)
         io = executable.program.io
         expected: list[int] = []
+        reshaped = self._reshaped()
+        self.results = [(v, slot, whole or v.buffer in reshaped) for v, slot, whole in self.results]
         for buffer in io:
-            shape = program.shapes[buffer]
+            shape = reshaped.get(buffer, program.shapes[buffer])
             expected += [id(np.ndarray), id(buffer.dtype.numpy), len(shape), *shape]
         self.expected = np.array([*expected, 0], np.int64)
         header = [0] * launch.HEADER
@@ -207,8 +234,8 @@ class Frame(numpy_executor.Frame):
         header[launch.TRUE], header[launch.FALSE] = id(True), id(False)
         self.context = np.array([*header, *([0] * len(io)), *program.words], np.int64)
         self.address: int = self.context.ctypes.data
-        self.made = [OutputMaker(program.shapes[b], b.dtype.numpy) for b in io[len(program.schedule.inputs) :]]
-        self.made_buffers = io[len(program.schedule.inputs) :]
+        outputs = io[len(program.schedule.inputs) :]
+        self.makers = [output_maker(reshaped.get(b, program.shapes[b]), b.dtype.numpy) for b in outputs]
         self.sequence = self._sequence()
         self.failures = executable.program.failures
         self.direct = [(v.buffer, whole) for v, _, whole in self.results]
@@ -217,6 +244,23 @@ class Frame(numpy_executor.Frame):
         self.simple = all(whole and v.buffer not in number_inputs for v, _, whole in self.results)
         self.order = [places[v.buffer] for v, _, _ in self.results] if self.simple else []
         self.python = [b for b in io if b in self.moving]
+        self.entry = executable.entry
+        # One native call, whose arrays are the results.
+        self.plain = bool(self.simple and self.entry and not (self.python or self.sequence))
+        self.pick: Callable[[list[Any]], Sequence[Any]] = (
+            itemgetter(*self.order) if len(self.order) > 1 else lambda arrays: [arrays[i] for i in self.order]
+        )
+        executable.contiguous_results = self.simple
+
+    def _reshaped(self) -> dict[Buffer, tuple[int, ...]]:
+        """Outputs that are whole buffers in another shape: their arrays are made in that shape."""
+        shapes: dict[Buffer, set[tuple[int, ...] | None]] = {}
+        for view, slot, _ in self.results:
+            if view.buffer.kind == "output":
+                full = math.prod(slot.shape) == math.prod(self.program.shapes[view.buffer])
+                plain = full and slot.offset == 0 and slot.strides == numpy_executor._row_major(slot.shape)
+                shapes.setdefault(view.buffer, set()).add(slot.shape if plain else None)
+        return {b: shape for b, (shape, *others) in shapes.items() if shape is not None and not others}
 
     def _prepare(self, step: Kernel | ExternCall) -> Callable[[], None]:
         program = self.program
@@ -241,13 +285,16 @@ class Frame(numpy_executor.Frame):
         return found
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
-        arrays = list(inputs)
+        arrays = [*inputs]
         for i, number in self.numbers:
             number[()] = inputs[i]
             arrays[i] = number
-        for maker in self.made:
-            arrays.append(maker.make())
-        entry = self.executable.entry
+        arrays += [make() for make in self.makers]
+        entry = self.entry
+        if self.plain and entry(arrays, self.address, 1):
+            if self.failures:
+                self._check_failure()
+            return [*self.pick(arrays)]
         copied: list[tuple[Any, Any]] = []
         if self.python or entry is None:
             copied = self._checked(arrays)
@@ -278,7 +325,9 @@ class Frame(numpy_executor.Frame):
         if self.context[launch.FAILURE]:
             error, message = self.failures[self.context[launch.FAILURE] - 1]
             self.context[launch.FAILURE] = 0
-            raise error(message.replace("{}", str(self.context[launch.DETAIL])))
+            for word in (launch.DETAIL, launch.DETAIL2):
+                message = message.replace("{}", str(self.context[word]), 1)
+            raise error(message)
 
     def _enter(self, arrays: list[Any]) -> None:
         """Take the arrays' addresses and run the first segment, without checks."""
@@ -321,21 +370,23 @@ class Frame(numpy_executor.Frame):
         return results
 
 
-class OutputMaker:
-    """Makes the arrays of one output. Large ones are used again once nobody holds them: the pages are there already."""
+def output_maker(shape: tuple[int, ...], dtype: Any) -> Callable[[], Any]:
+    """What makes the arrays of one output."""
+    size = math.prod(shape) * dtype.itemsize
+    return LargeOutput(shape, dtype).make if size >= REUSED_BYTES else partial(np.empty, shape, dtype)
 
-    __slots__ = ("dtype", "held", "large", "shape")
+
+class LargeOutput:
+    """Makes the arrays of one output and uses them again once nobody holds them: the pages are there already."""
+
+    __slots__ = ("dtype", "held", "shape")
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
         self.shape = shape
         self.dtype = dtype
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self.large = size >= REUSED_BYTES
         self.held: list[Any] = []
 
     def make(self) -> Any:
-        if not self.large:
-            return np.empty(self.shape, self.dtype)
         for base in self.held:
             # Two references: the list's and `base`. A third is a user's array or a view of it.
             if sys.getrefcount(base) == 3:

@@ -15,7 +15,8 @@ import hashlib
 from collections.abc import Sequence
 
 from graphtorch.lowering.cpu.assembly import Builder, Val, const
-from graphtorch.lowering.cpu.function import Function
+from graphtorch.lowering.cpu.footprint import joined, span_of
+from graphtorch.lowering.cpu.function import Function, Level
 from graphtorch.lowering.cpu.launch import Product
 
 LARGEST_WORK = 1 << 24  # multiplications of one matrix
@@ -107,7 +108,33 @@ class _Product:
         text = f"define void @{name}(ptr noalias %args, i64 %low, i64 %high) #0 {{\n{body}\n}}\n"
         work = p.batch * p.m * p.n * p.k // self.lanes * 2
         buffers = [self.a.buffer, self.b.buffer, p.output]
-        return Function(name, text, buffers, [], units * p.batch, 1, work, b.declarations, b.helpers)
+        levels = self._levels(units)
+        return Function(name, text, buffers, [], units * p.batch, 1, work, b.declarations, b.helpers, levels)
+
+    def _levels(self, units: int) -> list[Level]:
+        """What row tiles touch (where all are whole), and what matrices touch."""
+        p, a, b = self.product, self.a, self.b
+        steps = (a.strides[0], b.strides[0], p.m * p.n) if p.batch > 1 else (0, 0, 0)
+        found: list[Level] = []
+        for tiles in dict.fromkeys((1, units)):
+            rows = self.rows * tiles if tiles < units else p.m
+            if p.m % rows:
+                continue
+            outer = p.m // rows
+            left = span_of(
+                a.offset,
+                [(steps[0], p.batch), (a.strides[-2] * rows, outer)],
+                [(a.strides[-2], rows), (a.strides[-1], p.k)],
+            )
+            right = span_of(b.offset, [(steps[1], p.batch), (0, outer)], [(b.strides[-2], p.k), (b.strides[-1], p.n)])
+            result = span_of(0, [(p.n * rows, p.batch * outer)], [(1, rows * p.n)])
+            if p.batch == 1 or outer == 1:
+                # One loop of the two is none at all.
+                step = (a.strides[-2] * rows, 0) if p.batch == 1 else steps[:2]
+                left = span_of(a.offset, [(step[0], 0)], [(a.strides[-2], rows), (a.strides[-1], p.k)])
+                right = span_of(b.offset, [(step[1], 0)], [(b.strides[-2], p.k), (b.strides[-1], p.n)])
+            found.append(Level(tiles, joined(((a.buffer, left), (b.buffer, right))), {p.output: result}))
+        return found
 
     def _row_tile(self, a: str, b: str, c: str, rows: int) -> None:
         """All columns of a few rows."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from graphtorch.lowering.cpu import blas
 from graphtorch.lowering.cpu.blas import Blas
+from graphtorch.lowering.cpu.chain import Chain, chain_text
 from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import Buffer, ExternCall, Schedule, View
@@ -21,10 +22,13 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.generator import Generator
 from graphtorch.tensor.symint import evaluate
 
-ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, FAILURE, DETAIL, HEADER = range(9)  # words of the context's header
+ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, FAILURE, DETAIL, DETAIL2, HEADER = range(
+    10
+)  # words of the context's header
 SERIAL_WORK = 60_000  # additions' worth that is not worth sharing
 CHUNK_WORK = 30_000  # the least for one chunk
 GEMM_SERIAL = 400_000  # multiplications
+SHORT_WORK = 20_000  # additions' worth that take less time than another thread would take to get the GIL
 
 Number = Callable[[Mapping[str, int], MemoryPlan], int]
 
@@ -142,12 +146,16 @@ class Writer:
         plan: MemoryPlan | None,
         threads: int,
         library: Blas | None,
+        chains: Sequence[Chain] = (),
     ) -> None:
         self.schedule = schedule
         self.native = native
         self.plan = plan  # of static sizes
         self.threads = threads
         self.library = library
+        self.chains = {i: chain for chain in chains for i in chain.steps}
+        self.chain_texts: list[str] = []
+        self.shift = 0  # of the arguments' table that is being written
         self.io: list[Buffer] = list(schedule.inputs)
         self.io += dict.fromkeys(v.buffer for v in schedule.outputs if v.buffer.kind == "output")
         known = set(self.io)
@@ -169,6 +177,7 @@ class Writer:
         self.lines: list[str] = []
         self.count = 0
         self.arguments = 1
+        self.total = 0
 
     def _place_scratch(self, functions: list[Function]) -> None:
         end = 0
@@ -194,13 +203,14 @@ class Writer:
             segment = Segment(run, f"segment{len(segments)}")
             segments.append(segment)
             parts.append(self._segment(segment))
+        parts += self.chain_texts
         if uses_blas:
             assert self.library is not None
             parts.append(blas.gemm_text(self.library.index))
             parts.append("declare void @blas_set_threads(i32)\ndeclare i32 @blas_get_threads()")
         parts.append("declare void @parallel_for(ptr, ptr, ptr, i64, i64)")
         first = segments[0].name if segments and segments[0].steps[0] == 0 else ""
-        parts.append(entry_text(first))
+        parts.append(entry_text(first, self.total >= SHORT_WORK))
         names = [*(s.name for s in segments), "entry"]
         text = "\n".join(parts)
         return Program(
@@ -257,9 +267,14 @@ class Writer:
         return self._new(f"getelementptr i8, ptr %arena, i64 {offset}")
 
     def _argument(self, index: int, value: str, kind: str) -> None:
+        index += self.shift
         self.arguments = max(self.arguments, index + 1)
         at = self._new(f"getelementptr i64, ptr %args, i64 {index}")
         self.lines.append(f"  store {kind} {value}, ptr {at}")
+
+    def _table(self, place: int) -> str:
+        """The address of arguments that stand further behind."""
+        return self._new(f"getelementptr i64, ptr %args, i64 {place}")
 
     # -- launches ----------------------------------------------------------------------------------------------------
 
@@ -270,6 +285,11 @@ class Writer:
             self.lines.append("  %before = call i32 @blas_get_threads()")
             self.lines.append("  call void @blas_set_threads(i32 1)")
         for i in segment.steps:
+            chain = self.chains.get(i)
+            if chain is not None:
+                if i == chain.steps[0]:
+                    self._chain(chain)
+                continue
             code = self.native[i]
             if isinstance(code, Product):
                 self._product(code)
@@ -289,34 +309,75 @@ class Writer:
         ]
         return "\n".join([*head, *self.lines, "  ret void", "}"])
 
-    def _kernel(self, function: Function) -> None:
+    def _chain(self, chain: Chain) -> None:
+        """One launch of several members: their arguments' tables stand one behind another, behind the addresses of
+        the tables."""
+        tables: list[int] = []
+        calls: list[tuple[str, int]] = []
+        place = len(chain.members)
+        work = 0
+        for member in chain.members:
+            code = self.native[member.step]
+            self.shift = place
+            tables.append(place)
+            if isinstance(code, Product):
+                name = self._product_arguments(code, "rows")
+                place += blas.COUNT
+            else:
+                assert isinstance(code, Function)
+                name = code.name
+                self._kernel_arguments(code)
+                place += len(code.buffers) + len(code.sizes)
+            calls.append((name, member.extent // chain.groups))
+            work += member.work
+        self.shift = 0
+        for i, table in enumerate(tables):
+            self._argument(i, self._table(table), "ptr")
+        self.total += work
+        name = f"chain{len(self.chain_texts)}"
+        self.chain_texts.append(chain_text(name, calls))
+        if chain.chunk >= chain.groups:
+            self.lines.append(f"  call void @{name}(ptr %args, i64 0, i64 {chain.groups})")
+            return
+        self.lines.append(
+            f"  call void @parallel_for(ptr %pool, ptr @{name}, ptr %args, i64 {chain.groups}, i64 {chain.chunk})"
+        )
+
+    def _kernel_arguments(self, function: Function) -> None:
         for i, buffer in enumerate(function.buffers):
             self._argument(i, self._pointer(buffer), "ptr")
         for i, size in enumerate(function.sizes):
             self._argument(len(function.buffers) + i, self._size(size), "i64")
-        if not function.failure:
+
+    def _kernel(self, function: Function) -> None:
+        self._kernel_arguments(function)
+        if not function.failures:
             self._call(function.name, function.extent, function.grain, function.work)
             return
         failed = self._new(f"getelementptr i64, ptr %context, i64 {FAILURE}")
         self._argument(len(function.buffers) + len(function.sizes), failed, "ptr")
         self._call(function.name, function.extent, function.grain, function.work)
-        self._stop_on_failure(failed, function.error, function.failure)
+        self._stop_on_failure(failed, function.error, function.failures)
 
-    def _stop_on_failure(self, failed: str, error: type[Exception], message: str) -> None:
-        """Leave the segment, with the message's number, if the word is not 0."""
-        self.failures.append((error, message))
+    def _stop_on_failure(self, failed: str, error: type[Exception], messages: tuple[str, ...]) -> None:
+        """Leave the segment, with the message's number among all of them, if the word is not 0."""
+        before = len(self.failures)
+        self.failures += [(error, message) for message in messages]
         number = len(self.failures)
-        bad = self._new(f"icmp ne i64 {self._new(f'load i64, ptr {failed}')}, 0")
+        found = self._new(f"load i64, ptr {failed}")
+        bad = self._new(f"icmp ne i64 {found}, 0")
+        own = self._new(f"add i64 {found}, {before}")
         self.lines += [
             f"  br i1 {bad}, label %failed{number}, label %fine{number}",
             f"failed{number}:",
-            f"  store i64 {number}, ptr {failed}",
+            f"  store i64 {own}, ptr {failed}",
             "  br label %out",
             f"fine{number}:",
         ]
 
     def _call(self, name: str, extent: Any, grain: int, work: Any) -> None:
         threads = self.threads
+        self.total += work if type(work) is int else SHORT_WORK
         if type(extent) is int and type(work) is int:
             chunk = chunk_size(extent, grain, work, threads)
             if chunk >= extent:
@@ -331,7 +392,8 @@ class Writer:
             )
         self.lines.append(f"  call void @parallel_for(ptr %pool, ptr @{name}, ptr %args, i64 {count}, i64 {size})")
 
-    def _product(self, product: Product) -> None:
+    def _product_arguments(self, product: Product, form: str) -> str:
+        """Write the arguments of a product that is split along `form`; the name of its function."""
         a, b = product.operands
         for i, (view, size) in enumerate(((a, a.buffer.dtype.itemsize), (b, b.buffer.dtype.itemsize))):
             pointer = self._pointer(view.buffer)
@@ -347,24 +409,29 @@ class Writer:
         self._argument(blas.LDC, self._size(product.n), "i64")
         for at, transposed in zip((blas.TRANSPOSE_A, blas.TRANSPOSE_B), product.transposed, strict=True):
             self._argument(at, "112" if transposed else "111", "i64")
-        work = product.batch * product.m * product.n * product.k
-        matrix = product.m * product.n * product.k
-        if not _is(product.batch, 1):
+        if form == "batch":
             steps = (a.strides[0], b.strides[0], product.m * product.n)
             for at, step in zip((blas.STEP_A, blas.STEP_B, blas.STEP_C), steps, strict=True):
                 self._argument(at, self._size(step), "i64")
-            self._shared(product.letter + "gemm_batch", product.batch, 1, work)
-            return
-        wide = _likely(product.n) > _likely(product.m)
-        form, extent = ("columns", product.n) if wide else ("rows", product.m)
+            return product.letter + "gemm_batch"
         # Along rows op(A) moves by its leading dimension, or by one element where it is transposed.
         self._argument(blas.STEP_A, "1" if product.transposed[0] else self._size(product.leading[0]), "i64")
         self._argument(blas.STEP_B, self._size(product.leading[1]) if product.transposed[1] else "1", "i64")
-        self._shared(f"{product.letter}gemm_{form}", extent, 16, matrix)
+        return f"{product.letter}gemm_{form}"
+
+    def _product(self, product: Product) -> None:
+        matrix = product.m * product.n * product.k
+        if not _is(product.batch, 1):
+            self._shared(self._product_arguments(product, "batch"), product.batch, 1, product.batch * matrix)
+        elif _likely(product.n) > _likely(product.m):
+            self._shared(self._product_arguments(product, "columns"), product.n, 16, matrix)
+        else:
+            self._shared(self._product_arguments(product, "rows"), product.m, 16, matrix)
 
     def _shared(self, name: str, extent: Any, grain: int, work: Any) -> None:
         """A product over the pool, in few parts, for BLAS prefers large matrices."""
         threads = self.threads
+        self.total += work if type(work) is int else SHORT_WORK
 
         def parts(n: int, work: int) -> int:
             if threads <= 1 or work < GEMM_SERIAL or n < 2 * grain:
@@ -398,19 +465,19 @@ TYPE, ITEMS, DATA, RANK, DIMS, DESCR, FLAGS = 8, 24, 16, 24, 32, 56, 64
 CONTIGUOUS_ALIGNED = 0x101
 
 
-def entry_text(first: str) -> str:
+def entry_text(first: str, long: bool) -> str:
     """`entry(self, (arrays, context, check), 3)` with METH_FASTCALL: takes the arrays' addresses into the context,
-    runs the first segment without the GIL, and returns True; or False without running, if `check` is 1 and an array
-    is not as expected.
+    runs the first segment, without the GIL if that is `long`, and returns True; or False without running, if `check`
+    is 1 and an array is not as expected.
 
     `arrays` is a list; the table of what is expected has for each of them its type, dtype, rank and sizes.
     """
     run = ""
     if first:
-        run = f"""  %state = call ptr @PyEval_SaveThread()
-  call void @{first}(ptr %context)
-  call void @PyEval_RestoreThread(ptr %state)
-"""
+        run = f"  call void @{first}(ptr %context)\n"
+    if first and long:
+        save, restore = "  %state = call ptr @PyEval_SaveThread()\n", "  call void @PyEval_RestoreThread(ptr %state)\n"
+        run = f"{save}{run}{restore}"
     return f"""
 declare i64 @PyLong_AsLongLong(ptr)
 declare ptr @PyEval_SaveThread()
