@@ -231,7 +231,7 @@ class _Writer:
             f"{variable}._data = array = {array}",
             f"{variable}._dtype = {self.name(self.captured.graph.outputs[spec.index].type.dtype)}",
         ]
-        if not self.contiguous and spec.strides is None:
+        if spec.strides is None and not (self.contiguous and spec.index not in self.specialization._written):
             repair = f"{variable}._data = {self.name(np.ascontiguousarray)}(array)"
             self.lines.append(f"if not array.flags.c_contiguous: {repair}")
         if spec.is_leaf or spec.error:
