@@ -1,6 +1,9 @@
-"""Matrix products through the BLAS that NumPy ships, called by C pointer from generated code.
+"""Matrix products through a BLAS library that is there already, called by C pointer from generated code.
 
-The library is the one that NumPy has loaded already: found among its files, by the symbol names of OpenBLAS builds.
+Usually it is the OpenBLAS that NumPy or SciPy ships, found among their files by the symbol names of OpenBLAS builds. An
+installed MKL comes first on CPUs that are not AMD's, for which it has slower code; on macOS Accelerate is the last
+resort. `GRAPHTORCH_BLAS` (openblas, mkl or accelerate) chooses by hand.
+
 `gemm_text` is the native code around it: row-major products split over the thread pool by rows or columns of the
 result. BLAS runs on one thread meanwhile (its own threads would compete with the pool's) and gets its setting back
 afterwards.
@@ -11,17 +14,20 @@ from __future__ import annotations
 import ctypes
 import glob
 import os
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-_NAMES = ("cblas_sgemm", "cblas_dgemm", "openblas_set_num_threads", "openblas_get_num_threads")
+ACCELERATE = "/System/Library/Frameworks/Accelerate.framework/Accelerate"
 
 
 @dataclass(frozen=True)
 class Blas:
-    """Addresses of C functions; `index` is the LLVM type of their sizes."""
+    """Addresses of C functions; `index` is the LLVM type of their sizes. Where the number of threads can't be set,
+    `set_threads` and `get_threads` are 0."""
 
     sgemm: int
     dgemm: int
@@ -33,27 +39,85 @@ class Blas:
 
 @cache
 def find_blas() -> Blas | None:
-    """NumPy's BLAS; None where it can't be found (products then run through NumPy)."""
+    """The library to use; None where there is none (products then run through NumPy)."""
+    finders: dict[str, Callable[[], Blas | None]] = {"openblas": _openblas, "mkl": _mkl, "accelerate": _accelerate}
+    chosen = os.environ.get("GRAPHTORCH_BLAS")
+    if chosen:
+        if chosen not in finders:
+            raise ValueError(f"GRAPHTORCH_BLAS is {chosen!r}: expected one of {', '.join(finders)}")
+        order = [chosen]
+    else:
+        order = ["openblas", "mkl", "accelerate"] if _is_amd() else ["mkl", "openblas", "accelerate"]
+    return next((found for name in order if (found := finders[name]()) is not None), None)
+
+
+def _is_amd() -> bool:
+    from graphtorch.lowering.cpu.compiler import host
+
+    try:
+        return host().cpu.startswith(("znver", "bdver", "btver"))
+    except (ImportError, OSError, RuntimeError):
+        return False
+
+
+def _openblas() -> Blas | None:
     base = os.path.dirname(np.__file__)
-    candidates: list[str] = []
-    for folder in (os.path.join(os.path.dirname(base), "numpy.libs"), os.path.join(base, ".dylibs")):
-        candidates.extend(sorted(glob.glob(os.path.join(folder, "*openblas*"))))
-    for path in candidates:
-        try:
-            library = ctypes.CDLL(path)
-        except OSError:
-            continue
-        for prefix, suffix, index in (
-            ("scipy_", "64_", "i64"),
-            ("", "64_", "i64"),
-            ("scipy_", "", "i32"),
-            ("", "", "i32"),
-        ):
-            names = [f"{prefix}{name}{suffix}" for name in _NAMES]
-            if all(hasattr(library, name) for name in names):
-                found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names]
-                return Blas(found[0], found[1], found[2], found[3], index, path)
+    packages = os.path.dirname(base)
+    folders = (os.path.join(packages, "numpy.libs"), os.path.join(base, ".dylibs"))
+    folders += (os.path.join(packages, "scipy.libs"), os.path.join(packages, "scipy", ".dylibs"))
+    spellings = (("scipy_", "64_", "i64"), ("", "64_", "i64"), ("scipy_", "", "i32"), ("", "", "i32"))
+    for path in (p for folder in folders for p in sorted(glob.glob(os.path.join(folder, "*openblas*")))):
+        for library in _opened(path):
+            for prefix, suffix, index in spellings:
+                names = ("cblas_sgemm", "cblas_dgemm", "openblas_set_num_threads", "openblas_get_num_threads")
+                found = _addresses(library, [f"{prefix}{name}{suffix}" for name in names])
+                if found is not None:
+                    return Blas(found[0], found[1], found[2], found[3], index, path)
     return None
+
+
+def _mkl() -> Blas | None:
+    """MKL as pip and conda install it."""
+    names = ["cblas_sgemm", "cblas_dgemm", "MKL_Set_Num_Threads", "MKL_Get_Max_Threads"]
+    for path in sorted(glob.glob(os.path.join(sys.prefix, "lib", "libmkl_rt.*"))):
+        for library in _opened(path):
+            found = _addresses(library, names)
+            if found is not None:
+                return Blas(found[0], found[1], found[2], found[3], "i32", path)
+    return None
+
+
+def _accelerate() -> Blas | None:
+    if sys.platform == "darwin":
+        for library in _opened(ACCELERATE):
+            found = _addresses(library, ["cblas_sgemm", "cblas_dgemm"])
+            if found is not None:
+                return Blas(found[0], found[1], 0, 0, "i32", ACCELERATE)
+    return None
+
+
+def _opened(path: str) -> Iterator[ctypes.CDLL]:
+    """The library, if it can be loaded."""
+    try:
+        yield ctypes.CDLL(path)
+    except OSError:
+        return
+
+
+def _addresses(library: ctypes.CDLL, names: list[str]) -> list[int] | None:
+    if not all(hasattr(library, name) for name in names):
+        return None
+    return [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names]
+
+
+def thread_text(library: Blas) -> str:
+    """Declarations of the functions that set the number of threads; stand-ins where there are none."""
+    if library.set_threads:
+        return "declare void @blas_set_threads(i32)\ndeclare i32 @blas_get_threads()"
+    return (
+        "define internal void @blas_set_threads(i32 %n) {\n  ret void\n}\n"
+        "define internal i32 @blas_get_threads() {\n  ret i32 1\n}"
+    )
 
 
 # Arguments of a product, 8 bytes each.

@@ -83,12 +83,9 @@ class CpuExecutable(Executable):
         self.llvm = module_text(self.functions.values(), self.program.text)
         imported = {"parallel_for": pool.entry}
         if blas is not None and self.program.uses_blas:
-            imported |= {
-                "cblas_sgemm": blas.sgemm,
-                "cblas_dgemm": blas.dgemm,
-                "blas_set_threads": blas.set_threads,
-                "blas_get_threads": blas.get_threads,
-            }
+            imported |= {"cblas_sgemm": blas.sgemm, "cblas_dgemm": blas.dgemm}
+            if blas.set_threads:
+                imported |= {"blas_set_threads": blas.set_threads, "blas_get_threads": blas.get_threads}
         for name in ("PyLong_AsLongLong", "PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef"):
             imported[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
         self.library = Library(self.llvm, self.program.exported, imported)

@@ -207,7 +207,7 @@ class Writer:
         if uses_blas:
             assert self.library is not None
             parts.append(blas.gemm_text(self.library.index))
-            parts.append("declare void @blas_set_threads(i32)\ndeclare i32 @blas_get_threads()")
+            parts.append(blas.thread_text(self.library))
         parts.append("declare void @parallel_for(ptr, ptr, ptr, i64, i64)")
         first = segments[0].name if segments and segments[0].steps[0] == 0 else ""
         parts.append(entry_text(first, self.total >= SHORT_WORK))
