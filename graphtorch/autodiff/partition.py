@@ -1,13 +1,15 @@
 """Cutting a joint graph into a forward and a backward graph.
 
 The joint graph has cotangents among its inputs. Whatever depends on a cotangent is backward; the rest is forward.
-Forward values that the backward reads are residuals: the forward graph returns them too."""
+Forward values that the backward reads are residuals, which the forward graph returns too, or are computed again in the
+backward graph: `recompute` decides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphtorch.autodiff.recompute import CHECKPOINT, values_to_keep
 from graphtorch.ir.graph import Graph, Node, Value, substitute
 from graphtorch.ops.record import lookup
 
@@ -30,10 +32,14 @@ class Partition:
     residual_count: int
 
 
-def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, overwritten: set[Value]) -> Partition:
+def partition(
+    joint: Graph, cotangents: Sequence[Value], output_count: int, overwritten: set[Value], budget: float = 1.0
+) -> Partition:
     """Cut `joint`, whose first `output_count` outputs are the forward's.
 
-    `overwritten` inputs change during the forward: the backward gets copies of what they were.
+    `overwritten` inputs change during the forward: the backward gets copies of what they were. `budget`, from 0 to 1,
+    is the part of the bytes to keep for the backward, of those that are kept where only what is cheap is computed
+    again.
     """
     given = set(cotangents)
     dependent: set[Value] = set(given)
@@ -46,11 +52,17 @@ def partition(joint: Graph, cotangents: Sequence[Value], output_count: int, over
             backward_nodes.append(node)
         else:
             forward_nodes.append(node)
-    read = {v for n in backward_nodes for v in n.operands()} | set(joint.outputs[output_count:])
+    backward_reads = {v for n in backward_nodes for v in n.operands()} | set(joint.outputs[output_count:])
     inputs = [v for v in joint.inputs if v not in given]
+    free = [v for v in inputs if v not in overwritten]
+    forward_reads = [v for v in inputs if v in backward_reads]
+    forward_reads += [r for n in forward_nodes for r in n.results if r in backward_reads]
+    saved_values, again = values_to_keep(forward_nodes, forward_reads, set(free), budget)
+    backward_nodes = [*again, *backward_nodes]
+    read = {v for n in backward_nodes for v in n.operands()} | set(joint.outputs[output_count:])
     kept = [i for i, v in enumerate(inputs) if v in read and v not in overwritten]
-    copied = [v for v in inputs if v in read and v in overwritten]
-    residuals = [r for n in forward_nodes for r in n.results if r in read]
+    copied = [v for v in saved_values if v.node is None]
+    residuals = [v for v in saved_values if v.node is not None]
 
     forward = Graph(joint.name)
     forward_map: dict[Value, Value] = {}
@@ -123,3 +135,6 @@ def _copy(graph: Graph, nodes: Sequence[Node], mapping: dict[Value, Value]) -> N
         )
         graph.nodes.append(made)
         mapping.update(zip(node.results, made.results, strict=True))
+
+
+__all__ = ["CHECKPOINT", "Partition", "partition"]

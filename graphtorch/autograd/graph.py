@@ -99,11 +99,17 @@ class AccumulateGrad(Node):
 
 
 class SavedTensor:
-    """A value kept for the backward pass, with the version it must still have then."""
+    """A value kept for the backward pass, with the version it must still have then; or, under `saved_tensors_hooks`,
+    what the user keeps instead of it."""
 
-    __slots__ = ("index", "tensor", "version")
+    __slots__ = ("index", "packed", "tensor", "version")
 
     def __init__(self, tensor: Tensor, index: int = -1) -> None:
+        self.packed: _Packed | None = None
+        if state.saved_hooks is not None:
+            self.packed = _Packed(tensor, index, *state.saved_hooks)
+            self.index = index
+            return
         # A node's own result is kept as an alias outside the graph: node and result would otherwise keep each other
         # alive.
         self.tensor = tensor._alias() if index >= 0 else tensor
@@ -112,6 +118,8 @@ class SavedTensor:
 
     def unpack(self, node: Node, owner: str) -> Tensor:
         """The value; RuntimeError if it was changed in place since."""
+        if self.packed is not None:
+            return self.packed.unpack(node)
         tensor = self.tensor
         if tensor._version != self.version:
             kind = tensor._dtype.name
@@ -131,6 +139,58 @@ class SavedTensor:
         result._output_index = self.index
         result._requires_grad = True
         return result
+
+
+class _Packed:
+    """What a pack hook gave for a saved value, and the value's place on the tape."""
+
+    __slots__ = ("accumulator", "content", "node", "output_index", "requires_grad", "unpack_hook")
+
+    def __init__(self, tensor: Tensor, index: int, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Any]) -> None:
+        edge = edge_of(tensor) if index < 0 and tensor.requires_grad else None
+        self.requires_grad = edge is not None or index >= 0
+        self.node = None if edge is None or tensor.grad_fn is None else edge.node
+        self.accumulator = None if edge is None or tensor.grad_fn is not None else edge.node
+        self.output_index = index if index >= 0 else tensor._output_index
+        self.unpack_hook = unpack
+        held = state.saved_hooks, state.grad_enabled
+        state.saved_hooks, state.grad_enabled = None, False
+        try:
+            self.content = pack(tensor._alias())
+        finally:
+            state.saved_hooks, state.grad_enabled = held
+
+    def unpack(self, node: Node) -> Tensor:
+        """The value, where it was on the tape; `node` is the one that saved it."""
+        found = self.unpack_hook(self.content)
+        if not isinstance(found, Tensor):
+            raise TypeError(
+                "Output of saved tensor unpack_hook expected to be a Tensor but got result of type "
+                f"{type(found).__name__}"
+            )
+        made = found._alias()
+        if self.requires_grad:
+            made._requires_grad = True
+            made._output_index = self.output_index
+            made._accumulator = self.accumulator
+            made._node = None if self.accumulator is not None else node if self.node is None else self.node
+        return made
+
+
+class saved_tensors_hooks:
+    """A block in which values saved for a backward pass go through `pack_hook(tensor)`, and come back through
+    `unpack_hook(packed)` when they are needed. See torch.autograd.graph.saved_tensors_hooks."""
+
+    def __init__(self, pack_hook: Callable[[Tensor], Any], unpack_hook: Callable[[Any], Any]) -> None:
+        self.hooks = pack_hook, unpack_hook
+        self._outer: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(state.saved_hooks)
+        state.saved_hooks = self.hooks
+
+    def __exit__(self, *error: object) -> None:
+        state.saved_hooks = self._outer.pop()
 
 
 def _without_suffix(name: str) -> str:
@@ -254,6 +314,8 @@ class OperatorNode(Node):
     def _owner(self, saved: SavedTensor) -> str:
         if saved.index >= 0:
             return self.name()
+        if saved.packed is not None:
+            return ""
         node = saved.tensor._node
         return "" if node is None else node.name()
 

@@ -65,6 +65,7 @@ class Specialization:
         backend: str,
         name: str,
         paths: PathTree | None = None,
+        memory_budget: float = 1.0,
     ) -> None:
         self.captured = captured
         self.guards = guards
@@ -82,7 +83,7 @@ class Specialization:
         lower = None if self.paths is None else self._path_of(self.paths, backend)
         self.joint: JointProgram | None = None
         if captured.differentiable:
-            self.joint = JointProgram(captured, backend, lower)
+            self.joint = JointProgram(captured, backend, lower, memory_budget)
             self.compiled: Compiled = self.joint.forward
         else:
             self.compiled = compile_graph(captured.graph, backend, self._written, lower)
@@ -139,13 +140,17 @@ class CompiledFunction:
         dynamic: bool | None = None,
         fullgraph: bool = False,
         recompile_limit: int = RECOMPILE_LIMIT,
+        memory_budget: float = 1.0,
     ) -> None:
+        if not 0 <= memory_budget <= 1:
+            raise ValueError(f"memory_budget must be between 0 and 1, got {memory_budget}")
         functools.update_wrapper(self, function)
         self.function = function
         self.backend = backend
         self.dynamic = dynamic
         self.fullgraph = fullgraph
         self.recompile_limit = recompile_limit
+        self.memory_budget = memory_budget
         self.specializations: list[Specialization] = []
         self._replays: tuple[Replay, ...] = ()  # of specialisations that were used more than once
         self.eager_calls = 0
@@ -321,7 +326,7 @@ class CompiledFunction:
     ) -> Specialization:
         captured, guards, sizes = self.capture(tree, leaves, changed, known)
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        made = Specialization(captured, guards, tree, self.backend, name, paths)
+        made = Specialization(captured, guards, tree, self.backend, name, paths, self.memory_budget)
         sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
         return made
@@ -486,6 +491,7 @@ def compile(
     dynamic: bool | None = None,
     backend: str = "numpy",
     recompile_limit: int = RECOMPILE_LIMIT,
+    memory_budget: float = 1.0,
 ) -> Any:
     """Compile a function (or a module's forward) as one graph: forward, backward and parameter updates.
 
@@ -498,6 +504,8 @@ def compile(
     dynamic           None: a size that changes becomes symbolic; True: all sizes are symbolic at once; False: never.
     backend           "numpy" (fused kernels) or "interpreter" (operator by operator).
     recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.
+    memory_budget     from 0 to 1: how much of what a backward pass outside needs is kept for it. At 1, only what costs
+                      nothing is computed again instead; at 0, everything but random numbers.
 
     Raises CaptureError at the user's line for what no graph can express.
     See https://docs.pytorch.org/docs/stable/generated/torch.compile.html."""
@@ -506,6 +514,7 @@ def compile(
         "dynamic": dynamic,
         "backend": backend,
         "recompile_limit": recompile_limit,
+        "memory_budget": memory_budget,
     }
     if model is None:
         return lambda function: compile(function, **options)

@@ -22,7 +22,9 @@ from graphtorch.tensor.tensor import Tensor
 class JointProgram:
     """Forward and backward executables of one captured function whose results carry gradients."""
 
-    def __init__(self, captured: Captured, backend: str, lower: Lower | None = None) -> None:
+    def __init__(
+        self, captured: Captured, backend: str, lower: Lower | None = None, memory_budget: float = 1.0
+    ) -> None:
         self.backend = backend
         by_python = bool(captured.custom or captured.hooks)
         if by_python:
@@ -61,7 +63,7 @@ class JointProgram:
         simplified = default_pipeline().run(ExpandGradients().run(joint))
         overwritten = {simplified.inputs[i] for i, _ in captured.written}
         given: list[Value] = simplified.inputs[len(simplified.inputs) - count :]
-        parts = partition(simplified, given, self.output_count, overwritten)
+        parts = partition(simplified, given, self.output_count, overwritten, memory_budget)
         self.parts = parts
         donations = {output: position for position, output in captured.written}
         self.forward: Compiled = compile_joint(shown, parts.forward, backend, donations, lower)
