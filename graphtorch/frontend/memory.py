@@ -84,18 +84,23 @@ def assume_apart(guards: GuardSet, inputs: Sequence[tuple[Source, Tensor, bool]]
         owned[id(owner(entry[1]._data))].append(entry)
 
 
-def assume_other(guards: GuardSet, sources: Sequence[Source], leaves: Sequence[Tensor]) -> None:
+def assume_other(
+    guards: GuardSet, sources: Sequence[Source], leaves: Sequence[Tensor], kinds: Mapping[Source, type]
+) -> None:
     """Assume that no argument is one of the tensors from elsewhere whose `.grad` the function assigns: it would be two
-    leaves to the graph."""
+    leaves to the graph. `kinds`: the classes of the arguments, which the replays check."""
     given = {id(t) for t in (s.tensor for s in sources if isinstance(s, TensorSource))}
-    ids = frozenset(id(t) for t in leaves if id(t) in given)
-    if not ids:
+    found = [t for t in leaves if id(t) in given]
+    if not found:
         return
+    ids = frozenset(map(id, found))
     for source in sources:
         if isinstance(source, ArgumentSource):
+            other = all(type(t) is not kinds[source] for t in found)  # as Parameters are, and data is not
             guards.add(
                 f"id(leaves[{source.index}]) not in {guards.name(ids)}",
                 f"{source.name} was none of the tensors that get gradients",
+                "" if other else None,
             )
 
 

@@ -215,7 +215,8 @@ class _Assembler:
             ],
         )
         assigned_leaves = [t for t in recorder.assigned_grads.values() if not isinstance(t._data, Traced)]
-        assume_other(recorder.guards, recorder.sources, assigned_leaves)
+        kinds = {s.source: type(s.concrete) for s in recorder.storages if s.source is not None}
+        assume_other(recorder.guards, recorder.sources, assigned_leaves, kinds)
         for key, assigned in recorder.assigned_grads.items():
             final = recorder.grads[key]
             if isinstance(assigned._data, Traced):
