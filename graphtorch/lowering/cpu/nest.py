@@ -187,14 +187,17 @@ class Nest:
     def _choose_vector(self) -> int:
         """The axis along which most accesses are contiguous; -1 if there is none worth it."""
         best, chosen = 0.0, -1
+        # An access counts for what it touches: a gathered plane is not made up for by contiguous weights of channels.
+        touched = [self._touched(access) for access in self.accesses]
+        most = max(touched, default=1.0)
         for i, loop in enumerate(self.loops):
             size = estimate(loop.size)
             if size < 2:
                 continue
             score = 0.0
-            for access in self.accesses:
+            for access, elements in zip(self.accesses, touched, strict=True):
                 stride = self.strides(access.strides)[i]
-                weight = 2.0 if any(s.access is access for s in self.kernel.stores) else 1.0
+                weight = (2.0 if any(s.access is access for s in self.kernel.stores) else 1.0) * elements / most
                 if type(stride) is int and stride == 1:
                     score += weight
                 elif not (type(stride) is int and stride == 0):
@@ -210,6 +213,14 @@ class Nest:
             last = len(self.loops) - 1
             chosen = last if cost >= 8 and estimate(self.loops[last].size) >= 8 else -1
         return chosen
+
+    def _touched(self, access: Access) -> float:
+        """About how many elements an access meets."""
+        count = 1.0
+        for loop, stride in zip(self.loops, self.strides(access.strides), strict=True):
+            if not (type(stride) is int and stride == 0):
+                count *= max(estimate(loop.size), 1)
+        return count
 
     def _tile(self) -> None:
         """Transposing kernels run over tiles: split the axis that gathered loads are contiguous along, its inner part
