@@ -32,7 +32,7 @@ from graphtorch.lowering.cpu.instructions import (
 from graphtorch.lowering.cpu.nest import Nest, estimate
 from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.symint import SymInt
+from graphtorch.tensor.symint import SymInt, same_shape, same_size
 
 ROW_BYTES = 1 << 17  # the most that one kernel keeps on the stack
 KEEP_COST = 8  # what is cheaper is computed again
@@ -84,6 +84,22 @@ class _Emitter:
         self.stack_bytes = 0
         loaded = {a.buffer for a in (e.access for e in nest.exprs if isinstance(e, Load))}
         self.delayed = {id(s) for s in self.kernel.stores if s.access.buffer in loaded}
+        self.overwritten = {id(s): self._overwritten(s.access) for s in self.kernel.stores}
+
+    def _overwritten(self, target: Access) -> list[Load]:
+        """Loads of the elements that a store may overwrite: temporaries take over each other's memory."""
+        if len(self.kernel.stores) == 1:
+            return []
+        size = target.buffer.dtype.itemsize
+        return [
+            e
+            for e in self.nest.exprs
+            if isinstance(e, Load)
+            and e.access.buffer.dtype.itemsize == size
+            and (e.access.buffer is target.buffer or e.access.buffer.kind == target.buffer.kind == "temporary")
+            and same_size(e.access.offset, target.offset)
+            and same_shape(e.access.strides, target.strides)
+        ]
 
     # -- the function ------------------------------------------------------------------------------------------------
 
@@ -716,6 +732,9 @@ class _Emitter:
         access = store.access
         d = access.buffer.dtype
         spread = nest.vector >= 0 and bool(nest.mask_of(access.strides) & (1 << nest.vector))
+        for load in self.overwritten[id(store)]:
+            for u in range(self.unroll if spread else 1):
+                self._value(load, u)
         for u in range(self.unroll if spread else 1):
             x = self._value(store.value, u)
             if store.value.dtype is not d:

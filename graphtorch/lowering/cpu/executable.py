@@ -93,6 +93,7 @@ class CpuExecutable(Executable):
         self.segments = [signature(self.library.addresses[s.name]) for s in self.program.segments]
         self.entry = _fastcall(self.library.addresses["entry"]) if layout_is_known() else None
         self._sized: dict[tuple[int, ...], Sized] = {}
+        self.workspaces: list[numpy_executor.Workspace] = []
         self._static: Sized | None = None  # the only one, where no size is symbolic
         self._count = len(schedule.inputs)
         self._lock = threading.Lock()
@@ -152,7 +153,7 @@ class CpuExecutable(Executable):
         sized = self._sized.get(key)
         if sized is None:
             with self._lock:
-                if len(self._sized) >= 32:
+                if len(self._sized) >= numpy_executor.KEPT_SIZES:
                     self._sized.pop(next(iter(self._sized)), None)
                 sized = self._sized[key] = Sized(self, bindings)
         self.plan = sized.plan
@@ -191,14 +192,18 @@ class Sized(numpy_executor.Program):
         self.donated = [i for i, b in enumerate(schedule.inputs) if b in written]
         self.words = launch.context_words(executable.program, bindings, planned)
         self.generators = executable.program.generators
-        self._frames: list[numpy_executor.Frame] = []
+        self.workspaces = executable.workspaces
+
+    def make_frame(self, memory: Any) -> numpy_executor.Frame:
+        return Frame(self, memory)
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         try:
-            frame = self._frames.pop()
+            space = self.workspaces.pop()
         except IndexError:
-            frame = Frame(self)
+            space = numpy_executor.Workspace()
         try:
+            frame = space.frame(self)
             if self.generators:
                 with ExitStack() as held:
                     for generator in self.generators:
@@ -206,15 +211,15 @@ class Sized(numpy_executor.Program):
                     return frame.run(inputs)
             return frame.run(inputs)
         finally:
-            self._frames.append(frame)
+            self.workspaces.append(space)
 
 
 class Frame(numpy_executor.Frame):
     """The memory of one run at a time: arena, context, and the arguments of the steps that run through NumPy."""
 
-    def __init__(self, program: Sized) -> None:
+    def __init__(self, program: Sized, memory: Any) -> None:
         self.executable = executable = program.executable
-        super().__init__(program)
+        super().__init__(program, memory)
         io = executable.program.io
         expected: list[int] = []
         reshaped = self._reshaped()
@@ -249,6 +254,12 @@ class Frame(numpy_executor.Frame):
         )
         executable.contiguous_results = self.simple
 
+    def release(self) -> None:
+        for maker in self.makers:
+            large = getattr(maker, "__self__", None)
+            if isinstance(large, LargeOutput):
+                large.held.clear()
+
     def _reshaped(self) -> dict[Buffer, tuple[int, ...]]:
         """Outputs that are whole buffers in another shape: their arrays are made in that shape."""
         shapes: dict[Buffer, set[tuple[int, ...] | None]] = {}
@@ -272,7 +283,9 @@ class Frame(numpy_executor.Frame):
         segments = self.executable.program.segments
         starts = {s.steps[0]: n for n, s in enumerate(segments)}
         found: list[Callable[[], Any]] = []
-        for i, step in enumerate(self.steps):
+        prepared = iter(self.steps)  # without those that write no element
+        for i, each in enumerate(self.program.schedule.steps):
+            step = _nothing if self.program.is_empty(each) else next(prepared)
             if i in starts:
                 if i or self.executable.entry is None:
                     function, address = self.executable.segments[starts[i]], self.address

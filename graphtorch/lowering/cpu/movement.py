@@ -106,8 +106,8 @@ def _scatter(place: Callable[..., Place]) -> Rule:
 
 
 def _covers(part: View, out: Buffer) -> bool:
-    shapes = [tuple(s for s in shape if not (type(s) is int and s == 1)) for shape in (part.shape, out.shape)]
-    return same_shape(*shapes)
+    own, wanted = (tuple(s for s in shape if not (type(s) is int and s == 1)) for shape in (part.shape, out.shape))
+    return len(own) == len(wanted) and same_shape(own, wanted)
 
 
 def _pad(call: ExternCall, out: Buffer) -> list[Kernel] | None:

@@ -7,6 +7,7 @@ float32 arithmetic alone gives. That needs fused multiply-add; hosts without it 
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from graphtorch.lowering.cpu import transcendental
 from graphtorch.lowering.cpu.assembly import Val, const
 from graphtorch.lowering.cpu.calls import CallBuilder, Target, emitter
 from graphtorch.lowering.cpu.elements import MEMORY, from_memory, to_memory
+from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.instructions import convert
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
@@ -37,6 +39,29 @@ _NARROW = (dtypes.float32, dtypes.float16, dtypes.bfloat16)
 _FLOATS = (*_NARROW, dtypes.float64)
 
 Sample = Callable[["_Draws", Val], Val]  # the values of one vector, from its words
+
+
+Drawing = Callable[[ExternCall, Target], Function | None]
+
+
+def draws(*names: str) -> Callable[[Drawing], Drawing]:
+    """Register the emitter of random operators. A draw whose result nobody uses goes to scratch memory."""
+
+    def register(function: Drawing) -> Drawing:
+        @emitter(*names)
+        def emit(call: ExternCall, target: Target) -> Function | list[Function] | None:
+            if call.outputs[0] is not None:
+                return function(call, target)
+            value = call.nodes[0].results[0]
+            if not all(type(s) is int for s in value.type.shape):
+                return None
+            unused = Buffer(f"{call.name}_unused", value.type.dtype, value.type.shape, SCRATCH, value)
+            made = function(dataclasses.replace(call, outputs=(unused,)), target)
+            return None if made is None else [made]
+
+        return function
+
+    return register
 
 
 class _Draws(CallBuilder):
@@ -170,17 +195,17 @@ def _uniform(call: ExternCall, target: Target, low: Any, high: Any) -> Function 
     return _each(call, target, _words_of(of), sample)
 
 
-@emitter("rand")
+@draws("rand")
 def rand(call: ExternCall, target: Target) -> Function | None:
     return _uniform(call, target, 0.0, 1.0)
 
 
-@emitter("uniform")
+@draws("uniform")
 def uniform(call: ExternCall, target: Target) -> Function | None:
     return _uniform(call, target, *call.args[1:3])
 
 
-@emitter("exponential")
+@draws("exponential")
 def exponential(call: ExternCall, target: Target) -> Function | None:
     rate = call.args[1]
     if not _applies(call, target, _FLOATS, (rate,)):
@@ -232,17 +257,17 @@ def _range(call: ExternCall, target: Target, low: Any, high: Any) -> Function | 
     return _integers(call, target, count, first, count >= WIDE_RANGE)
 
 
-@emitter("randint")
+@draws("randint")
 def randint(call: ExternCall, target: Target) -> Function | None:
     return _range(call, target, *call.args[:2])
 
 
-@emitter("random_range")
+@draws("random_range")
 def random_range(call: ExternCall, target: Target) -> Function | None:
     return _range(call, target, *call.args[1:3])
 
 
-@emitter("random_full")
+@draws("random_full")
 def random_full(call: ExternCall, target: Target) -> Function | None:
     if not _applies(call, target, tuple(MEMORY), ()):
         return None
@@ -250,7 +275,7 @@ def random_full(call: ExternCall, target: Target) -> Function | None:
     return _integers(call, target, largest_random(of.numpy) + 1, 0, of in (dtypes.float64, dtypes.int64))
 
 
-@emitter("bernoulli_fill")
+@draws("bernoulli_fill")
 def bernoulli_fill(call: ExternCall, target: Target) -> Function | None:
     """The mask of dropout."""
     p = call.args[1]
@@ -260,7 +285,7 @@ def bernoulli_fill(call: ExternCall, target: Target) -> Function | None:
     return _each(call, target, 2, lambda b, at: convert(b, b.compare("olt", b.unit(at), float(p)), dtypes.bool_, of))
 
 
-@emitter("bernoulli")
+@draws("bernoulli")
 def bernoulli(call: ExternCall, target: Target) -> Function | None:
     """With a probability an element. All are checked before any word is drawn."""
     given = call.args[0]
@@ -310,7 +335,7 @@ def _dense(view: View) -> bool:
     return True
 
 
-@emitter("randperm")
+@draws("randperm")
 def randperm(call: ExternCall, target: Target) -> Function | None:
     """Fisher and Yates's shuffle: element i is exchanged with one of those from i on."""
     n = call.args[0]
@@ -446,11 +471,11 @@ def _single(x: float) -> float:
     return rounded
 
 
-@emitter("randn")
+@draws("randn")
 def randn(call: ExternCall, target: Target) -> Function | None:
     return _normal(call, target, 0.0, 1.0)
 
 
-@emitter("normal")
+@draws("normal")
 def normal(call: ExternCall, target: Target) -> Function | None:
     return _normal(call, target, *call.args[1:3])

@@ -136,3 +136,35 @@ def test_registers_of_other_widths_draw_the_same(bits: int, monkeypatch: pytest.
         for e in expected:
             np.testing.assert_array_equal(step().numpy(), e)
         assert not executable_of(step).fallbacks
+
+
+def test_a_store_does_not_overwrite_what_is_read_after_it() -> None:
+    """Temporaries take over each other's memory at the same element: all reads of a point come first."""
+    q, b = gt.ones(2, dtype=gt.float64), gt.tensor([[[-2]]])
+
+    def run(a: Any, b: Any) -> Any:
+        b[1::2] = b[1::2]
+        q.mul_(a)
+        b[b > 0] = 3
+        return b * 1
+
+    step = gt.compile(run, backend="cpu")
+    assert step(gt.full((1,), -1.5), b.clone()).tolist() == [[[-2]]]
+    assert step(gt.full((1,), -1.5), b.clone()).tolist() == [[[-2]]]
+
+
+def test_steps_of_no_element_do_not_shift_the_others() -> None:
+    def run(x: Any, p: Any) -> Any:
+        x = x[:, ::2] * x[:, ::2]
+        drawn = gt.multinomial(p, 2, True)  # runs on NumPy
+        return x, drawn * 2
+
+    step = gt.compile(run, backend="cpu")
+    for n in (3, 0, 0, 2):
+        x, p = gt.ones(n, 4), gt.ones(5)
+        gt.manual_seed(n)
+        expected = run(x, p)
+        gt.manual_seed(n)
+        for a, e in zip(step(x, p), expected, strict=True):
+            np.testing.assert_array_equal(a.numpy(), e.numpy())
+    assert any("multinomial" in line for s in step.specializations for line in s.compiled.executable.fallbacks)
