@@ -1,7 +1,8 @@
 """Native code for operators that are calls of their own: which operators have it, and what their emitters share.
 
 An emitter takes an ExternCall and gives a Function (like a Kernel's), several in order, a Product where BLAS does it
-all, or None where it does not cover the call. Sizes inside a sample must be known; the number of samples may be symbolic.
+all, or None where it does not cover the call. Sizes inside a sample must be known; the number of samples may be
+symbolic.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Function:
     extent      how many units [low, high) counts; `grain` is a divisor that chunk boundaries should have
     work        estimated cost of all of it, in additions
     levels      what groups of units read and write, the smallest groups first; empty: unknown (see chain.py)
-    failures    messages of the `error` with which it may fail; then the address behind the sizes is where it says so, by
-                the message's number from 1. Each {} of the message stands for a number in the words behind
+    failures    messages of the `error` with which it may fail; then the address behind the sizes is where it says so,
+                by the message's number from 1. Each {} of the message stands for a number in the words behind
     """
 
     name: str
