@@ -82,6 +82,7 @@ else:
         },
         "fft": ("graphtorch.fft", None),
         "func": ("graphtorch.func", None),
+        "library": ("graphtorch.library", None),
         "linalg": ("graphtorch.linalg", None),
         "cuda": ("graphtorch.cuda", None),
         "nn": ("graphtorch.nn", None),

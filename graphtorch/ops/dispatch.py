@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ import numpy as np
 from graphtorch.autograd.graph import record_call, record_inplace
 from graphtorch.autograd.state import state
 from graphtorch.ops.record import Operator
-from graphtorch.ops.strides import like_pointwise, row_major
+from graphtorch.ops.strides import laid_out, layout_of, like_pointwise, ordered_strides, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META
 from graphtorch.tensor.tensor import Tensor, meta_array
@@ -24,8 +25,6 @@ from graphtorch.tensor.type import TensorType, type_of
 
 _ndarray = np.ndarray
 _NUMBERS = bool | int | float | complex
-# Pointwise operators whose results PyTorch lays out row by row, whatever their operands.
-_ROW_MAJOR = frozenset(("logsigmoid", "masked_fill"))
 
 
 class _Quiet(threading.local):
@@ -39,12 +38,24 @@ class _Quiet(threading.local):
         context.run(np.seterr, all="ignore")
         self.run: Callable[..., Any] = context.run
 
+    @contextmanager
+    def nested(self) -> Iterator[None]:
+        """Inside, operators may be called from an operator's own function: a context can't be entered twice."""
+        outer = self.run
+        self.__init__()  # type: ignore[misc]
+        try:
+            yield
+        finally:
+            self.run = outer
+
 
 quiet = _Quiet()
 
 
 def call(op: Operator, args: tuple[Any, ...]) -> Any:
     """Run `op` on arguments in signature order (already converted by the generated function)."""
+    if op.autocast and state.autocast is not None:
+        args = state.autocast.lower(args)
     if op.normalize is not None:
         try:
             args = op.normalize(*args)
@@ -90,8 +101,12 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
         _explain(op, args, error)
     if op.kind == "view":
         _link_view(op, args, results)
-    elif op.kind == "pointwise" and not elsewhere:
+    elif elsewhere:
+        pass
+    elif op.kind == "pointwise":
         _lay_out(op, arrays, results)
+    else:
+        _put_in_order(op, arrays, results)
     if needs_grad and state.grad_enabled and op.derivative:
         record_call(op, args, results)
     if type(results) is tuple and op.result_class is not None:
@@ -118,13 +133,34 @@ def _lay_out(op: Operator, arrays: list[Any], results: Any) -> None:
         return
     if op.scalar == "copy" and arrays[1] is not None:
         return  # clone into a given memory format
-    if op.name in _ROW_MAJOR:
+    if lies_in_rows(op, arrays[0]):
         results._data = row_major(data)
         return
-    results._data = like_pointwise(
-        data,
-        [a for p, a in zip(op.parameters, arrays, strict=True) if p.is_operand and isinstance(a, _ndarray | _NUMBERS)],
-    )
+    results._data = like_pointwise(data, _operands(op, arrays))
+
+
+def lies_in_rows(op: Operator, first: Any) -> bool:
+    """Whether PyTorch lays out a pointwise operator's result row by row, whatever its operands."""
+    return op.order.get("result") == "rows" or (op.name == "pow" and not hasattr(first, "shape"))
+
+
+def _operands(op: Operator, arrays: list[Any]) -> list[Any]:
+    """The arrays, and numbers in their places, among converted arguments."""
+    pairs = zip(op.parameters, arrays, strict=True)
+    return [a for p, a in pairs if p.is_operand and isinstance(a, _ndarray | _NUMBERS)]
+
+
+def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
+    """Give the results of any other operator the memory order that its record states: row by row, mostly."""
+    if type(results) is not tuple:
+        results = (results,)
+    for name, result in zip(op.results, results, strict=False):
+        data = result._data
+        order = op.order.get(name) if op.order else None
+        if data.ndim < 2 or not data.size or order == "kept" or (order is None and data.flags.c_contiguous):
+            continue
+        layouts = [layout_of(a) for a in _operands(op, arrays)] if order in ("input", "operands") else []
+        result._data = laid_out(data, ordered_strides(order, data.shape, layouts))
 
 
 def _meta(op: Operator, args: tuple[Any, ...], arrays: list[Any]) -> Any:

@@ -95,9 +95,14 @@ class Operator:
     samples     called with a `Sampler`; yields Samples.
     categories  the dtype categories the generated tests use: letters of "bifc" (bool, int, float, complex).
     overload    called with the arguments: the number that ends PyTorch's grad_fn name for this call.
+    order       result name -> how its memory is ordered where that is not row by row: "columns" (each matrix column by
+                column, as LAPACK leaves them), "input" (as a copy of the first operand) or "operands" (as a pointwise
+                operator would on these operands); "kept": as the evaluation leaves it, gaps included; "rows" of a
+                pointwise operator: row by row, which all others are by default.
     random      draws from a generator: never merged, reordered or removed.
     scatter     of a view operator: `scatter(base, new_view, *attributes)` is the base with the viewed elements
                 replaced; how an in-place change of a view becomes a value (functionalization).
+    kernels     kernels of a custom operator by backend, for backends that can't call `numpy` (see graphtorch.library)
     """
 
     name: str
@@ -117,11 +122,14 @@ class Operator:
     scatter: Callable[..., Any] | None = None
     grad_name: str = ""
     overload: Callable[..., int] | None = None
+    kernels: dict[str, Any] = field(default_factory=dict)
     doc: str = ""
     function: Callable[..., Any] | None = None
     result_class: Any = None
     lazy_check: bool = False
+    order: Mapping[str, str] = field(default_factory=dict)
     saved: tuple[str, ...] = ()
+    autocast: bool = False  # whether `autocast` runs it in the lower precision; see ops/autocast.py
 
     @property
     def is_view(self) -> bool:

@@ -9,6 +9,7 @@ from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.convolution import CONVOLUTIONS, generate_convolution
+from graphtorch.lowering.triton.custom import generate_custom
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.indexing import generate_indexing
 from graphtorch.lowering.triton.instructions import register
@@ -20,6 +21,9 @@ from graphtorch.lowering.triton.tiling import Limits
 def generate_call(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None = None) -> list[Generated]:
     """The functions of a call for sizes like the given ones, in order. Raises UnsupportedError for one without a
     template."""
+    custom = call.op.kernels.get("triton")
+    if custom is not None:
+        return [generate_custom(call, custom, bindings)]
     if call.op.name in ("mm", "bmm"):
         return [generate_matmul(call, bindings, limits)]
     if call.op.name in CONVOLUTIONS:
