@@ -26,7 +26,7 @@ LAYERS = (
     ("schedule", "lowering.kernel"),
     ("lowering",),
     ("frontend",),
-    ("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "vision", "text", "cli"),
+    ("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "amp", "cpu", "vision", "text", "cli"),
 )
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
 # The namespace on top of everything, which plain users of the operators (nn, optim, utils) see as everybody does.

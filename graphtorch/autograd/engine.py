@@ -197,8 +197,9 @@ def _run(
         if pending.get(node, 0) == 0:
             heapq.heappush(ready, (-node.sequence, id(node), node))
 
-    previous = state.grad_enabled
-    state.grad_enabled = create_graph
+    previous, autocast = state.grad_enabled, state.autocast
+    # A backward pass runs in the dtypes that the forward ran in, whatever surrounds it.
+    state.grad_enabled, state.autocast = create_graph, None
     try:
         while ready:
             _, _, node = heapq.heappop(ready)
@@ -231,7 +232,7 @@ def _run(
                     if pending[edge.node] == 0:
                         heapq.heappush(ready, (-edge.node.sequence, id(edge.node), edge.node))
     finally:
-        state.grad_enabled = previous
+        state.grad_enabled, state.autocast = previous, autocast
     return found
 
 

@@ -32,6 +32,7 @@ class State(threading.local):
     inference: bool = False
     anomaly: bool = False
     recorder: Any = None
+    autocast: Any = None  # what operators are cast to inside `autocast` regions (ops/autocast.py)
     saved_hooks: Any = None  # (pack, unpack) of the innermost `saved_tensors_hooks`
 
 

@@ -287,6 +287,14 @@ class CompiledFunction:
         self._guard_sharing(guards, leaves)
         state_name = guards.name(state)
         guards.add(f"{state_name}.grad_enabled is {state.grad_enabled}", f"grad mode was {state.grad_enabled}")
+        if state.autocast is None:
+            guards.add(f"{state_name}.autocast is None", "autocast was off")
+        else:
+            key = state.autocast.key
+            guards.add(
+                f"{state_name}.autocast is not None and {state_name}.autocast.key == {guards.name(key)}",
+                f"autocast was on, to {key[0]}",
+            )
         default = guards.name(dtypes)
         guards.same_object(
             f"{default}.get_default_dtype()",

@@ -285,8 +285,12 @@ class GradientRecorder(GraphBuilder):
                 cotangent = cotangent if replaced is None else replaced
             return cotangent
 
-        with self._gradients(create_graph):
-            return append_gradients(self.graph, outputs, seeds, targets, self, call_hooks, self.custom)
+        active, state.autocast = state.autocast, None  # as the eager engine does
+        try:
+            with self._gradients(create_graph):
+                return append_gradients(self.graph, outputs, seeds, targets, self, call_hooks, self.custom)
+        finally:
+            state.autocast = active
 
     def _reached(self, outputs: Sequence[Value]) -> set[Value]:
         """The values that the outputs depend on along differentiable operands, down to the leaves."""

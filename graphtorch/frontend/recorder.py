@@ -26,9 +26,9 @@ from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
-from graphtorch.ops.dispatch import _check_result, user_frame
+from graphtorch.ops.dispatch import _check_result, lies_in_rows, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
-from graphtorch.ops.strides import pointwise_strides
+from graphtorch.ops.strides import layout_of, ordered_strides, pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
@@ -41,6 +41,8 @@ HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_
 class Recorder(GradientRecorder):
     """Captures one run of a function. Use: `argument(...)` for each tensor argument, run the function inside `with
     recorder:`, then `frontend.program` reads the graph, the mutated storages and the gradients off it."""
+
+    autocasts = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -450,6 +452,9 @@ class Recorder(GradientRecorder):
             tensors = tuple(self._fresh(r) for r in results)
             if op.kind == POINTWISE:
                 tensors[0]._data._layout = _pointwise_layout(op, args, results[0])
+            for name, made, value in zip(op.results, tensors, results, strict=False):
+                if op.order.get(name) in ("columns", "input", "operands"):
+                    made._data._layout = _stated_layout(op, args, name, value)
         for tensor in tensors:
             if wanted and tensor._dtype.is_differentiable:
                 tensor._requires_grad = True
@@ -696,17 +701,33 @@ def _pointwise_layout(op: Operator, args: tuple[Any, ...], result: Value) -> np.
     """The layout that eager execution gives to a pointwise result; None for row-major."""
     if op.scalar == "copy" and args[1] is not None:
         return None  # clone into a given memory format
-    layouts = [
+    if lies_in_rows(op, args[0]):
+        return None
+    layouts = _layouts(op, args)
+    if all(layout.flags.c_contiguous for layout in layouts):
+        return None
+    shape = tuple(hint(size) for size in result.shape)
+    strides = pointwise_strides(shape, [layout_of(a) for a in layouts])
+    element = np.empty(1, result.dtype.numpy)
+    return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
+
+
+def _stated_layout(op: Operator, args: tuple[Any, ...], name: str, result: Value) -> np.ndarray[Any, Any]:
+    """The layout of a result whose record states a memory order."""
+    shape = tuple(hint(size) for size in result.shape)
+    strides = ordered_strides(op.order[name], shape, [layout_of(a) for a in _layouts(op, args)])
+    element = np.empty(1, result.dtype.numpy)
+    return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
+
+
+def _layouts(op: Operator, args: tuple[Any, ...]) -> list[np.ndarray[Any, Any]]:
+    """Arrays over no memory with the operands' shapes and strides."""
+    found = [
         a._data.layout if isinstance(a, Tensor) and isinstance(a._data, Recorded) else _NUMBER_LAYOUT
         for parameter, a in zip(op.parameters, args, strict=True)
         if parameter.is_operand and a is not None
     ]
-    if all(layout.flags.c_contiguous for layout in layouts):
-        return None
-    shape = tuple(hint(size) for size in result.shape)
-    strides = pointwise_strides(shape, [(a.shape, tuple(s // a.itemsize for s in a.strides)) for a in layouts])
-    element = np.empty(1, result.dtype.numpy)
-    return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
+    return found[::-1] if op.order.get("result") == "reversed" else found
 
 
 def _selects(op: Operator, args: tuple[Any, ...]) -> bool:

@@ -57,6 +57,8 @@ def wrap(value: Value) -> Tensor:
 class GraphBuilder:
     """A recorder that appends operator calls to a graph. Tensors are immutable here: in-place forms are refused."""
 
+    autocasts = False  # whether an autocast region around it applies: a formula or decomposition says its dtypes itself
+
     def __init__(self, graph: Graph, location: Location = UNKNOWN, origin: str = "") -> None:
         self.graph = graph
         self.location = location
@@ -68,14 +70,16 @@ class GraphBuilder:
         return tensor
 
     def __enter__(self) -> GraphBuilder:
-        self._outer.append(state.recorder)
+        self._outer.append((state.recorder, state.autocast))
         state.recorder = self
+        if not self.autocasts:
+            state.autocast = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        state.recorder = self._outer.pop()
+        state.recorder, state.autocast = self._outer.pop()
 
     def value_of(self, tensor: Tensor) -> Value:
         """The IR value that a tensor stands for."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphtorch.ops import (
     activation,
     arithmetic,
+    autocast,
     bessel_functions,
     cast,
     comparison,
@@ -54,6 +55,7 @@ from graphtorch.ops.record import REGISTRY, Operator, lookup
 
 __all__ = ["FUNCTIONS", "REGISTRY", "Operator", "lookup"]
 
+autocast.install()
 globals().update(FUNCTIONS)
 
 if TYPE_CHECKING:

@@ -147,7 +147,8 @@ def lies_in_rows(op: Operator, first: Any) -> bool:
 def _operands(op: Operator, arrays: list[Any]) -> list[Any]:
     """The arrays, and numbers in their places, among converted arguments."""
     pairs = zip(op.parameters, arrays, strict=True)
-    return [a for p, a in pairs if p.is_operand and isinstance(a, _ndarray | _NUMBERS)]
+    found = [a for p, a in pairs if p.is_operand and isinstance(a, _ndarray | _NUMBERS)]
+    return found[::-1] if op.order.get("result") == "reversed" else found
 
 
 def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:

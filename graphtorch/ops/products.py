@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.state import state
 from graphtorch.ops.build import function, method, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.pointwise import broadcast_shapes
@@ -215,6 +216,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 
     Raises RuntimeError for zero-dimensional operands and shapes that don't fit.
     """
+    if state.autocast is not None:
+        input, other = state.autocast.lower((input, other))
     m, n = input.ndim, other.ndim
     if m == 2 and n == 2:
         return mm(input, other)

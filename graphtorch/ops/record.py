@@ -98,7 +98,8 @@ class Operator:
     order       result name -> how its memory is ordered where that is not row by row: "columns" (each matrix column by
                 column, as LAPACK leaves them), "input" (as a copy of the first operand) or "operands" (as a pointwise
                 operator would on these operands); "kept": as the evaluation leaves it, gaps included; "rows" of a
-                pointwise operator: row by row, which all others are by default.
+                pointwise operator: row by row, which all others are by default; "reversed" of a pointwise operator: as
+                one on its operands in reverse order.
     random      draws from a generator: never merged, reordered or removed.
     scatter     of a view operator: `scatter(base, new_view, *attributes)` is the base with the viewed elements
                 replaced; how an in-place change of a view becomes a value (functionalization).

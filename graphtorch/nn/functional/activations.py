@@ -123,7 +123,7 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` where ``|x| > lambd``, else 0."""
-    return input.masked_fill((input >= -lambd) & (input <= lambd), 0)
+    return ops.where((input >= -lambd) & (input <= lambd), 0.0, input)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -135,7 +135,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     if lambd < 0:
         raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
     shifted = ops.where(input > lambd, input - lambd, input + lambd)
-    return shifted.masked_fill((input >= -lambd) & (input <= lambd), 0)
+    return ops.where((input >= -lambd) & (input <= lambd), 0.0, shifted)
 
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:

@@ -7,12 +7,14 @@ import math
 from graphtorch import ops
 from graphtorch.nn.functional.convolutions import linear
 from graphtorch.nn.functional.dropouts import dropout
+from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.dtypes import bool_, dtype
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
 
+@autocasts("lower")
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
+from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
@@ -142,6 +143,7 @@ def conv3d(
     return result.reshape(batch, places, *result.shape[1:]).transpose(1, 2)
 
 
+@autocasts("lower")
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -156,6 +158,7 @@ def conv_transpose1d(
     return ops.conv_transpose1d(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@autocasts("lower")
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -170,6 +173,7 @@ def conv_transpose2d(
     return ops.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@autocasts("lower")
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,

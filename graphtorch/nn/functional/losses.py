@@ -10,6 +10,7 @@ from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.autograd.state import state
 from graphtorch.nn.functional.distances import pairwise_distance
+from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = [
@@ -65,6 +66,7 @@ def _warn_if_broadcast(input: Tensor, target: Tensor) -> None:
         )
 
 
+@autocasts("float32")
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -80,6 +82,7 @@ def l1_loss(
     return _reduce(loss, reduction) if weight is None else _weighted(loss, weight, input, reduction)
 
 
+@autocasts("float32")
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -95,6 +98,7 @@ def mse_loss(
     return _reduce(loss, reduction) if weight is None else _weighted(loss, weight, input, reduction)
 
 
+@autocasts("float32")
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -119,6 +123,7 @@ def smooth_l1_loss(
     return _reduce(loss, reduction)
 
 
+@autocasts("float32")
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None
 ) -> Tensor:
@@ -139,6 +144,7 @@ def huber_loss(
     return _reduce(loss * weight, reduction)
 
 
+@autocasts("float32")
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -158,6 +164,7 @@ def nll_loss(
     return ops.nll_loss(input, target, weight, reduction, ignore_index)
 
 
+@autocasts("float32")
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -252,6 +259,7 @@ def _along(weight: Tensor, dim: int, ndim: int) -> Tensor:
     return weight.view(shape)
 
 
+@autocasts("float32")
 def binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -288,6 +296,7 @@ def _bounded_log(x: Tensor) -> Tensor:
     return x.masked_fill(is_zero, 1.0).log().clamp(min=-100).masked_fill(is_zero, -100.0)
 
 
+@autocasts("float32")
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -314,6 +323,7 @@ def binary_cross_entropy_with_logits(
     return _reduce(loss, reduction)
 
 
+@autocasts("float32")
 def kl_div(
     input: Tensor,
     target: Tensor,
@@ -342,6 +352,7 @@ def kl_div(
     return _reduce(loss, reduction)
 
 
+@autocasts("float32")
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -401,6 +412,7 @@ def gaussian_nll_loss(
     return _reduce(loss, reduction)
 
 
+@autocasts("float32")
 def hinge_embedding_loss(
     input: Tensor,
     target: Tensor,
@@ -415,6 +427,7 @@ def hinge_embedding_loss(
     return _reduce(negative + input.masked_fill(target == -1, 0), reduction)
 
 
+@autocasts("float32")
 def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
@@ -423,6 +436,7 @@ def soft_margin_loss(
     return _reduce((-target * input).exp().log1p(), reduction)
 
 
+@autocasts("float32")
 def cosine_embedding_loss(
     input1: Tensor,
     input2: Tensor,
@@ -450,6 +464,7 @@ def cosine_embedding_loss(
     return _reduce(positive + negative, reduction)
 
 
+@autocasts("float32")
 def margin_ranking_loss(
     input1: Tensor,
     input2: Tensor,
@@ -469,6 +484,7 @@ def margin_ranking_loss(
     return _reduce((-target * (input1 - input2) + margin).clamp(min=0), reduction)
 
 
+@autocasts("float32")
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,

@@ -12,6 +12,7 @@ from graphtorch import ops
 from graphtorch.nn.functional.activations import logsigmoid
 from graphtorch.nn.functional.distances import pairwise_distance
 from graphtorch.nn.functional.losses import _reduce, legacy_reduction
+from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
@@ -22,6 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@autocasts("float32")
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -61,6 +63,7 @@ def multi_margin_loss(
     return result.reshape(target.shape) if reduction == "none" else result
 
 
+@autocasts("float32")
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:
@@ -137,6 +140,7 @@ def triplet_margin_with_distance_loss(
 _IMPOSSIBLE = -1e30
 
 
+@autocasts("float32")
 def ctc_loss(
     log_probs: Tensor,
     targets: Tensor,

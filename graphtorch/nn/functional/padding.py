@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphtorch import ops
+from graphtorch.autograd.state import state
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["pad"]
@@ -22,4 +23,6 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     """
     if len(pad) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
+    if mode in ("reflect", "replicate") and state.autocast is not None:
+        return state.autocast.run(ops.pad, "float32", (input, pad, mode, value), {})  # type: ignore[no-any-return]
     return ops.pad(input, pad, mode, value)

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphtorch import ops
 from graphtorch.nn.functional.convolutions import repeat
+from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 
@@ -132,6 +133,7 @@ def max_pool3d_with_indices(
     return values.reshape(shape), indices.reshape(shape)
 
 
+@autocasts("float32")
 def max_pool3d(
     input: Tensor,
     kernel_size: Any,
@@ -178,6 +180,7 @@ def avg_pool2d(
     return ops.avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
+@autocasts("float32")
 def avg_pool3d(
     input: Tensor,
     kernel_size: Any,
@@ -280,6 +283,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return _adaptive_mean("adaptive_avg_pool2d", input, output_size, 2)
 
 
+@autocasts("float32")
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """The means of (OD, OH, OW) windows that cover the space; None keeps a dimension.
 
@@ -340,6 +344,7 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
     return pair if return_indices else pair[0]
 
 
+@autocasts("float32")
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     """The maxima of (OD, OH, OW) windows that cover the space; with ``return_indices`` also where."""
     pair = adaptive_max_pool3d_with_indices(input, output_size)
@@ -392,6 +397,7 @@ def max_unpool1d(
     return _unpool(input, indices, kernel_size, stride, padding, output_size, 1)
 
 
+@autocasts("float32")
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
@@ -404,6 +410,7 @@ def max_unpool2d(
     return _unpool(input, indices, kernel_size, stride, padding, output_size, 2)
 
 
+@autocasts("float32")
 def max_unpool3d(
     input: Tensor,
     indices: Tensor,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from graphtorch import ops
 from graphtorch.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
@@ -230,6 +231,7 @@ def affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> 
     return (base @ theta.transpose(1, 2)).reshape(theta.shape[0], *size[2:], spatial)
 
 
+@autocasts("float32")
 def grid_sample(
     input: Tensor,
     grid: Tensor,

@@ -1,0 +1,137 @@
+"""Which operators run in which precision inside `autocast`: the lists of PyTorch's CPU autocast.
+
+Products and convolutions run in the lower precision (their records say so), losses, transforms and factorisations in
+float32, and everything else in what its operands promote to. Casts are ordinary operators: the tape has them, and a
+capture records them as nodes. See https://docs.pytorch.org/docs/stable/amp.html#cpu-op-specific-behavior."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from graphtorch.autograd.state import state
+from graphtorch.ops.build import FUNCTIONS
+from graphtorch.ops.record import lookup
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Records: all products and convolutions end in one of these.
+LOWER_PRECISION = ("mm", "bmm", "addmm", "baddbmm", "linear", "conv2d")
+LOWER_PRECISION_FUNCTIONS = ("addbmm", "linalg_vecdot", "inner")
+FLOAT32 = (
+    "prod", "quantile", "nanquantile", "trace", "cdist", "polar", "view_as_complex", "stft", "geqrf", "orgqr",
+    "ormqr", "qr", "svd", "inverse", "pinverse", "cholesky", "cholesky_inverse", "cholesky_solve", "lu_solve",
+    "triangular_solve", "linalg_cond", "linalg_matrix_rank", "linalg_solve", "linalg_cholesky",
+    "linalg_cholesky_ex", "linalg_svdvals", "linalg_svd", "linalg_eigvals", "linalg_eigvalsh", "linalg_eig",
+    "linalg_eigh", "linalg_inv", "linalg_inv_ex", "linalg_householder_product", "linalg_tensorinv",
+    "linalg_tensorsolve", "linalg_qr", "linalg_lstsq", "fft_fft", "fft_ifft", "fft_fft2", "fft_ifft2", "fft_fftn",
+    "fft_ifftn", "fft_rfft", "fft_irfft", "fft_rfft2", "fft_irfft2", "fft_rfftn", "fft_irfftn", "fft_hfft",
+    "fft_ihfft",
+)  # fmt: skip
+WIDEST = ("index_copy",)  # cat and stack promote by themselves
+
+
+class Autocast:
+    """An active autocast: what its operators are cast to. `state.autocast` is one, or None outside of all regions."""
+
+    __slots__ = ("cache", "cache_enabled", "dtype")
+
+    def __init__(self, to: dtype, cache_enabled: bool, cache: dict[Any, Any]) -> None:
+        self.dtype = to
+        self.cache_enabled = cache_enabled
+        self.cache = cache
+
+    @property
+    def key(self) -> tuple[str, bool]:
+        """What a compiled function assumes of the region that it is called in."""
+        return (self.dtype.name, self.cache_enabled)
+
+    def lower(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments of an operator of the lower precision."""
+        return tuple([self._lowered(a) if isinstance(a, Tensor) else a for a in args])
+
+    def _lowered(self, tensor: Tensor) -> Tensor:
+        if not _eligible(tensor) or tensor._dtype is self.dtype:
+            return tensor
+        keep = self.cache_enabled and tensor._dtype is dtypes.float32 and tensor._requires_grad and tensor._base is None
+        if not keep or not tensor.is_leaf:
+            return tensor.to(self.dtype)  # type: ignore[no-any-return]
+        # A parameter is cast once a region, as long as nobody changes it.
+        recorder = state.recorder
+        key = (id(tensor), id(recorder), self.dtype, state.grad_enabled)
+        version = _version(tensor)
+        held = self.cache.get(key)
+        if held is not None and held[0] == version:
+            return held[1]  # type: ignore[no-any-return]
+        made: Tensor = tensor.to(self.dtype)
+        self.cache[key] = (version, made, tensor, recorder)
+        return made
+
+    def run(self, function: Callable[..., Any], kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function of the lists above with its arguments cast; inside, nothing is cast any more."""
+        if kind == "lower":
+            to = self.dtype
+        else:
+            to = dtypes.float32
+            if kind == "widest":
+                given = [a for a in args if isinstance(a, Tensor) and _eligible(a)]
+                if all(a._dtype is not to for a in given):
+                    to = given[0]._dtype if given else to
+        state.autocast = None
+        try:
+            return function(*[_cast(a, to) for a in args], **{k: _cast(v, to) for k, v in kwargs.items()})
+        finally:
+            state.autocast = self
+
+
+def _eligible(tensor: Tensor) -> bool:
+    d = tensor._dtype
+    return d.is_floating_point and d is not dtypes.float64 and tensor._device.type == "cpu" and not tensor.is_number
+
+
+def _version(tensor: Tensor) -> int:
+    recorded = getattr(state.recorder, "recorded", None)
+    data = tensor._data if recorded is None else recorded(tensor)._data
+    storage = getattr(data, "storage", None)
+    return tensor._version if storage is None else int(storage.version)
+
+
+def _cast(value: Any, to: dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(to) if value._dtype is not to and _eligible(value) else value
+    if type(value) in (list, tuple):
+        return type(value)([_cast(v, to) for v in value])
+    return value
+
+
+def autocasts(kind: str) -> Callable[[F], F]:
+    """Mark a function as one that autocast runs in "lower" precision, in "float32", or in the "widest" of its
+    arguments' dtypes."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            active = state.autocast
+            if active is None:
+                return function(*args, **kwargs)
+            return active.run(function, kind, args, kwargs)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
+
+
+def install() -> None:
+    """Mark the operators of the lists; called once all of them are defined."""
+    for name in LOWER_PRECISION:
+        lookup(name).autocast = True
+    for kind, names in (("lower", LOWER_PRECISION_FUNCTIONS), ("float32", FLOAT32), ("widest", WIDEST)):
+        for name in names:
+            plain = FUNCTIONS[name]
+            marked = FUNCTIONS[name] = autocasts(kind)(plain)
+            if getattr(Tensor, name, None) is plain:
+                setattr(Tensor, name, marked)
