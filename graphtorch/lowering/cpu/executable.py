@@ -33,6 +33,7 @@ from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.gemm import emit_product
 from graphtorch.lowering.cpu.instructions import RefusedError
 from graphtorch.lowering.cpu.members import member_of
+from graphtorch.lowering.cpu.partial_folds import split_folds
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
 from graphtorch.lowering.numpy import executor as numpy_executor
@@ -107,7 +108,10 @@ class CpuExecutable(Executable):
     ) -> launch.Native | None:
         """The native code of a step, if there is any. Raises RefusedError."""
         if isinstance(step, Kernel):
-            return self._emit(step)
+            parts = split_folds(step, host().register_bits, get_pool().threads)
+            if parts is None:
+                return self._emit(step)
+            return [self._emit(kernel, f"{step.name}_{n}") for n, kernel in enumerate(parts)]
         producers.update((b, step) for b in step.writes())
         product = launch.as_product(step) if products else None
         if product is not None:

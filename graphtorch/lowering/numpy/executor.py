@@ -27,6 +27,7 @@ _BLAS_TYPES = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.complex
 
 Array = np.ndarray[Any, Any]
 Place = tuple[list[Any], int]  # an argument list and a position in it
+KEPT_SIZES = 32  # for how many sizes of its inputs a program stays prepared
 
 
 class NumpyExecutable(Executable):
@@ -39,6 +40,7 @@ class NumpyExecutable(Executable):
         self.input_kinds = list(input_kinds) or ["argument"] * len(schedule.inputs)
         self._dims = symbolic_dims([b.value for b in schedule.inputs])
         self._programs: dict[tuple[int, ...], Program] = {}
+        self.workspaces: list[Workspace] = []
         if not self._dims:
             self.plan = self._program({}).plan
 
@@ -52,9 +54,9 @@ class NumpyExecutable(Executable):
         key = tuple(bindings.values())
         found = self._programs.get(key)
         if found is None:
-            if len(self._programs) >= 32:
+            if len(self._programs) >= KEPT_SIZES:
                 self._programs.pop(next(iter(self._programs)))
-            found = self._programs[key] = Program(self.schedule, bindings, self.input_kinds)
+            found = self._programs[key] = Program(self.schedule, bindings, self.input_kinds, self.workspaces)
         self.plan = found.plan
         return found
 
@@ -71,10 +73,17 @@ class NumpyExecutable(Executable):
 class Program:
     """A schedule for given sizes."""
 
-    def __init__(self, schedule: Schedule, bindings: Mapping[str, int], input_kinds: Sequence[str]) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        bindings: Mapping[str, int],
+        input_kinds: Sequence[str],
+        workspaces: list[Workspace],
+    ) -> None:
         self.schedule = schedule
         self.bindings = bindings
         self.input_kinds = input_kinds
+        self.workspaces = workspaces
         self.plan: MemoryPlan = plan(schedule, bindings)
         self.kernels: dict[str, Lowered] = {
             s.name: lower_kernel(s, bindings) for s in schedule.steps if isinstance(s, Kernel)
@@ -83,7 +92,6 @@ class Program:
         self.shapes = {b: concrete(b.shape, bindings) for b in self._buffers()}
         written = {b for s in schedule.steps for b in s.writes()}
         self.donated = [i for i, b in enumerate(schedule.inputs) if b in written]
-        self._frames: list[Frame] = []
 
     def _buffers(self) -> set[Buffer]:
         found = set(self.schedule.inputs)
@@ -99,25 +107,59 @@ class Program:
             return False
         return any(not axis.reduction and concrete(axis.size, self.bindings) == 0 for axis in step.axes)
 
+    def make_frame(self, memory: Array) -> Frame:
+        return Frame(self, memory)
+
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         try:
-            frame = self._frames.pop()
+            space = self.workspaces.pop()
         except IndexError:
-            frame = Frame(self)
+            space = Workspace()
         try:
-            return frame.run(inputs)
+            return space.frame(self).run(inputs)
         finally:
-            self._frames.append(frame)
+            self.workspaces.append(space)
+
+
+class Workspace:
+    """The memory of one run at a time, which all sizes share, and a frame for each of the latest ones in it."""
+
+    __slots__ = ("current", "frames", "memory")
+
+    def __init__(self) -> None:
+        self.memory = allocate(0)
+        self.frames: dict[Program, Frame] = {}
+        self.current: Frame | None = None
+
+    def frame(self, program: Program) -> Frame:
+        """The frame of a program, in this memory."""
+        current = self.current
+        if current is not None and current.program is program:
+            return current
+        if current is not None:
+            current.release()
+        found = self.frames.get(program)
+        if found is None:
+            needed = aligned(program.plan.arena_bytes) + program.scratch_bytes
+            if needed > len(self.memory):
+                # Sizes that grow step by step must not have new memory each time.
+                self.frames.clear()
+                self.memory = allocate(needed if not len(self.memory) else needed + needed // 4)
+            if len(self.frames) >= KEPT_SIZES:
+                self.frames.pop(next(iter(self.frames)))
+            found = self.frames[program] = program.make_frame(self.memory)
+        self.current = found
+        return found
 
 
 class Frame:
-    """The memory and the argument lists of one run at a time."""
+    """The argument lists of one run at a time, over a workspace's memory."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, memory: Array) -> None:
         self.program = program
         schedule = program.schedule
-        self.arena = allocate(program.plan.arena_bytes)
-        self.scratch = allocate(program.scratch_bytes)
+        self.arena = memory
+        self.scratch = memory[aligned(program.plan.arena_bytes) :]
         self.fixed: dict[Buffer, Array] = {}
         for buffer, offset in program.plan.offsets.items():
             self.fixed[buffer] = self._at(self.arena, offset, buffer)
@@ -137,6 +179,9 @@ class Frame:
             if i not in number_indices
         ]
         self.results = [self._result(v) for v in schedule.outputs]
+
+    def release(self) -> None:
+        """Give up what serves only this frame's sizes; another size comes next."""
 
     # -- preparation -------------------------------------------------------------------------------------------------
 
