@@ -26,7 +26,7 @@ from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.calls import Target, native_call
 from graphtorch.lowering.cpu.chain import Chain, find_chains
-from graphtorch.lowering.cpu.compiler import Library, host, module_text
+from graphtorch.lowering.cpu.compiler import Library, host, module_parts, module_text
 from graphtorch.lowering.cpu.emitter import emit_kernel
 from graphtorch.lowering.cpu.expansion import expand
 from graphtorch.lowering.cpu.function import Function
@@ -89,7 +89,7 @@ class CpuExecutable(Executable):
                 imported |= {"blas_set_threads": blas.set_threads, "blas_get_threads": blas.get_threads}
         for name in ("PyLong_AsLongLong", "PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef"):
             imported[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
-        self.library = Library(self.llvm, self.program.exported, imported)
+        self.library = Library(module_parts(self.functions.values(), self.program.text), self.program.exported, imported)
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.segments = [signature(self.library.addresses[s.name]) for s in self.program.segments]
         self.entry = _fastcall(self.library.addresses["entry"]) if layout_is_known() else None

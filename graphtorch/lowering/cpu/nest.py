@@ -116,6 +116,10 @@ class Nest:
                 mask |= 1 << i
         return mask
 
+    def axes_in(self, mask: int) -> list[int]:
+        """The kernel's axes that a set of loops consists of."""
+        return [axis for i, group in enumerate(self._groups) if mask & (1 << i) for axis in group]
+
     def ordered_axes(self, reduce: Reduce) -> list[int]:
         """The loops of an argmax, most significant first."""
         place = {group[-1]: i for i, group in enumerate(self._groups)}
