@@ -50,6 +50,7 @@ def _activation(
     inplace: bool = False,
     integers: bool = False,
     grad_name: str | None = None,
+    order: Mapping[str, str] | None = None,
     doc: str,
 ) -> Callable[..., Tensor]:
     """A pointwise record of one tensor and numbers.
@@ -74,6 +75,7 @@ def _activation(
         type=type_rule,
         numpy=_computed_wide(compute),
         kind=POINTWISE,
+        order=order,
         derivative={"input": derivative},
         decompose=decompose,
         compute=lambda input, *rest: common(input),
@@ -139,9 +141,7 @@ hardtanh: Callable[..., Tensor] = operator(
     numpy=_hardtanh_numpy,
     kind=POINTWISE,
     derivative={
-        "input": lambda g, input, min_val, max_val: _where(
-            (input <= min_val).logical_or(input >= max_val), 0, g
-        )
+        "input": lambda g, input, min_val, max_val: _where((input <= min_val).logical_or(input >= max_val), 0, g)
     },
     decompose=_hardtanh_decompose,
     compute=lambda input, min_val, max_val: common(input),
@@ -338,6 +338,7 @@ logsigmoid = _activation(
     lambda g, input: g * (-input).sigmoid(),
     lambda input: _where(input > 0, 0, input) - (-input.abs()).exp().log1p(),
     kernel="log_sigmoid_cpu",
+    order={"result": "rows"},
     grad_name="LogSigmoidBackward0",
     doc="`log(sigmoid(x))`, without overflow.",
 )

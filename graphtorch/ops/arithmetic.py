@@ -154,6 +154,7 @@ sub: Callable[..., Any] = operator(
 
 rsub = operator(
     "rsub(Tensor input, Tensor|Number other, *, Number alpha=1)",
+    order={"result": "reversed"},
     type=lambda input, other, alpha: _difference_type(other, input, alpha),
     numpy=lambda input, other, alpha: _numpy_sub(other, input, alpha),
     kind=POINTWISE,

@@ -50,6 +50,7 @@ def operator(
     return_name: str | None = None,
     doc: str = "",
     lazy_check: bool = False,
+    order: Mapping[str, str] | None = None,
     public: bool = True,
     method: bool = True,
     inplace: bool = False,
@@ -85,6 +86,7 @@ def operator(
         overload=overload,
         doc=inspect.cleandoc(doc),
         lazy_check=lazy_check,
+        order=order or {},
     )
     if len(results) > 1:
         op.result_class = return_type(return_name or name, results)

@@ -230,6 +230,7 @@ def _masked_fill_samples(make: Any) -> Iterable[Sample]:
 
 masked_fill: Callable[..., Any] = operator(
     "masked_fill(Tensor input, Tensor mask, Tensor|Number value)",
+    order={"result": "rows"},
     type=_masked_fill_type,
     numpy=_numpy_masked_fill,
     kind=POINTWISE,

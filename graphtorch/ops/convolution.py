@@ -70,9 +70,7 @@ def _check(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilati
     """PyTorch's checks and messages."""
     shape, kernel = list(input.shape), list(weight.shape)
     if len(shape) != 4:
-        raise RuntimeError(
-            f"Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {shape}"
-        )
+        raise RuntimeError(f"Expected 3D (unbatched) or 4D (batched) input to conv2d, but got input of size: {shape}")
     if len(kernel) != 4:
         raise RuntimeError(
             f"weight should have at least three dimensions, and as many as the input: expected 4, got {len(kernel)}"
@@ -105,9 +103,7 @@ def _check(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilati
             f"{extent[1]}). Kernel size can't be greater than actual input size"
         )
     if input.dtype is not weight.dtype:
-        raise RuntimeError(
-            f"expected scalar type {_scalar_name(input.dtype)} but found {_scalar_name(weight.dtype)}"
-        )
+        raise RuntimeError(f"expected scalar type {_scalar_name(input.dtype)} but found {_scalar_name(weight.dtype)}")
     if bias is not None and bias.dtype is not input.dtype:
         raise RuntimeError(
             f"Input type ({C_NAMES[input.dtype]}) and bias type ({C_NAMES[bias.dtype]}) should be the same"
@@ -160,9 +156,7 @@ def _unfold(x: Any, kernel: Sequence[int], out: Sequence[int], stride: Any, padd
     return columns
 
 
-def _conv2d_numpy(
-    input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Any:
+def _conv2d_numpy(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     d = input.dtype
     x, w = _wide(input), _wide(weight)
     n, _, h, width = x.shape
@@ -263,9 +257,7 @@ def _gradient_samples(make: Any, which: str) -> Any:
             yield sample(make(*shape), g, kernel, strides, paddings, dilations, groups)
 
 
-def _decompose(
-    input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Any:
+def _decompose(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     """The bias as an addition of its own, which can join what follows."""
     if bias is None:
         return None

@@ -14,6 +14,7 @@ import numpy as np
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call
+from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
 from graphtorch.ops.record import SOURCE, Sample, sample
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.creation import tensor
@@ -233,7 +234,8 @@ def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
     """An array of the operand's shape that keeps the order of its dimensions in memory."""
 
     def fill(size: Any, numpy_dtype: Any) -> Any:
-        array = np.empty_like(input._data, dtype=numpy_dtype, order="K", subok=False)
+        strides = pointwise_strides(size, [layout_of(input._layout())])
+        array = laid_out(np.empty(size, numpy_dtype), strides)
         if value is not None:
             array.fill(np.asarray(value).astype(numpy_dtype)[()])
         return array

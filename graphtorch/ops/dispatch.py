@@ -101,6 +101,9 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
         _explain(op, args, error)
     if op.kind == "view":
         _link_view(op, args, results)
+        results._inference = args[0]._inference
+    elif state.inference:
+        mark_inference(results)
     elif elsewhere:
         pass
     elif op.kind == "pointwise":
@@ -112,6 +115,12 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
     if type(results) is tuple and op.result_class is not None:
         return op.result_class(*results)
     return results
+
+
+def mark_inference(results: Any) -> None:
+    """Note that tensors were made in inference mode."""
+    for result in results if isinstance(results, tuple) else (results,):
+        result._inference = True
 
 
 def _wrap_results(op: Operator, output: Any) -> Any:
@@ -274,6 +283,11 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
 
 def check_inplace(target: Tensor, tracked: bool) -> None:
     """Refuse in-place changes of overlapping memory and those that the tape can't represent, in PyTorch's words."""
+    if target._inference and not state.inference:
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed. You can make a clone to get a "
+            "normal tensor before doing inplace update. See https://github.com/pytorch/rfcs/pull/17 for more details."
+        )
     layout = target._layout()
     if (
         0 in layout.strides

@@ -28,9 +28,7 @@ from graphtorch.tensor.type import TensorType, type_of
 
 def _check_indices(input: Any, indices: tuple[Any, ...]) -> None:
     if len(indices) > len(input.shape):
-        raise IndexError(
-            f"too many indices for tensor of dimension {len(input.shape)} (got {len(indices)})"
-        )
+        raise IndexError(f"too many indices for tensor of dimension {len(input.shape)} (got {len(indices)})")
     for index in indices:
         if index is not None and index.dtype.category != dtypes.INTEGRAL:
             raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
@@ -203,13 +201,14 @@ def _positions_only(indices: Sequence[Any], shape: Sequence[Any]) -> tuple[Any, 
 
 index_put: Callable[..., Tensor] = operator(
     "index_put(Tensor input, Tensor?[] indices, Tensor values, bool accumulate=False)",
+    order={"result": "input"},
     type=_index_put_type,
     numpy=_index_put_numpy,
     kind=OPAQUE,
     derivative={
-        "input": lambda g, indices, values_type, accumulate: g
-        if accumulate
-        else index_put(g, indices, g.new_zeros(values_type.shape), False),
+        "input": lambda g, indices, values_type, accumulate: (
+            g if accumulate else index_put(g, indices, g.new_zeros(values_type.shape), False)
+        ),
         "values": lambda g, indices: index(g, indices),
     },
     normalize=lambda input, indices, values, accumulate: (

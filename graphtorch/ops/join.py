@@ -12,10 +12,11 @@ from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shapes import wrap_dim
 from graphtorch.ops.shaping import reshape, sizes_of
-from graphtorch.ops.strides import like_pointwise, row_major
+from graphtorch.ops.strides import row_major
 from graphtorch.ops.view import expand, slice_, transpose, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import result_type
+from graphtorch.tensor.formats import contiguous_format
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -334,7 +335,7 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
             raise RuntimeError("Repeats must be non-negative")
         shape = tuple(input.shape)
         wide = expand(unsqueeze(input, dim + 1), (*shape[: dim + 1], repeats, *shape[dim + 1 :]))
-        return reshape(wide, (*shape[:dim], size * repeats, *shape[dim + 1 :]))
+        return reshape(wide.clone(memory_format=contiguous_format), (*shape[:dim], size * repeats, *shape[dim + 1 :]))
     if repeats.ndim != 1:
         raise RuntimeError("repeats must be 0-dim or 1-dim tensor")
     if repeats.shape[0] != size:
@@ -364,8 +365,9 @@ def _flip_normalize(input: Any, dims: Iterable[Any]) -> tuple[Any, ...]:
 
 _flip: Callable[..., Tensor] = operator(
     "flip(Tensor input, int[] dims)",
+    order={"result": "input"},
     type=lambda input, dims: type_of(input),
-    numpy=lambda input, dims: like_pointwise(np.flip(input, dims).copy() if input.ndim else input.copy(), (input,)),
+    numpy=lambda input, dims: np.flip(input, dims).copy() if input.ndim else input.copy(),
     kind=OPAQUE,
     derivative={"input": lambda g, dims: _flip(g, dims)},
     # A tensor of no dimension takes 0 and -1 for dimensions and has none to flip.

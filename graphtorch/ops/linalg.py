@@ -174,6 +174,7 @@ def _inv_numpy(A: Any) -> Any:
 
 inv: Callable[..., Tensor] = operator(
     "linalg_inv(Tensor A)",
+    order={"result": "columns"},
     type=_square_type("linalg.inv"),
     numpy=_inv_numpy,
     derivative={"A": lambda g, result: -(adjoint(result) @ g @ adjoint(result))},
@@ -323,6 +324,7 @@ def _solve_samples(make: Any) -> Iterable[Sample]:
 
 solve_matrix: Callable[..., Tensor] = operator(
     "linalg_solve_matrix(Tensor A, Tensor B)",
+    order={"result": "columns"},
     type=_solve_type,
     numpy=_solve_numpy,
     derivative={
@@ -364,6 +366,7 @@ def _triangular_to_a(g: Any, A: Any, result: Any, upper: bool, unitriangular: bo
 
 solve_triangular_matrix: Callable[..., Tensor] = operator(
     "linalg_solve_triangular_matrix(Tensor A, Tensor B, bool upper, bool unitriangular=False)",
+    order={"result": "columns"},
     type=_triangular_type,
     numpy=_substitute,
     derivative={
@@ -421,6 +424,7 @@ def _cholesky_formula(g: Any, result: Any) -> Any:
 
 cholesky_lower: Callable[..., Tensor] = operator(
     "linalg_cholesky_lower(Tensor A)",
+    order={"result": "columns"},
     type=_square_type("linalg.cholesky"),
     numpy=_cholesky_numpy,
     derivative={"A": _cholesky_formula},
@@ -490,6 +494,7 @@ def _qr_formula(g_Q: Any, g_R: Any, Q: Any, R: Any, A: Any, mode: str) -> Any:
 
 linalg_qr: Callable[..., Any] = operator(
     "linalg_qr(Tensor A, str mode='reduced') -> (Q, R)",
+    order={"Q": "columns", "R": "columns"},
     type=_qr_type,
     numpy=_qr_numpy,
     derivative={"A": _qr_formula},
@@ -568,6 +573,7 @@ def _svd_formula(g_U: Any, g_S: Any, g_Vh: Any, U: Any, S: Any, Vh: Any, full_ma
 
 svd_factors: Callable[..., Any] = operator(
     "linalg_svd_factors(Tensor A, bool full_matrices=True) -> (U, S, Vh)",
+    order={"U": "columns", "Vh": "columns"},
     type=_svd_type,
     numpy=_svd_numpy,
     derivative={"A": _svd_formula},
@@ -615,6 +621,7 @@ def _eigh_formula(g_eigenvalues: Any, g_eigenvectors: Any, eigenvalues: Any, eig
 
 linalg_eigh: Callable[..., Any] = operator(
     "linalg_eigh(Tensor A, str UPLO='L') -> (eigenvalues, eigenvectors)",
+    order={"eigenvectors": "columns"},
     type=_eigh_type,
     numpy=_eigh_numpy,
     derivative={"A": _eigh_formula},
@@ -653,6 +660,7 @@ def _eig_formula(g_eigenvalues: Any, g_eigenvectors: Any, eigenvalues: Any, eige
 
 linalg_eig: Callable[..., Any] = operator(
     "linalg_eig(Tensor A) -> (eigenvalues, eigenvectors)",
+    order={"eigenvectors": "columns"},
     type=_eig_type,
     numpy=_eig_numpy,
     derivative={"A": _eig_formula},
@@ -733,6 +741,7 @@ def _default_pinv(A: Any) -> Any:
 
 lstsq_solution: Callable[..., Tensor] = operator(
     "linalg_lstsq_solution(Tensor A, Tensor B)",
+    order={"result": "columns"},
     type=_lstsq_type,
     numpy=_lstsq_numpy,
     derivative={

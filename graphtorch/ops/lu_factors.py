@@ -266,6 +266,7 @@ def _geqrf_numpy(input: Any) -> tuple[Any, Any]:
 
 geqrf: Callable[..., Any] = operator(
     "geqrf(Tensor input) -> (a, tau)",
+    order={"a": "columns"},
     type=_geqrf_type,
     numpy=_geqrf_numpy,
     samples=matrix_samples((3, 3), (4, 2), (2, 2, 3)),

@@ -446,7 +446,7 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     size = vector_norm(input, p, tuple(d for d in range(input.ndim) if d != dim), True)
     scale = FUNCTIONS["where"](size > maxnorm, maxnorm / (size + 1e-7), 1.0)
     scaled: Tensor = input * scale.to(input.dtype)
-    return scaled
+    return scaled.contiguous()
 
 
 # -- powers, products -------------------------------------------------------------------------------------------------

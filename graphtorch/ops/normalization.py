@@ -19,9 +19,7 @@ from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
 
-def _layer_norm_type(
-    input: Any, normalized_shape: Sequence[Any], weight: Any, bias: Any, eps: float
-) -> TensorType:
+def _layer_norm_type(input: Any, normalized_shape: Sequence[Any], weight: Any, bias: Any, eps: float) -> TensorType:
     shape, wanted = tuple(input.shape), tuple(normalized_shape)
     if not wanted:
         raise RuntimeError(

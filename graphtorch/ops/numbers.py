@@ -63,6 +63,7 @@ def _on_arrays(compute: Callable[..., Any]) -> Callable[..., Any]:
 
 nextafter = operator(
     "nextafter(Tensor input, Tensor other)",
+    order={"result": "operands"},
     type=lambda input, other: (
         refuse("nextafter_cpu", "bic")(input, other),
         pointwise_type((input, other), dtypes.result_type(input, other)),
@@ -122,6 +123,7 @@ def _numpy_frexp(input: Any) -> Any:
 
 frexp = operator(
     "frexp(Tensor input) -> (mantissa, exponent)",
+    order={"mantissa": "operands", "exponent": "operands"},
     type=_frexp_type,
     numpy=_numpy_frexp,
     derivative={"input": lambda g_mantissa, exponent: g_mantissa * FUNCTIONS["pow"](2.0, -exponent)},
@@ -132,6 +134,7 @@ frexp = operator(
 
 gcd = operator(
     "gcd(Tensor input, Tensor other)",
+    order={"result": "operands"},
     type=lambda input, other: (
         refuse("gcd_cpu", "bfc")(input, other),
         pointwise_type((input, other), dtypes.result_type(input, other)),
@@ -144,6 +147,7 @@ gcd = operator(
 )
 lcm = operator(
     "lcm(Tensor input, Tensor other)",
+    order={"result": "operands"},
     type=lambda input, other: (
         refuse("lcm_cpu", "bfc")(input, other),
         pointwise_type((input, other), dtypes.result_type(input, other)),
@@ -195,6 +199,7 @@ def _positive_samples(make: Any) -> Iterable[Sample]:
 def _opaque_unary(name: str, compute: Callable[..., Any], derivative: Callable[..., Any]) -> Callable[..., Any]:
     return operator(
         f"{name}(Tensor input)",
+        order={"result": "operands"},
         type=lambda input: (refuse(f"{name}_cpu", "c")(input), pointwise_type((input,), common_float(input)))[1],
         numpy=lambda input: compute(*promoted(common_float, (input,))),
         derivative={"input": derivative},

@@ -178,9 +178,7 @@ def vdot(input: Tensor, other: Tensor) -> Tensor:
 
 def _mv_type(input: Any, vec: Any) -> TensorType:
     if len(input.shape) != 2 or len(vec.shape) != 1:
-        raise RuntimeError(
-            f"vector + matrix @ vector expected, got 1, {len(input.shape)}, {len(vec.shape)}"
-        )
+        raise RuntimeError(f"vector + matrix @ vector expected, got 1, {len(input.shape)}, {len(vec.shape)}")
     if _differs(input.shape[1], vec.shape[0]):
         raise RuntimeError(
             f"size mismatch, got input ({input.shape[0]}), mat ({input.shape[0]}x{input.shape[1]}), vec "
@@ -406,9 +404,7 @@ def _linear_type(input: Any, weight: Any, bias: Any) -> TensorType:
     if _differs(shape[-1], inside):
         rows = product(shape[:-1])
         columns = outside[0] if outside else 1
-        raise RuntimeError(
-            f"mat1 and mat2 shapes cannot be multiplied ({rows}x{shape[-1]} and {inside}x{columns})"
-        )
+        raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({rows}x{shape[-1]} and {inside}x{columns})")
     _check_dtypes(input, weight)
     made = (*shape[:-1], *outside)
     if bias is not None:
@@ -514,9 +510,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         if dims < 0:
             raise RuntimeError(f"tensordot expects dims >= 0, but got dims={dims}")
         if dims > min(a.ndim, b.ndim):
-            raise RuntimeError(
-                f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}"
-            )
+            raise RuntimeError(f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}")
         first, second = list(range(-dims, 0)), list(range(dims))
     else:
         first, second = ([d] if isinstance(d, int) else list(d) for d in dims)
@@ -564,5 +558,3 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     left = reshape(input, tuple(n for size in a for n in (size, 1)))
     right = reshape(other, tuple(n for size in b for n in (1, size)))
     return reshape(left * right, tuple(m * n for m, n in zip(a, b, strict=True)))
-
-

@@ -259,6 +259,9 @@ def randperm(
     return _finish(_draw(_randperm, n, dtype or dtypes.int64, device, generator), requires_grad, out)
 
 
+_FILLS = {"rand": "uniform_", "randn": "normal_", "randint": "random_"}
+
+
 def _like(name: str) -> Callable[..., Tensor]:
     base = FUNCTIONS[name]
 
@@ -272,7 +275,12 @@ def _like(name: str) -> Callable[..., Tensor]:
         memory_format: Any = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        result: Tensor = base(
+        if state.recorder is None and not input._layout().flags.c_contiguous:
+            # The result has the operand's memory order, which is also the order of the draws.
+            result: Tensor = FUNCTIONS["empty_like"](input, dtype=dtype, device=device)
+            getattr(result, _FILLS[name])(*((0, *args) if len(args) == 1 else args), generator=generator)
+            return result.requires_grad_(requires_grad)
+        result = base(
             *args,
             tuple(input.shape),
             dtype=dtype or input.dtype,

@@ -259,6 +259,7 @@ def _index_fill_numpy(input: Any, dim: int, index: Any, value: Any) -> Any:
 
 index_fill: Callable[..., Tensor] = operator(
     "index_fill(Tensor input, int dim, Tensor index, Tensor|Number value)",
+    order={"result": "input"},
     type=_index_fill_type,
     numpy=_index_fill_numpy,
     kind=OPAQUE,

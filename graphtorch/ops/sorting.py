@@ -67,6 +67,7 @@ def _sort_normalize(input: Any, dim: Any, *rest: Any) -> tuple[Any, ...]:
 
 _sort: Callable[..., Any] = operator(
     "sort(Tensor input, int dim=-1, bool descending=False, *, bool stable=False) -> (values, indices)",
+    order={"values": "input", "indices": "input"},
     type=_sort_type,
     numpy=_sort_numpy,
     kind=OPAQUE,
@@ -311,4 +312,3 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right:
     if boundaries.ndim != 1:
         raise RuntimeError(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})")
     return _search(boundaries, _as_tensor(input, boundaries), out_int32, right)
-

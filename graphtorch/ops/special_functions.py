@@ -13,7 +13,6 @@ from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import common_float, not_implemented, pointwise_type, promoted
 from graphtorch.ops.record import Sample, sample
 from graphtorch.ops.special_numerics import in_float64
-from graphtorch.ops.strides import like_pointwise
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
@@ -54,7 +53,8 @@ def _special(
     return operator(
         f"{name}(Tensor input)",
         type=lambda input: pointwise_type((input,), _refused(kernel or f"{name}_cpu", input)),
-        numpy=lambda input: like_pointwise(np.asarray(compute(*promoted(common_float, (input,)))), (input,)),
+        numpy=lambda input: np.asarray(compute(*promoted(common_float, (input,)))),
+        order={"result": "operands"},
         derivative={} if derivative is None else {"input": derivative},
         samples=samples,
         categories="bif",
@@ -74,12 +74,13 @@ def _two(
 
     def run(a: Any, b: Any) -> Any:
         made = compute(*promoted(common_float, (a, b)))
-        return like_pointwise(np.asarray(made), (a, b))
+        return np.asarray(made)
 
     return operator(
         f"{name}(Tensor|Number {first}, Tensor|Number {second})",
         type=lambda a, b: pointwise_type((a, b), _refused(f"{name}_cpu", a, b)),
         numpy=run,
+        order={"result": "operands"},
         derivative=derivative,
         samples=lambda make: [
             sample(make(3, 4, low=1.2, high=4.0), make(3, 4, low=0.3, high=4.0)),

@@ -133,21 +133,46 @@ def same_strides(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return copied
 
 
+def laid_out(array: np.ndarray[Any, Any], strides: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The array under dense strides (in elements): itself, or a copy."""
+    wanted = tuple(s * array.itemsize for s in strides)
+    if array.strides == wanted:
+        return array
+    moved = np.lib.stride_tricks.as_strided(np.empty(array.size, array.dtype), array.shape, wanted)
+    moved[...] = array
+    return moved
+
+
+def ordered_strides(
+    order: str | None, shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> tuple[int, ...]:
+    """The strides of a result of an operator that states its memory order (`record.Operator.order`; None: row by row).
+
+    `operands`: shape and strides, in elements, of the operator's operands.
+    """
+    if order == "columns" and len(shape) >= 2:
+        *outside, rows, columns = contiguous_strides((*shape[:-2], shape[-1], shape[-2]))
+        return (*outside, columns, rows)
+    if order == "operands":
+        return pointwise_strides(shape, operands)
+    if order == "input" and tuple(shape) == tuple(operands[0][0]):
+        return pointwise_strides(shape, operands[:1])
+    return contiguous_strides(shape)
+
+
+def layout_of(operand: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and strides, in elements, of an array; those of a Python number."""
+    if not isinstance(operand, np.ndarray):
+        return (), ()
+    return operand.shape, tuple(s // operand.itemsize for s in operand.strides)
+
+
 def like_pointwise(result: np.ndarray[Any, Any], operands: Sequence[Any]) -> np.ndarray[Any, Any]:
     """The result of a pointwise operator with the strides that PyTorch would give it.
 
     `operands` in the operator's order: arrays, and Python numbers where the operator takes tensors.
     """
-    layouts = [
-        (a.shape, tuple(s // a.itemsize for s in a.strides)) if isinstance(a, np.ndarray) else ((), ())
-        for a in operands
-    ]
-    strides = tuple(s * result.itemsize for s in pointwise_strides(result.shape, layouts))
-    if strides == result.strides:
-        return result
-    moved = np.lib.stride_tricks.as_strided(np.empty(result.size, result.dtype), result.shape, strides)
-    moved[...] = result
-    return moved
+    return laid_out(result, pointwise_strides(result.shape, [layout_of(a) for a in operands]))
 
 
 def pointwise_strides(shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[int, ...]:

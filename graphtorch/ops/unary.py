@@ -24,7 +24,6 @@ from graphtorch.ops.pointwise import (
     unary,
 )
 from graphtorch.ops.record import POINTWISE, VIEW, Sample, sample
-from graphtorch.ops.strides import like_pointwise
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.tensor import Tensor
@@ -342,8 +341,9 @@ erfc = unary(
 )
 erfinv = operator(
     "erfinv(Tensor input)",
+    order={"result": "operands"},
     type=lambda input: (_refuse("erfinv_vml_cpu", "c")(input), pointwise_type((input,), common_float(input)))[1],
-    numpy=lambda input: like_pointwise(error_function.erfinv(*promoted(common_float, (input,))), (input,)),
+    numpy=lambda input: error_function.erfinv(*promoted(common_float, (input,))),
     derivative={"input": lambda g, result: g * ((result * result).exp() * (1.0 / TWO_OVER_ROOT_PI))},
     samples=lambda make: [sample(make(3, 4, low=-0.9, high=0.9)), sample(make(low=-0.9, high=0.9))],
     categories="bif",
@@ -661,6 +661,7 @@ def _numpy_complex(real: Any, imag: Any) -> Any:
 
 complex = operator(
     "complex(Tensor real, Tensor imag)",
+    order={"result": "operands"},
     type=_complex_type,
     numpy=_numpy_complex,
     derivative={"real": lambda g: g.real, "imag": lambda g: g.imag},

@@ -651,6 +651,7 @@ def _scatter_record(viewing: Callable[..., Any], name: str) -> Callable[..., Any
 
     made: Callable[..., Any] = operator(
         f"{name}(Tensor input, Tensor src{_attributes_of(viewing)})",
+        order={"result": "kept"},
         type=type_rule,
         numpy=run,
         kind=OPAQUE,

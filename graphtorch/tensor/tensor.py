@@ -47,6 +47,7 @@ class Tensor:
     _base: Tensor | None = None  # for a view: the tensor it (transitively) views
     _steps: tuple[tuple[Any, tuple[Any, ...]], ...] = ()  # for a view: (view operator, attributes) from base to here
     _node_version: int = 0  # for a view: the storage version that `_node` belongs to; -1: made outside the tape
+    _inference: bool = False  # made in inference mode
     is_number: bool = False  # a recorded Python number, see TensorType.is_number
 
     __array_priority__ = 1000.0  # so that `ndarray * tensor` asks the tensor
@@ -147,6 +148,10 @@ class Tensor:
     def is_complex(self) -> bool:
         return self._dtype.is_complex
 
+    def is_inference(self) -> bool:
+        """Whether the tensor was made in inference mode."""
+        return self._inference
+
     def is_signed(self) -> bool:
         return self._dtype.is_signed
 
@@ -224,10 +229,12 @@ class Tensor:
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """An ndarray that shares this tensor's memory.
 
-        Raises RuntimeError for a tensor that requires grad, unless `force`.
+        Raises RuntimeError for a tensor that requires grad, unless `force`, TypeError for bfloat16.
         """
         if self.requires_grad and not force:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
+        if self._dtype is dtypes.bfloat16:
+            raise TypeError("Got unsupported ScalarType BFloat16")
         self._shared_storage()
         return self._host("numpy()")
 
@@ -391,6 +398,11 @@ class Tensor:
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "
                 "in a subgraph "
                 "that doesn't require differentiation use var_no_grad = var.detach()."
+            )
+        if value and self._inference and not state.inference:
+            raise RuntimeError(
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed. You can make a "
+                "clone to get a normal tensor and use it in autograd."
             )
         if value and not self._dtype.is_differentiable:
             raise RuntimeError("only Tensors of floating point dtype can require gradients")
@@ -597,9 +609,15 @@ def _rebuild(
 
 
 def _canonical_strides(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    """Strides as PyTorch reports them: NumPy leaves the stride of a size-1 dimension of a fresh array as computed
-    too."""
-    return layout.strides
+    """Strides as PyTorch reports them: in a fresh array without elements, NumPy's may be 0."""
+    if layout.size or 0 not in layout.strides:
+        return layout.strides
+    strides: list[int] = []
+    step = layout.itemsize
+    for size in reversed(layout.shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
 def meta_array(shape: Sequence[int], of: dtype) -> np.ndarray[Any, Any]:

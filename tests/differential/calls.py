@@ -88,7 +88,7 @@ def _is_size(value: Any) -> bool:
     return type(value).__name__ == "Size"
 
 
-def difference(ours: Outcome, theirs: Outcome, tolerance: float, strides: bool = True) -> str | None:
+def difference(ours: Outcome, theirs: Outcome, tolerance: float) -> str | None:
     """What a caller would notice; None: nothing."""
     if any("complex32" in str(getattr(b, "dtype", "")) for b in theirs.results):
         return None  # a dtype that is not here
@@ -97,7 +97,7 @@ def difference(ours: Outcome, theirs: Outcome, tolerance: float, strides: bool =
     if len(ours.results) != len(theirs.results):
         return f"{len(ours.results)} results instead of {len(theirs.results)}"
     for a, b in zip(ours.results, theirs.results, strict=True):
-        found = _difference_of_values(a, b, tolerance, strides)
+        found = _difference_of_values(a, b, tolerance)
         if found is None and hasattr(b, "untyped_storage") and b.numel() and ours.aliases(a) != theirs.aliases(b):
             found = f"shares storage with operands {ours.aliases(a)} instead of {theirs.aliases(b)}"
         if found is not None:
@@ -123,14 +123,14 @@ def _difference_of_errors(ours: Outcome, theirs: Outcome) -> str | None:
     return f"raised {type(a).__name__} instead of {type(b).__name__}: {str(a).splitlines()[0]} / {text.splitlines()[0]}"
 
 
-def _difference_of_values(a: Any, b: Any, tolerance: float, strides: bool = True) -> str | None:
+def _difference_of_values(a: Any, b: Any, tolerance: float) -> str | None:
     if not hasattr(b, "untyped_storage"):
         same = a == b or (isinstance(a, float) and isinstance(b, float) and math.isclose(a, b, rel_tol=1e-5))
         return None if same or str(a) == str(b) else f"{a!r} instead of {b!r}"
     if not hasattr(a, "untyped_storage"):
         return f"{type(a).__name__} instead of a tensor"
     # Dimensions where strides say something.
-    moved = [d for d in range(b.dim()) if b.shape[d] > 1] if strides and b.numel() else []
+    moved = [d for d in range(b.dim()) if b.shape[d] > 1] if b.numel() else []
     for what, mine, other in (
         ("shape", tuple(a.shape), tuple(b.shape)),
         ("dtype", str(a.dtype), str(b.dtype)),
