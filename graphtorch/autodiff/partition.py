@@ -22,7 +22,9 @@ class Partition:
                 graph's, then residuals
     backward    inputs: `kept_inputs` of the forward (by position), `sized_inputs` (likewise, but only their shapes
                 count: they say what symbolic sizes are), the residuals, the cotangents; outputs: the joint graph's
-                others"""
+                others
+
+    The last residuals are copies of the `copied_inputs` (by position) before the forward overwrote them."""
 
     forward: Graph
     backward: Graph
@@ -30,16 +32,22 @@ class Partition:
     kept_inputs: tuple[int, ...]
     sized_inputs: tuple[int, ...]
     residual_count: int
+    copied_inputs: tuple[int, ...] = ()
 
 
 def partition(
-    joint: Graph, cotangents: Sequence[Value], output_count: int, overwritten: set[Value], budget: float = 1.0
+    joint: Graph,
+    cotangents: Sequence[Value],
+    output_count: int,
+    overwritten: set[Value],
+    budget: float = 1.0,
+    also_copied: Sequence[Value] = (),
 ) -> Partition:
     """Cut `joint`, whose first `output_count` outputs are the forward's.
 
     `overwritten` inputs change during the forward: the backward gets copies of what they were. `budget`, from 0 to 1,
     is the part of the bytes to keep for the backward, of those that are kept where only what is cheap is computed
-    again.
+    again. `also_copied` are overwritten inputs that are copied in any case.
     """
     given = set(cotangents)
     dependent: set[Value] = set(given)
@@ -61,7 +69,7 @@ def partition(
     backward_nodes = [*again, *backward_nodes]
     read = {v for n in backward_nodes for v in n.operands()} | set(joint.outputs[output_count:])
     kept = [i for i, v in enumerate(inputs) if v in read and v not in overwritten]
-    copied = [v for v in saved_values if v.node is None]
+    copied = list(dict.fromkeys((*(v for v in saved_values if v.node is None), *also_copied)))
     residuals = [v for v in saved_values if v.node is not None]
 
     forward = Graph(joint.name)
@@ -97,7 +105,8 @@ def partition(
     _copy(backward, backward_nodes, backward_map)
     for value, name in zip(joint.outputs[output_count:], joint.output_names[output_count:], strict=True):
         backward.add_output(backward_map[value], name)
-    return Partition(forward, backward, output_count, tuple(kept), sized, len(saved))
+    copies = tuple(inputs.index(v) for v in copied)
+    return Partition(forward, backward, output_count, tuple(kept), sized, len(saved), copies)
 
 
 def _size_carriers(joint: Graph, inputs: Sequence[Value], present: Sequence[Value]) -> tuple[int, ...]:

@@ -24,11 +24,11 @@ from graphtorch.ops.record import POINTWISE, REDUCTION, SOURCE, VIEW
 CHECKPOINT = "checkpoint"  # the origin of operators under utils.checkpoint
 
 # Scalar instructions that take a few cycles an element, which is what reading a value back takes too.
-_CHEAP = frozenset(
-    ("neg", "abs", "sign", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite", "logical_not")
-    + ("bitwise_not", "add", "sub", "mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "logical_and")
-    + ("logical_or", "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "where", "cast", "copy")
-)
+_CHEAP = frozenset((
+    "neg", "abs", "sign", "floor", "ceil", "round", "trunc", "isnan", "isinf", "isfinite", "logical_not", "bitwise_not",
+    "add", "sub", "mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or",
+    "logical_xor", "bitwise_and", "bitwise_or", "bitwise_xor", "where", "cast", "copy",
+))  # fmt: skip
 
 
 def values_to_keep(

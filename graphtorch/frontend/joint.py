@@ -4,6 +4,7 @@ backward."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd.graph import FREED, Edge, Node, SavedTensor, edge_of
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_joint
 from graphtorch.frontend.program import Captured, LeafValue
+from graphtorch.frontend.rerun import NotingGenerators, Rerun
 from graphtorch.ir.graph import Graph, Value, copy_graph
 from graphtorch.ir.passes import default_pipeline
 from graphtorch.tensor.tensor import Tensor
@@ -63,10 +65,16 @@ class JointProgram:
         simplified = default_pipeline().run(ExpandGradients().run(joint))
         overwritten = {simplified.inputs[i] for i, _ in captured.written}
         given: list[Value] = simplified.inputs[len(simplified.inputs) - count :]
-        parts = partition(simplified, given, self.output_count, overwritten, memory_budget)
+        # The rules of custom functions and hooks belong to this capture: what they do can't be run again.
+        self.rerun = None if by_python else Rerun(captured, self.leaves)
+        changed = {position for position, _ in captured.written}
+        copied = [] if self.rerun is None else [simplified.inputs[i] for i in self.rerun.needed if i in changed]
+        parts = partition(simplified, given, self.output_count, overwritten, memory_budget, copied)
         self.parts = parts
         donations = {output: position for position, output in captured.written}
         self.forward: Compiled = compile_joint(shown, parts.forward, backend, donations, lower)
+        if self.rerun is not None and self.rerun.generators:
+            self.forward.executable = NotingGenerators(self.forward.executable, self.rerun.generators)
         self.joint: Graph = simplified
         self._backward: Compiled | None = None
         if joint.symbols:
@@ -85,6 +93,15 @@ class JointProgram:
         """The grad_fn of each of this call's differentiable outputs, and the output's place in it. `leaves` are the
         call's arguments, `tensors` its inputs."""
         residuals = list(arrays[self.output_count :])
+        again: Again | None = None
+        if self.rerun is not None:
+            again = Again([], residuals.pop() if self.rerun.generators else [])
+            copies = dict(zip(self.parts.copied_inputs, residuals[-len(self.parts.copied_inputs) :], strict=False))
+            for i in self.rerun.needed:
+                if i in copies:
+                    again.inputs.append(Tensor._wrap(copies[i]))
+                else:
+                    again.inputs.append(SavedTensor(tensors[i]) if isinstance(tensors[i], Tensor) else tensors[i])
         kept = [tensors[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
         edges = [None if leaf.owner is None else edge_of(leaf.owner.fetch(leaves)) for leaf in self.leaves]
         shapes = [arrays[i].shape for i in captured.differentiable]
@@ -95,6 +112,7 @@ class JointProgram:
             if node is None:
                 node = nodes[group] = CompiledBackward(self, name, kept, residuals, edges, shapes)
                 node.frees = group in captured.saving
+                node.again = again
             found.append((node, len(node.places)))
             node.places.append(place)
         for node in nodes.values():
@@ -102,12 +120,20 @@ class JointProgram:
         return found
 
 
+@dataclass(slots=True)
+class Again:
+    """What a call keeps to be run again: inputs as `Rerun.needed` has them, and the generators' states."""
+
+    inputs: list[Any]
+    states: list[Any]
+
+
 class CompiledBackward(Node):
     """The tape's node of one call of a compiled forward, for some of its differentiable outputs: those at `places`.
 
     `made` are the edges, by place, that go to results of the call; they are set once those exist."""
 
-    __slots__ = ("_name", "frees", "made", "places", "program", "residuals", "saved", "shapes")
+    __slots__ = ("_name", "again", "frees", "made", "places", "program", "residuals", "saved", "shapes")
 
     def __init__(
         self,
@@ -122,6 +148,7 @@ class CompiledBackward(Node):
         self.made: list[tuple[int, Any]] = []
         self.places: list[int] = []
         self.frees = True
+        self.again: Again | None = None
         self.program = program
         self._name = name
         self.saved: list[Any] | None = [SavedTensor(t) if isinstance(t, Tensor) else t for t in kept]
@@ -147,6 +174,7 @@ class CompiledBackward(Node):
     def release(self) -> None:
         if self.frees:  # otherwise eager execution would have saved nothing, and could go back again
             self.saved = None
+            self.again = None
             self.residuals = []
 
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
@@ -155,11 +183,7 @@ class CompiledBackward(Node):
         if self.saved is None:
             raise RuntimeError(FREED)
         if state.grad_enabled:
-            raise RuntimeError(
-                "create_graph=True through a compiled forward is not supported: call backward() or autograd.grad() "
-                "inside the compiled "
-                "function, where derivatives of any order are part of its graph"
-            )
+            return self._differentiably(cotangents)
         backward = self.program.backward
         graph = self.program.parts.backward
         types = [v.type for v in graph.inputs[len(graph.inputs) - len(self.shapes) :]]
@@ -179,3 +203,16 @@ class CompiledBackward(Node):
             None if leaf.reached_by.isdisjoint(flowing) else Tensor._wrap(a)
             for leaf, a in zip(self.program.leaves, arrays, strict=True)
         ]
+
+    def _differentiably(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """The leaves' cotangents with a history of their own."""
+        rerun = self.program.rerun
+        if rerun is None or self.again is None:
+            raise RuntimeError(
+                "create_graph=True through a compiled forward with a custom autograd.Function or a tensor hook is not "
+                "supported: call autograd.grad() inside the compiled function, where derivatives of any order are part "
+                "of its graph"
+            )
+        inputs = [s.unpack(self, self._name) if isinstance(s, SavedTensor) else s for s in self.again.inputs]
+        flowing = {place: g for place, g in zip(self.places, cotangents, strict=True) if g is not None}
+        return rerun.gradients(inputs, self.again.states, self.edges, flowing)
