@@ -8,6 +8,7 @@ a checksum and are renamed into place whole.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -15,7 +16,7 @@ import platform
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 _lock = threading.RLock()
 _warned = False
 OPTIMIZATION = 2  # of code generation
+PART_CHARACTERS = 120_000  # of text that are worth a module of their own: some 0.1 s of compiling
+LARGEST_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,24 @@ def module_text(functions: Iterable[Function], extra: str = "", declarations: It
         f'"target-features"="{target.features}" }}'
     )
     return "\n".join([*texts.values(), *(made[k] for k in sorted(made)), extra, *sorted(declared), attributes, ""])
+
+
+def module_parts(functions: Iterable[Function], extra: str) -> list[str]:
+    """The same as several modules, where it is long enough for threads to share the work; `extra`, which calls the
+    functions, is in the last."""
+    unique = {f.name: f for f in functions}
+    count = min(sum(len(f.text) for f in unique.values()) // PART_CHARACTERS, LARGEST_PARTS)
+    if count < 2:
+        return [module_text(unique.values(), extra)]
+    parts: list[list[Function]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    sizes[-1] = len(extra)
+    for function in sorted(unique.values(), key=lambda f: (-len(f.text), f.name)):
+        lightest = sizes.index(min(sizes))
+        parts[lightest].append(function)
+        sizes[lightest] += len(function.text)
+    elsewhere = [f"declare void @{f.name}(ptr, i64, i64)" for part in parts[:-1] for f in part]
+    return [*(module_text(part) for part in parts[:-1]), module_text(parts[-1], extra, elsewhere)]
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
@@ -140,14 +161,18 @@ def _write(path: Path, code: bytes) -> None:
 # -- compiling --------------------------------------------------------------------------------------------------------
 
 
-@cache
-def _machine() -> Any:
+def _new_machine() -> Any:
     import llvmlite.binding as llvm
 
     target = host()
     return llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=OPTIMIZATION, reloc="pic", codemodel="jitdefault", jit=True
     )
+
+
+@cache
+def _machine() -> Any:
+    return _new_machine()
 
 
 @cache
@@ -158,42 +183,88 @@ def _jit() -> Any:
     return llvm.create_lljit_compiler(_machine(), use_jit_link=False, suppress_errors=False)
 
 
+def _compile(texts: Sequence[str]) -> list[bytes]:
+    """Object code of modules, in threads where there are several."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import llvmlite.binding as llvm
+
+    def checked(module: Any) -> Any:
+        module.verify()  # code generation would abort the process where this raises
+        return module
+
+    emit = _unlocked_emission() if len(texts) > 1 else None
+    if emit is None:
+        return [_machine().emit_object(checked(llvm.parse_assembly(text))) for text in texts]
+    # LLVM works on several modules at a time if each has a context and a target machine of its own.
+    contexts = [llvm.create_context() for _ in texts]
+    modules = [checked(llvm.parse_assembly(t, context=c)) for t, c in zip(texts, contexts, strict=True)]
+    machines = [_new_machine() for _ in texts]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        return list(pool.map(emit, machines, modules))
+
+
+@cache
+def _unlocked_emission() -> Callable[[Any, Any], bytes] | None:
+    """`emit_object(machine, module)` without llvmlite's lock, which lets one thread at a time into LLVM; None where
+    llvmlite is not built as expected. What it returns is read and freed under the lock."""
+    from llvmlite.binding import ffi
+
+    try:
+        library = ctypes.CDLL(ffi.lib._lib_handle._name)
+        emit = library.LLVMPY_TargetMachineEmitToMemory
+    except (AttributeError, OSError):
+        return None
+    emit.restype = ctypes.c_void_p
+    emit.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(ctypes.c_char_p)]
+    start = ffi.lib.LLVMPY_GetBufferStart
+    size = ffi.lib.LLVMPY_GetBufferSize
+    dispose = ffi.lib.LLVMPY_DisposeMemoryBuffer
+
+    def run(machine: Any, module: Any) -> bytes:
+        error = ctypes.c_char_p()
+        made = emit(ctypes.cast(machine._ptr, ctypes.c_void_p), ctypes.cast(module._ptr, ctypes.c_void_p), 1, error)
+        if not made:
+            raise RuntimeError((error.value or b"code generation failed").decode(errors="replace"))
+        buffer = ctypes.cast(made, ffi.LLVMMemoryBufferRef)
+        try:
+            return ctypes.string_at(start(buffer), size(buffer))
+        finally:
+            dispose(buffer)
+
+    return run
+
+
 _count = 0
 
 
 class Library:
-    """Functions compiled from one module. Keep it as long as they may run.
+    """Functions compiled from modules that refer to each other. Keep it as long as they may run.
 
     seconds     what compiling took; 0 if the object code came from the cache
     """
 
-    def __init__(self, text: str, exported: Iterable[str], imported: dict[str, int] | None = None) -> None:
-        import llvmlite
+    def __init__(self, texts: Sequence[str], exported: Iterable[str], imported: dict[str, int] | None = None) -> None:
         import llvmlite.binding as llvm
 
         global _count
-        self.text = text
+        self.texts = list(texts)
         self.seconds = 0.0
-        target = host()
-        key = hashlib.blake2b(
-            "\0".join(
-                (text, target.triple, target.cpu, target.features, llvmlite.__version__, str(OPTIMIZATION))
-            ).encode(),
-            digest_size=20,
-        ).hexdigest()
-        folder = cache_folder()
-        path = None if folder is None else folder / key[:2] / f"{key}.o"
+        paths = [_path(text) for text in self.texts]
         with _lock:
-            code = None if path is None else _read(path)
-            if code is None:
+            codes = [None if path is None else _read(path) for path in paths]
+            missing = [i for i, code in enumerate(codes) if code is None]
+            if missing:
                 start = time.perf_counter()
-                module = llvm.parse_assembly(text)
-                module.verify()  # code generation would abort the process where this raises
-                code = _machine().emit_object(module)
+                for i, code in zip(missing, _compile([self.texts[i] for i in missing]), strict=True):
+                    codes[i] = code
+                    path = paths[i]
+                    if path is not None:
+                        _write(path, code)
                 self.seconds = time.perf_counter() - start
-                if path is not None:
-                    _write(path, code)
-            builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+            builder = llvm.JITLibraryBuilder().add_current_process()
+            for code in codes:
+                builder.add_object_img(code)
             for name, address in (imported or {}).items():
                 builder.import_symbol(name, address)
             names = list(exported)
@@ -204,8 +275,21 @@ class Library:
         self.addresses: dict[str, int] = {name: self._tracker[name] for name in names}
 
     def assembly(self) -> str:
-        """The machine code of the whole module as assembly text; generated anew."""
+        """The machine code of all modules as assembly text; generated anew."""
         import llvmlite.binding as llvm
 
         with _lock:
-            return str(_machine().emit_assembly(llvm.parse_assembly(self.text)))
+            return "\n".join(str(_machine().emit_assembly(llvm.parse_assembly(text))) for text in self.texts)
+
+
+def _path(text: str) -> Path | None:
+    """Where a module's object code is kept."""
+    import llvmlite
+
+    folder = cache_folder()
+    if folder is None:
+        return None
+    target = host()
+    what = (text, target.triple, target.cpu, target.features, llvmlite.__version__, str(OPTIMIZATION))
+    key = hashlib.blake2b("\0".join(what).encode(), digest_size=20).hexdigest()
+    return folder / key[:2] / f"{key}.o"

@@ -89,7 +89,8 @@ class CpuExecutable(Executable):
                 imported |= {"blas_set_threads": blas.set_threads, "blas_get_threads": blas.get_threads}
         for name in ("PyLong_AsLongLong", "PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef"):
             imported[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
-        self.library = Library(module_parts(self.functions.values(), self.program.text), self.program.exported, imported)
+        texts = module_parts(self.functions.values(), self.program.text)
+        self.library = Library(texts, self.program.exported, imported)
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         self.segments = [signature(self.library.addresses[s.name]) for s in self.program.segments]
         self.entry = _fastcall(self.library.addresses["entry"]) if layout_is_known() else None

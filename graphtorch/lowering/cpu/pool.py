@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 PATIENCE = 2_000  # pauses before the calling thread lets others run
+STACK = 16 << 20  # bytes of a worker's stack
 SPIN = 20_000  # pauses before a worker sleeps: a few tenths of a millisecond
 # Byte offsets in the pool's memory, which starts with the ticket; what different threads write lies on different cache
 # lines.
@@ -213,7 +214,7 @@ class Pool:
 
         pause, declaration = _pause()
         text = module_text([], _CODE.format(PAUSE=pause, **_OFFSETS), [declaration])
-        self.library = Library(text, ["parallel_for", "worker", "wake_all"])
+        self.library = Library([text], ["parallel_for", "worker", "wake_all"])
         self.memory = np.zeros(SIZE + 64, np.uint8)
         self.address = -(-self.memory.ctypes.data // 64) * 64
         self.entry = self.library.addresses["parallel_for"]
@@ -223,11 +224,15 @@ class Pool:
         process = ctypes.CDLL(None)
         process.pthread_mutex_init(ctypes.c_void_p(self.address + MUTEX), None)
         process.pthread_cond_init(ctypes.c_void_p(self.address + CONDITION), None)
+        # Kernels keep blocks of a few MiB on the stack; some systems give threads less than that by default.
+        attributes = ctypes.create_string_buffer(256)  # more than any system's pthread_attr_t
+        process.pthread_attr_init(attributes)
+        process.pthread_attr_setstacksize(attributes, ctypes.c_size_t(STACK))
         for _ in range(1, threads):
             handle = ctypes.c_void_p()
             failed = process.pthread_create(
                 ctypes.byref(handle),
-                None,
+                attributes,
                 ctypes.c_void_p(self.library.addresses["worker"]),
                 ctypes.c_void_p(self.address),
             )
@@ -235,6 +240,7 @@ class Pool:
                 break
             self._handles.append(handle)
             self.threads += 1
+        process.pthread_attr_destroy(attributes)
         self._write(THREADS, self.threads)
 
     def _write(self, offset: int, value: int) -> None:

@@ -14,7 +14,7 @@ def run_kernel(kernel, arrays, low=None, high=None, register_bits=None):
 
     target = host()
     function = emit_kernel(kernel, register_bits or target.register_bits, target.fma)
-    library = Library(module_text([function]), [function.name])
+    library = Library([module_text([function])], [function.name])
     native = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(library.addresses[function.name])
     pointers = (ctypes.c_int64 * len(function.buffers))(*[arrays[b].ctypes.data for b in function.buffers])
     native(pointers, 0 if low is None else low, function.extent if high is None else high)

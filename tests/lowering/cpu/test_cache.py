@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from programs import f32, trace
 
+import graphtorch as torch
 from graphtorch.lowering.cpu import CpuExecutable, compiler
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.schedule import build_schedule
@@ -159,3 +160,26 @@ def test_program_that_does_not_compile_runs_on_numpy(monkeypatch, caplog):
     np.testing.assert_array_equal(made.run([np.zeros(5, np.float32)])[0], 1)
     assert "parsing error" in made.fallbacks[0]
     assert any("parsing error" in r.message for r in caplog.records)
+
+
+def test_large_modules_are_compiled_in_parts(tmp_path, monkeypatch):
+    """Several modules, in threads: the functions find each other, the entries are kept and serve again."""
+    monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiler, "PART_CHARACTERS", 2_000)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((40, 30)).astype(np.float32))
+
+    def f(x):
+        y = torch.softmax(x, -1)
+        return y.sum(0), torch.sin(y @ y.t()).mean(1), torch.exp(x.t() * 0.1).max(1).values
+
+    for _ in range(2):
+        found = torch.compile(f, backend="cpu")(x)
+        for mine, expected in zip(found, f(x), strict=True):
+            np.testing.assert_allclose(mine.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+    assert len(list(tmp_path.rglob("*.o"))) >= 3
+
+
+def test_errors_of_parts_are_raised(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path))
+    with pytest.raises(RuntimeError):
+        compiler.Library(["define void @a() {\n  ret void\n}\n", "define void @b() {\n  ret i32 %x\n}\n"], ["a"])

@@ -185,7 +185,7 @@ def test_other_hosts(bits: int, threads: int) -> None:
             assert isinstance(step, ExternCall)
             code = native_call(step, target)
             functions = code if isinstance(code, list) else [code]
-            library = Library(module_text(functions), [f.name for f in functions])
+            library = Library([module_text(functions)], [f.name for f in functions])
             out = np.full(step.outputs[0].shape, np.nan, np.float32)
             places = {v.buffer: a for v, a in zip(step.args, arrays)} | {step.outputs[0]: out}
             for buffer in (b for f in functions for b in f.buffers if b not in places):
