@@ -12,8 +12,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from random_program import failure, random_program, shrink
 
+from graphtorch.lowering.backend import get_backend
+
 COUNT = int(os.environ.get("GRAPHTORCH_FUZZ", "0"))
-BACKENDS = ("numpy", "interpreter")
+BACKENDS = ("numpy", "interpreter", *(["cpu"] if get_backend("cpu").unavailable() is None else []))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cache_folder(tmp_path_factory):
+    """Compiled code goes to a folder of its own."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("GRAPHTORCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
 
 
 def check(program):
