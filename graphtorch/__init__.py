@@ -44,7 +44,14 @@ from graphtorch.tensor.storage import TypedStorage, UntypedStorage
 
 # isort: split
 from graphtorch import autograd, ops
-from graphtorch.autograd.grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from graphtorch.autograd.grad_mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
 from graphtorch.ops import FUNCTIONS as _FUNCTIONS
 from graphtorch.tensor.creation import as_tensor, asarray, from_numpy, scalar_tensor
 from graphtorch.tensor.creation import tensor as _tensor

@@ -6,39 +6,17 @@ Settings are per thread and device type. The CPU is the device that operators ru
 from __future__ import annotations
 
 import functools
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from graphtorch.autograd.state import state
-from graphtorch.ops.autocast import Autocast
+from graphtorch.ops.autocast import DEFAULTS as _DEFAULTS
+from graphtorch.ops.autocast import settings as _settings
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_DEFAULTS = {"cpu": dtypes.bfloat16, "cuda": dtypes.float16}
-
-
-class _Settings(threading.local):
-    """What is set in a thread."""
-
-    def __init__(self) -> None:
-        self.enabled = dict.fromkeys(_DEFAULTS, False)
-        self.dtypes = dict(_DEFAULTS)
-        self.cache_enabled = True
-        self.nesting = 0
-        self.cache: dict[Any, Any] = {}
-
-    def apply(self) -> None:
-        """Tell the operators."""
-        on = self.enabled["cpu"]
-        state.autocast = Autocast(self.dtypes["cpu"], self.cache_enabled, self.cache) if on else None
-
-
-_settings = _Settings()
 
 
 def _device(device_type: str) -> str:
@@ -62,9 +40,8 @@ def is_autocast_enabled(device_type: str = "cuda") -> bool:
 
 def set_autocast_enabled(device_type: str | bool, enabled: bool | None = None) -> None:
     """Switch autocast for a device type in this thread; `set_autocast_enabled(True)` is the older form, for cuda."""
-    if isinstance(device_type, bool):
-        device_type, enabled = "cuda", device_type
-    _settings.enabled[_device(device_type)] = bool(enabled)
+    name, on = ("cuda", device_type) if isinstance(device_type, bool) else (_device(device_type), enabled)
+    _settings.enabled[name] = bool(on)
     _settings.apply()
 
 

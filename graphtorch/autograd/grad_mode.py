@@ -21,7 +21,7 @@ class _GradMode:
 
     def __enter__(self) -> None:
         self._previous.append(state.grad_enabled)
-        state.grad_enabled = self.mode
+        state.grad_enabled = self.mode and not state.inference
 
     def __exit__(self, *exception: object) -> None:
         state.grad_enabled = self._previous.pop()
@@ -84,11 +84,44 @@ class set_grad_enabled(_GradMode):
         return super().__call__(function)
 
 
-class inference_mode(_GradMode):
-    """As no_grad; results can't be used by autograd later."""
+class inference_mode:
+    """As no_grad, and what is made inside is an inference tensor: autograd can't save it later, and only code in
+    inference mode may change it. A context manager and decorator. See torch.inference_mode."""
+
+    def __new__(cls, mode: Any = True) -> Any:
+        made = object.__new__(cls)
+        if isinstance(mode, bool):
+            return made
+        made.mode = True
+        made._previous = []
+        return made(mode)
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__(not mode)
+        self.mode = mode
+        self._previous: list[tuple[bool, bool]] = []
+
+    def __enter__(self) -> None:
+        self._previous.append((state.inference, state.grad_enabled))
+        state.inference = self.mode
+        state.grad_enabled = not self.mode
+
+    def __exit__(self, *exception: object) -> None:
+        state.inference, state.grad_enabled = self._previous.pop()
+
+    def __call__(self, function: F) -> F:
+        mode = self.mode
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with inference_mode(mode):
+                return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether this thread is in inference mode."""
+    return state.inference
 
 
 def is_grad_enabled() -> bool:

@@ -106,6 +106,12 @@ class SavedTensor:
 
     def __init__(self, tensor: Tensor, index: int = -1) -> None:
         self.packed: _Packed | None = None
+        if tensor._inference:
+            raise RuntimeError(
+                "Inference tensors cannot be saved for backward. Please do not use Tensors created in inference mode "
+                "in computation tracked by autograd. To work around this, you can make a clone to get a normal tensor "
+                "and use it in autograd, or use `torch.no_grad()` instead of `torch.inference_mode()`."
+            )
         if state.saved_hooks is not None:
             self.packed = _Packed(tensor, index, *state.saved_hooks)
             self.index = index

@@ -23,6 +23,7 @@ from graphtorch.frontend.errors import PythonStateChange
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.joint import JointProgram
+from graphtorch.frontend.modes import Modes
 from graphtorch.frontend.paths import PathExecutable, PathTree, run_path
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
 from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble
@@ -122,7 +123,8 @@ class Specialization:
         if self.joint is not None:
             history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured, leaves)
         for position, _ in captured.written:
-            found[position]._bump_version()
+            if position not in captured.quiet:
+                found[position]._bump_version()
         results, grads = self._results.build(arrays, leaves, history)
         for leaf, gradient in grads:
             leaf._grad = gradient
@@ -287,6 +289,7 @@ class CompiledFunction:
         self._guard_sharing(guards, leaves)
         state_name = guards.name(state)
         guards.add(f"{state_name}.grad_enabled is {state.grad_enabled}", f"grad mode was {state.grad_enabled}")
+        guards.add(f"{state_name}.inference is {state.inference}", f"inference mode was {state.inference}")
         if state.autocast is None:
             guards.add(f"{state_name}.autocast is None", "autocast was off")
         else:
@@ -305,7 +308,8 @@ class CompiledFunction:
         recorder.module_names, recorder.optimizers = _tensor_names(self.function, leaves)
         environment = recorder.environment = Environment(self.function, leaves, guards)
         args, kwargs = unflatten(tree, iter(given))
-        grad_enabled = state.grad_enabled
+        modes = Modes()
+        changed_modes: list[str] = []
         try:
             with effects_watched(), recorder:
                 result = self.function(*args, **kwargs)
@@ -316,8 +320,8 @@ class CompiledFunction:
             environment.undo_changes()
             raise
         finally:
-            state.grad_enabled = grad_enabled
-        side_effects = environment.undo_changes()
+            changed_modes = modes.restore()
+        side_effects = environment.undo_changes() + changed_modes
         if side_effects:
             raise PythonStateChange(side_effects)
         recorder.assume_hooks()

@@ -26,6 +26,7 @@ from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.ops.record import lookup
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
 
@@ -45,6 +46,13 @@ class Size:
     """A result that is a symbolic size: this call's value of it."""
 
     value: SymInt
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The place at which `x[i]` with a tensor `i` starts: known to each call only, as an output of the graph."""
+
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,8 @@ class Captured:
     hooks       Python functions on the cotangents of values
     custom      the rules of custom functions, by the graph's node
     flags       inputs whose requires_grad the function set, and to what
+    inference   results made in inference mode
+    quiet       inputs that were changed through `.data` only, which autograd does not count
     decisions   what Python asked of tensor data, and got
     """
 
@@ -127,6 +137,7 @@ class Captured:
     results: list[Any]
     tree: Any
     written: list[tuple[int, int]] = field(default_factory=list)
+    inference: list[int] = field(default_factory=list)
     grads: list[tuple[Source, Any]] = field(default_factory=list)
     own_grads: list[tuple[Any, Any]] = field(default_factory=list)
     differentiable: list[int] = field(default_factory=list)
@@ -137,6 +148,7 @@ class Captured:
     leaves: list[LeafValue] = field(default_factory=list)
     custom: dict[GraphNode, CustomRule] = field(default_factory=dict)
     flags: list[tuple[Source, bool]] = field(default_factory=list)
+    quiet: set[int] = field(default_factory=set)
     decisions: list[Decision] = field(default_factory=list)
 
 
@@ -186,6 +198,8 @@ class _Assembler:
             if not isinstance(leaf, Tensor):
                 captured.results.append(Size(leaf) if type(leaf) is SymInt else Constant(leaf))
                 continue
+            if leaf._inference:
+                captured.inference.append(number)
             if id(leaf) not in memo:
                 memo[id(leaf)] = self.describe(leaf, sharing, f"result{number}" if len(leaves) > 1 else "result")
             captured.results.append(memo[id(leaf)])
@@ -195,6 +209,8 @@ class _Assembler:
                 index = self.output(storage.value, f"new {storage.source.name}")
                 original = recorder.graph.inputs[recorder.sources.index(storage.source)]
                 captured.written.append((position[original], index))
+                if not storage.counted:
+                    captured.quiet.add(position[original])
                 if storage.carries and storage.base is not None:
                     captured.histories.append((position[original], self.own_output(storage.base, "")))
             base = storage.base
@@ -298,8 +314,7 @@ class _Assembler:
         data: Recorded = recorded._data
         storage: RecordedStorage = data.storage
         leaf = recorded._requires_grad and recorded._node is None
-        selects = any(op.name == "index" for op, _ in data.steps)  # where the view starts is known only to the graph
-        if storage.source is not None and not storage.constant and not selects:
+        if storage.source is not None and not storage.constant:
             if data.steps and data.value in recorder.value_hooks:
                 raise refuse(
                     "register_hook() on a view of a tensor from outside, which is a result",
@@ -308,19 +323,32 @@ class _Assembler:
             # A view made before its leaf base was told to require grad has no history either.
             assert storage.base is not None
             older = storage.base._requires_grad and storage.base._node is None and not recorded._requires_grad
-            return Alias(storage.source, data.steps, leaf and bool(data.steps), data.untracked or older)
-        if data.steps and sharing.get(id(storage), 0) > 1 and not selects:
+            steps = self.positioned(data.steps)
+            return Alias(storage.source, steps, leaf and bool(steps), data.untracked or older)
+        if data.steps and sharing.get(id(storage), 0) > 1:
             assert storage.base is not None
             base = self.bases.get(id(storage))
             if base is None:
                 base = self.bases[id(storage)] = self.own_output(storage.base, name)
-            return OutputView(base, data.steps, leaf, data.untracked)
+            return OutputView(base, self.positioned(data.steps), leaf, data.untracked)
         base = self.bases.get(id(storage)) if not data.steps else None
         if base is None:
             base = self.own_output(recorded, name)
             if not data.steps:
                 self.bases[id(storage)] = base
         return base
+
+    def positioned(self, steps: Steps) -> Steps:
+        """A view's way from its base, with `x[i]` for a tensor `i` as what eager execution makes of it: select()."""
+        found: list[tuple[Any, tuple[Any, ...]]] = []
+        for op, attributes in steps:
+            if op.name != "index":
+                found.append((op, attributes))
+                continue
+            for dim, at in reversed(list(enumerate(attributes[0]))):
+                if at is not None:
+                    found.append((lookup("select"), (dim, Position(self.output(at, "position")))))
+        return tuple(found)
 
     def own_output(self, recorded: Tensor, name: str) -> Output:
         """A tensor as a graph output with memory of its own."""
@@ -386,6 +414,8 @@ class ResultBuilder:
             for place, spec in node.made:
                 edges[place] = edge_of(make(spec))
             node.edges = tuple(edges)
+        for number in self.captured.inference:
+            results[number]._inference = True
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
         return results, grads
@@ -416,6 +446,13 @@ class _Call:
         """The grad_fn of an output, and its place in it."""
         return (BrokenNode(spec.broken, spec.error), 0) if spec.error else self.history[self.order[spec.index]]
 
+    def _placed(self, steps: Steps) -> Steps:
+        """A view's way with this call's positions."""
+        return tuple(
+            (op, tuple(int(self.arrays[a.index]) if type(a) is Position else a for a in attributes))
+            for op, attributes in steps
+        )
+
     def make(self, spec: Any) -> Any:
         """The Python value that a description stands for."""
         if type(spec) is Constant:
@@ -428,12 +465,12 @@ class _Call:
             made = tensor = spec.source.fetch(self.leaves)
             if spec.steps:
                 with set_grad_enabled(not spec.untracked):
-                    made = replay(tensor, self.builder._steps(spec.steps, self.leaves))
+                    made = replay(tensor, self._placed(self.builder._steps(spec.steps, self.leaves)))
             if spec.is_leaf:
                 made.requires_grad_()
         elif type(spec) is OutputView:
             with set_grad_enabled(not spec.untracked):
-                made = replay(self.make(spec.base), self.builder._steps(spec.steps, self.leaves))
+                made = replay(self.make(spec.base), self._placed(self.builder._steps(spec.steps, self.leaves)))
             if spec.is_leaf:
                 made.requires_grad_()
         elif spec.number:

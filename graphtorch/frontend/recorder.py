@@ -55,6 +55,7 @@ class Recorder(GradientRecorder):
         self._seen_modules: set[int] = set()
         self.numbers: dict[tuple[int, Any], Tensor] = {}
         self._detached: dict[Value, Value] = {}
+        self.default_dtype = dtypes.get_default_dtype()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
         self.decisions: Decisions | None = None  # None: Python may not ask for data
         self.region = 0  # how many control-flow regions are being recorded, one in another
@@ -141,6 +142,7 @@ class Recorder(GradientRecorder):
         storage = RecordedStorage(value, source, tensor)
         recorded = self._tensor(Recorded(value, self, storage, (), tensor._layout() if _static(of.shape) else None))
         storage.base = recorded
+        recorded._inference = tensor._inference
         self.storages.append(storage)
         with recorder_paused():
             flag, node = tensor.requires_grad, tensor.grad_fn
@@ -350,6 +352,8 @@ class Recorder(GradientRecorder):
         storage.region = self.region
         tensor = self._tensor(Recorded(value, self, storage))
         storage.base = tensor
+        if state.inference:
+            tensor._inference = True
         return tensor
 
     def recorded(self, tensor: Tensor) -> Tensor:
@@ -432,6 +436,8 @@ class Recorder(GradientRecorder):
     def call(self, op: Operator, args: tuple[Any, ...]) -> Any:
         """Record an operator call; views share the storage of their first operand."""
         args = tuple(self._concrete_args(a) for a in args)
+        if dtypes.get_default_dtype() is not self.default_dtype:
+            args = self._without_default(op, args)
         self._check_same_device(args)
         values = self.lower(args)
         wanted = self._differentiated(op, args) if state.grad_enabled and op.derivative else ()
@@ -447,7 +453,9 @@ class Recorder(GradientRecorder):
             data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
             data.version = source.storage.version
             data.untracked = source.untracked or not state.grad_enabled
+            data.quiet = source.quiet
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
+            tensors[0]._inference = args[0]._inference
         else:
             tensors = tuple(self._fresh(r) for r in results)
             if op.kind == POINTWISE:
@@ -464,6 +472,21 @@ class Recorder(GradientRecorder):
         if len(tensors) == 1:
             return tensors[0]
         return op.result_class(*tensors) if op.result_class is not None else tensors
+
+    def _without_default(self, op: Operator, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Make explicit what a call takes from a default dtype that the function set for a while: the graph is compiled
+        under another one."""
+        of = dtypes.get_default_dtype()
+        values = self.lower(args)
+        here = op.infer(values)
+        dtypes.set_default_dtype(self.default_dtype)
+        try:
+            later = op.infer(values)
+        finally:
+            dtypes.set_default_dtype(of)
+        if here == later:
+            return args
+        return tuple(a.to(of) if isinstance(a, Tensor) and a.dtype.category <= dtypes.INTEGRAL else a for a in args)
 
     def _concrete_args(self, arg: Any) -> Any:
         if isinstance(arg, Tensor):
@@ -582,6 +605,7 @@ class Recorder(GradientRecorder):
         storage.value = base_value
         storage.version += 1
         storage.mutated = True
+        storage.counted = storage.counted or not data.quiet
         data.value = value
         data.version = storage.version
         if carries_grad:
@@ -663,6 +687,13 @@ class Recorder(GradientRecorder):
     def detach_inplace(self, tensor: Tensor) -> None:
         raise refuse("detach_() inside a compiled function", "use y = y.detach()")
 
+    def get_data(self, tensor: Tensor) -> Tensor:
+        """`p.data`: the same memory, whose changes autograd does not count."""
+        found: Tensor = tensor.detach()
+        if isinstance(found._data, Recorded):
+            found._data.quiet = True
+        return found
+
     def set_data(self, tensor: Tensor, value: Tensor) -> None:
         """`p.data = v`: the memory of `p` gets new elements, outside autograd."""
         if tuple(tensor.shape) != tuple(value.shape) or tensor.dtype is not value.dtype:
@@ -671,7 +702,7 @@ class Recorder(GradientRecorder):
                 "assign outside the compiled function",
             )
         with self._gradients(False):
-            tensor.copy_(value)
+            self.get_data(tensor).copy_(value)
 
 
 def _carries(op: Operator, args: tuple[Any, ...], tracked: set[Value]) -> bool:

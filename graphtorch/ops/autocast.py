@@ -7,6 +7,7 @@ capture records them as nodes. See https://docs.pytorch.org/docs/stable/amp.html
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -86,6 +87,38 @@ class Autocast:
             return function(*[_cast(a, to) for a in args], **{k: _cast(v, to) for k, v in kwargs.items()})
         finally:
             state.autocast = self
+
+
+DEFAULTS = {"cpu": dtypes.bfloat16, "cuda": dtypes.float16}
+
+
+class Settings(threading.local):
+    """What is set in a thread."""
+
+    def __init__(self) -> None:
+        self.enabled = dict.fromkeys(DEFAULTS, False)
+        self.dtypes = dict(DEFAULTS)
+        self.cache_enabled = True
+        self.nesting = 0
+        self.cache: dict[Any, Any] = {}
+
+    def apply(self) -> None:
+        """Tell the operators."""
+        on = self.enabled["cpu"]
+        state.autocast = Autocast(self.dtypes["cpu"], self.cache_enabled, self.cache) if on else None
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """All of it, for `restore`; equal to another snapshot if nothing changed in between."""
+        return (dict(self.enabled), dict(self.dtypes), self.cache_enabled, self.nesting)
+
+    def restore(self, taken: tuple[Any, ...]) -> None:
+        """Go back to a snapshot."""
+        enabled, chosen, self.cache_enabled, self.nesting = taken
+        self.enabled, self.dtypes = dict(enabled), dict(chosen)
+        self.apply()
+
+
+settings = Settings()
 
 
 def _eligible(tensor: Tensor) -> bool:

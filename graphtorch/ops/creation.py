@@ -14,8 +14,8 @@ import numpy as np
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call
-from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
 from graphtorch.ops.record import SOURCE, Sample, sample
+from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.creation import tensor
 from graphtorch.tensor.devices import CPU, META, canonical
@@ -158,6 +158,8 @@ def _constant(
         made = Tensor._wrap(fill(size, d.numpy), d)
     else:
         raise AssertionError(f"graphtorch has no eager device {where}")
+    if state.inference:
+        made._inference = True
     return _finish(made, requires_grad)
 
 

@@ -102,14 +102,14 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
     if op.kind == "view":
         _link_view(op, args, results)
         results._inference = args[0]._inference
-    elif state.inference:
-        mark_inference(results)
     elif elsewhere:
         pass
     elif op.kind == "pointwise":
         _lay_out(op, arrays, results)
     else:
         _put_in_order(op, arrays, results)
+    if state.inference and op.kind != "view":
+        mark_inference(results)
     if needs_grad and state.grad_enabled and op.derivative:
         record_call(op, args, results)
     if type(results) is tuple and op.result_class is not None:
@@ -244,7 +244,8 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
     target: Tensor = args[0]
     recorder = state.recorder
     try:
-        check_inplace(target, state.grad_enabled and any(t.requires_grad for t in tensors_of(args)))
+        tracked = state.grad_enabled and any(t.requires_grad for t in tensors_of(args))
+        check_inplace(target, tracked, overlapping=op.name == "fill")  # one value everywhere writes the same twice
         if recorder is not None:
             recorder.call_inplace(op, args)
             return target
@@ -281,16 +282,18 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
     return target
 
 
-def check_inplace(target: Tensor, tracked: bool) -> None:
-    """Refuse in-place changes of overlapping memory and those that the tape can't represent, in PyTorch's words."""
+def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> None:
+    """Refuse in-place changes of overlapping memory (unless `overlapping`) and those that the tape can't represent, in
+    PyTorch's words."""
     if target._inference and not state.inference:
         raise RuntimeError(
-            "Inplace update to inference tensor outside InferenceMode is not allowed. You can make a clone to get a "
-            "normal tensor before doing inplace update. See https://github.com/pytorch/rfcs/pull/17 for more details."
+            "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
+            "normal tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
         )
     layout = target._layout()
     if (
-        0 in layout.strides
+        not overlapping
+        and 0 in layout.strides
         and layout.size
         and any(s == 0 and n > 1 for s, n in zip(layout.strides, layout.shape, strict=True))
     ):

@@ -250,6 +250,8 @@ def _leaf(array: Any, device: Any, requires_grad: bool) -> Tensor:
         made._device = META
     if requires_grad:
         made._requires_grad = True
+    if state.inference:
+        made._inference = True
     register = getattr(state.recorder, "constant", None)
     return made if register is None else register(made)
 

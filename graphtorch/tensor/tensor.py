@@ -77,6 +77,8 @@ class Tensor:
             alias._device = self._device
         if self.is_number:
             alias.is_number = True
+        if self._inference:
+            alias._inference = True
         return alias
 
     def _shared_storage(self) -> Storage:
@@ -400,10 +402,7 @@ class Tensor:
                 "that doesn't require differentiation use var_no_grad = var.detach()."
             )
         if value and self._inference and not state.inference:
-            raise RuntimeError(
-                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed. You can make a "
-                "clone to get a normal tensor and use it in autograd."
-            )
+            raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
         if value and not self._dtype.is_differentiable:
             raise RuntimeError("only Tensors of floating point dtype can require gradients")
         self._requires_grad = bool(value)
@@ -529,6 +528,8 @@ class Tensor:
     def data(self) -> Tensor:
         """The same memory outside autograd, with a version counter of its own."""
         if state.recorder is not None:
+            if hasattr(state.recorder, "get_data"):
+                return state.recorder.get_data(self)  # type: ignore[no-any-return]
             detached: Tensor = self.detach()
             return detached
         alias = self._alias()
