@@ -14,6 +14,7 @@ from graphtorch.schedule.fusion import Fusion
 from graphtorch.schedule.groups import Group, Limits
 from graphtorch.schedule.indexing import Layout, contiguous, loop_strides, product, resolve, row_major, same_type
 from graphtorch.schedule.merging import absorb, merge_siblings, roots_read
+from graphtorch.schedule.ordering import order_for_memory
 from graphtorch.schedule.primitives import copy_node, lower_to_primitives
 from graphtorch.schedule.report import describe, kernel_lines
 from graphtorch.tensor.symint import same_shape, same_size
@@ -70,6 +71,9 @@ class _Scheduler:
         needed = self._needed(groups)
         steps = [self._step(g, i, needed) for i, g in enumerate(groups)]
         steps.extend(self._copy_back(value, to, len(steps) + i) for i, (value, to) in enumerate(self.copies))
+        steps, line = order_for_memory(steps)
+        if line:
+            self.report.append(line)
         outputs: list[View] = []
         for index, value in enumerate(graph.outputs):
             if index in self.donations:
