@@ -1,4 +1,4 @@
-"""What the examples share: train a classifier eagerly and compiled from one seed, compare, print and plot the runs.
+"""What the examples share: train eagerly and compiled from one seed, compare, print and plot the runs.
 
 rich draws the bar and the table, matplotlib the plot; without them the same things are printed as plain text and the
 plot is left out.
@@ -7,11 +7,12 @@ plot is left out.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,17 +33,85 @@ else:
 
 @dataclass
 class Run:
-    """One training run: a loss and a duration for every step, and what the compiler says where there was one."""
+    """One training run: a loss and a duration for every step, and what the compiler says where there was one.
+
+    Whatever else is to be compared stands in ``scores``, by its name in the table.
+    """
 
     name: str
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    accuracy: float = math.nan
+    scores: dict[str, str] = field(default_factory=dict)
     specializations: list[Any] = field(default_factory=list)
+    program: Any = None
 
 
-def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, compiled: bool) -> Callable[..., torch.Tensor]:
-    """The whole training step of a classifier as one function of (images, labels), eager or compiled as one graph."""
+@dataclass
+class Program:
+    """What an example trains: a step, which takes a batch and returns the loss, and what it belongs to.
+
+    ``parts`` are kept for the caller: the model, to sample from.
+    """
+
+    step: Callable[..., torch.Tensor]
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def run_both(
+    make: Callable[[Compiler], Program],
+    batches: Iterable[Sequence[torch.Tensor]],
+    steps: int,
+    args: argparse.Namespace,
+    print_every: int = 0,
+    **options: Any,
+) -> list[Run]:
+    """Trains two programs made from the same seed: an eager run and a compiled one, in order.
+
+    ``make(compiler)`` builds a program; it hands the functions that are to be compiled to ``compiler``, which leaves
+    them alone in the eager run. Both runs take each batch before the next one is drawn: a machine that is busy for a
+    while then slows both, and the times of a step can be compared. Each has random numbers of its own, from the seed.
+    Every ``print_every`` steps the mean losses since the last such line are printed (never for 0). ``options`` go to
+    `torch.compile`.
+    """
+    runs, states, compiled = [], [], []
+    for name in ("eager", "compiled"):
+
+        def compiler(function: Callable[..., Any], name: str = name) -> Callable[..., Any]:
+            if name == "eager":
+                return function
+            compiled.append(torch.compile(function, backend=args.backend, **options))
+            return compiled[-1]
+
+        torch.manual_seed(args.seed)
+        runs.append(Run(name, program=make(compiler)))
+        states.append(torch.get_rng_state())
+    torch.manual_seed(args.seed)  # from here on the batches draw
+    with _progress("training", steps) as advance:
+        for done, batch in enumerate(itertools.islice(batches, steps), start=1):
+            outside = torch.get_rng_state()
+            for i, run in enumerate(runs):
+                torch.set_rng_state(states[i])
+                start = time.perf_counter()
+                loss = run.program.step(*batch).item()
+                run.seconds.append(time.perf_counter() - start)
+                run.losses.append(loss)
+                states[i] = torch.get_rng_state()
+            torch.set_rng_state(outside)
+            if print_every and done % print_every == 0:
+                means = (f"{run.name} {statistics.fmean(run.losses[-print_every:]):.3f}" for run in runs)
+                print(f"step {done:5d}  running loss: {', '.join(means)}")
+            advance(loss)
+    runs[1].specializations = [s for function in compiled for s in function.explain().specializations]
+    return runs
+
+
+def classifier(make_model: Callable[[], nn.Module], lr: float, compiler: Compiler) -> Program:
+    """A classifier of images trained by SGD with momentum 0.9."""
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     loss_fn = nn.CrossEntropyLoss()
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -52,47 +121,7 @@ def make_step(model: nn.Module, optimizer: torch.optim.Optimizer, compiled: bool
         optimizer.step()
         return loss
 
-    return torch.compile(step) if compiled else step  # the call that the decorator @torch.compile makes
-
-
-def train_both(
-    seed: int,
-    make_model: Callable[[], nn.Module],
-    lr: float,
-    make_batches: Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]],
-    steps: int,
-    accuracy: Callable[[nn.Module], float],
-    print_every: int = 0,
-) -> list[Run]:
-    """Trains two models made from the same seed with SGD (momentum 0.9): an eager run and a compiled one, in order.
-
-    Both take each of the ``steps`` batches of ``make_batches`` before the next one is drawn. A machine that is busy for
-    a while then slows both, and the times of a step can be compared; one run after the other, they could not. Every
-    ``print_every`` steps the mean losses since the last such line are printed (never for 0).
-    """
-    runs, train_steps, models = [], [], []
-    for name in ("eager", "compiled"):
-        torch.manual_seed(seed)
-        model = make_model()
-        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
-        runs.append(Run(name))
-        models.append(model)
-        train_steps.append(make_step(model, optimizer, compiled=name == "compiled"))
-    with _progress("training", steps) as advance:
-        for done, (images, labels) in enumerate(make_batches(), start=1):
-            for run, train_step in zip(runs, train_steps, strict=True):
-                start = time.perf_counter()
-                loss = train_step(images, labels).item()
-                run.seconds.append(time.perf_counter() - start)
-                run.losses.append(loss)
-            if print_every and done % print_every == 0:
-                means = (f"{run.name} {statistics.fmean(run.losses[-print_every:]):.3f}" for run in runs)
-                print(f"step {done:5d}  running loss: {', '.join(means)}")
-            advance(loss)
-    runs[1].specializations = list(train_steps[1].explain().specializations)
-    for run, model in zip(runs, models, strict=True):
-        run.accuracy = accuracy(model)
-    return runs
+    return Program(compiler(step), {"model": model})
 
 
 @contextmanager
@@ -149,7 +178,7 @@ def _figures(run: Run) -> dict[str, str]:
     return {
         "first loss": f"{run.losses[0]:.6f}",
         "last loss": f"{run.losses[-1]:.6f}",
-        "test accuracy": f"{run.accuracy:.2%}",
+        **run.scores,
         "time a step (median)": f"{statistics.median(run.seconds) * 1e3:.3f} ms",
         "compile time": of_compiled(lambda: f"{sum(s.compile_seconds for s in compiled):.3f} s"),
         "specializations": of_compiled(lambda: str(len(compiled))),
@@ -198,12 +227,64 @@ def save_plot(path: Path, title: str, runs: list[Run]) -> None:
     print(f"loss plot saved to {path}")
 
 
-def argument_parser(description: str, plot: str) -> argparse.ArgumentParser:
-    """A parser of the options that the examples have in common; ``plot`` is the default of --plot."""
+def save_images(path: Path, images: torch.Tensor, nrow: int) -> None:
+    """A grid of images (N, 1 or 3, H, W) with values in 0..1; says so and returns where Pillow is missing."""
+    from graphtorch.vision.utils import save_image
+
+    try:
+        save_image(images, path, nrow=nrow)
+    except ImportError:
+        print("no images: pillow is not installed")
+        return
+    print(f"images saved to {path}")
+
+
+def argument_parser(description: str, plot: str, steps: int = 0, quick: int = 0) -> argparse.ArgumentParser:
+    """A parser of the options that the examples have in common; ``plot`` is the default of --plot.
+
+    With ``steps``, also --steps of that default, and --quick, which stands for ``quick`` steps.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backend", default="numpy", help="what the compiled run runs on (default: %(default)s)")
     parser.add_argument("--plot", type=Path, default=Path(plot), help="where to save the losses (default: %(default)s)")
+    if steps:
+        parser.add_argument("--steps", type=positive_int, default=steps, help="(default: %(default)s)")
+        parser.add_argument(
+            "--quick", dest="steps", action="store_const", const=quick, help=f"{quick} steps, to see that it runs"
+        )
     return parser
+
+
+def fashion_mnist(args: argparse.Namespace) -> torch.Tensor:
+    """The training images, (N, 1, 28, 28) float32 in 0..1; exits with a message where they can't be had."""
+    from graphtorch.vision.datasets import FashionMNIST
+
+    try:
+        data = FashionMNIST(args.data, download=args.download).data
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(
+            f"{args.data}: {error}\n--data wants a folder with the files of Fashion-MNIST; --download fetches them "
+            "into it. Debian's package dataset-fashion-mnist installs them where --data looks by default."
+        )
+    return data.unsqueeze(1).float() / 255
+
+
+def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
+    """The options that `fashion_mnist` reads."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("/usr/share/datasets/fashion-mnist"),
+        help="folder with the files of Fashion-MNIST (default: %(default)s)",
+    )
+    parser.add_argument("--download", action="store_true", help="fetch the files into the folder")
+
+
+def random_batches(images: torch.Tensor, size: int) -> Iterator[tuple[torch.Tensor]]:
+    """Batches of images drawn with replacement, without end."""
+    while True:
+        yield (images[torch.randint(len(images), (size,))],)
 
 
 def positive_int(text: str) -> int:

@@ -1,75 +1,52 @@
-"""Trains the LeNet-style network of PyTorch's CIFAR-10 tutorial twice from one seed, eagerly and compiled.
+"""Trains a convolutional network on CIFAR-10 twice from one seed, eagerly and compiled.
 
-    python examples/train_cifar.py --data FOLDER [--steps 500] [--seed 0] [--plot cifar.png]
+    python examples/train_cifar.py --data FOLDER [--model lenet] [--steps 500] [--quick] [--backend numpy]
 
 FOLDER holds CIFAR-10 in its "python version" form: data_batch_1 ... data_batch_5 and test_batch (Krizhevsky, *Learning
-Multiple Layers of Features from Tiny Images*, 2009; https://www.cs.toronto.edu/~kriz/cifar.html). Network and
-hyper-parameters: https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html. Every step's loss must be the
-same in both runs (to 1e-4, relative); otherwise the exit status is not 0.
+Multiple Layers of Features from Tiny Images*, 2009; https://www.cs.toronto.edu/~kriz/cifar.html). `lenet` is the
+network of PyTorch's tutorial with its hyper-parameters
+(https://docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial.html), `resnet18` torchvision's, with BatchNorm,
+random crops and flips. Every step's loss must be the same in both runs; otherwise the exit status is not 0.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-from _side_by_side import argument_parser, check_losses, positive_int, print_table, save_plot, train_both
+from _side_by_side import argument_parser, check_losses, classifier, print_table, run_both, save_plot
 
 import graphtorch as torch
-import graphtorch.nn.functional as F
 from graphtorch import nn
+from graphtorch.vision import models, transforms
+from graphtorch.vision.datasets.cifar import read_batch
 
-BATCH_SIZE = 4
 TEST_BATCH_SIZE = 250  # bounds the memory that evaluation takes
-LOSS_RTOL = 1e-4
 
 Split = tuple[np.ndarray, np.ndarray]
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """How a protocol 2 pickle written by Python 3 spells bytes; only the encoding that it uses for that."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"unexpected encoding {encoding!r}")
-    return text.encode("latin1")
+@dataclass
+class Recipe:
+    """How one of the models is trained; `rtol` is what its losses may differ by, eager against compiled."""
+
+    model: Callable[[], nn.Module]
+    batch_size: int
+    lr: float
+    rtol: float
+    augment: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
-# The function that rebuilds an array has moved between NumPy versions; this version's arrays say which it is.
-RECONSTRUCT = np.empty(0, np.uint8).__reduce__()[0]
-PICKLE_NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"): RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _encode,
+AUGMENT = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()])
+RECIPES = {
+    "lenet": Recipe(lambda: models.lenet(in_channels=3, image_size=32), 4, 0.001, 1e-4),
+    # BatchNorm divides by deviations of few numbers: what rounding adds grows from step to step.
+    "resnet18": Recipe(lambda: models.resnet18(num_classes=10), 32, 0.01, 5e-2, AUGMENT),
 }
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads containers, numbers, strings and NumPy arrays; refuses any other name, so that nothing can be executed."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return PICKLE_NAMES[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"refused to load {module}.{name} from a data file") from None
-
-
-def load_batch(file: BinaryIO) -> Split:
-    """Images (N, 3, 32, 32) uint8 and labels (N,) int64 of one CIFAR-10 file.
-
-    Raises pickle.UnpicklingError for a file that holds anything but data, ValueError for data of another form.
-    """
-    batch = ArrayUnpickler(file, encoding="latin1").load()
-    if not isinstance(batch, dict) or not {"data", "labels"} <= batch.keys():
-        raise ValueError("not a CIFAR-10 batch: expected a dict with 'data' and 'labels'")
-    data, labels = batch["data"], np.asarray(batch["labels"], dtype=np.int64)
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3 * 32 * 32):
-        raise ValueError("not a CIFAR-10 batch: expected uint8 data of shape (number of labels, 3072)")
-    return data.reshape(-1, 3, 32, 32), labels
 
 
 def load_cifar(folder: Path) -> tuple[Split, Split]:
@@ -80,9 +57,8 @@ def load_cifar(folder: Path) -> tuple[Split, Split]:
     batches = []
     for path in [*paths, folder / "test_batch"]:
         try:
-            with path.open("rb") as file:
-                batches.append(load_batch(file))
-        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            batches.append(read_batch(path))
+        except (OSError, ValueError, pickle.UnpicklingError) as error:
             sys.exit(f"{path}: {error}")
     *training, test = batches
     images, labels = zip(*training, strict=True)
@@ -94,44 +70,24 @@ def to_tensors(images: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, to
     return torch.from_numpy(images.astype(np.float32) / 127.5 - 1), torch.from_numpy(labels)
 
 
-def minibatches(data: Split, steps: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """``steps`` full batches, in an order drawn anew whenever the data is used up."""
+def minibatches(data: Split, recipe: Recipe) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Full batches without end, in an order drawn anew whenever the data is used up."""
     images, labels = data
-    done = 0
+    size = recipe.batch_size
     while True:
         order = torch.randperm(len(labels)).numpy()
-        for start in range(0, len(order) - BATCH_SIZE + 1, BATCH_SIZE):
-            if done == steps:
-                return
-            chosen = order[start : start + BATCH_SIZE]
-            yield to_tensors(images[chosen], labels[chosen])
-            done += 1
-
-
-class Net(nn.Module):
-    """(N, 3, 32, 32) images to (N, 10) scores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 6, 5)
-        self.pool = nn.MaxPool2d(2, 2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.fc1 = nn.Linear(16 * 5 * 5, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(F.relu(self.conv1(x)))
-        x = self.pool(F.relu(self.conv2(x)))
-        x = torch.flatten(x, 1)
-        x = F.relu(self.fc1(x))
-        x = F.relu(self.fc2(x))
-        return self.fc3(x)
+        for start in range(0, len(order) - size + 1, size):
+            chosen = order[start : start + size]
+            batch, targets = to_tensors(images[chosen], labels[chosen])
+            if recipe.augment is not None:
+                batch = torch.stack([recipe.augment(image) for image in batch])
+            yield batch, targets
 
 
 def accuracy(model: nn.Module, data: Split) -> float:
     """The share of ``data`` that the model classifies correctly."""
     images, labels = data
+    model.eval()
     correct = 0
     with torch.no_grad():
         for start in range(0, len(labels), TEST_BATCH_SIZE):
@@ -142,26 +98,27 @@ def accuracy(model: nn.Module, data: Split) -> float:
 
 
 def main() -> None:
-    parser = argument_parser("Train a LeNet-style network on CIFAR-10, eager and compiled.", plot="cifar.png")
+    parser = argument_parser("Train a network on CIFAR-10, eager and compiled.", "cifar.png", steps=500, quick=6)
     parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10's data_batch_* and test_batch")
-    parser.add_argument("--steps", type=positive_int, default=500)
+    parser.add_argument("--model", choices=sorted(RECIPES), default="lenet", help="(default: %(default)s)")
     args = parser.parse_args()
 
+    recipe = RECIPES[args.model]
     training, test = load_cifar(args.data)
-    if len(training[1]) < BATCH_SIZE or not len(test[1]):
-        sys.exit(f"{args.data}: {len(training[1])} training and {len(test[1])} test images are too few")
-    runs = train_both(
-        args.seed,
-        Net,
-        lr=0.001,
-        make_batches=lambda: minibatches(training, args.steps),
-        steps=args.steps,
-        accuracy=lambda model: accuracy(model, test),
-        print_every=max(1, args.steps // 5),
+    if len(training[1]) < recipe.batch_size or not len(test[1]):
+        sys.exit(f"{args.data}: too few images: {len(training[1])} for training, {len(test[1])} for testing")
+    runs = run_both(
+        lambda compiler: classifier(recipe.model, recipe.lr, compiler),
+        minibatches(training, recipe),
+        args.steps,
+        args,
+        print_every=max(1, args.steps // 10),
     )
-    print_table(f"CIFAR-10, {args.steps} steps of {BATCH_SIZE} images, seed {args.seed}", runs)
-    save_plot(args.plot, "CIFAR-10: loss of each training step", runs)
-    check_losses(*runs, rtol=LOSS_RTOL)
+    for run in runs:
+        run.scores["test accuracy"] = f"{accuracy(run.program.parts['model'], test):.2%}"
+    print_table(f"CIFAR-10, {args.model}, {args.steps} steps of {recipe.batch_size}, seed {args.seed}", runs)
+    save_plot(args.plot, f"CIFAR-10, {args.model}: loss of each training step", runs)
+    check_losses(*runs, rtol=recipe.rtol)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,100 @@ def test_losses_that_differ_end_the_example(monkeypatch: pytest.MonkeyPatch, los
         side_by_side.check_losses(eager, side_by_side.Run("compiled", losses=[1.0, 2.0, loss]), rtol=1e-5)
 
 
+def test_cifar_resnet_eager_and_compiled_agree(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    write_batch(folder / "data_batch_1", rng, 40)
+    write_batch(folder / "test_batch", rng, 4)
+    result = run_example("train_cifar.py", "--data", str(folder), "--model", "resnet18", "--steps", "1", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "all 1 losses agree" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [
+        ("train_lstm.py", ["test error / that of 'as now'"]),
+        ("train_cartpole.py", ["balanced, last episodes"]),
+        ("train_pinn.py", ["largest error of the solution"]),
+        ("custom_function.py", ["test accuracy"]),
+        ("custom_operator.py", ["test accuracy", "riton"]),
+    ],
+)
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+def test_examples_without_data(tmp_path: Path, name: str, marks: list[str], backend: str) -> None:
+    result = run_example(name, "--quick", "--backend", backend, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"all \d+ losses agree", result.stdout)
+    assert all(mark in result.stdout for mark in marks)
+
+
+@pytest.fixture
+def fashion(tmp_path: Path) -> Path:
+    """A folder of Fashion-MNIST's form with random images, compressed as Debian's package has them."""
+    folder = tmp_path / "fashion"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("t10k", 4)):
+        images = rng.integers(0, 256, (count, 28, 28), np.uint8)
+        head = bytes([0, 0, 8, 3]) + b"".join(size.to_bytes(4, "big") for size in images.shape)
+        (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(head + images.tobytes()))
+        labels = bytes([0, 0, 8, 1]) + count.to_bytes(4, "big") + bytes(count)
+        (folder / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["train_vae.py", "train_gan.py"])
+def test_examples_of_generated_images(fashion: Path, tmp_path: Path, name: str) -> None:
+    result = run_example(name, "--data", str(fashion), "--quick", "--samples", "made.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"all \d losses agree", result.stdout)
+    assert (tmp_path / "made.png").exists() or "pillow is not installed" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["train_vae.py", "train_gan.py"])
+def test_missing_images_are_explained(tmp_path: Path, name: str) -> None:
+    result = run_example(name, "--data", "nowhere", "--quick", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "nowhere: Dataset not found" in result.stderr and "dataset-fashion-mnist" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_gpt_writes_text(tmp_path: Path) -> None:
+    result = run_example("train_gpt.py", "--quick", "--characters", "20", "--prompt", "First", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "all 4 losses agree" in result.stdout
+    assert len(result.stdout.partition("\nFirst")[2]) == 20 + 1  # and the line's end
+    result = run_example("train_gpt.py", "--data", "nowhere", cwd=tmp_path)
+    assert result.returncode == 1 and "input.txt" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_gpt_reads_a_file(tmp_path: Path) -> None:
+    (tmp_path / "input.txt").write_text("to be or not to be, that is the question\n" * 20)
+    result = run_example(
+        "train_gpt.py", "--data", str(tmp_path), "--quick", "--characters", "5", "--prompt", "to", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    result = run_example("train_gpt.py", "--data", str(tmp_path), "--quick", "--prompt", "ROMEO", cwd=tmp_path)
+    assert result.returncode == 1 and "'R' is not in the alphabet" in result.stderr
+
+
+def test_cartpole_is_that_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undisturbed balance stays; energy of a free fall is kept to the integrator's error."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    environment = importlib.import_module("train_cartpole").CartPole(0)
+    environment.state = np.array([0.0, 0.0, 0.0, 0.0])
+    state, fallen = environment.step(1)
+    assert state[1] > 0 and state[3] < 0 and not fallen  # pushed right: the pole leans left
+    # One step from rest: acceleration (force - ...) / mass in closed form, at angle 0.
+    turning = -(10 / 1.1) / (0.5 * (4 / 3 - 0.1 / 1.1))
+    assert state[3] == pytest.approx(0.02 * turning)
+    assert state[1] == pytest.approx(0.02 * (10 / 1.1 - 0.05 * turning / 1.1))
+    environment.state = np.array([0.0, 0.0, 0.3, 0.0])
+    assert environment.step(0)[1]
+
+
 def test_cifar_reports_a_missing_folder(tmp_path: Path) -> None:
     result = run_example("train_cifar.py", "--data", "nowhere", cwd=tmp_path)
     assert result.returncode == 1
