@@ -25,6 +25,7 @@ from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.launch import Native
 from graphtorch.lowering.cpu.nest import estimate
 from graphtorch.lowering.cpu.weight_channels import WeightByChannels
+from graphtorch.lowering.cpu.winograd import Winograd
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 
 SCRATCH_BYTES = 256 << 10  # of the stack, for one band of padded rows: a part of the second-level cache
@@ -97,14 +98,13 @@ def _tile(c: Correlation, vectors: int, registers: int) -> tuple[tuple[int, int]
 
 def _correlate(
     c: Correlation, x: View, w: View, bias: View | None, y: Buffer, target: Target
-) -> Function | list[Function] | None:
+) -> Native | None:
     if not static(*c.sizes) or 0 in (c.groups, c.into, c.out, *c.result, *c.sizes, *c.kernel):
         return None
     kind = FLOATS[x.buffer.dtype]
     by_rows, by_channels = _Correlate(c, kind, y.shape[0], target), ByChannels(c, kind, y.shape[0], target)
-    if by_channels.fits and (not by_rows.fits or by_channels.time < by_rows.time):
-        return by_channels.run(x, w, bias, y)
-    return by_rows.run(x, w, bias, y) if by_rows.fits else None
+    forms = [form for form in (by_rows, by_channels, Winograd(c, kind, y.shape[0], target)) if form.fits]
+    return min(forms, key=lambda form: form.time).run(x, w, bias, y) if forms else None
 
 
 class _Correlate:

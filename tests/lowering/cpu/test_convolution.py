@@ -11,7 +11,7 @@ import pytest
 
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
-from graphtorch.lowering.cpu import CpuExecutable
+from graphtorch.lowering.cpu import CpuExecutable, convolution
 from graphtorch.lowering.cpu.calls import Target, native_call
 from graphtorch.lowering.kernel import ExternCall
 from graphtorch.ops.record import REGISTRY
@@ -199,3 +199,43 @@ def test_other_hosts(bits: int, threads: int) -> None:
                 native(pointers, 0, middle)
             expected = REGISTRY[name].numpy(*arrays, *([None] if name == "conv2d" else []), *rest)
             np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
+
+
+# samples, channels, filters, height, width, padding
+THREE_BY_THREE = [
+    (3, 24, 40, 13, 18, (1, 1)),
+    (2, 16, 16, 4, 4, (1, 1)),
+    (5, 33, 20, 7, 9, (0, 2)),
+    (1, 64, 64, 30, 33, (1, 1)),
+    (2, 130, 17, 3, 65, (2, 0)),
+    (40, 160, 144, 5, 4, (1, 1)),
+]
+
+
+@pytest.mark.parametrize("form", ["by rows", "by channels", "Winograd"])
+@pytest.mark.parametrize("case", THREE_BY_THREE, ids=str)
+def test_every_form_of_three_by_three(form: str, case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a shape costs, each form gives its results; Winograd's errors are like those of the direct sums."""
+    names = {"by rows": "_Correlate", "by channels": "ByChannels", "Winograd": "Winograd"}
+    for name, attribute in names.items():
+
+        class Only(getattr(convolution, attribute)):  # type: ignore[misc]
+            def __init__(self, *args: Any, chosen: bool = name == form) -> None:
+                super().__init__(*args)
+                self.fits = self.fits and chosen
+
+        monkeypatch.setattr(convolution, attribute, Only)
+    n, channels, filters, h, w, padding = case
+    for name in ("conv2d", "conv2d_input_grad"):
+        shape = (n, 1, channels, filters, h, w, (3, 3), (1, 1), padding, (1, 1))
+        given, rest = operands(shape, np.random.default_rng(0), np.float32)[name]
+        check(name, given, rest)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_input_gradient_that_spreads(padding: int) -> None:
+    """Phases of a strided convolution's input gradient, some of them without taps."""
+    for kernel, stride, dilation in itertools.product([1, 2, 3, 4], [2, 3], [1, 2]):
+        shape = (2, 1, 40, 48, 11, 12, (kernel, kernel), (stride, stride), (padding, padding), (dilation, dilation))
+        given, rest = operands(shape, np.random.default_rng(0), np.float32)["conv2d_input_grad"]
+        check("conv2d_input_grad", given, rest)
