@@ -62,7 +62,7 @@ class HookTable(OrderedDict[int, Any]):
         super().move_to_end(key, last)
         note_change()
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self.update(other)
         return self
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import inspect
 import logging
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -138,7 +139,7 @@ class CompiledFunction:
         self,
         function: Callable[..., Any],
         *,
-        backend: str = "numpy",
+        backend: str | None = None,
         dynamic: bool | None = None,
         fullgraph: bool = False,
         recompile_limit: int = RECOMPILE_LIMIT,
@@ -148,7 +149,7 @@ class CompiledFunction:
             raise ValueError(f"memory_budget must be between 0 and 1, got {memory_budget}")
         functools.update_wrapper(self, function)
         self.function = function
-        self.backend = backend
+        self._backend = backend
         self.dynamic = dynamic
         self.fullgraph = fullgraph
         self.recompile_limit = recompile_limit
@@ -158,6 +159,17 @@ class CompiledFunction:
         self.eager_calls = 0
         self.eager_reason = ""
         self._warned = False
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend; the default one is looked for when it is first needed."""
+        if self._backend is None:
+            self._backend = default_backend()
+        return self._backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        self._backend = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.recorder is not None:
@@ -242,11 +254,12 @@ class CompiledFunction:
         changed = self._changed_sizes(tree, leaves)
         paths = PathTree() if paths is None else paths
         try:
-            try:
-                made = self._capture(tree, leaves, changed, paths, known)
-            except UndecidedError:
-                # Something in the program has no symbolic form: compile for these sizes alone.
-                made = self._capture(tree, leaves, {}, paths, known)
+            with collection_paused():
+                try:
+                    made = self._capture(tree, leaves, changed, paths, known)
+                except UndecidedError:
+                    # Something in the program has no symbolic form: compile for these sizes alone.
+                    made = self._capture(tree, leaves, {}, paths, known)
         except PythonStateChange as change:
             if self.fullgraph:
                 raise
@@ -469,6 +482,19 @@ class CompiledFunction:
         return labels
 
 
+@contextlib.contextmanager
+def collection_paused() -> Iterator[None]:
+    """Compiling makes many objects that stay; looking for cycles among them again and again takes a tenth of the
+    time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, str], list[Any]]:
     """Names for the tensors that the function can reach, for people who read the graph.
 
@@ -501,7 +527,7 @@ def compile(
     *,
     fullgraph: bool = False,
     dynamic: bool | None = None,
-    backend: str = "numpy",
+    backend: str | None = None,
     recompile_limit: int = RECOMPILE_LIMIT,
     memory_budget: float = 1.0,
 ) -> Any:
@@ -514,7 +540,9 @@ def compile(
                       list), prints, or decides on tensor data. Otherwise such a function runs eagerly, with one
                       warning, or, for decisions, becomes one program for each way that it takes.
     dynamic           None: a size that changes becomes symbolic; True: all sizes are symbolic at once; False: never.
-    backend           "numpy" (fused kernels) or "interpreter" (operator by operator).
+    backend           "cpu" (native code), "numpy" (fused kernels in NumPy) or "interpreter" (operator by operator).
+                      None, or PyTorch's default name "inductor": GRAPHTORCH_BACKEND, else "cpu" where this machine can
+                      run it, else "numpy".
     recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.
     memory_budget     from 0 to 1: how much of what a backward pass outside needs is kept for it. At 1, only what costs
                       nothing is computed again instead; at 0, everything but random numbers.
@@ -524,7 +552,7 @@ def compile(
     options: dict[str, Any] = {
         "fullgraph": fullgraph,
         "dynamic": dynamic,
-        "backend": backend,
+        "backend": None if backend == "inductor" else backend,
         "recompile_limit": recompile_limit,
         "memory_budget": memory_budget,
     }

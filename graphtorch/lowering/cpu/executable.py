@@ -306,7 +306,7 @@ class Frame(numpy_executor.Frame):
             arrays[i] = number
         arrays += [make() for make in self.makers]
         entry = self.entry
-        if self.plain and entry(arrays, self.address, 1):
+        if self.plain and entry is not None and entry(arrays, self.address, 1):
             if self.failures:
                 self._check_failure()
             return [*self.pick(arrays)]
