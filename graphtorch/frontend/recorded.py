@@ -31,9 +31,10 @@ class RecordedStorage(Storage):
     mutated   whether the function wrote to it
     carries   whether it wrote something that carries a gradient
     region    in how many control-flow regions it was made
+    counted   whether a write was one that autograd counts: not through `.data`
     """
 
-    __slots__ = ("base", "carries", "concrete", "constant", "mutated", "region", "source", "value")
+    __slots__ = ("base", "carries", "concrete", "constant", "counted", "mutated", "region", "source", "value")
 
     def __init__(self, value: Value, source: Source | None = None, concrete: Tensor | None = None) -> None:
         super().__init__(np.empty(0, np.uint8))
@@ -45,14 +46,16 @@ class RecordedStorage(Storage):
         self.carries = False
         self.constant = False
         self.region = 0
+        self.counted = False
 
 
 class Recorded(Traced):
     """The payload of a tensor during a capture: a view (through `steps`, possibly none) of a recorded storage.
 
-    A view that is made under no_grad stays `untracked`, whatever becomes of its base."""
+    A view that is made under no_grad stays `untracked`, whatever becomes of its base. One that was made by `.data` is
+    `quiet`: autograd does not count what is written through it."""
 
-    __slots__ = ("recorder", "steps", "storage", "untracked", "version")
+    __slots__ = ("quiet", "recorder", "steps", "storage", "untracked", "version")
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Recorded(Traced):
         self.steps = steps
         self.version = storage.version
         self.untracked = False
+        self.quiet = False
 
     @property
     def detached(self) -> bool:

@@ -175,6 +175,8 @@ class _Writer:
             return
         self.lines.append(f"{self.name(specialization)}.calls += 1")
         for position, _ in captured.written:
+            if position in captured.quiet:
+                continue
             tensor = self._tensor(captured.sources[position])
             self.lines += [
                 f"storage = {tensor}._storage",

@@ -788,3 +788,41 @@ def test_results_do_not_keep_their_inputs_alive():
     gc.collect()
     assert gone() is None
     assert result.tolist() == [2, 4, 6, 8, 10, 12]
+
+
+def test_row_by_a_tensor_is_a_view():
+    def f(table, i, local):
+        table.mul_(2)
+        made = local * 1
+        return table[i], table[i, i], made, made[i]
+
+    for decorate in (lambda f: f, torch.compile):
+        g = decorate(f)
+        for place in (1, 0, -1):
+            table = torch.arange(6.0).view(2, 3)
+            row, element, made, part = g(table, torch.tensor(place), torch.ones(2, 3))
+            row.add_(100)
+            element.zero_()
+            part.fill_(7)
+            assert row._base is table or row._base is not None
+            expected = np.arange(6.0).reshape(2, 3) * 2
+            expected[place] += 100
+            expected[place, place] = 0
+            assert table.tolist() == expected.tolist()
+            assert made[place].tolist() == [7] * 3
+    assert len(g.specializations) == 1
+
+
+def test_writes_through_data_are_not_counted():
+    def f(x, y, z):
+        x.data.add_(1)
+        y.data = x * 2
+        z.data[0] = 1
+        z.mul_(2)
+
+    for g in (f, torch.compile(f)):
+        for _ in range(3):
+            tensors = [torch.zeros(2) for _ in range(3)]
+            g(*tensors)
+            assert [t._version for t in tensors] == [0, 0, 1]
+            assert [t.tolist() for t in tensors] == [[1, 1], [2, 2], [2, 0]]
