@@ -41,9 +41,20 @@ def void(_: object) -> None:
     """Drop a result."""
 
 
-def transpose(b: CallBuilder, rows: Sequence[Val], lanes: int) -> list[Val]:
-    """A square of vectors transposed in registers, halving block by block; missing rows have any value."""
+def transpose(b: CallBuilder, rows: Sequence[Val], lanes: int, wanted: int = 0) -> list[Val]:
+    """A square of vectors transposed in registers, halving block by block; missing rows have any value. `wanted` is how
+    many of the results are used, 0 for all."""
     kind = rows[0].kind
+    if 0 < wanted <= lanes // 4:
+        # LLVM takes seconds to simplify a network that most results fall out of.
+        found = []
+        for lane in range(wanted):
+            value = Val("poison", kind, lanes)
+            for j, row in enumerate(rows):
+                element = b.emit(f"extractelement {row.typed}, i64 {lane}", kind)
+                value = b.emit(f"insertelement {value.typed}, {element.typed}, i64 {j}", kind, lanes)
+            found.append(value)
+        return found
     current = [*rows, *[Val("poison", kind, lanes)] * (lanes - len(rows))]
     half = lanes // 2
     while half:
@@ -171,6 +182,8 @@ def choose_tile(rows: int, columns: int, channels: int, lanes: int, registers: i
         limit = max(min(registers * 3 // 4, LARGEST_BODY // taps) // vectors, 1)  # more sums than that get spilled
         for height in range(1, min(rows, 8) + 1):
             for width in range(1, min(columns, limit // height) + 1):
+                if height > 1 and width < min(columns, 4):
+                    continue  # narrow pieces of rows are stored one by one
                 tile = Tile(height, width, vectors)
                 # Each form of tile is code to compile, and a tile takes a moment to start and to store.
                 pieces = tile.pieces(rows, columns)
@@ -257,7 +270,7 @@ class Packing:
                 whole = depth - depth % lanes
 
                 def square(k: Any, count: int) -> list[Val]:
-                    for j, value in enumerate(transpose(b, rows(b.at(at, kind, (k, 1)), there, count), lanes)[:count]):
+                    for j, value in enumerate(transpose(b, rows(b.at(at, kind, (k, 1)), there, count), lanes, count)[:count]):
                         b.store(value, b.at(out, kind, (k, width), j * width))
                     return []
 
@@ -271,7 +284,7 @@ class Packing:
             def channel(i: Val, _: Any) -> list[Val]:
                 for start in range(0, size, lanes):
                     count = min(lanes, size - start)
-                    found = transpose(b, rows(b.at(at, kind, (i, across), start), there, count), lanes)
+                    found = transpose(b, rows(b.at(at, kind, (i, across), start), there, count), lanes, count)
                     for n, offset in self._order():
                         if start <= offset < start + count:
                             into = b.at(out, kind, (i, len(self.phases[n[0]]) * width), self._place(n, width))
@@ -589,7 +602,7 @@ class ByChannels:
         joined = columns.spacing == 1 and rows.spacing == 1 and (height == 1 or width == c.result[1])
         for start in range(0, height * width, lanes):
             count = min(lanes, height * width - start)
-            lines = transpose(b, sums[start : start + count], lanes)[:channels]
+            lines = transpose(b, sums[start : start + count], lanes, channels)[:channels]
             for m, value in enumerate(lines):
                 if joined:
                     mask = b.lane_mask([i < count for i in range(lanes)])

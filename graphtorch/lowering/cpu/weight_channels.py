@@ -320,5 +320,6 @@ class WeightByChannels:
                 held = min(lanes, count - start)
                 rows = [b.load(b.at(sums, kind, ((start + p) * vectors + v) * lanes), kind, lanes) for p in range(held)]
                 mask = b.lane_mask([p < held for p in range(lanes)])
-                for m, value in enumerate(transpose(b, rows, lanes)[: min(lanes, there - v * lanes)]):
+                channels = min(lanes, there - v * lanes)
+                for m, value in enumerate(transpose(b, rows, lanes, channels)[:channels]):
                     b.store(value, b.at(to, kind, (v * lanes + m) * self.into * taps + start), mask)

@@ -258,7 +258,7 @@ class Winograd:
             at = b.at(line, kind, (column, 1))
             found = [b.load(b.at(at, kind, m * area), kind, lanes, mask) for m in range(channels)]
             found += [b.zero(kind, lanes)] * (lanes - channels)
-            for j, value in enumerate(transpose(b, found, lanes)[:pixels]):
+            for j, value in enumerate(transpose(b, found, lanes, pixels)[:pixels]):
                 b.store(value, b.at(into, kind, (column, self.into), (c.before[1] + j) * self.into))
             return []
 
@@ -399,7 +399,7 @@ class Winograd:
                                 for j in range(held)
                             ]
                             mask = b.lane_mask([j < held for j in range(lanes)])
-                            for m, value in enumerate(transpose(b, pixels, lanes)[:channels]):
+                            for m, value in enumerate(transpose(b, pixels, lanes, channels)[:channels]):
                                 b.store(value, b.at(planes, kind, m * area + i * width + start), mask)
 
                     if inside and i:
