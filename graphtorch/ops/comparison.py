@@ -296,6 +296,8 @@ def _isin_type(elements: Any, test_elements: Any, assume_unique: bool, invert: b
     if not tensors:
         raise ValueError("isin: at least one of elements and test_elements must be a tensor")
     shape = tuple(elements.shape) if hasattr(elements, "shape") else ()
+    if any(v.dtype is dtypes.bool_ for v in tensors):
+        raise RuntimeError("Unsupported input type encountered for isin(): Bool")
     if common(elements, test_elements).is_complex:
         raise not_implemented("isin_default_cpu", common(elements, test_elements))
     return TensorType(dtypes.bool_, shape, tensors[0].device)

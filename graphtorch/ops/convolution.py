@@ -95,6 +95,10 @@ def _check(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilati
             f"Given weight of size {kernel}, expected bias to be 1-dimensional with {kernel[0]} elements, but got "
             f"bias of size {list(bias.shape)} instead"
         )
+    if any(type(k) is int and k == 0 for k in kernel[2:]):
+        raise RuntimeError(
+            f"kernel size should be greater than zero, but got kernel_height: {kernel[2]} kernel_width: {kernel[3]}"
+        )
     padded = [n + 2 * p for n, p in zip(shape[2:], padding, strict=True)]
     extent = [d * (k - 1) + 1 for k, d in zip(kernel[2:], dilation, strict=True)]
     if any(e > n for e, n in zip(extent, padded, strict=True)):

@@ -16,6 +16,7 @@ import numpy as np
 
 from graphtorch.autograd.graph import record_call, record_inplace
 from graphtorch.autograd.state import state
+from graphtorch.diagnostics import advice
 from graphtorch.ops.record import Operator
 from graphtorch.ops.strides import laid_out, layout_of, like_pointwise, ordered_strides, row_major
 from graphtorch.tensor import dtypes
@@ -409,7 +410,7 @@ def _fail(op: Operator, args: tuple[Any, ...], error: Exception) -> NoReturn:
         raise error
     described = ", ".join(f"{p.name}={_describe(a)}" for p, a in zip(op.parameters, args, strict=False))
     message = str(error.args[0]) if error.args else str(error)
-    located = type(error)(f"{message}\n  in {op.name}({described})\n  at {user_location()}")
+    located = type(error)(f"{message}\n  in {op.name}({described})\n  at {user_location()}{advice(message)}")
     located._graphtorch_located = True  # type: ignore[attr-defined]
     raise located from None
 

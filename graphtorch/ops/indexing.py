@@ -30,7 +30,7 @@ def _check_indices(input: Any, indices: tuple[Any, ...]) -> None:
     if len(indices) > len(input.shape):
         raise IndexError(f"too many indices for tensor of dimension {len(input.shape)} (got {len(indices)})")
     for index in indices:
-        if index is not None and index.dtype.category != dtypes.INTEGRAL:
+        if index is not None and index.dtype not in (dtypes.int64, dtypes.int32, dtypes.uint8):
             raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
 
 

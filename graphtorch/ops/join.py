@@ -435,6 +435,8 @@ def _roll_normalize(input: Any, shifts: tuple[Any, ...], dims: tuple[Any, ...]) 
         raise RuntimeError(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}")
     if not dims and len(shifts) != 1:
         raise RuntimeError(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:0")
+    if dims and not len(input.shape):
+        raise IndexError(f"Dimension specified as {dims[0]} but tensor has no dimensions")
     return input, shifts, tuple(wrap_dim(d, len(input.shape)) for d in dims)
 
 
@@ -591,6 +593,10 @@ def _pad_type(input: Any, pad: tuple[Any, ...], value: Any) -> TensorType:
                 f"The input size {n}, plus negative padding {before} and {after} resulted in a negative output size, "
                 f"which is invalid. Check dimension {i} of your input."
             )
+    for n, (before, after) in zip(input.shape, pairs, strict=True):
+        kept = n + min(before, 0)
+        if kept < 0 or kept + min(after, 0) < 0:  # what is cropped at both ends is more than there is
+            raise RuntimeError("narrow(): length must be non-negative.")
     dtypes.check_fits(value, input.dtype, fill=True)
     return type_of(input).with_shape(shape)
 

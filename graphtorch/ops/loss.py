@@ -16,6 +16,7 @@ from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shaping import reshape
+from graphtorch.ops.strides import product
 from graphtorch.ops.view import unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
@@ -44,7 +45,7 @@ def _nll_type(input: Any, target: Any, weight: Any, reduction: str, ignore_index
         raise not_implemented("nll_loss_out_frame", input.dtype)
     if target.dtype not in (dtypes.int64, dtypes.uint8):
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {_scalar_name(target.dtype)}")
-    if weight is not None and (len(weight.shape) != 1 or weight.shape[0] != shape[dim]):
+    if weight is not None and product(weight.shape) != shape[dim]:
         raise RuntimeError(
             f"weight tensor should be defined either for all {shape[dim]} classes or no classes but got weight tensor "
             f"of shape: {list(weight.shape)}"
@@ -67,7 +68,7 @@ def _nll_numpy(input: Any, target: Any, weight: Any, reduction: str, ignore_inde
     wide = np.float32 if input.dtype.itemsize == 2 else input.dtype
     picked = np.take_along_axis(input, np.expand_dims(at, dim), dim).squeeze(dim).astype(wide, copy=False)
     loss = -picked
-    each = None if weight is None else weight.astype(wide, copy=False)[at]
+    each = None if weight is None else weight.reshape(-1).astype(wide, copy=False)[at]
     if each is not None:
         loss = loss * each
     if kept is not None:
@@ -96,7 +97,7 @@ def _hits(input: Any, target: Any, ignore_index: int) -> tuple[Any, int]:
 
 
 def _by_class(weight: Any, rank: int, dim: int) -> Any:
-    return reshape(weight, (weight.shape[0], *(1 for _ in range(rank - 1 - dim))))
+    return reshape(weight, (product(weight.shape), *(1 for _ in range(rank - 1 - dim))))
 
 
 def _total(input: Any, target: Any, weight: Any, ignore_index: int) -> Any:

@@ -92,7 +92,16 @@ def _norm_formula(g: Any, input: Any, result: Any, ord: Any, dim: Any, keepdim: 
 
 
 def _normalize_norm(input: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> tuple[Any, ...]:
-    return input, ord, wrap_dims(dim, len(input.shape)), keepdim, dtype
+    dims = wrap_dims(dim, len(input.shape))
+    if ord == math.inf or ord < 0:
+        empty = [d for d in dims if type(input.shape[d]) is int and input.shape[d] == 0]
+        if empty:
+            kind = f"{ord:g}" if isinstance(ord, float) else ord
+            over = "an empty tensor because the operation"
+            if dim is not None:
+                over = f"the dimension {empty[0]}because this dimension is empty and the operation"
+            raise RuntimeError(f"linalg.vector_norm cannot compute the {kind} norm on {over} does not have an identity")
+    return input, ord, dims, keepdim, dtype
 
 
 def _norm_samples(make: Any) -> Iterable[Sample]:

@@ -66,6 +66,10 @@ def _spatial(
     shape = list(input.shape)
     if len(shape) not in (3, 4):
         raise RuntimeError(f"{name}(): Expected 3D or 4D (batch mode) tensor, but got: {shape}")
+    if any(type(n) is int and n == 0 for n in shape[-3:]):
+        raise RuntimeError(
+            f"Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but got:{shape}"
+        )
     counts = tuple(
         _count(n, k, s, p, d, ceil_mode)
         for n, k, s, p, d in zip(shape[-2:], kernel, stride, padding, dilation, strict=True)
@@ -292,7 +296,9 @@ def _average_numpy(
     for _, _, key in _places(kernel_size, counts, stride, (1, 1)):
         total += plane[key]
     by = np.asarray(_divisors(x.shape[-2:], kernel_size, counts, stride, padding, include, divisor)).astype(x.dtype)
-    return (total // by if d.kind in "iu" else total / by).astype(d, copy=False)
+    if d.kind in "iu":
+        return np.trunc(total / by).astype(d)
+    return (total / by).astype(d, copy=False)
 
 
 def _average_backward_numpy(

@@ -236,7 +236,7 @@ def _distinct(*values: int) -> Tensor:
 
 
 def _index_fill_type(input: Any, dim: int, index: Any, value: Any) -> TensorType:
-    if index.dtype not in _INDEX_DTYPES:
+    if index.dtype is not dtypes.int64:
         raise IndexError("index_fill_(): Expected dtype int64 for index.")
     if len(index.shape) > 1:
         raise RuntimeError("Index has to be a vector/scalar")
@@ -365,6 +365,8 @@ def _check_scatter(name: str, input: Any, dim: int, index: Any, src: Any) -> Non
         _check_no_larger(index, input, dim, message)
     if len(index.shape) and len(src.shape):
         _check_no_larger(index, src, -1, message)
+    elif len(index.shape) and index.shape[0] > 1:
+        raise RuntimeError(message)
 
 
 def _scatter_type(input: Any, dim: int, index: Any, src: Any) -> TensorType:

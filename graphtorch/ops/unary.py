@@ -135,7 +135,8 @@ exp2 = unary(
     "exp2",
     lambda x: np.exp(x * LN2) if np.iscomplexobj(x) else np.exp2(x),
     lambda g, result: g * conjugate(result) * LN2,
-    decompose=lambda input: (input * LN2).exp(),
+    # Rounding x ln 2 would cost as many digits as the result has powers of two.
+    decompose=lambda input: (input * LN2).exp() if input.dtype.is_complex else FUNCTIONS["pow"](2.0, input),
 )
 log = unary("log", np.log, lambda g, input: g / conjugate(input), low=0.2, high=3.0)
 log1p = unary("log1p", np.log1p, lambda g, input: g / conjugate(input + 1), low=-0.5)
@@ -206,7 +207,7 @@ def _real_only(decompose: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _decompose_asinh(x: Any) -> Any:
     size = x.abs()
     moderate = (size + size * size / (1 + (size * size + 1).sqrt())).log1p()
-    return x.sign() * _where(size > 1e8, size.log() + LN2, moderate)
+    return _where(x == 0, x, x.sign() * _where(size > 1e8, size.log() + LN2, moderate))
 
 
 def _decompose_acosh(x: Any) -> Any:

@@ -312,7 +312,7 @@ unsqueeze: Callable[..., Tensor] = operator(
 
 def _slice_normalize(input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[Any, ...]:
     if not len(input.shape):
-        raise RuntimeError("slice() cannot be applied to a 0-dim tensor.")
+        raise IndexError("slice() cannot be applied to a 0-dim tensor.")
     dim = wrap_dim(dim, len(input.shape))
     if step <= 0:
         raise RuntimeError("slice step must be positive")

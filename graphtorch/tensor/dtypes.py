@@ -201,7 +201,7 @@ def _outrank(higher: dtype | None, lower: dtype | None) -> dtype | None:
     if higher.category == COMPLEX:
         return higher
     if higher.category == FLOATING:
-        return _promote(higher, lower) if lower.category == COMPLEX else higher
+        return higher.to_complex() if lower.category == COMPLEX else higher
     if higher is bool_ or lower.category >= FLOATING:
         return _PROMOTION[higher, lower]
     return higher

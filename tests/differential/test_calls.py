@@ -1,6 +1,6 @@
 """Thousands of random calls on this library and on PyTorch: value, shape, dtype, stride, aliasing and error class.
 
-The calls are the same in every run. `GRAPHTORCH_CALLS=1000 GRAPHTORCH_CALLS_SEED=7` makes a longer run of other ones."""
+The calls are the same in every run. `GRAPHTORCH_CALLS=1000 GRAPHTORCH_CALLS_SEED=7` makes a longer run of others."""
 
 from __future__ import annotations
 
@@ -22,12 +22,23 @@ COARSE, FINE = 3e-2, 3e-5
 # Where the same values may come otherwise: positions among ties.
 TIES = {"kthvalue", "topk", "median", "nanmedian", "mode"}
 # What PyTorch takes and this library refuses, with a clear error.
-REFUSED = {"silu": "silu_cpu", "matrix_exp": "Low precision", "nan_to_num": "single memory location"}
+REFUSED = {
+    "fill": "single memory location",
+    "linear": "must have the same dtype",
+    "logcumsumexp": "Complex",
+    "matrix_exp": "Low precision",
+    "nan_to_num": "single memory location",
+    "silu": "silu_cpu",
+    "tril": "single memory location",
+    "triu": "single memory location",
+}
 # Where PyTorch trips over a shape before it checks it, or one mistake raises two classes.
 TRIPS = {
     "baddbmm": "Dimension out of range",
     "index_add": "index out of range in self",
+    "scatter": "Dimension out of range",
     "scatter_add": "Dimension out of range",
+    "scatter_reduce": "Dimension out of range",
 }
 
 
