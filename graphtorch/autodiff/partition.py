@@ -62,7 +62,10 @@ def partition(
             forward_nodes.append(node)
     backward_reads = {v for n in backward_nodes for v in n.operands()} | set(joint.outputs[output_count:])
     inputs = [v for v in joint.inputs if v not in given]
-    free = [v for v in inputs if v not in overwritten]
+    # What is computed again from an input needs it unchanged until then: that of inputs which are kept anyway, or that
+    # the user asked for.
+    asked = budget < 1 or any(n.origin.startswith(CHECKPOINT) for n in forward_nodes)
+    free = [v for v in inputs if v not in overwritten and (asked or v in backward_reads)]
     forward_reads = [v for v in inputs if v in backward_reads]
     forward_reads += [r for n in forward_nodes for r in n.results if r in backward_reads]
     saved_values, again = values_to_keep(forward_nodes, forward_reads, set(free), budget)

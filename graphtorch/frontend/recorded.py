@@ -53,9 +53,10 @@ class Recorded(Traced):
     """The payload of a tensor during a capture: a view (through `steps`, possibly none) of a recorded storage.
 
     A view that is made under no_grad stays `untracked`, whatever becomes of its base. One that was made by `.data` is
-    `quiet`: autograd does not count what is written through it."""
+    `quiet`: autograd does not count what is written through it. `without_grad` is a view that was itself made under
+    no_grad, whatever it was made of."""
 
-    __slots__ = ("quiet", "recorder", "steps", "storage", "untracked", "version")
+    __slots__ = ("quiet", "recorder", "steps", "storage", "untracked", "version", "without_grad")
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Recorded(Traced):
         self.version = storage.version
         self.untracked = False
         self.quiet = False
+        self.without_grad = False
 
     @property
     def detached(self) -> bool:

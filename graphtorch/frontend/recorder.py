@@ -26,7 +26,7 @@ from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
-from graphtorch.ops.dispatch import _check_result, lies_in_rows, user_frame
+from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, lies_in_rows, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
 from graphtorch.ops.strides import layout_of, ordered_strides, pointwise_strides
 from graphtorch.tensor import dtypes
@@ -92,6 +92,8 @@ class Recorder(GradientRecorder):
         source = self._known.get(id(tensor))
         if source is None:
             base = tensor._base
+            if base is not None and tensor._storage is not base._storage:
+                base = None  # one of them was given other memory by `.data =`
             if base is not None and not (tensor._requires_grad and tensor._node is None):
                 # A view kept outside: capture the memory that it views, so that writes through either are seen by both.
                 viewed = self.capture(base)
@@ -454,6 +456,7 @@ class Recorder(GradientRecorder):
             data.version = source.storage.version
             data.untracked = source.untracked or not state.grad_enabled
             data.quiet = source.quiet
+            data.without_grad = not state.grad_enabled
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
             tensors[0]._inference = args[0]._inference
         else:
@@ -579,6 +582,8 @@ class Recorder(GradientRecorder):
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
         if target._requires_grad and target._node is None and not data.steps:
             raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        if data.without_grad and base is not None and base._requires_grad and not data.detached:
+            raise RuntimeError(VIEW_OF_NO_GRAD)
         if data.steps and base is not None and base._requires_grad and base._node is None and not data.detached:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
 

@@ -283,6 +283,14 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
     return target
 
 
+VIEW_OF_NO_GRAD = (
+    "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this use case "
+    "is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the inplace "
+    "either both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you want "
+    "the inplace to be tracked)."
+)
+
+
 def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> None:
     """Refuse in-place changes of overlapping memory (unless `overlapping`) and those that the tape can't represent, in
     PyTorch's words."""
@@ -310,15 +318,7 @@ def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> N
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     base = target._base
     if base is not None and base._requires_grad and target._node_version < 0:
-        raise RuntimeError(
-            "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that "
-            "this use case is "
-            "ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the "
-            "inplace either "
-            "both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you "
-            "want the inplace "
-            "to be tracked)."
-        )
+        raise RuntimeError(VIEW_OF_NO_GRAD)
     if base is not None and base._requires_grad and base.is_leaf:
         raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
 

@@ -292,3 +292,12 @@ def test_unpack_must_give_a_tensor():
         y = x.exp()
     with pytest.raises(TypeError, match="got result of type str"):
         y.sum().backward()
+
+
+def test_what_is_not_kept_may_change():
+    w = torch.ones(3, requires_grad=True)
+    y = torch.compile(lambda: torch.where(2 * w > 0, 3 * w, w))()
+    with torch.no_grad():
+        w.mul_(2)
+    y.sum().backward()
+    assert w.grad.tolist() == [3, 3, 3]

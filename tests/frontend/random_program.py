@@ -223,6 +223,7 @@ class Writer:
             (self.pointwise, 5), (self.view, 5), (self.inplace, 5), (self.reduction, 2), (self.product, 1),
             (self.index, 3), (self.assign, 3), (self.joined, 1), (self.gradient, 3), (self.no_grad, 1),
             (self.drawn, 1), (self.out, 1), (self.cast, 1), (self.created, 1), (self.mask, 2), (self.leaf, 1),
+            (self.decision, 2),
         )  # fmt: skip
         choices = [m for m, weight in table for _ in range(weight)]
         with contextlib.suppress(IndexError, ValueError, ZeroDivisionError):  # nothing there to apply it to
@@ -271,8 +272,7 @@ class Writer:
             self.bind(f"{x}[{self.pick(SLICES)}]")
         elif kind == 4:
             i = self.tensor(lambda t: t.dtype is torch.int64)
-            # Where the view of a position in a tensor lies is known only to the graph: as a result it is a copy.
-            self.bind(f"{x}[{i} % {x}.shape[0]]" + (" * 1" if self.scope[i].ndim == 0 else ""))
+            self.bind(f"{x}[{i} % {x}.shape[0]]")
         else:
             i = self.tensor(lambda t: t.dtype is torch.int64)
             function = self.pick(["index_select({x}, 0, {i})", "gather({x}, -1, {i})", "take_along_dim({x}, {i}, 0)"])
@@ -377,6 +377,33 @@ class Writer:
         if added:
             self.body.append("with torch.no_grad():\n" + textwrap.indent("\n".join(added), "    "))
         assert len(self.names) - names <= 1
+
+    def condition(self) -> str:
+        """A question about data that rounding does not decide."""
+        x = self.tensor()
+        return str(self.pick([
+            f"{x}.double().sum() > 0.1234", f"{x}.double().abs().max() < 1.0417", f"({x} > 0.2718).any()",
+            f"bool(({x} < 0.5772).all())", f"{x}.double().mean().item() > 0.0619",
+        ]))  # fmt: skip
+
+    def decision(self) -> None:
+        """Python control flow on data."""
+        kind = self.choose(6)
+        if kind < 2:
+            self.bind(f"{self.tensor()} * 2 if {self.condition()} else {self.tensor()} + 1")
+        elif kind == 2:
+            x = self.tensor()
+            self.bind(self.pick([f"{x}[{x} > 0.2]", f"torch.nonzero({x} > 0.2)", f"{x}.masked_select({x} < 0.3)"]))
+        elif kind == 3:
+            count = f"int({self.tensor()}.double().tanh().sum() * 1.9)"
+            self.bind(f"{self.tensor()} * {count}" if self.some(50) else f"{self.tensor()}[:{count}]")
+        else:
+            question, start = self.condition(), len(self.body)
+            self.pick([self.inplace, self.assign, self.mask, self.gradient, self.out])()
+            added = self.body[start:]
+            if len(added) == 1 and " = " not in added[0].split("\n")[0].split("(")[0]:
+                word = self.pick(["if {}:", "for _ in range(3):\n    if not ({}): break"])
+                self.body[start:] = [word.format(question) + "\n" + textwrap.indent(added[0], "    ")]
 
     def leaf(self) -> None:
         self.bind(f"{self.tensor(lambda t: t.is_floating_point())}.detach().clone().requires_grad_()")

@@ -826,3 +826,25 @@ def test_writes_through_data_are_not_counted():
             g(*tensors)
             assert [t._version for t in tensors] == [0, 0, 1]
             assert [t.tolist() for t in tensors] == [[1, 1], [2, 2], [2, 0]]
+
+
+def test_view_whose_base_got_other_memory():
+    for decorate in (lambda f: f, torch.compile):
+        p = torch.ones(2, 2, requires_grad=True)
+        q = p.view(-1)
+        f = decorate(lambda: q.detach() * 2)  # noqa: B023
+        found = [f()]
+        p.data = p.data * 3
+        found.append(f())
+        assert [t[0].item() for t in found] == [2, 2]
+
+
+def test_view_of_no_grad_is_not_changed_with_grad():
+    def f(x):
+        with torch.no_grad():
+            view = x.unsqueeze(-1)
+        view.add_(1)
+
+    for g in (f, torch.compile(f)):
+        with pytest.raises(RuntimeError, match="A view was created in no_grad mode"):
+            g(torch.ones(3, requires_grad=True) * 1)
