@@ -10,6 +10,7 @@ import importlib
 from math import e, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
+from graphtorch import diagnostics
 from graphtorch.tensor import Size, Tensor, device, dtype
 from graphtorch.tensor.devices import get_default_device, set_default_device
 from graphtorch.tensor.dtypes import (
@@ -76,6 +77,8 @@ else:
     _LAZY = {
         "compile": ("graphtorch.frontend", "compile"),
         "amp": ("graphtorch.amp", None),
+        "compiler": ("graphtorch.compiler", None),
+        "_dynamo": ("graphtorch._dynamo", None),
         "cpu": ("graphtorch.cpu", None),
         **{
             name: ("graphtorch.amp.autocast_mode", name)
@@ -138,5 +141,7 @@ else:
     def __dir__():
         return sorted({*globals(), *_LAZY})
 
+
+diagnostics.install()
 
 __version__ = "0.1.0"

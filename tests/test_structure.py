@@ -19,6 +19,7 @@ LONGEST_FILE = 800
 
 # Lower layers first; folders of one layer may import one another. docs/architecture.md says why the order is this one.
 LAYERS = (
+    ("diagnostics",),
     ("tensor", "autograd.state"),
     ("autograd", "ops"),
     ("ir",),
@@ -26,7 +27,7 @@ LAYERS = (
     ("schedule", "lowering.kernel"),
     ("lowering",),
     ("frontend",),
-    ("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "amp", "cpu", "vision", "text", "cli"),
+    ("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "compiler", "_dynamo", "amp", "cpu", "vision", "text", "cli"),
 )
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
 # The namespace on top of everything, which plain users of the operators (nn, optim, utils) see as everybody does.

@@ -11,19 +11,22 @@ import functools
 import gc
 import inspect
 import logging
+import os
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, ClassVar
 
 from graphtorch.autograd.state import state
 from graphtorch.frontend.decisions import Decision, Decisions, RunEagerly, effects_watched
 from graphtorch.frontend.environment import Environment, names_in
-from graphtorch.frontend.errors import PythonStateChange
+from graphtorch.frontend.errors import PythonStateChange, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.joint import JointProgram
+from graphtorch.frontend.logs import log_specialization
 from graphtorch.frontend.modes import Modes
 from graphtorch.frontend.paths import PathExecutable, PathTree, run_path
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
@@ -31,6 +34,7 @@ from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assem
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
 from graphtorch.frontend.tree import flatten, unflatten
+from graphtorch.lowering.backend import default_backend
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymbolScope, UndecidedError, free_symbols
 from graphtorch.tensor.tensor import Tensor
@@ -72,6 +76,7 @@ class Specialization:
         self.captured = captured
         self.guards = guards
         self.tree = tree
+        self.backend = backend
         self.name = name
         self.reason = ""
         self.compile_seconds = 0.0
@@ -135,6 +140,8 @@ class Specialization:
 class CompiledFunction:
     """A function under `@compile`. Calling it runs the specialisation that fits, compiling one if there is none."""
 
+    instances: ClassVar[weakref.WeakSet[CompiledFunction]] = weakref.WeakSet()
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -144,7 +151,11 @@ class CompiledFunction:
         fullgraph: bool = False,
         recompile_limit: int = RECOMPILE_LIMIT,
         memory_budget: float = 1.0,
+        on_recompile: str = "warn",
+        check: bool | None = None,
     ) -> None:
+        if on_recompile not in ("warn", "error"):
+            raise ValueError(f'on_recompile must be "warn" or "error", got {on_recompile!r}')
         if not 0 <= memory_budget <= 1:
             raise ValueError(f"memory_budget must be between 0 and 1, got {memory_budget}")
         functools.update_wrapper(self, function)
@@ -154,11 +165,14 @@ class CompiledFunction:
         self.fullgraph = fullgraph
         self.recompile_limit = recompile_limit
         self.memory_budget = memory_budget
+        self.on_recompile = on_recompile
+        self.check = os.environ.get("GRAPHTORCH_CHECK", "") not in ("", "0") if check is None else check
         self.specializations: list[Specialization] = []
         self._replays: tuple[Replay, ...] = ()  # of specialisations that were used more than once
         self.eager_calls = 0
         self.eager_reason = ""
         self._warned = False
+        CompiledFunction.instances.add(self)
 
     @property
     def backend(self) -> str:
@@ -178,9 +192,26 @@ class CompiledFunction:
             result = replay(args, kwargs)
             if result is not MISS:
                 return result
-        return self._find(args, kwargs)
+        if state.anomaly:
+            return self.function(*args, **kwargs)  # the tape names the line of a step that gives NaN
+        if self.check:
+            from graphtorch.frontend.check import checked_call
 
-    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return checked_call(self, args, kwargs)
+        return self.find(args, kwargs)
+
+    def find_or_compile(self, tree: Any, leaves: list[Any]) -> Specialization | None:
+        """The specialisation for a call; None for one that runs eagerly."""
+        fitting = next((s for s in self.specializations if s.matches(tree, leaves)), None)
+        if fitting is not None or self.eager_reason or self._variants() >= self.recompile_limit:
+            return fitting
+        try:
+            return self.specialize(tree, leaves)
+        except RunEagerly as why:
+            self.eager_reason = str(why)
+            return None
+
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that no replay knows to fit: check the guards, and compile where none hold."""
         leaves: list[Any] = []
         tree = flatten((args, kwargs), leaves)
@@ -189,20 +220,23 @@ class CompiledFunction:
                 if specialization.paths is not None:
                     return run_path(self, specialization, tree, leaves, args, kwargs)
                 result = specialization.run(leaves)
-                if specialization.replay is None:
+                if specialization.replay is None and not self.check:
                     specialization.replay = write_replay(specialization)
                     self._replays += (specialization.replay,)
                 return result
         if self.eager_reason:
             return self._run_eagerly(self.eager_reason, args, kwargs)
         if self._variants() >= self.recompile_limit:
-            return self._run_eagerly(
-                f"it has {self._variants()} specialisations, its recompile_limit; the last was compiled "
-                "because "
-                f"{self.specializations[-1].reason}; this call does not fit because {self._reason(tree, leaves)}",
-                args,
-                kwargs,
+            reason = (
+                f"it has {self._variants()} specialisations, its recompile_limit; the last was compiled because "
+                f"{self.specializations[-1].reason}; this call does not fit because {self._reason(tree, leaves)}"
             )
+            if self.on_recompile == "error":
+                raise refuse(
+                    f"{self!r} would be compiled again: {reason}",
+                    "pass what changes as a tensor, mark sizes with mark_dynamic, or raise recompile_limit",
+                )
+            return self._run_eagerly(reason, args, kwargs)
         try:
             specialization = self.specialize(tree, leaves)
         except RunEagerly as why:
@@ -270,6 +304,7 @@ class CompiledFunction:
         made.compile_seconds = time.perf_counter() - start
         self.specializations.append(made)
         logger.info("compiled %s in %.1f ms because %s", made.name, made.compile_seconds * 1e3, reason)
+        log_specialization(made)
         return made
 
     def _variants(self) -> int:
@@ -302,6 +337,7 @@ class CompiledFunction:
         self._guard_sharing(guards, leaves)
         state_name = guards.name(state)
         guards.add(f"{state_name}.grad_enabled is {state.grad_enabled}", f"grad mode was {state.grad_enabled}")
+        guards.add(f"{state_name}.anomaly is False", "no anomaly was looked for")
         guards.add(f"{state_name}.inference is {state.inference}", f"inference mode was {state.inference}")
         if state.autocast is None:
             guards.add(f"{state_name}.autocast is None", "autocast was off")
@@ -437,14 +473,17 @@ class CompiledFunction:
             if not isinstance(leaf, Tensor):
                 continue
             if self.dynamic is True:
-                found[i] = set(range(leaf.ndim))
+                found[i] = set(range(leaf.ndim)) - {*leaf._static_dims}
                 continue
+            if leaf._dynamic_dims:
+                found[i] = {*leaf._dynamic_dims}
             for earlier in self.specializations:
                 if earlier.tree == tree and earlier.shapes[i] is not None:
                     shape = earlier.shapes[i]
                     assert shape is not None
                     if len(shape) == leaf.ndim:
-                        found.setdefault(i, set()).update(d for d in range(leaf.ndim) if shape[d] != leaf.shape[d])
+                        differing = {d for d in range(leaf.ndim) if shape[d] != leaf.shape[d]}
+                        found.setdefault(i, set()).update(differing - {*leaf._static_dims})
         return {i: dims for i, dims in found.items() if dims}
 
     def _reason(self, tree: Any, leaves: Sequence[Any]) -> str:
@@ -530,6 +569,8 @@ def compile(
     backend: str | None = None,
     recompile_limit: int = RECOMPILE_LIMIT,
     memory_budget: float = 1.0,
+    on_recompile: str = "warn",
+    check: bool | None = None,
 ) -> Any:
     """Compile a function (or a module's forward) as one graph: forward, backward and parameter updates.
 
@@ -544,6 +585,9 @@ def compile(
                       None, or PyTorch's default name "inductor": GRAPHTORCH_BACKEND, else "cpu" where this machine can
                       run it, else "numpy".
     recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.
+    on_recompile      "warn", or "error": raise instead, saying what differed.
+    check             run each call eagerly too, and raise at the first operation that differs, with its line. None: as
+                      GRAPHTORCH_CHECK says. For finding mistakes: every call costs as much as both.
     memory_budget     from 0 to 1: how much of what a backward pass outside needs is kept for it. At 1, only what costs
                       nothing is computed again instead; at 0, everything but random numbers.
 
@@ -555,6 +599,8 @@ def compile(
         "backend": None if backend == "inductor" else backend,
         "recompile_limit": recompile_limit,
         "memory_budget": memory_budget,
+        "on_recompile": on_recompile,
+        "check": check,
     }
     if model is None:
         return lambda function: compile(function, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphtorch.diagnostics import advice
 from graphtorch.ops.dispatch import user_location
 
 
@@ -11,7 +12,8 @@ class CaptureError(RuntimeError):
 
 def refuse(what: str, instead: str) -> CaptureError:
     """A CaptureError that names the user's line."""
-    return CaptureError(f"{what}\n  at {user_location()}\n  what to do: {instead}")
+    message = f"{what}\n  at {user_location()}\n  what to do: {instead}"
+    return CaptureError(message + advice(message))
 
 
 class PythonStateChange(CaptureError):

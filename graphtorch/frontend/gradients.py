@@ -64,6 +64,10 @@ class GradientRecorder(GraphBuilder):
         """A guard expression for an input."""
 
     @abstractmethod
+    def note_effect(self, does: str) -> None:
+        """The user's code does something that a graph can't repeat: it runs eagerly."""
+
+    @abstractmethod
     def _locate(self) -> Location:
         """The user's line."""
 
@@ -218,6 +222,8 @@ class GradientRecorder(GraphBuilder):
         create_graph: bool,
     ) -> list[Tensor | None]:
         """One `gradient` node for those targets that the outputs depend on."""
+        if state.anomaly:
+            self.note_effect("looks for anomalies in a backward pass")
         reached = self._reached(outputs)
         nodes = self._between(reached, targets)
         error = self._broken(nodes)

@@ -12,6 +12,7 @@ import numpy as np
 from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.autodiff.partition import partition
 from graphtorch.autodiff.reverse import append_gradients
+from graphtorch.autograd.grad_mode import enable_grad
 from graphtorch.autograd.graph import FREED, Edge, Node, SavedTensor, edge_of
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_joint
 from graphtorch.frontend.program import Captured, LeafValue
@@ -184,6 +185,11 @@ class CompiledBackward(Node):
             raise RuntimeError(FREED)
         if state.grad_enabled:
             return self._differentiably(cotangents)
+        if state.anomaly and self.program.rerun is not None and self.again is not None:
+            # Operator by operator on the tape, which says at which line a gradient becomes NaN.
+            with enable_grad():
+                found = self._differentiably(cotangents)
+            return [None if g is None else g.detach() for g in found]
         backward = self.program.backward
         graph = self.program.parts.backward
         types = [v.type for v in graph.inputs[len(graph.inputs) - len(self.shapes) :]]

@@ -12,7 +12,8 @@ from typing import Any
 
 from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.autograd.engine import grad
-from graphtorch.autograd.graph import AccumulateGrad, Edge
+from graphtorch.autograd.graph import AccumulateGrad, Edge, OperatorNode
+from graphtorch.autograd.state import state
 from graphtorch.frontend.decisions import generators_of
 from graphtorch.frontend.program import Captured, LeafValue
 from graphtorch.ir.graph import Node, Value
@@ -110,7 +111,12 @@ class Rerun:
                 made = args[0].reshape(args[1])  # on values, what the strides were does not matter
             else:
                 made = call(node.op, args)
-            for result, content in zip(node.results, made if isinstance(made, tuple) else (made,), strict=True):
+            contents = made if isinstance(made, tuple) else (made,)
+            if state.anomaly:
+                for content in contents:
+                    if isinstance(getattr(content, "_node", None), OperatorNode):
+                        content._node.user_line = f"{node.location}: {node.location.text}"
+            for result, content in zip(node.results, contents, strict=True):
                 define(result, content.item() if result.type.is_number and isinstance(content, Tensor) else content)
         return values
 

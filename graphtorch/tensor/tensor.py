@@ -47,6 +47,8 @@ class Tensor:
     _base: Tensor | None = None  # for a view: the tensor it (transitively) views
     _steps: tuple[tuple[Any, tuple[Any, ...]], ...] = ()  # for a view: (view operator, attributes) from base to here
     _node_version: int = 0  # for a view: the storage version that `_node` belongs to; -1: made outside the tape
+    _dynamic_dims: tuple[int, ...] = ()  # sizes that `mark_dynamic` and `mark_static` named
+    _static_dims: tuple[int, ...] = ()
     _inference: bool = False  # made in inference mode
     is_number: bool = False  # a recorded Python number, see TensorType.is_number
 
@@ -289,7 +291,7 @@ class Tensor:
 
     def _python_number(self, operation: str) -> Any:
         if self.numel() != 1:
-            raise RuntimeError(f"a Tensor with {self.numel()} elements cannot be converted to Scalar")
+            raise ValueError("only one element tensors can be converted to Python scalars")
         return self._host(operation).reshape(()).item()
 
     def __len__(self) -> int:

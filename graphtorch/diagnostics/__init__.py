@@ -1,0 +1,55 @@
+"""What users read when something went wrong: numbered errors, short tracebacks, logs. See docs/errors.
+
+Importing this package installs the printer of uncaught errors; the catalogue loads when the first one occurs.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+
+def install() -> None:
+    """Print uncaught errors with their number and without this package's frames."""
+    before = sys.excepthook
+    if getattr(before, "_graphtorch", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        try:
+            from graphtorch.diagnostics.report import prepare
+
+            error.__traceback__ = traceback
+            prepare(error)
+            traceback = error.__traceback__
+        finally:
+            before(kind, error, traceback)
+
+    hook._graphtorch = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+def advice(message: str) -> str:
+    """The lines that go below an error's message: number, fix and page; "" for an error that the catalogue lacks."""
+    from graphtorch.diagnostics.report import advice as made
+
+    return made(message)
+
+
+def code_of(error: BaseException) -> str:
+    """The number of an error, such as "GT002"; "" for one that the catalogue lacks."""
+    from graphtorch.diagnostics.report import entry_of
+
+    entry = entry_of(error)
+    return "" if entry is None else entry.code
+
+
+def explain(error: BaseException) -> Any:
+    """The catalogue's entry for an error (number, title, cause, fix), or None."""
+    from graphtorch.diagnostics.report import entry_of
+
+    return entry_of(error)
+
+
+__all__ = ["advice", "code_of", "explain", "install"]
