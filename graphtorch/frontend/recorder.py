@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,13 @@ from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import attribute, is_scalar
+from graphtorch.frontend.layouts import pointwise_layout, stated_layout
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
-from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, lies_in_rows, user_frame
+from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
-from graphtorch.ops.strides import layout_of, ordered_strides, pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
@@ -56,6 +57,9 @@ class Recorder(GradientRecorder):
         self.numbers: dict[tuple[int, Any], Tensor] = {}
         self._detached: dict[Value, Value] = {}
         self.default_dtype = dtypes.get_default_dtype()
+        self._names_taken: set[str] = set()  # by the first so many sources
+        self._names_seen = 0
+        self._states_named: dict[int, int] = {}  # id of an optimizer -> how many of its states have names
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
         self.decisions: Decisions | None = None  # None: Python may not ask for data
         self.region = 0  # how many control-flow regions are being recorded, one in another
@@ -166,16 +170,21 @@ class Recorder(GradientRecorder):
             name = self.module_names.get(id(tensor))
         if name is None:
             name = f"{'parameter' if type(tensor).__name__ == 'Parameter' else 'tensor'}{len(self.sources)}"
-        taken = {s.name for s in self.sources}
+        for source in self.sources[self._names_seen :]:
+            self._names_taken.add(source.name)
+        self._names_seen = len(self.sources)
         unique, count = name, 1
-        while unique in taken:
+        while unique in self._names_taken:
             unique, count = f"{name}_{count}", count + 1
         return unique
 
     def _name_optimizer_state(self) -> None:
         """Name state tensors after their parameters: `fc1.weight.exp_avg`."""
         for optimizer in self.optimizers:
-            for parameter, own in optimizer.state.items():
+            known = self._states_named.get(id(optimizer), 0)
+            self._states_named[id(optimizer)] = len(optimizer.state)
+            # A state is made once: those that were there before have names, but the last may have grown since.
+            for parameter, own in islice(optimizer.state.items(), max(known - 1, 0), None):
                 owner = self.module_names.get(id(parameter), "parameter")
                 for key, value in own.items():
                     if isinstance(value, Tensor):
@@ -462,10 +471,10 @@ class Recorder(GradientRecorder):
         else:
             tensors = tuple(self._fresh(r) for r in results)
             if op.kind == POINTWISE:
-                tensors[0]._data._layout = _pointwise_layout(op, args, results[0])
+                tensors[0]._data._layout = pointwise_layout(op, args, results[0])
             for name, made, value in zip(op.results, tensors, results, strict=False):
                 if op.order.get(name) in ("columns", "input", "operands"):
-                    made._data._layout = _stated_layout(op, args, name, value)
+                    made._data._layout = stated_layout(op, args, name, value)
         for tensor in tensors:
             if wanted and tensor._dtype.is_differentiable:
                 tensor._requires_grad = True
@@ -728,42 +737,6 @@ def _overlaps(layout: np.ndarray[Any, Any]) -> bool:
             return layout.size > 0
         reach += stride * (n - 1)
     return False
-
-
-_NUMBER_LAYOUT: np.ndarray[Any, Any] = np.empty((), np.int8)
-
-
-def _pointwise_layout(op: Operator, args: tuple[Any, ...], result: Value) -> np.ndarray[Any, Any] | None:
-    """The layout that eager execution gives to a pointwise result; None for row-major."""
-    if op.scalar == "copy" and args[1] is not None:
-        return None  # clone into a given memory format
-    if lies_in_rows(op, args[0]):
-        return None
-    layouts = _layouts(op, args)
-    if all(layout.flags.c_contiguous for layout in layouts):
-        return None
-    shape = tuple(hint(size) for size in result.shape)
-    strides = pointwise_strides(shape, [layout_of(a) for a in layouts])
-    element = np.empty(1, result.dtype.numpy)
-    return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
-
-
-def _stated_layout(op: Operator, args: tuple[Any, ...], name: str, result: Value) -> np.ndarray[Any, Any]:
-    """The layout of a result whose record states a memory order."""
-    shape = tuple(hint(size) for size in result.shape)
-    strides = ordered_strides(op.order[name], shape, [layout_of(a) for a in _layouts(op, args)])
-    element = np.empty(1, result.dtype.numpy)
-    return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
-
-
-def _layouts(op: Operator, args: tuple[Any, ...]) -> list[np.ndarray[Any, Any]]:
-    """Arrays over no memory with the operands' shapes and strides."""
-    found = [
-        a._data.layout if isinstance(a, Tensor) and isinstance(a._data, Recorded) else _NUMBER_LAYOUT
-        for parameter, a in zip(op.parameters, args, strict=True)
-        if parameter.is_operand and a is not None
-    ]
-    return found[::-1] if op.order.get("result") == "reversed" else found
 
 
 def _selects(op: Operator, args: tuple[Any, ...]) -> bool:

@@ -22,8 +22,11 @@ from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
 
-class LinAlgError(RuntimeError):
+class _LinAlgError(RuntimeError):
     """A factorisation that does not exist, such as the Cholesky factor of an indefinite matrix."""
+
+
+LinAlgError = _LinAlgError  # PyTorch's class has the underscored name too, which tracebacks show
 
 
 class ResultTuple:

@@ -405,6 +405,11 @@ def _linear_type(input: Any, weight: Any, bias: Any) -> TensorType:
         rows = product(shape[:-1])
         columns = outside[0] if outside else 1
         raise RuntimeError(f"mat1 and mat2 shapes cannot be multiplied ({rows}x{shape[-1]} and {inside}x{columns})")
+    if bias is not None and input.dtype is not weight.dtype:
+        raise RuntimeError(
+            f"mat1 and mat2 must have the same dtype, but got {_scalar_name(input.dtype)} and "
+            f"{_scalar_name(weight.dtype)}"
+        )
     _check_dtypes(input, weight)
     made = (*shape[:-1], *outside)
     if bias is not None:

@@ -16,7 +16,7 @@ from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call, call_inplace
 from graphtorch.ops.record import Sample, lookup, sample
-from graphtorch.ops.strides import pointwise_strides
+from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
@@ -350,7 +350,7 @@ def _floating_only(name: str) -> Callable[..., None]:
 def _check_uniform(input: Any, low: Any, high: Any, generator: Any) -> None:
     _floating_only("check_uniform_bounds")(input)
     if low > high:
-        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={high}")
+        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low:g} > to={high:g}")
 
 
 def _check_normal(input: Any, mean: Any, std: Any, generator: Any) -> None:
@@ -376,9 +376,21 @@ _uniform = _sampler(
     lambda make: [sample(make(3, 2), -1.0, 2.0)],
     _check_uniform,
 )
+
+
+def _draw_normal(g: Generator, x: Any, mean: float, std: float) -> Any:
+    """Normal draws in the memory order of `x`; where that is not contiguous, PyTorch draws one number at a time."""
+    if x.flags.c_contiguous:
+        return g.normal(x.shape, x.dtype, mean, std)
+    strides = pointwise_strides(x.shape, [layout_of(x)])
+    order = sorted(range(x.ndim), key=lambda d: -strides[d])
+    drawn = g.normal(tuple(x.shape[d] for d in order), x.dtype, mean, std, one_by_one=True)
+    return drawn.transpose(sorted(range(x.ndim), key=order.__getitem__))
+
+
 _normal = _sampler(
     "normal(Tensor input, float mean=0.0, float std=1.0, any generator=None)",
-    lambda g, x, mean, std: g.normal(x.shape, x.dtype, mean, std),
+    _draw_normal,
     lambda make: [sample(make(3, 2), 1.0, 2.0)],
     _check_normal,
 )
@@ -418,7 +430,10 @@ def _bernoulli_type(input: Any, generator: Any) -> TensorType:
 
 def _numpy_bernoulli(input: Any, generator: Any) -> Any:
     if input.size and not bool(((input >= 0) & (input <= 1)).all()):
-        raise RuntimeError("Expected p_in >= 0 && p_in <= 1 to be true, but got false.")
+        raise RuntimeError(
+            "Expected p_in >= 0 && p_in <= 1 to be true, but got false.  (Could this error message be improved?  If "
+            "so, please report an enhancement request to PyTorch.)"
+        )
     return _generator(generator).bernoulli(input, input.shape, input.dtype)
 
 
@@ -525,7 +540,7 @@ def _inplace_sampler(name: str, record: str, defaults: dict[str, Any]) -> None:
             raise TypeError(f"{name}() takes {', '.join(names)} and generator")
         values = {**defaults, **dict(zip(names, args, strict=False)), **given}
         numbers = tuple(float(v) if isinstance(v, int | float) else v for v in values.values())
-        if record == "normal":  # on memory that is not contiguous PyTorch uses another algorithm
+        if record == "normal":
             call_inplace(op, (self, *numbers, generator))
         else:
             _in_memory_order(self, lambda x: call_inplace(op, (x, *numbers, generator)))
@@ -554,14 +569,13 @@ def _bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = Non
 def _random_(self: Tensor, *bounds: Any, generator: Generator | None = None) -> Tensor:
     """Fill this tensor with integers: `random_()`, `random_(to)` or `random_(from, to)`. See torch.Tensor.random_."""
     if not bounds:
-        args: tuple[Any, ...] = (self, generator)
-        result: Tensor = call_inplace(lookup("random_full"), args)
-        return result
+        _in_memory_order(self, lambda x: call_inplace(lookup("random_full"), (x, generator)))
+        return self
     low, high = (0, bounds[0]) if len(bounds) == 1 else bounds
     if low >= high:
         raise RuntimeError(f"random_ expects 'from' to be less than 'to', but got from={low} >= to={high}")
-    ranged: Tensor = call_inplace(lookup("random_range"), (self, low, high, generator))
-    return ranged
+    _in_memory_order(self, lambda x: call_inplace(lookup("random_range"), (x, low, high, generator)))
+    return self
 
 
 method("bernoulli_")(_bernoulli_)

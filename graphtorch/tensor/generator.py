@@ -305,12 +305,20 @@ class Generator:
 
         return self._fill(shape, dtype, sample)
 
-    def normal(self, shape: Shape, dtype: DTypeLike = np.float32, mean: float = 0.0, std: float = 1.0) -> Array:
+    def normal(
+        self,
+        shape: Shape,
+        dtype: DTypeLike = np.float32,
+        mean: float = 0.0,
+        std: float = 1.0,
+        one_by_one: bool = False,
+    ) -> Array:
         """Normal with the given mean and standard deviation: ``Tensor.normal_``, ``torch.randn``.
 
         Below 16 elements the Box-Muller transform is done in float64, pair by pair, and an odd pair's second number is
         kept for the next such call. From 16 on it is done on blocks of 16 in the dtype's own precision, and if the last
-        block is not full, the last 16 elements are drawn anew. Complex dtypes get real and imaginary parts of variance
+        block is not full, the last 16 elements are drawn anew; `one_by_one` draws them as fewer ones are, which is what
+        happens to memory that is not contiguous. Complex dtypes get real and imaginary parts of variance
         ``std**2 / 2``. Raises RuntimeError if std is negative, NotImplementedError for an integer dtype.
         """
         dtype = np.dtype(dtype)
@@ -325,7 +333,7 @@ class Generator:
         out = np.empty(shape, dtype)
         flat = out.reshape(-1)
         with self._lock:
-            if flat.size < 16:
+            if flat.size < 16 or one_by_one:
                 flat[...] = _round_to(fma(self._normal64(flat.size), std, mean), dtype)
             else:
                 self._normal_fill(flat, mean, std)

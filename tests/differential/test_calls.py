@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from typing import Any
 
 import pytest
-from calls import Maker, Outcome, difference
+from calls import TIES, Maker, Outcome, difference, excused, path_in
 
 import graphtorch
 from graphtorch.ops.build import FUNCTIONS
@@ -19,43 +18,10 @@ CALLS = int(os.environ.get("GRAPHTORCH_CALLS", "30"))  # of each function
 SEED = int(os.environ.get("GRAPHTORCH_CALLS_SEED", "0"))
 # Results that went through float16 or bfloat16 somewhere compare coarsely, all others closely.
 COARSE, FINE = 3e-2, 3e-5
-# Where the same values may come otherwise: positions among ties.
-TIES = {"kthvalue", "topk", "median", "nanmedian", "mode"}
-# What PyTorch takes and this library refuses, with a clear error.
-REFUSED = {
-    "fill": "single memory location",
-    "linear": "must have the same dtype",
-    "logcumsumexp": "Complex",
-    "matrix_exp": "Low precision",
-    "nan_to_num": "single memory location",
-    "silu": "silu_cpu",
-    "tril": "single memory location",
-    "triu": "single memory location",
-}
-# Where PyTorch trips over a shape before it checks it, or one mistake raises two classes.
-TRIPS = {
-    "baddbmm": "Dimension out of range",
-    "index_add": "index out of range in self",
-    "scatter": "Dimension out of range",
-    "scatter_add": "Dimension out of range",
-    "scatter_reduce": "Dimension out of range",
-}
-
-
-def resolve(module: Any, path: str) -> Any:
-    for part in path.split(".")[1:]:
-        module = getattr(module, part, None)
-    return module
 
 
 def path_of(name: str) -> str | None:
-    """The dotted name under which both libraries have an operator."""
-    torch = pytest.importorskip("torch")
-    names = [f"torch.linalg.{name[7:]}"] if name.startswith("linalg_") else []
-    for path in (*names, *(f"torch.{home}{name}" for home in ("", "Tensor.", "nn.functional.", "special."))):
-        if callable(resolve(torch, path)) and callable(resolve(graphtorch, path)):
-            return path
-    return None
+    return path_in(name, pytest.importorskip("torch"), graphtorch)
 
 
 NAMES = sorted(name for name, op in REGISTRY.items() if op.samples and not op.random and name in FUNCTIONS)
@@ -76,8 +42,7 @@ def compare(name: str, path: str, seed: int) -> None:
         if name in TIES and theirs.error is None:
             del ours.results[1:], theirs.results[1:]
         what = difference(ours, theirs, tolerance)
-        tripped = name in TRIPS and TRIPS[name] in str(theirs.error)
-        if what is not None and not tripped and not (name in REFUSED and REFUSED[name] in what):
+        if what is not None and not excused(name, what, theirs):
             found.append(f"# {what}\n{call.script()}")
     assert not found, f"{len(found)} of {CALLS} calls differ:\n\n" + "\n\n".join(found)
 
