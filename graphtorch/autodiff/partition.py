@@ -24,7 +24,8 @@ class Partition:
                 count: they say what symbolic sizes are), the residuals, the cotangents; outputs: the joint graph's
                 others
 
-    The last residuals are copies of the `copied_inputs` (by position) before the forward overwrote them."""
+    The last residuals are copies of the `copied_inputs` (by position) before the forward overwrote them. `residuals`
+    are the joint graph's values."""
 
     forward: Graph
     backward: Graph
@@ -33,6 +34,7 @@ class Partition:
     sized_inputs: tuple[int, ...]
     residual_count: int
     copied_inputs: tuple[int, ...] = ()
+    residuals: tuple[Value, ...] = ()
 
 
 def partition(
@@ -109,7 +111,7 @@ def partition(
     for value, name in zip(joint.outputs[output_count:], joint.output_names[output_count:], strict=True):
         backward.add_output(backward_map[value], name)
     copies = tuple(inputs.index(v) for v in copied)
-    return Partition(forward, backward, output_count, tuple(kept), sized, len(saved), copies)
+    return Partition(forward, backward, output_count, tuple(kept), sized, len(saved), copies, (*residuals, *copied))
 
 
 def _size_carriers(joint: Graph, inputs: Sequence[Value], present: Sequence[Value]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autodiff.gradient import ExpandGradients
+from graphtorch.autodiff.partial_backward import partial_backward
 from graphtorch.autodiff.partition import partition
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd.grad_mode import enable_grad
@@ -77,6 +78,8 @@ class JointProgram:
         if self.rerun is not None and self.rerun.generators:
             self.forward.executable = NotingGenerators(self.forward.executable, self.rerun.generators)
         self.joint: Graph = simplified
+        self.captured = captured
+        self._partial: dict[frozenset[int], tuple[Compiled, list[int]] | None] = {}
         self._backward: Compiled | None = None
         if joint.symbols:
             _ = self.backward  # now, while what it may ask of the sizes still becomes a guard
@@ -87,6 +90,34 @@ class JointProgram:
         if self._backward is None:
             self._backward = compile_joint(self.parts.backward, self.parts.backward, self.backend, {})
         return self._backward
+
+    def backward_of(self, places: frozenset[int]) -> tuple[Compiled, list[int]] | None:
+        """The backward for gradients that flow to these of the differentiable outputs, and the leaves that it is for;
+        None for that of all outputs."""
+        if len(places) == len(self.captured.differentiable) or self.rerun is None:
+            return None
+        if places not in self._partial:
+            self._partial[places] = self._compile_partial(places)
+        return self._partial[places]
+
+    def _compile_partial(self, places: frozenset[int]) -> tuple[Compiled, list[int]] | None:
+        assert self.rerun is not None
+        scopes = {id(s.scope): s.scope for s in self.joint.symbols.values() if s.scope is not None}.values()
+        held = [len(scope.guards) for scope in scopes]
+        made = partial_backward(
+            self.rerun.graph,
+            [self.captured.differentiable[p] for p in sorted(places)],
+            self.captured.differentiable,
+            [(leaf.output, leaf.position) for leaf in self.leaves],
+            self.joint,
+            self.parts,
+        )
+        if made is None:
+            return None
+        compiled = compile_joint(made[0], made[0], self.backend, {})
+        if held != [len(scope.guards) for scope in scopes]:
+            return None  # it would hold for some sizes only, and the guards are made already
+        return compiled, made[1]
 
     def history(
         self, name: str, tensors: Sequence[Any], arrays: Sequence[Any], captured: Captured, leaves: Sequence[Any]
@@ -190,7 +221,9 @@ class CompiledBackward(Node):
             with enable_grad():
                 found = self._differentiably(cotangents)
             return [None if g is None else g.detach() for g in found]
-        backward = self.program.backward
+        flows = [place for place, cotangent in zip(self.places, cotangents, strict=True) if cotangent is not None]
+        partial = self.program.backward_of(frozenset(flows))
+        backward = self.program.backward if partial is None else partial[0]
         graph = self.program.parts.backward
         types = [v.type for v in graph.inputs[len(graph.inputs) - len(self.shapes) :]]
         given: list[Any] = [None] * len(types)
@@ -204,6 +237,9 @@ class CompiledBackward(Node):
                 given[place] = np.zeros(shape, of.dtype.numpy)
         inputs = [s.unpack(self, self._name)._data if isinstance(s, SavedTensor) else s for s in self.saved]
         arrays = backward.run([*inputs, *self.residuals, *given], {})
+        if partial is not None:
+            reached = dict(zip(partial[1], arrays, strict=True))
+            return [Tensor._wrap(reached[i]) if i in reached else None for i in range(len(self.program.leaves))]
         # Leaves that nothing flows to get no gradient, which is something else than zeros.
         return [
             None if leaf.reached_by.isdisjoint(flowing) else Tensor._wrap(a)

@@ -21,7 +21,7 @@ import numpy as np
 
 from graphtorch.frontend.decisions import MAX_PATHS, MAX_VALUES, Decision, RunEagerly, answer_of, generators_of
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
-from graphtorch.ir.equality import constant_key
+from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
 from graphtorch.lowering.backend import Executable, get_backend
 from graphtorch.ops.record import SOURCE, VIEW
@@ -115,8 +115,7 @@ class PathTree:
         self.paths: list[Specialization] = []
         self.closed = False
         self._stages: dict[Any, Stage] = {}
-        self._numbers: dict[Any, Key] = {}
-        self._alive: list[Any] = []
+        self.expressions = Expressions()
 
     def full(self, found: Diverged) -> str:
         """Why no further path is to be captured; empty if one may be."""
@@ -138,10 +137,6 @@ class PathTree:
         self.closed = True
         self.paths = [p for p in self.paths if p.calls > 1]
 
-    def key(self, expression: Any) -> Key:
-        """The number of an expression."""
-        return self._numbers.setdefault(expression, len(self._numbers))
-
     def stage(self, identity: Any, make: Callable[[], Stage]) -> Stage:
         """The stage of that identity, made if there is none."""
         found = self._stages.get(identity)
@@ -151,7 +146,7 @@ class PathTree:
 
     def input_key(self, source: Source, value: Value) -> Key:
         """The number of a graph input: inputs of two captures are the same if every call finds the same object."""
-        return self.key(("input", self._place(source), str(value.type)))
+        return self.expressions.number(("input", self._place(source), str(value.type)))
 
     def _place(self, source: Source) -> Any:
         if isinstance(source, ArgumentSource):
@@ -159,14 +154,12 @@ class PathTree:
         if isinstance(source, GradSource):
             return "grad", self._place(source.owner)
         if isinstance(source, NumberSource):
-            self._alive.append(source.container)
-            return "number", id(source.container), source.key
+            return "number", self.expressions.keep(source.container), source.key
         assert isinstance(source, TensorSource)
         if source.kind == "constant":  # made anew by each capture
             array = np.ascontiguousarray(source.tensor._data)
             return "constant", array.dtype.str, array.shape, array.tobytes()
-        self._alive.append(source.tensor)
-        return "tensor", id(source.tensor)
+        return "tensor", self.expressions.keep(source.tensor)
 
 
 class PathExecutable(Executable):
@@ -260,23 +253,7 @@ class _Cut:
         self.home: dict[Node, int] = {}  # the stage of a node
         for value, source in zip(graph.inputs, sources, strict=False):
             self.keys[value] = tree.input_key(source, value)
-        draws = 0
-        for node in graph.nodes:
-            args = tuple(self._argument(a) for a in node.args)
-            draws += node.op.random
-            for result in node.results:
-                mark = draws if node.op.random else 0
-                self.keys[result] = tree.key((node.op.name, mark, args, result.index))
-
-    def _argument(self, arg: Any) -> Any:
-        if type(arg) is Value:
-            return "value", self.keys[arg]
-        if type(arg) is tuple:
-            return tuple(self._argument(a) for a in arg)
-        key = constant_key(arg)
-        if isinstance(key, tuple) and len(key) == 2 and key[1] == id(arg):
-            self.tree._alive.append(arg)
-        return key
+        self.keys = tree.expressions.of(graph, self.keys)
 
     def run(self) -> None:
         path, graph = self.path, self.graph

@@ -832,7 +832,7 @@ def test_view_whose_base_got_other_memory():
     for decorate in (lambda f: f, torch.compile):
         p = torch.ones(2, 2, requires_grad=True)
         q = p.view(-1)
-        f = decorate(lambda: q.detach() * 2)  # noqa: B023
+        f = decorate(lambda: q.detach() * 2)
         found = [f()]
         p.data = p.data * 3
         found.append(f())
@@ -848,3 +848,33 @@ def test_view_of_no_grad_is_not_changed_with_grad():
     for g in (f, torch.compile(f)):
         with pytest.raises(RuntimeError, match="A view was created in no_grad mode"):
             g(torch.ones(3, requires_grad=True) * 1)
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_results_that_nothing_flows_to(dynamic):
+    """Zero times an infinite derivative is NaN: what no gradient reaches must take no part in a backward pass."""
+
+    def f(x, w):
+        y = (x * w).exp()
+        return y.sum(), (x - x).sqrt().sum(), {"aux": (y * w).log(), "mask": F.dropout(x, 0.5)}
+
+    picks = [
+        lambda a, b, c: a,
+        lambda a, b, c: a + c["aux"].sum(),
+        lambda a, b, c: c["mask"].sum(),
+        lambda a, b, c: a + b,
+        lambda a, b, c: a + b + c["aux"].sum() + c["mask"].sum(),
+    ]
+    compiled = torch.compile(f, dynamic=dynamic)
+    for pick in picks:
+        found = []
+        for g in (f, compiled):
+            torch.manual_seed(0)
+            x, w = torch.arange(4.0).requires_grad_(), torch.full((4,), 0.5, requires_grad=True)
+            pick(*g(x, w)).backward()
+            found.append((x.grad, w.grad))
+        for actual, expected in zip(found[1], found[0]):
+            assert (actual is None) == (expected is None)
+            if expected is not None:
+                np.testing.assert_allclose(actual.tolist(), expected.tolist(), rtol=1e-5)
+    assert len(compiled.specializations) == 1
