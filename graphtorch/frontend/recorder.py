@@ -110,12 +110,14 @@ class Recorder(GradientRecorder):
                     for op, attributes in tensor._steps:
                         viewed = self.call(op, (viewed, *attributes))
                 self.guards.add(f"{names[0]}.requires_grad is {flag}", f"a view kept outside had requires_grad {flag}")
-                viewed._data.untracked = tensor._node_version < 0
+                viewed._data.untracked = viewed._data.without_grad = tensor._node_version < 0
                 if viewed._requires_grad is not flag:
                     raise refuse(
                         "a view kept outside requires grad otherwise than the tensor that it views",
                         "make the view inside the compiled function",
                     )
+                if viewed._data.storage.version:
+                    viewed._data.version = -1  # to be read again: what was done to its base shows in it
                 self.captured[id(tensor)] = self.captured[id(viewed)] = viewed
                 self.kept_views[id(viewed)] = tensor
                 self._alive.append(tensor)

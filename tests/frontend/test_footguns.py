@@ -878,3 +878,22 @@ def test_results_that_nothing_flows_to(dynamic):
             if expected is not None:
                 np.testing.assert_allclose(actual.tolist(), expected.tolist(), rtol=1e-5)
     assert len(compiled.specializations) == 1
+
+
+def test_kept_view_after_its_base_got_a_history():
+    for decorate in (lambda f: f, torch.compile):
+        base = torch.ones(2, 3)
+        row = base[0]
+
+        @decorate
+        def f(x):
+            base.mul_(x)
+            row.exp().sum().backward(retain_graph=True)
+            row.add_(1)
+            return row * 1
+
+        x = torch.full((2, 3), 2.0, requires_grad=True)
+        y = f(x)
+        assert y.requires_grad
+        np.testing.assert_allclose(x.grad.tolist(), [[np.exp(2)] * 3, [0] * 3], rtol=1e-6)
+        assert base.tolist() == [[3] * 3, [2] * 3]
