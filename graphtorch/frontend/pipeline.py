@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 
 from graphtorch.autodiff.gradient import GRADIENT, ExpandGradients
 from graphtorch.ir.graph import Graph, Value, substitute
@@ -62,15 +63,26 @@ class Compiled:
     @staticmethod
     def _shared(inputs: Sequence[Any], outputs: Sequence[Any], written: dict[int, int]) -> tuple[int, ...]:
         """The outputs that alias an input or an earlier output: a property of the schedule, found at its first run."""
-        held = [a for a in inputs if isinstance(a, np.ndarray)]
+        held = [(*byte_bounds(a), -1) for a in inputs if isinstance(a, np.ndarray) and a.size]
+        made = [
+            (*byte_bounds(a), i)
+            for i, a in enumerate(outputs)
+            if i not in written and isinstance(a, np.ndarray) and a.size
+        ]
+        # Neighbours in memory: only what overlaps somebody is looked at further.
+        crowd: list[tuple[int, int, int]] = []
+        end, last = -1, None
+        for entry in sorted((*held, *made)):
+            if last is not None and entry[0] < end:
+                crowd += [last, entry]
+            end, last = max(end, entry[1]), entry
+        others = [e for e in crowd if e[2] < 0]
         found: list[int] = []
-        for index, array in enumerate(outputs):
-            if index in written or not isinstance(array, np.ndarray):
-                continue
-            if any(np.may_share_memory(array, other) for other in held):
+        for low, high, index in sorted({e for e in crowd if e[2] >= 0}, key=lambda e: e[2]):
+            if any(low < b and a < high for a, b, _ in others):
                 found.append(index)
             else:
-                held.append(array)
+                others.append((low, high, index))
         return tuple(found)
 
 

@@ -154,9 +154,15 @@ class Kernel:
     stores: list[Store]
     nodes: list[Node] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    _reads: list[Buffer] | None = field(default=None, init=False, repr=False)
 
     def reads(self) -> list[Buffer]:
-        """The buffers loaded, each once, in order of first use."""
+        """The buffers loaded, each once, in order of first use. A kernel that was built stays as it is: found once."""
+        if self._reads is None:
+            self._reads = self._find_reads()
+        return self._reads
+
+    def _find_reads(self) -> list[Buffer]:
         found: dict[int, Buffer] = {}
         seen: set[int] = set()
         stack: list[Expr] = [s.value for s in reversed(self.stores)]

@@ -38,11 +38,12 @@ class _Scheduler:
         self.donations = donations
         self.fusion = Fusion(graph, limits)
         self.buffers: dict[Value, Buffer] = {}
-        self.names: set[str] = set()
+        self.names: dict[str, int] = {}  # with the last number that was appended to each
         self.targets: dict[Value, Buffer] = {}  # a computed value -> the input buffer that it overwrites
         self.copies: list[tuple[Value, Buffer]] = []  # at the end: the value's buffer into the input's
         self.probes: dict[Group, KernelBuilder] = {}  # kernels built once to look at their loads
         self.saved: dict[Value, Value] = {}  # an output -> its copy, made before an input is overwritten
+        self.own: set[Value] = set()  # what outputs that overwrite no input lie in
         self.report: list[str] = []
         if len(set(donations.values())) != len(donations):
             raise ValueError(f"an input is donated to several outputs: {donations}")
@@ -119,6 +120,7 @@ class _Scheduler:
             for root in roots_read(fusion, group):
                 if root.node is None:
                     readers.setdefault(root, set()).add(group.index)
+        self.own = {self._output(v)[0] for i, v in enumerate(graph.outputs) if i not in self.donations}
         for output, source in self.donations.items():
             value, old, buffer = graph.outputs[output], graph.inputs[source], inputs[source]
             name = graph.output_names[output]
@@ -145,7 +147,7 @@ class _Scheduler:
             return "it is another input"
         if value in self.targets:
             return "it overwrites another input too"
-        if any(self._output(v)[0] is value for i, v in enumerate(self.graph.outputs) if i not in self.donations):
+        if value in self.own:
             return "it is an output of its own as well"
         for index in readers:
             if index == group.index:
@@ -198,10 +200,12 @@ class _Scheduler:
         base = "".join(c if c.isalnum() or c == "_" else "_" for c in name) or ("t" if kind == "temporary" else kind)
         if base[0].isdigit():
             base = f"_{base}"
-        unique, count = base, 1
+        unique, count = base, self.names.get(base, 0)
         while unique in self.names:
-            unique, count = f"{base}_{count}", count + 1
-        self.names.add(unique)
+            count += 1
+            unique = f"{base}_{count}"
+        self.names[unique] = 0
+        self.names[base] = count
         made = self.buffers[value] = Buffer(unique, value.type.dtype, value.type.shape, kind, value)
         return made
 

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
 
 from graphtorch.lowering.kernel import Access, Buffer, Expr, Kernel, Load, Schedule
 from graphtorch.tensor.symint import evaluate, same_shape, same_size
@@ -94,24 +98,21 @@ def plan(
     lives = lifetimes(schedule, together)
     sizes = {b: nbytes(b, known) for b in lives}
     slots = _slots(schedule, lives, sizes, {i for run in together for i in run})
-    placed: list[Slot] = []
+    placed = np.empty((4, len(slots)), np.int64)  # offset, end, first and last step of slots, by offset
+    count = 0
     for slot in sorted(slots, key=lambda s: (-s.size, s.first)):
-        neighbours = sorted(
-            (s for s in placed if s.first <= slot.last and slot.first <= s.last and s.size), key=lambda s: s.offset
-        )
-        best: tuple[int, int] | None = None  # (size of the gap, offset)
-        end = 0
-        for other in neighbours:
-            gap = other.offset - end
-            if gap >= slot.size and (best is None or gap < best[0]):
-                best = (gap, end)
-            end = max(end, other.offset + other.size)
-        slot.offset = end if best is None else best[1]
-        placed.append(slot)
-    live = [0] * (len(schedule.steps) + 1)
+        low, _, first, last = placed[:, :count]
+        slot.offset = _offset(placed[:2, :count][:, (first <= slot.last) & (last >= slot.first)], slot.size)
+        if slot.size:
+            at = int(low.searchsorted(slot.offset, "right"))
+            placed[:, at + 1 : count + 1] = placed[:, at:count]
+            placed[:, at] = slot.offset, slot.offset + slot.size, slot.first, slot.last
+            count += 1
+    change = [0] * (len(schedule.steps) + 2)
     for slot in slots:
-        for i in range(slot.first, slot.last + 1):
-            live[i] += slot.size
+        change[slot.first] += slot.size
+        change[slot.last + 1] -= slot.size
+    live = list(accumulate(change))
     offsets = {b: slot.offset for slot in slots for b in slot.buffers}
     outputs = {v.buffer for v in schedule.outputs if v.buffer.kind == "output"}
     return MemoryPlan(
@@ -123,6 +124,19 @@ def plan(
         sum(aligned(n) for n in sizes.values()),
         sum(nbytes(b, known) for b in outputs),
     )
+
+
+def _offset(neighbours: np.ndarray[Any, Any], size: int) -> int:
+    """The start of the smallest gap of at least `size` bytes between neighbours (offsets and ends, by offset), or
+    behind them."""
+    low, high = neighbours
+    if not len(low):
+        return 0
+    reach = np.maximum.accumulate(high)
+    start = np.concatenate(([0], reach[:-1]))
+    gap = low - start
+    fits = np.flatnonzero(gap >= size)
+    return int(reach[-1] if not len(fits) else start[fits[gap[fits].argmin()]])
 
 
 def _slots(

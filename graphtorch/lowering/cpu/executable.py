@@ -27,10 +27,9 @@ from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.calls import Target, native_call
 from graphtorch.lowering.cpu.chain import Chain, find_chains
 from graphtorch.lowering.cpu.compiler import Library, host, module_parts, module_text
-from graphtorch.lowering.cpu.emitter import emit_kernel
+from graphtorch.lowering.cpu.emissions import Emissions
 from graphtorch.lowering.cpu.expansion import expand
 from graphtorch.lowering.cpu.function import Function
-from graphtorch.lowering.cpu.gemm import emit_product
 from graphtorch.lowering.cpu.instructions import RefusedError
 from graphtorch.lowering.cpu.members import member_of
 from graphtorch.lowering.cpu.partial_folds import split_folds
@@ -64,6 +63,7 @@ class CpuExecutable(Executable):
         self._dims = symbolic_dims([b.value for b in schedule.inputs])
         pool, blas = get_pool(), find_blas()
         self.functions: dict[str, Function] = {}
+        self.emissions = Emissions(host().register_bits, host().fma)
         self.native: dict[int, launch.Native] = {}
         producers: dict[Buffer, ExternCall] = {}
         for i, step in enumerate(schedule.steps):
@@ -79,7 +79,7 @@ class CpuExecutable(Executable):
         for chain in self.chains:
             names = ", ".join(schedule.steps[i].name for i in chain.steps)
             schedule.report.append(f"{names} run chunk by chunk: what one hands to the next stays in cache")
-        self.plan = None if self._dims else plan(schedule, {}, self.together)
+        self.plan = self.static_plan = None if self._dims else plan(schedule, {}, self.together)
         self.program = launch.Writer(schedule, self.native, self.plan, pool.threads, blas, self.chains).run()
         self.llvm = module_text(self.functions.values(), self.program.text)
         imported = {"parallel_for": pool.entry}
@@ -116,7 +116,7 @@ class CpuExecutable(Executable):
         producers.update((b, step) for b in step.writes())
         product = launch.as_product(step) if products else None
         if product is not None:
-            small = emit_product(product, host().register_bits, host().fma)
+            small = self.emissions.product(product)
             if small is not None:
                 self.functions[step.name] = small
             return small or product
@@ -141,8 +141,7 @@ class CpuExecutable(Executable):
         return find_chains(members, threads)
 
     def _emit(self, kernel: Kernel, name: str = "") -> Function:
-        target = host()
-        function = self.functions[name or kernel.name] = emit_kernel(kernel, target.register_bits, target.fma)
+        function = self.functions[name or kernel.name] = self.emissions.kernel(kernel)
         return function
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -182,7 +181,8 @@ class Sized(numpy_executor.Program):
         self.schedule = schedule = executable.schedule
         self.bindings = bindings
         self.input_kinds = executable.input_kinds
-        planned = plan(schedule, bindings, executable.together)
+        known = executable.static_plan
+        planned = plan(schedule, bindings, executable.together) if known is None else known
         # Calls that are kernels here have scratch memory behind the arena.
         whole = aligned(planned.arena_bytes) + executable.program.scratch_bytes
         self.plan = dataclasses.replace(planned, arena_bytes=whole) if executable.program.scratch_bytes else planned
