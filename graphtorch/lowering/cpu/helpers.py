@@ -3,8 +3,12 @@ paths. `definition` gives the LLVM text of one; `assembly.Builder.helper` calls 
 
 from __future__ import annotations
 
-from graphtorch.lowering.cpu import mersenne, transcendental
+from collections.abc import Callable
+
+from graphtorch.lowering.cpu import double_functions, mersenne, transcendental
 from graphtorch.lowering.cpu.assembly import Builder, Val, suffix, vector_type
+
+Function = Callable[..., Val]
 
 # helper name -> (the C library's float64 function, how many operands)
 LIBRARY = {
@@ -17,8 +21,19 @@ def definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[st
     """The text of a helper, and the declarations and further helpers that it needs."""
     if name.startswith("lib_"):
         return _library(name[4:], kind, lanes)
-    if name in ("sin", "cos"):
-        return _trigonometric(name, kind, lanes, fma)
+    if name in ("sin", "cos") and kind == "float":
+        return _guarded(
+            name,
+            kind,
+            lanes,
+            Builder(fma),
+            lambda b, x: transcendental.sin_cos(b, x, 0 if name == "sin" else 1),
+            lambda b, x: b.compare("uge", b.intrinsic("fabs", x), 1e6),
+        )
+    if name in double_functions.SINGLE and kind == "float":
+        return _widened(name, lanes, fma)
+    if name in double_functions.DOUBLE and kind == "double":
+        return _guarded(name, kind, lanes, Builder(fma), *double_functions.DOUBLE[name])
     if name == "mt19937":
         text, declarations = mersenne.definition(lanes, fma)
         return text, declarations, set()
@@ -48,21 +63,35 @@ def _library(name: str, kind: str, lanes: int) -> tuple[str, set[str], set[tuple
     return head + "\n".join(lines), declarations, set()
 
 
-def _trigonometric(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[str], set[tuple[str, str, int]]]:
-    """sin or cos in float32: polynomials, and the C library where some lane is too large for them."""
-    b = Builder(fma)
+def _guarded(
+    name: str, kind: str, lanes: int, b: Builder, function: Function, beyond: Function | None, operands: int = 1
+) -> tuple[str, set[str], set[tuple[str, str, int]]]:
+    """A function of vectors, and the C library's where it does not apply to some lane."""
     type_ = vector_type(kind, lanes)
-    x = Val("%x", kind, lanes)
-    large = b.compare("uge", b.intrinsic("fabs", x), 1e6)
-    if lanes > 1:
-        bits = b.emit(f"bitcast {large.typed} to i{lanes}", f"i{lanes}")
-        large = b.emit(f"icmp ne {bits.typed}, 0", "i1")
-    b.line(f"br {large.typed}, label %slow, label %fast")
-    b.label("slow")
-    result = b.helper("lib_" + name, x)
-    b.line(f"ret {result.typed}")
-    b.label("fast")
-    result = transcendental.sin_cos(b, x, 0 if name == "sin" else 1)
-    b.line(f"ret {result.typed}")
-    head = f"define internal {type_} @{name}.{suffix(kind, lanes)}({type_} %x) #0 {{\nentry:\n"
+    given = [Val(f"%x{i}", kind, lanes) for i in range(operands)]
+    if beyond is not None:
+        large = beyond(b, *given)
+        if lanes > 1:
+            bits = b.emit(f"bitcast {large.typed} to i{lanes}", f"i{lanes}")
+            large = b.emit(f"icmp ne {bits.typed}, 0", "i1")
+        b.line(f"br {large.typed}, label %slow, label %fast")
+        b.label("slow")
+        b.line(f"ret {b.helper('lib_' + name, *given).typed}")
+        b.label("fast")
+    b.line(f"ret {function(b, *given).typed}")
+    parameters = ", ".join(f"{type_} {x.text}" for x in given)
+    head = f"define internal {type_} @{name}.{suffix(kind, lanes)}({parameters}) #0 {{\nentry:\n"
     return head + "\n".join(b.lines) + "\n}\n", b.declarations, b.helpers
+
+
+def _widened(name: str, lanes: int, fma: bool) -> tuple[str, set[str], set[tuple[str, str, int]]]:
+    """A float32 function that is computed in float64."""
+    function, beyond = double_functions.SINGLE[name]
+
+    def wide(of: Function) -> Function:
+        return lambda b, *given: of(b, *(b.convert("fpext", x, "double") for x in given))
+
+    def single(b: Builder, *given: Val) -> Val:
+        return b.convert("fptrunc", wide(function)(b, *given), "float")
+
+    return _guarded(name, "float", lanes, Builder(fma), single, wide(beyond) if beyond else None, LIBRARY[name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphtorch.lowering.cpu import transcendental
+from graphtorch.lowering.cpu import double_functions, transcendental
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
@@ -79,23 +79,32 @@ def from_bfloat16(b: Builder, bits: Val) -> Val:
 Instruction = Callable[[Builder, Sequence[Val], dtype], Val]
 
 
-def _library(name: str) -> Instruction:
-    return lambda b, a, of: b.helper("lib_" + name, *b.match(*a))
-
-
-def _polynomial(function: Callable[[Builder, Val], Val], name: str = "") -> Instruction:
-    """A polynomial in float32; float64 takes the C library's function, if a name is given."""
+def _called(name: str) -> Instruction:
+    """A function that kernels share (`helpers.py`): polynomials, or the C library's."""
 
     def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
-        if a[0].kind == "double" and name:
-            return b.helper("lib_" + name, a[0])
-        return function(b, a[0])
+        return b.helper(helper_for(b, name, a[0].kind), *b.match(*a))
 
     return run
 
 
-def _trigonometric(name: str) -> Instruction:
-    return lambda b, a, of: b.helper(name if a[0].kind == "float" else "lib_" + name, a[0])
+def helper_for(b: Builder, name: str, kind: str) -> str:
+    """What a function is called in `helpers.py`. Argument reductions of float64 need fused multiply-add."""
+    if kind == "float":
+        return name if name in double_functions.SINGLE or name in ("sin", "cos") else "lib_" + name
+    exact = b.fma_available or name not in ("sin", "cos", "expm1")
+    return name if name in double_functions.DOUBLE and exact else "lib_" + name
+
+
+def _polynomial(function: Callable[[Builder, Val], Val], name: str = "") -> Instruction:
+    """A polynomial in float32; float64 has a function of its own, if a name is given."""
+
+    def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+        if a[0].kind == "double" and name:
+            return b.helper(helper_for(b, name, "double"), a[0])
+        return function(b, a[0])
+
+    return run
 
 
 def _arithmetic(name: str) -> Instruction:
@@ -196,7 +205,7 @@ def _floor_divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
 def _fmod(b: Builder, a: Sequence[Val], of: dtype) -> Val:
     x, y = b.match(*a)
     if x.is_float:
-        return b.helper("lib_fmod", x, y)
+        return b.helper(helper_for(b, "fmod", x.kind), x, y)
     _whole_divisor(a)
     return b.binary("srem" if of.is_signed else "urem", x, y)
 
@@ -211,7 +220,7 @@ def _remainder(b: Builder, a: Sequence[Val], of: dtype) -> Val:
         rest = b.binary("srem", x, y)
         other = b.logic("and", b.compare("ne", rest, 0), b.compare("slt", b.logic("xor", rest, y), 0))
         return b.select(other, b.add(rest, y), rest)
-    rest = b.helper("lib_fmod", x, y)
+    rest = b.helper(helper_for(b, "fmod", x.kind), x, y)
     other = b.logic(
         "and", b.compare("une", rest, 0.0), b.logic("xor", b.compare("olt", rest, 0.0), b.compare("olt", y, 0.0))
     )
@@ -221,7 +230,7 @@ def _remainder(b: Builder, a: Sequence[Val], of: dtype) -> Val:
 def _pow(b: Builder, a: Sequence[Val], of: dtype) -> Val:
     if not a[0].is_float:
         raise RefusedError("integer powers")
-    return b.helper("lib_pow", *b.match(*a))
+    return b.helper(helper_for(b, "pow", a[0].kind), *b.match(*a))
 
 
 def _truth(op: str) -> Instruction:
@@ -257,17 +266,17 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "exp": _polynomial(transcendental.exp),
     "expm1": _polynomial(transcendental.expm1, "expm1"),
     "log": _polynomial(transcendental.log),
-    "log1p": _polynomial(transcendental.log1p, "log1p"),
+    "log1p": _polynomial(transcendental.log1p),
     "log2": _polynomial(transcendental.log2, "log2"),
     "sqrt": lambda b, a, of: b.intrinsic("sqrt", a[0]),
     "rsqrt": lambda b, a, of: b.div(1.0, b.intrinsic("sqrt", a[0])),
     "reciprocal": _reciprocal,
-    "sin": _trigonometric("sin"),
-    "cos": _trigonometric("cos"),
+    "sin": _called("sin"),
+    "cos": _called("cos"),
     "tanh": _polynomial(transcendental.tanh, "tanh"),
     "erf": _polynomial(transcendental.erf, "erf"),
     "sigmoid": _polynomial(transcendental.sigmoid),
-    **{name: _library(name) for name in ("tan", "asin", "acos", "atan", "sinh", "cosh", "atan2")},
+    **{name: _called(name) for name in ("tan", "asin", "acos", "atan", "sinh", "cosh", "atan2")},
     "floor": _rounding("floor"),
     "ceil": _rounding("ceil"),
     "trunc": _rounding("trunc"),
@@ -305,8 +314,8 @@ INSTRUCTIONS: dict[str, Instruction] = {
 # What an instruction costs beside an addition, for choosing what to cache, unroll and run in parallel.
 COSTS = {
     "div": 4, "sqrt": 4, "rsqrt": 8, "reciprocal": 4, "exp": 12, "expm1": 16, "log": 20, "log1p": 26, "log2": 20,
-    "tanh": 22, "erf": 26, "sigmoid": 16, "sin": 30, "cos": 30, "pow": 200, "tan": 200, "asin": 200, "acos": 200,
-    "atan": 200, "sinh": 200, "cosh": 200, "atan2": 300, "fmod": 200, "remainder": 200, "floor_divide": 200,
+    "tanh": 22, "erf": 26, "sigmoid": 20, "sin": 30, "cos": 30, "pow": 120, "tan": 60, "asin": 50, "acos": 50,
+    "atan": 50, "sinh": 60, "cosh": 50, "atan2": 80, "fmod": 30, "remainder": 40, "floor_divide": 50,
 }  # fmt: skip
 
 

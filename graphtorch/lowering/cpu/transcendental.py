@@ -78,9 +78,7 @@ def exp(b: Builder, x: Val) -> Val:
     # Written so that NaN stays: a comparison with NaN is false and selects x.
     clamped = b.select(b.compare("ogt", x, high), high, x)
     clamped = b.select(b.compare("olt", clamped, low), low, clamped)
-    n = b.intrinsic("rint", b.mul(clamped, 1.4426950408889634))
-    ln2_high, ln2_low = _LN2[x.kind]
-    r = b.fma(n, -ln2_low, b.fma(n, -ln2_high, clamped))
+    n, r = reduced_exponent(b, clamped)
     p = b.add(b.fma(b.polynomial(r, _EXP[x.kind]), b.mul(r, r), r), 1.0)
     # Two factors reach the subnormal numbers and infinity without an intermediate overflow.
     whole = _integer(b, n)
@@ -88,8 +86,29 @@ def exp(b: Builder, x: Val) -> Val:
     return b.mul(b.mul(p, _scale(b, half)), _scale(b, b.sub(whole, half)))
 
 
+def power_of_two(b: Builder, n: Val) -> Val:
+    """2**n for whole floats within the exponent's range."""
+    return _scale(b, _integer(b, n))
+
+
+def reduced_exponent(b: Builder, x: Val) -> tuple[Val, Val]:
+    """(n, r): x = n ln 2 + r, n whole."""
+    n = b.intrinsic("rint", b.mul(x, 1.4426950408889634))
+    ln2_high, ln2_low = _LN2[x.kind]
+    return n, b.fma(n, -ln2_low, b.fma(n, -ln2_high, x))
+
+
 def sigmoid(b: Builder, x: Val) -> Val:
-    return b.div(1.0, b.add(exp(b, b.neg(x)), 1.0))
+    """1 / (1 + e) or e / (1 + e) with e = exp(-|x|), which can't overflow; the quotient is corrected by what is left of
+    the division, and by the rounding error of the sum."""
+    e = exp(b, b.neg(b.intrinsic("fabs", x)))
+    total = b.add(e, 1.0)
+    error = b.sub(e, b.sub(total, 1.0))
+    inverse = b.div(1.0, total)
+    numerator = b.select(b.compare("olt", x, 0.0), e, 1.0)
+    quotient = b.mul(numerator, inverse)
+    left = b.fma(b.neg(quotient), error, b.fma(b.neg(quotient), total, numerator))
+    return b.fma(left, inverse, quotient)
 
 
 def _split(b: Builder, x: Val) -> tuple[Val, Val]:
@@ -146,29 +165,32 @@ def log2(b: Builder, x: Val) -> Val:
 
 
 def log1p(b: Builder, x: Val) -> Val:
-    """log(u) * x / (u - 1) with u = 1 + x rounded: the errors of u cancel (W. Kahan; see HP-15C Advanced Functions)."""
-    u = b.emit(f"fadd {x.typed}, {const(1.0, x.kind, x.lanes).text}", x.kind, x.lanes)
-    difference = b.emit(f"fsub {u.typed}, {const(1.0, x.kind, x.lanes).text}", x.kind, x.lanes)
-    tiny = b.compare("oeq", difference, 0.0)
-    scaled = b.mul(log(b, u), b.div(x, b.select(tiny, 1.0, difference)))
-    result = b.select(tiny, x, scaled)
-    result = b.select(b.compare("oeq", x, INF), INF, result)
-    return b.select(b.compare("oeq", x, -1.0), -INF, result)
+    """log(u) + (1 + x - u) / u with u = 1 + x rounded; the numerator is exact."""
+    u = b.add(x, 1.0)
+    of_x = b.sub(u, 1.0)
+    error = b.add(b.sub(const(1.0, x.kind), b.sub(u, of_x)), b.sub(x, of_x))
+    e, f, y = _log_parts(b, u)
+    ln2_high, ln2_low = _LN2[x.kind]
+    rest = b.fma(e, ln2_low, b.add(y, b.div(error, u)))
+    result = b.fma(e, ln2_high, b.add(f, rest))
+    result = b.select(b.compare("oeq", u, 1.0), x, result)
+    return _log_specials(b, u, b.select(b.compare("oeq", x, INF), INF, result))
 
 
 def expm1(b: Builder, x: Val) -> Val:
     small = b.fma(b.polynomial(x, _EXPM1), b.mul(x, x), x)
     near = b.compare("olt", b.intrinsic("fabs", x), 0.5)
-    return b.select(near, small, b.sub(exp(b, x), 1.0))
+    result = b.select(near, small, b.sub(exp(b, x), 1.0))
+    return b.select(b.compare("oeq", x, 0.0), x, result)
 
 
 def tanh(b: Builder, x: Val) -> Val:
     """Near zero a polynomial, beyond it 1 - 2 / (exp(2|x|) + 1), which reaches exactly 1."""
     size = b.intrinsic("fabs", x)
     square = b.mul(x, x)
-    small = b.fma(b.mul(b.polynomial(square, _TANH), square), x, x)
+    small = b.fma(b.mul(b.polynomial(square, _TANH), square), size, size)
     far = b.sub(const(1.0, x.kind), b.div(2.0, b.add(exp(b, b.add(size, size)), 1.0)))
-    return b.select(b.compare("olt", size, 0.625), small, b.intrinsic("copysign", far, x))
+    return b.intrinsic("copysign", b.select(b.compare("olt", size, 0.625), small, far), x)
 
 
 def erf(b: Builder, x: Val) -> Val:
@@ -193,4 +215,5 @@ def sin_cos(b: Builder, x: Val, shift: int) -> Val:
     odd = b.compare("ne", b.logic("and", quadrant, 1), 0)
     flipped = b.compare("ne", b.logic("and", quadrant, 2), 0)
     value = b.select(odd, cosine, sine)
-    return b.select(flipped, b.neg(value), value)
+    value = b.select(flipped, b.neg(value), value)
+    return value if shift else b.select(b.compare("oeq", x, 0.0), x, value)
