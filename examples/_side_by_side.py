@@ -188,22 +188,23 @@ def _figures(run: Run) -> dict[str, str]:
     }
 
 
-def check_losses(reference: Run, run: Run, rtol: float) -> None:
-    """Prints the largest relative difference of the two runs' losses; exits with an error if it exceeds ``rtol``."""
-    pairs = zip(reference.losses, run.losses, strict=True)
+def check_losses(reference: Run, run: Run, rtol: float, steps: int | None = None) -> None:
+    """Prints the largest relative difference of the two runs' losses; exits with an error if it exceeds ``rtol``.
+
+    With ``steps``, only so many of the first are compared.
+    """
+    compared = list(zip(reference.losses, run.losses, strict=True))[:steps]
     # `not <=` rather than `>`: a NaN on either side is a difference too.
-    wrong = [i for i, (a, b) in enumerate(pairs) if not abs(a - b) <= rtol * abs(a)]
+    wrong = [i for i, (a, b) in enumerate(compared) if not abs(a - b) <= rtol * abs(a)]
     if wrong:
         i = wrong[0]
         sys.exit(
-            f"{run.name} and {reference.name} disagree at {len(wrong)} of {len(run.losses)} steps, first at step {i}: "
+            f"{run.name} and {reference.name} disagree at {len(wrong)} of {len(compared)} steps, first at step {i}: "
             f"loss {run.losses[i]!r} against {reference.losses[i]!r}, allowed relative difference {rtol:g}"
         )
-    worst = max(
-        (abs(a - b) / abs(a) for a, b in zip(reference.losses, run.losses, strict=True) if a != b),
-        default=0.0,
-    )
-    print(f"all {len(run.losses)} losses agree; largest relative difference {worst:.1e} (allowed {rtol:g})")
+    worst = max((abs(a - b) / abs(a) for a, b in compared if a != b), default=0.0)
+    which = "all" if len(compared) == len(run.losses) else "the first"
+    print(f"{which} {len(compared)} losses agree; largest relative difference {worst:.1e} (allowed {rtol:g})")
 
 
 def save_plot(path: Path, title: str, runs: list[Run]) -> None:
