@@ -73,6 +73,9 @@ class Builder:
     fma         whether the host has fused multiply-add; without it `llvm.fma` would be a library call
     declarations, helpers   what the module needs beside the function: declarations, and names of shared helper
                             functions
+    mask                    the lanes that count in what is being written; None: all
+    failure                 the text that loads the address where the function says that it failed; "" if it can't
+    failures                the messages with which it may fail, of a RuntimeError
     """
 
     def __init__(self, fma: bool = True) -> None:
@@ -80,6 +83,9 @@ class Builder:
         self.lines: list[str] = []
         self.declarations: set[str] = set()
         self.helpers: set[tuple[str, str, int]] = set()
+        self.mask: Val | None = None
+        self.failure = ""
+        self.failures: list[str] = []
         self._count = 0
         self._labels = 0
 
@@ -206,6 +212,28 @@ class Builder:
     def convert(self, op: str, a: Val, kind: str) -> Val:
         """A conversion instruction: sext, sitofp, bitcast, ..."""
         return self.emit(f"{op} {a.typed} to {vector_type(kind, a.lanes)}", kind, a.lanes)
+
+    def any_lane(self, condition: Val) -> Val:
+        """Whether a condition holds in some lane."""
+        if condition.lanes == 1:
+            return condition
+        bits = self.emit(f"bitcast {condition.typed} to i{condition.lanes}", f"i{condition.lanes}")
+        return self.emit(f"icmp ne {bits.typed}, 0", "i1")
+
+    def fail_if(self, condition: Val, message: str) -> None:
+        """Note a failure where a condition holds; what follows is computed all the same."""
+        if self.mask is not None and condition.lanes > 1:
+            condition = self.logic("and", condition, self.mask)
+        if message not in self.failures:
+            self.failures.append(message)
+        failed, after = self.fresh_label(), self.fresh_label()
+        self.line(f"br {self.any_lane(condition).typed}, label %{failed}, label %{after}")
+        self.label(failed)
+        place = self.emit(self.failure, "ptr")
+        place = self.emit(f"load ptr, ptr {place.text}, align 8", "ptr")
+        self.line(f"store i64 {self.failures.index(message) + 1}, ptr {place.text}, align 8")
+        self.line(f"br label %{after}")
+        self.label(after)
 
     def freeze(self, a: Val) -> Val:
         return self.emit(f"freeze {a.typed}", a.kind, a.lanes)

@@ -71,7 +71,6 @@ class _Emitter:
         self.open: list[tuple[int, Val]] = []  # the loops around this point, with their indices
         self.unroll = 1
         self.base: Val | None = None  # the vector loop's index
-        self.mask: Val | None = None
         self.accumulators: dict[int, list[Val]] = {}
         self.widths: dict[int, int] = {}  # values an accumulator has: 2 for argmax, the value and its position
         self.split: dict[int, bool] = {}  # whether each unrolled vector has its own
@@ -116,6 +115,7 @@ class _Emitter:
             slot = b.offset("%args", const(len(self.buffers) + len(symbolic), "i64"), "i64")
             self.sizes[size] = b.emit(f"load i64, ptr {slot}, align 8", "i64")
             symbolic.append(size)
+        b.failure = f"getelementptr i64, ptr %args, i64 {len(self.buffers) + len(symbolic)}"
         for expr in nest.exprs:
             if isinstance(expr, Constant) and type(expr.value) is SymInt:
                 self._remember(expr, 0, convert(b, self.sizes[expr.value], dtypes.int64, expr.dtype))
@@ -152,7 +152,9 @@ class _Emitter:
         for size in nest.points():
             total = total * size
         levels = kernel_levels(nest, flattened, nest.exprs) if flattened else []
-        return Function(name, text, self.buffers, symbolic, extent, grain, total, b.declarations, b.helpers, levels)
+        function = Function(name, text, self.buffers, symbolic, extent, grain, total, b.declarations, b.helpers, levels)
+        function.failures, function.error = tuple(b.failures), RuntimeError
+        return function
 
     def _symbolic(self) -> list[Any]:
         """The symbolic sizes, strides and offsets, each once."""
@@ -292,9 +294,9 @@ class _Emitter:
 
         def masked(index: Val, end: Val) -> None:
             left = b.sub(end, index)
-            self.mask = b.compare("slt", b.iota("i64", lanes), b.splat(left, lanes))
+            self.b.mask = b.compare("slt", b.iota("i64", lanes), b.splat(left, lanes))
             at(index)
-            self.mask = None
+            self.b.mask = None
 
         if start is None and type(size) is int:
             full = size // step * step
@@ -308,9 +310,9 @@ class _Emitter:
                 left = size - shift
                 if left < lanes:
                     bits = ", ".join(f"i1 {'true' if i < left else 'false'}" for i in range(lanes))
-                    self.mask = Val(f"<{bits}>", "i1", lanes)
+                    self.b.mask = Val(f"<{bits}>", "i1", lanes)
                 at(const(shift, "i64"))
-                self.mask = None
+                self.b.mask = None
             if size - full > 2 * lanes:
                 end = const(size, "i64")
                 self._counted(const(full, "i64"), end, lanes, sinks, lambda i: masked(i, end), True)
@@ -551,8 +553,8 @@ class _Emitter:
             at = u % parts * width
             own = held[at : at + width]
             combined = self._combine(reduce, own, new)
-            if self.mask is not None and along:
-                combined = [self.b.select(self.mask, c, o) for c, o in zip(combined, own, strict=True)]
+            if self.b.mask is not None and along:
+                combined = [self.b.select(self.b.mask, c, o) for c, o in zip(combined, own, strict=True)]
             held[at : at + width] = combined
 
     def _position(self, reduce: Reduce, u: int) -> Val:
@@ -717,9 +719,9 @@ class _Emitter:
         pointer, indices = self._place(access, u)
         lanes = nest.lanes if nest.vector >= 0 and nest.mask_of(access.strides) & (1 << nest.vector) else 1
         if indices is not None:
-            x = b.gather(pointer, indices, MEMORY[d], self.mask)
+            x = b.gather(pointer, indices, MEMORY[d], self.b.mask)
         else:
-            x = b.load(pointer, MEMORY[d], lanes, self.mask)
+            x = b.load(pointer, MEMORY[d], lanes, self.b.mask)
         return from_memory(b, x, d)
 
     def _consume(self, sink: Sink) -> None:
@@ -748,9 +750,9 @@ class _Emitter:
                 continue
             x = b.splat(x, nest.lanes)
             if indices is None:
-                b.store(x, pointer, self.mask)
+                b.store(x, pointer, self.b.mask)
             else:
-                b.scatter(x, pointer, indices, self.mask)
+                b.scatter(x, pointer, indices, self.b.mask)
 
     # -- hoisting ----------------------------------------------------------------------------------------------------
 

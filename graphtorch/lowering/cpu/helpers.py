@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphtorch.lowering.cpu import double_functions, mersenne, transcendental
-from graphtorch.lowering.cpu.assembly import Builder, Val, suffix, vector_type
+from graphtorch.lowering.cpu.assembly import Builder, Val, const, suffix, vector_type
 
 Function = Callable[..., Val]
 
@@ -34,6 +34,8 @@ def definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[st
         return _widened(name, lanes, fma)
     if name in double_functions.DOUBLE and kind == "double":
         return _guarded(name, kind, lanes, Builder(fma), *double_functions.DOUBLE[name])
+    if name in ("ipow", "upow"):
+        return _integer_power(name, kind, lanes)
     if name == "mt19937":
         text, declarations = mersenne.definition(lanes, fma)
         return text, declarations, set()
@@ -63,6 +65,39 @@ def _library(name: str, kind: str, lanes: int) -> tuple[str, set[str], set[tuple
     return head + "\n".join(lines), declarations, set()
 
 
+def _integer_power(name: str, kind: str, lanes: int) -> tuple[str, set[str], set[tuple[str, str, int]]]:
+    """x**y of integers by repeated squaring. A negative power of a signed number is 0, but for 1 and -1."""
+    b = Builder()
+    type_ = vector_type(kind, lanes)
+    x, y = Val("%x0", kind, lanes), Val("%x1", kind, lanes)
+    head, body, out = (b.fresh_label() for _ in range(3))
+    b.line(f"br label %{head}")
+    b.label(head)
+    start = len(b.lines)
+    b.line("")
+    result, base, rest = (Val(f"%{n}", kind, lanes) for n in ("result", "base", "rest"))
+    more = b.any_lane(b.compare("ne", rest, 0))
+    b.line(f"br {more.typed}, label %{body}, label %{out}")
+    b.label(body)
+    bit = b.compare("ne", b.logic("and", rest, 1), 0)
+    following = (b.select(bit, b.mul(result, base), result), b.mul(base, base), b.logic("lshr", rest, 1))
+    b.line(f"br label %{head}")
+    first = (const(1, kind, lanes), x, y)
+    b.lines[start] = "\n".join(
+        f"  {phi.text} = phi {type_} [{before.text}, %entry], [{after.text}, %{body}]"
+        for phi, before, after in zip((result, base, rest), first, following, strict=True)
+    )
+    b.label(out)
+    value = result
+    if name == "ipow":
+        odd = b.compare("ne", b.logic("and", y, 1), 0)
+        alternating = b.select(b.compare("eq", x, -1), b.select(odd, const(-1, kind), 1), 0)
+        value = b.select(b.compare("slt", y, 0), b.select(b.compare("eq", x, 1), 1, alternating), result)
+    b.line(f"ret {value.typed}")
+    text = f"define internal {type_} @{name}.{suffix(kind, lanes)}({type_} %x0, {type_} %x1) #0 {{\nentry:\n"
+    return text + "\n".join(b.lines) + "\n}\n", b.declarations, b.helpers
+
+
 def _guarded(
     name: str, kind: str, lanes: int, b: Builder, function: Function, beyond: Function | None, operands: int = 1
 ) -> tuple[str, set[str], set[tuple[str, str, int]]]:
@@ -71,10 +106,7 @@ def _guarded(
     given = [Val(f"%x{i}", kind, lanes) for i in range(operands)]
     if beyond is not None:
         large = beyond(b, *given)
-        if lanes > 1:
-            bits = b.emit(f"bitcast {large.typed} to i{lanes}", f"i{lanes}")
-            large = b.emit(f"icmp ne {bits.typed}, 0", "i1")
-        b.line(f"br {large.typed}, label %slow, label %fast")
+        b.line(f"br {b.any_lane(large).typed}, label %slow, label %fast")
         b.label("slow")
         b.line(f"ret {b.helper('lib_' + name, *given).typed}")
         b.label("fast")

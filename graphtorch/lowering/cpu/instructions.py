@@ -180,11 +180,28 @@ def _divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
     return b.binary("fdiv", a[0], a[1])
 
 
-def _whole_divisor(a: Sequence[Val]) -> None:
-    """Integer division by zero is an error that only NumPy can raise."""
-    text = a[1].text.removeprefix("splat (").split()[-1].rstrip(")")
-    if text[0] == "%" or text in ("0", "-1"):
+def _is_literal(x: Val) -> bool:
+    return "%" not in x.text
+
+
+def _divided(b: Builder, a: Sequence[Val], of: dtype) -> tuple[Val, Val, Val]:
+    """(quotient towards zero, remainder, divisor) of integers. Division by zero is noted as a failure."""
+    x, y = b.match(*a)
+    signed = "s" if of.is_signed else "u"
+    number = a[1].text.removeprefix("splat (").split()[-1].rstrip(")") if _is_literal(a[1]) else ""
+    if number not in ("", "0", "-1"):
+        return b.binary(signed + "div", x, y), b.binary(signed + "rem", x, y), y
+    if not b.failure:
         raise RefusedError("integer division by a divisor that may be zero")
+    zero = b.compare("eq", y, 0)
+    b.fail_if(zero, "ZeroDivisionError")
+    # The lowest number divided by -1 overflows: negation wraps, as PyTorch's division does.
+    negates = b.compare("eq", y, -1) if of.is_signed else zero
+    divisor = b.select(b.logic("or", zero, negates), 1, y)
+    quotient = b.binary(signed + "div", x, divisor)
+    if of.is_signed:
+        quotient = b.select(negates, b.neg(x), quotient)
+    return quotient, b.binary(signed + "rem", x, divisor), y
 
 
 def _floor_divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
@@ -194,10 +211,9 @@ def _floor_divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
         quotient = b.binary("fdiv", b.sub(x, _remainder(b, a, of)), y)
         quotient = b.intrinsic("rint", quotient)
         return b.select(b.compare("oeq", y, 0.0), b.binary("fdiv", x, y), quotient)
-    _whole_divisor(a)
+    quotient, rest, y = _divided(b, a, of)
     if not of.is_signed:
-        return b.binary("udiv", x, y)
-    quotient, rest = b.binary("sdiv", x, y), b.binary("srem", x, y)
+        return quotient
     below = b.logic("and", b.compare("ne", rest, 0), b.compare("slt", b.logic("xor", rest, y), 0))
     return b.sub(quotient, b.convert("zext", below, x.kind))
 
@@ -206,18 +222,16 @@ def _fmod(b: Builder, a: Sequence[Val], of: dtype) -> Val:
     x, y = b.match(*a)
     if x.is_float:
         return b.helper(helper_for(b, "fmod", x.kind), x, y)
-    _whole_divisor(a)
-    return b.binary("srem" if of.is_signed else "urem", x, y)
+    return _divided(b, a, of)[1]
 
 
 def _remainder(b: Builder, a: Sequence[Val], of: dtype) -> Val:
     """With the divisor's sign, as Python's %."""
     x, y = b.match(*a)
     if not x.is_float:
-        _whole_divisor(a)
+        _, rest, y = _divided(b, a, of)
         if not of.is_signed:
-            return b.binary("urem", x, y)
-        rest = b.binary("srem", x, y)
+            return rest
         other = b.logic("and", b.compare("ne", rest, 0), b.compare("slt", b.logic("xor", rest, y), 0))
         return b.select(other, b.add(rest, y), rest)
     rest = b.helper(helper_for(b, "fmod", x.kind), x, y)
@@ -228,8 +242,10 @@ def _remainder(b: Builder, a: Sequence[Val], of: dtype) -> Val:
 
 
 def _pow(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    if a[0].kind == "i1":
+        raise RefusedError("powers of bool")
     if not a[0].is_float:
-        raise RefusedError("integer powers")
+        return b.helper("ipow" if of.is_signed else "upow", *b.match(*a))
     return b.helper(helper_for(b, "pow", a[0].kind), *b.match(*a))
 
 
