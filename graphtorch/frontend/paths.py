@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphtorch.frontend.decisions import MAX_PATHS, MAX_VALUES, Decision, RunEagerly, answer_of, generators_of
+from graphtorch.frontend.replay import MISS, write_replay
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
+from graphtorch.frontend.tree import flatten
 from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
 from graphtorch.lowering.backend import Executable, get_backend
@@ -136,6 +138,13 @@ class PathTree:
         """Keep the paths that calls have come back to."""
         self.closed = True
         self.paths = [p for p in self.paths if p.calls > 1]
+
+    def going_on(self, found: Diverged) -> Iterator[Specialization]:
+        """The paths that assume what a call has got so far."""
+        count = len(found.answers)
+        for path in self.paths:
+            if path.answers[:count] == found.answers:
+                yield path
 
     def stage(self, identity: Any, make: Callable[[], Stage]) -> Stage:
         """The stage of that identity, made if there is none."""
@@ -402,20 +411,33 @@ def _carriers(inputs: Sequence[Value], present: Sequence[Value], nodes: Sequence
 
 
 def run_path(
-    function: CompiledFunction, path: Specialization, tree: Any, leaves: list[Any], args: Any, kwargs: Any
+    function: CompiledFunction,
+    path: Specialization,
+    tree: Any,
+    leaves: list[Any],
+    args: Any,
+    kwargs: Any,
+    found: Diverged | None = None,
 ) -> Any:
-    """One call of a function that decides on data: `path` fits as far as its guards say."""
+    """One call of a function that decides on data: `path` fits as far as its guards say. `found` is where a call that
+    began on that path left it."""
     owner = path.paths
     assert owner is not None
     for _ in range(2 * MAX_PATHS):
-        try:
-            return path.run(leaves)
-        except Diverged as diverged:
-            found = diverged
-        count = len(found.answers)
-        for other in owner.paths:
-            if other.answers[:count] == found.answers and other.matches(tree, leaves):
-                path, _current.results = other, found.results
+        if found is None:
+            try:
+                result = path.run(leaves)
+            except Diverged as diverged:
+                found = diverged
+            else:
+                if path.replay is None:
+                    path.replay = write_replay(path)
+                    if not any(type(r) is PathReplay and r.owner is owner for r in function._replays):
+                        function._replays += (PathReplay(function, path),)
+                return result
+        for other in owner.going_on(found):
+            if other.matches(tree, leaves):
+                path, _current.results, found = other, found.results, None
                 break
         else:
             found.results.rewind()
@@ -423,22 +445,62 @@ def run_path(
             if not reason:
                 try:
                     path = function.specialize(tree, leaves, owner, found.decisions)
+                    found = None
                     continue
                 except RunEagerly as why:
                     reason = str(why)
             return _give_up(function, owner, reason, args, kwargs)
-    found.results.rewind()
+    if found is not None:
+        found.results.rewind()
     return _give_up(function, owner, "its decisions on tensor data do not settle", args, kwargs)
+
+
+class PathReplay:
+    """A call by the written code of a tree's paths, without a look at the containers of the arguments."""
+
+    __slots__ = ("first", "function", "owner")
+
+    def __init__(self, function: CompiledFunction, first: Specialization) -> None:
+        assert first.paths is not None
+        self.function = function
+        self.first = first
+        self.owner = first.paths
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        path = self.first
+        assert path.replay is not None
+        try:
+            return path.replay(args, kwargs)
+        except Diverged as diverged:
+            found = diverged
+        while True:
+            for other in self.owner.going_on(found):
+                if other.replay is None:
+                    continue
+                _current.results = found.results
+                try:
+                    result = other.replay(args, kwargs)
+                except Diverged as diverged:
+                    path, found = other, diverged
+                    break
+                if result is not MISS:
+                    return result
+            else:
+                _current.results = None
+                leaves: list[Any] = []
+                tree = flatten((args, kwargs), leaves)
+                return run_path(self.function, path, tree, leaves, args, kwargs, found)
 
 
 def _give_up(function: CompiledFunction, owner: PathTree, reason: str, args: Any, kwargs: Any) -> Any:
     """Run a call eagerly, as those that take no known path will be from now on."""
     if not owner.closed:
         owner.close()
+        function._replays = tuple(r for r in function._replays if type(r) is not PathReplay or r.owner is not owner)
         function.specializations = [s for s in function.specializations if s.paths is not owner or s in owner.paths]
         if not owner.paths:
             function.eager_reason = reason
     return function._run_eagerly(reason, args, kwargs, stacklevel=5)
 
 
-__all__ = ["Diverged", "PathExecutable", "PathTree", "run_path"]
+__all__ = ["Diverged", "PathExecutable", "PathReplay", "PathTree", "run_path"]
