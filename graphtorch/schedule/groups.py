@@ -85,6 +85,7 @@ class Dependence:
     def __init__(self) -> None:
         self.groups: dict[int, Group] = {}
         self._next = 0
+        self._used = 0  # at least all groups that some group depends on
 
     def new(self, call: Node | None = None) -> Group:
         """A group without dependences."""
@@ -126,9 +127,11 @@ class Dependence:
             gained |= other.ancestors
         if gained & ~group.ancestors:
             group.ancestors |= gained
-            for other in self.groups.values():
-                if other.ancestors & group.bit:
-                    other.ancestors |= gained
+            self._used |= gained
+            if self._used & group.bit:
+                for other in self.groups.values():
+                    if other.ancestors & group.bit:
+                        other.ancestors |= gained
 
     def merge(self, into: Group, other: Group) -> None:
         """Make two groups one; the caller has asked `would_cycle`. Loops and levels are the caller's."""
@@ -139,11 +142,17 @@ class Dependence:
         gone, kept = other.bit, into.bit
         ancestors = (into.ancestors | other.ancestors) & ~gone & ~kept
         into.direct, into.ancestors = direct, ancestors
+        both, more = gone | kept, kept | ancestors
+        self._used |= ancestors
+        if not self._used & both:
+            return
+        self._used |= more
         for group in self.groups.values():
-            if group.direct & gone:
-                group.direct = group.direct & ~gone | kept
-            if group.ancestors & (gone | kept):
-                group.ancestors = group.ancestors & ~gone | kept | ancestors
+            if group.ancestors & both:
+                known = group.ancestors | more
+                group.ancestors = known ^ gone if known & gone else known
+                if group.direct & gone:
+                    group.direct = group.direct ^ gone | kept
 
     def in_order(self) -> list[Group]:
         """Every group after those it reads; otherwise in the order of their first nodes."""
