@@ -8,11 +8,11 @@ symbolic.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const, vector_type
-from graphtorch.lowering.cpu.function import Function
+from graphtorch.lowering.cpu.function import Function, Level, Span
 from graphtorch.lowering.cpu.launch import Native
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 from graphtorch.tensor import dtypes
@@ -77,6 +77,20 @@ def contiguous(view: Any) -> bool:
             return False
         stride *= size
     return True
+
+
+def slices(units: Any, reads: Sequence[tuple[View, Any]], writes: Sequence[tuple[Buffer | None, Any]]) -> Level | None:
+    """The level at which groups of `units` units touch consecutive slices of contiguous operands, each so many
+    elements; 0 elements stand for all of it. None where a number is symbolic."""
+    spans: list[dict[Buffer, Span | None]] = [{}, {}]
+    parts = [[(v.buffer, v.offset, size) for v, size in reads], [(o, 0, size) for o, size in writes if o is not None]]
+    for found, operands in zip(spans, parts, strict=True):
+        for buffer, offset, size in operands:
+            if not static(units, offset, size):
+                return None
+            span = Span(size, offset, offset + size) if size else None
+            found[buffer] = span if found.get(buffer, span) == span else None
+    return Level(units, *spans)
 
 
 def static(*sizes: Any) -> bool:
@@ -161,6 +175,10 @@ class CallBuilder(Builder):
         bytes_ = count * BITS[kind] // 8
         self.line(f"call void @llvm.memset.p0.i64(ptr align {BITS[kind] // 8} {pointer}, i8 0, i64 {bytes_}, i1 false)")
 
+    def fence(self) -> None:
+        """Keep loads on their side of this line: LLVM would join equal ones far apart, and spill registers for it."""
+        self.line('call void asm sideeffect "", "~{memory}"()')
+
     def lane_mask(self, on: list[bool]) -> Val | None:
         """A constant mask; None where every lane is on."""
         if all(on):
@@ -185,10 +203,15 @@ class CallBuilder(Builder):
         self.line(f"br label %{after}")
         self.label(after)
 
-    def function(self, prefix: str, extent: Any, grain: int, work: Any) -> Function:
-        """The function, with what it takes to launch it: see Function."""
+    def function(
+        self, prefix: str, extent: Any, grain: int, work: Any, levels: Sequence[Level | None] = ()
+    ) -> Function:
+        """The function, with what it takes to launch it: see Function. A level that is not known is None."""
         self.line("ret void")
         body = "\n".join(["entry:", *self.stack, *self.lines])
         name = prefix + hashlib.blake2b(body.encode(), digest_size=10).hexdigest()
         text = f"define void @{name}(ptr noalias %args, i64 %low, i64 %high) #0 {{\n{body}\n}}\n"
-        return Function(name, text, self.buffers, self.sizes, extent, grain, work, self.declarations, self.helpers)
+        known = [level for level in levels if level is not None]
+        return Function(
+            name, text, self.buffers, self.sizes, extent, grain, work, self.declarations, self.helpers, known
+        )

@@ -19,15 +19,16 @@ from typing import Any
 
 from graphtorch.ir.graph import Value
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
-from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target
+from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, slices
 from graphtorch.lowering.cpu.expansion import SCRATCH
-from graphtorch.lowering.cpu.function import Function
+from graphtorch.lowering.cpu.function import Function, Level
 from graphtorch.lowering.cpu.nest import estimate
 from graphtorch.lowering.kernel import Buffer, View
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.type import TensorType
 
 SCRATCH_BYTES = 384 << 10  # of the stack, for padded planes: a part of the second-level cache
+LARGEST_SCRATCH = 3 << 20  # of the stack, for rows that are too long for that
 LARGEST_BODY = 400  # multiply-adds of straight-line code
 LATENCY = 8  # multiply-adds that have to be under way at a time
 
@@ -111,6 +112,16 @@ class Correlation:
             and self.before == (0, 0)
             and all(r < n for r, n in zip(reach, self.sizes, strict=True))
         )
+
+
+def correlation_level(
+    c: Correlation, units: int, together: int, x: View, weights: Sequence[View | None], y: Buffer
+) -> Level | None:
+    """What `units` units touch: those of so many samples together."""
+    each = together * c.groups * c.into * c.sizes[0] * c.sizes[1]
+    whole = [(w, 0) for w in weights if w is not None]
+    result = together * c.groups * c.out * c.result[0] * c.result[1]
+    return slices(units, [(x, each), *whole], [(y, result)])
 
 
 @dataclass(frozen=True)
@@ -270,7 +281,8 @@ class Packing:
                 whole = depth - depth % lanes
 
                 def square(k: Any, count: int) -> list[Val]:
-                    for j, value in enumerate(transpose(b, rows(b.at(at, kind, (k, 1)), there, count), lanes, count)[:count]):
+                    found = transpose(b, rows(b.at(at, kind, (k, 1)), there, count), lanes, count)[:count]
+                    for j, value in enumerate(found):
                         b.store(value, b.at(out, kind, (k, width), j * width))
                     return []
 
@@ -399,7 +411,7 @@ class ByChannels:
         band = self.rows
         if not self.in_place:
             band = min(band, (room - self.reach[0]) // self.step[0] + 1)
-        self.fits = band > 0
+        self.fits = band > 0 or self.reach[0] * self.pitch * c.into * bytes_ <= LARGEST_SCRATCH
         band = max(band, 1)
         samples = max(estimate(self.samples), 1)
         wanted = 4 * self.target.threads
@@ -429,13 +441,17 @@ class ByChannels:
         self.bias = None if bias is None else b.pointer(bias, kind)
         samples = b.size(self.samples)
         if not self.in_place:
-            self.padded = b.scratch(self.together * c.into * self.height * self.pitch, kind)
+            size = self.together * c.into * self.height * self.pitch
+            self.padded = b.scratch(size, kind)
+            if self.bands == 1:  # the border stays as it is
+                b.clear(self.padded, size, kind)
         groups: Any = self.samples
         if self.together > 1:
             groups = (self.samples + (self.together - 1)) // self.together
         b.loop(b.low, b.high, 1, lambda unit, _: self._unit(unit, samples))
         work = self.samples * max(int(self.time * 2), 1)
-        main = b.function("convc", groups * (c.groups * self.bands * self.parts), 1, work)
+        level = correlation_level(c, c.groups * self.bands * self.parts, self.together, x, (w, bias), y)
+        main = b.function("convc", groups * (c.groups * self.bands * self.parts), 1, work, [level])
         return [self.packing.write(w, packed, self.target), main]
 
     def _unit(self, unit: Val, samples: Val) -> list[Val]:
@@ -494,10 +510,12 @@ class ByChannels:
     def _pad(self, source: str, first: Val, count: Val) -> None:
         """Copy the source rows that a band sees, with zeros around them."""
         b, c, kind = self.b, self.c, self.kind
+        if self.bands > 1:
+            b.clear(self.padded, c.into * self.height * self.pitch, kind)
         pad_planes(
             b, kind, self.lanes, source, self.padded,
             PaddedPlanes(c.into, c.sizes, (self.height, self.pitch), self.first[1], c.groups * c.into),
-            b.add(b.mul(first, self.step[0]), self.first[0]), count, self.together,
+            b.add(b.mul(first, self.step[0]), self.first[0]), count,
         )  # fmt: skip
 
     def _phase(
@@ -567,6 +585,8 @@ class ByChannels:
                 packed = b.at(weights, kind, (channel, len(rows.taps) * across), (kh, across))
                 sums = list(sums)
                 for n, (_, offset) in enumerate(columns.taps):
+                    if n:
+                        b.fence()  # taps of neighbouring pixels see the same elements
                     factors = [
                         b.load(b.at(packed, kind, (n * vectors + v) * lanes), kind, lanes) for v in range(vectors)
                     ]
@@ -651,11 +671,10 @@ class PaddedPlanes:
 
 
 def pad_planes(
-    b: CallBuilder, kind: str, lanes: int, source: str, to: str, planes: PaddedPlanes, top: Val, count: Val, most: int
+    b: CallBuilder, kind: str, lanes: int, source: str, to: str, planes: PaddedPlanes, top: Val, count: Val
 ) -> None:
-    """Copy `count` (at most `most`) samples' planes, from the source's row `top` on, which may be negative."""
+    """Copy `count` samples' planes into memory that is zero, from the source's row `top` on, which may be negative."""
     height, pitch = planes.room
-    b.clear(to, most * planes.channels * height * pitch, kind)
     low = b.maximum(top, const(0, "i64"))
     high = b.minimum(b.add(top, height), const(planes.sizes[0], "i64"))
     left, right = max(planes.left, 0), min(planes.left + pitch, planes.sizes[1])

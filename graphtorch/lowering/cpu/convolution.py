@@ -16,11 +16,12 @@ behind the last channel, and the time it takes to transpose the tile for storing
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
-from graphtorch.lowering.cpu.channels import ByChannels, Correlation, copy_row
+from graphtorch.lowering.cpu.channels import ByChannels, Correlation, copy_row, correlation_level
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.launch import Native
 from graphtorch.lowering.cpu.nest import estimate
@@ -148,9 +149,12 @@ class _Correlate:
         self.y = b.pointer(y, kind)
         if not c.in_place:
             self.padded = b.scratch(c.into * self.height * self.pitch, kind)
+            if self.bands == 1:  # the border stays as it is
+                b.clear(self.padded, c.into * self.height * self.pitch, kind)
         b.loop(b.low, b.high, 1, lambda unit, _: self._unit(unit))
         work = self.samples * (c.groups * c.into * c.out * c.result[0] * c.result[1] * c.kernel[0] * c.kernel[1] // 2)
-        return b.function("conv", self.samples * (c.groups * self.bands), 1, work)
+        level = correlation_level(c, c.groups * self.bands, 1, x, (w, bias), y)
+        return b.function("conv", self.samples * (c.groups * self.bands), 1, work, [level])
 
     def _unit(self, unit: Val) -> list[Val]:
         b, c = self.b, self.c
@@ -172,7 +176,8 @@ class _Correlate:
     def _pad(self, source: str, first: Val) -> None:
         """Copy the source rows that a band sees, with zeros around and between them."""
         b, c, kind = self.b, self.c, self.kind
-        b.clear(self.padded, c.into * self.height * self.pitch, kind)
+        if self.bands > 1:
+            b.clear(self.padded, c.into * self.height * self.pitch, kind)
         base = b.sub(b.mul(first, c.step[0]), c.before[0])
         spread, step, before = c.spread, c.step[1], c.before[1]
 
@@ -194,13 +199,13 @@ class _Correlate:
                 copy_row(b, kind, self.lanes, b.at(line, kind, left), b.at(to, kind, left + before), right - left)
                 return []
 
-            def one(column: Val) -> list[Val]:
-                place = b.add(b.mul(column, spread[1]), before)
-                quotient, phase = b.split(place, step)
-                b.store(b.load(b.at(line, kind, column), kind), b.at(to, kind, (phase, self.section), quotient))
-                return []
-
-            b.loop(const(left, "i64"), const(right, "i64"), 1, lambda column, _: one(column))
+            if spread[1] == 1:
+                for phase in range(step):
+                    start = left + (phase - before - left) % step
+                    into = b.at(to, kind, phase * self.section + (start + before) // step)
+                    self._gathered(b.at(line, kind, start), into, -(-(right - start) // step), step)
+            elif step == 1:
+                self._spread_out(b.at(line, kind, left), b.at(to, kind, left * spread[1] + before), right - left)
             return []
 
         def copy_channel(channel: Val) -> list[Val]:
@@ -208,6 +213,55 @@ class _Correlate:
             return []
 
         b.loop(const(0, "i64"), const(c.into, "i64"), 1, lambda channel, _: copy_channel(channel))
+
+    def _vectors(self, count: int, body: Callable[[Any, int], None]) -> None:
+        """`body(first element, how many)` of vectors along `count` elements."""
+        whole = count - count % self.lanes
+
+        def vector(at: Val) -> list[Val]:
+            body(at, self.lanes)
+            return []
+
+        if whole > 0:
+            self.b.loop(const(0, "i64"), const(whole, "i64"), self.lanes, lambda at, _: vector(at))
+        if count > whole:
+            body(max(whole, 0), count - max(whole, 0))
+
+    def _gathered(self, source: str, to: str, count: int, step: int) -> None:
+        """Copy every `step`-th element."""
+        b, kind, lanes = self.b, self.kind, self.lanes
+
+        def vector(at: Any, there: int) -> None:
+            here, mask = b.at(source, kind, (at, step)), b.lane_mask([i < there for i in range(lanes)])
+            if step == 2 and there == lanes:
+                # The last pair's second element may lie behind the plane.
+                wide = b.load(here, kind, 2 * lanes, b.lane_mask([i < 2 * lanes - 1 for i in range(2 * lanes)]))
+                value = b.every_other(wide.text, kind, lanes, 0)
+            else:
+                value = b.gather(here, b.iota("i64", lanes, step), kind, mask)
+            b.store(value, b.at(to, kind, (at, 1)), mask)
+
+        self._vectors(count, vector)
+
+    def _spread_out(self, source: str, to: str, count: int) -> None:
+        """Copy to every `spread`-th element, between which there are zeros."""
+        b, kind, lanes, spread = self.b, self.kind, self.lanes, self.c.spread[1]
+
+        def vector(at: Any, there: int) -> None:
+            mask = b.lane_mask([i < there for i in range(lanes)])
+            value = b.load(b.at(source, kind, (at, 1)), kind, lanes, mask)
+            into = b.at(to, kind, (at, spread))
+            if spread == 2:
+                picks = ", ".join(f"i32 {i // 2 if i % 2 == 0 else lanes}" for i in range(2 * lanes))
+                zero = f"{value.type} zeroinitializer"
+                text = f"shufflevector {value.typed}, {zero}, <{2 * lanes} x i32> <{picks}>"
+                b.store(
+                    b.emit(text, kind, 2 * lanes), into, b.lane_mask([i < 2 * there - 1 for i in range(2 * lanes)])
+                )
+            else:
+                b.scatter(value, into, b.iota("i64", lanes, spread), mask)
+
+        self._vectors(count, vector)
 
     def _row(self, source: str, first: Val, row: Val, rows: int) -> list[Val]:
         """`rows` rows of the result from `row` on: every column tile, every tile of channels."""
@@ -353,6 +407,8 @@ class _WeightGradient:
         edges = self.total - (self.interior[1] - self.interior[0])
         # Estimated cycles of one sample: two multiply-adds or two loads at a time, each masked load counting twice.
         loads = (self.channels + taps) * (1 + edges / self.total)
+        if self.stride[1] == 2:
+            loads *= 2  # two registers a load, and the shuffles that part them
         each = max(taps * self.channels, loads, 8) / 2 * self.total
         tiles = self.groups * (self.into // self.together) * self.kh * -(-self.out // self.channels)
         self.time = tiles * self.rows * (each + 4)

@@ -171,20 +171,22 @@ class Writer:
         self.generators: list[Generator] = []
         self.scratch: dict[Buffer, int] = {}
         self.scratch_bytes = 0
-        for code in native.values():
+        ends: dict[int, int] = {}  # of the scratch memory that a chain's members have
+        for i, code in native.items():
             if isinstance(code, list):
-                self._place_scratch(code)
+                first = self.chains[i].steps[0] if i in self.chains else i
+                ends[first] = self._place_scratch(code, ends.get(first, 0))
         self.lines: list[str] = []
         self.count = 0
         self.arguments = 1
         self.total = 0
 
-    def _place_scratch(self, functions: list[Function]) -> None:
-        end = 0
+    def _place_scratch(self, functions: list[Function], end: int) -> int:
         for buffer in dict.fromkeys(b for f in functions for b in f.buffers if b.kind == SCRATCH):
             self.scratch[buffer] = end
             end += aligned(nbytes(buffer, {}))
         self.scratch_bytes = max(self.scratch_bytes, end)
+        return end
 
     def run(self) -> Program:
         segments: list[Segment] = []
@@ -318,6 +320,12 @@ class Writer:
         work = 0
         for member in chain.members:
             code = self.native[member.step]
+            if isinstance(code, list):
+                for function in code[:-1]:
+                    self._kernel(function)
+        for member in chain.members:
+            code = self.native[member.step]
+            code = code[-1] if isinstance(code, list) else code
             self.shift = place
             tables.append(place)
             if isinstance(code, Product):

@@ -11,8 +11,11 @@ from graphtorch.lowering.cpu.launch import Native, Product
 
 
 def member_of(step: int, code: Native | None, threads: int) -> Member | None:
-    """A step's native code as a candidate for a chain; None for what can't join one: several launches, symbolic sizes,
-    or a launch that may fail."""
+    """A step's native code as a candidate for a chain; None for what can't join one: symbolic sizes, or a launch that
+    may fail. Of several launches the last is the member: the others prepare operands that no member writes (its levels
+    name them too), and run before the chain."""
+    if isinstance(code, list):
+        code = code[-1]
     if isinstance(code, Product):
         levels: Sequence[Level] = product_levels(code, threads)
         extent, work = code.m, code.m * code.n * code.k

@@ -7,11 +7,12 @@ The gradients add each window's cotangent to the plane's elements, plane by plan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graphtorch.lowering.cpu.assembly import Val, const
-from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, static
+from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, slices, static
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import ExternCall, View
 
@@ -76,7 +77,9 @@ class _Rows:
         b.loop(b.low, b.high, 1, lambda unit, _: self._row(unit))
         planes = _planes(x.shape)
         work = planes * (w.counts[0] * w.counts[1] * (w.places + 2))
-        return b.function(prefix, planes * w.counts[0], 1, work)
+        result = w.counts[0] * w.counts[1]
+        level = slices(w.counts[0], [(x, w.sizes[0] * w.sizes[1])], [(o, result) for o in self.results()])
+        return b.function(prefix, planes * w.counts[0], 1, work, [level])
 
     def _row(self, unit: Val) -> list[Val]:
         b, w = self.b, self.w
@@ -136,6 +139,9 @@ class _Rows:
     def pointers(self) -> None:
         raise NotImplementedError
 
+    def results(self) -> Sequence[Any]:
+        raise NotImplementedError
+
     def vector(self, source: str, unit: Val, start: Val, column: Val, left: int | None) -> None:
         raise NotImplementedError
 
@@ -154,6 +160,9 @@ class _Maximum(_Rows):
     def __init__(self, windows: Windows, outputs: tuple[Any, ...], kind: str, target: Target) -> None:
         super().__init__(windows, kind, target)
         self.outputs = outputs
+
+    def results(self) -> Sequence[Any]:
+        return self.outputs
 
     def pointers(self) -> None:
         values, indices = self.outputs
@@ -232,7 +241,8 @@ def max_pool2d_backward(call: ExternCall, target: Target) -> Function | None:
 
     b.loop(b.low, b.high, 1, lambda unit, _: plane(unit))
     planes = _planes(g.shape)
-    return b.function("poolg", planes, 1, planes * (4 * count + size // 8))
+    level = slices(1, [(g, count), (indices, count)], [(out, size)])
+    return b.function("poolg", planes, 1, planes * (4 * count + size // 8), [level])
 
 
 # -- the mean ---------------------------------------------------------------------------------------------------------
@@ -255,6 +265,9 @@ class _Mean(_Rows):
     def __init__(self, windows: Windows, y: Any, include: bool, divisor: int | None, kind: str, target: Target) -> None:
         super().__init__(windows, kind, target)
         self.y, self.include, self.divisor = y, include, divisor
+
+    def results(self) -> Sequence[Any]:
+        return (self.y,)
 
     def pointers(self) -> None:
         self.result = self.b.pointer(self.y, self.kind)
@@ -343,4 +356,6 @@ def avg_pool2d_backward(call: ExternCall, target: Target) -> Function | None:
 
     b.loop(b.low, b.high, 1, lambda unit, _: plane(unit))
     planes = _planes(g.shape)
-    return b.function("meang", planes, 1, planes * (4 * counts[0] * counts[1] * w.places + sizes[0] * sizes[1] // 8))
+    work = planes * (4 * counts[0] * counts[1] * w.places + sizes[0] * sizes[1] // 8)
+    level = slices(1, [(g, counts[0] * counts[1])], [(out, sizes[0] * sizes[1])])
+    return b.function("meang", planes, 1, work, [level])

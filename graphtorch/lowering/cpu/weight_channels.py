@@ -122,7 +122,10 @@ class WeightByChannels:
         self.count = b.size(self.samples)
         self.packed = b.scratch(self.together * self.band * self.columns * self.width + self.lanes * self.width, kind)
         if not self.in_place:
-            self.padded = b.scratch(self.together * self.into * self.height * self.pitch, kind)
+            size = self.together * self.into * self.height * self.pitch
+            self.padded = b.scratch(size, kind)
+            if self.bands == 1:  # the border stays as it is
+                b.clear(self.padded, size, kind)
         first = b.divide(b.low, self.tiles)
         last = b.divide(b.add(b.high, self.tiles - 1), self.tiles)
         b.loop(first, last, 1, lambda unit, _: self._block(unit))
@@ -178,12 +181,14 @@ class WeightByChannels:
             if self.in_place:
                 planes = b.at(planes, kind, (top, self.pitch))
             else:
+                if self.bands > 1:
+                    b.clear(self.padded, self.into * self.height * self.pitch, kind)
                 pad_planes(
                     b, kind, self.lanes, planes, self.padded,
                     PaddedPlanes(
                         self.into, self.sizes, (self.height, self.pitch), -self.padding[1], self.groups * self.into
                     ),
-                    top, count, self.together,
+                    top, count,
                 )  # fmt: skip
                 planes, each = self.padded, self.into * self.height * self.pitch
             fresh = b.logic("and", b.compare("eq", start, 0), b.compare("eq", first, 0))
@@ -284,6 +289,8 @@ class WeightByChannels:
             there = b.at(packed, kind, (column, width))
             found = list(found)
             for u in range(unrolled):
+                if u:
+                    b.fence()
                 factors = [b.load(b.at(there, kind, u * width + v * lanes), kind, lanes) for v in range(vectors)]
                 for p, place in enumerate(places):
                     value = b.splat(b.load(b.at(here, kind, place + u * self.stride[1]), kind), lanes)

@@ -20,7 +20,7 @@ from typing import Any
 
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target
-from graphtorch.lowering.cpu.channels import Correlation, choose_tile, scratch, transpose, void
+from graphtorch.lowering.cpu.channels import Correlation, choose_tile, correlation_level, scratch, transpose, void
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.nest import estimate
 from graphtorch.lowering.kernel import Buffer, View
@@ -144,6 +144,8 @@ class Winograd:
         samples = b.size(self.samples)
         slack = self.tile.columns
         self.padded = b.scratch(self.together * self.rows * self.pitch * self.into, kind)
+        if self.bands == 1:  # the border stays as it is
+            b.clear(self.padded, self.together * self.rows * self.pitch * self.into, kind)
         self.v = b.scratch(FREQUENCIES * self.step_v + slack * self.into, kind)
         self.m = b.scratch(FREQUENCIES * self.step_m + slack * self.out, kind)
         self.found = b.scratch(OUT * max(self.lanes, OUT) * self.lanes, kind)
@@ -152,7 +154,8 @@ class Winograd:
         if self.together > 1:
             groups = (self.samples + (self.together - 1)) // self.together
         work = self.samples * max(int(self.time * 2), 1)
-        main = b.function("convf", groups * self.bands, 1, work)
+        level = correlation_level(self.c, self.bands, self.together, x, (w, bias), y)
+        main = b.function("convf", groups * self.bands, 1, work, [level])
         return [self._transform_weights(w, weights), main]
 
     # -- weights -----------------------------------------------------------------------------------------------------
@@ -218,7 +221,8 @@ class Winograd:
         rows = b.sub(b.minimum(b.add(first, self.band), const(self.down, "i64")), first)
         source = b.at(self.x, kind, (start, c.into * c.sizes[0] * c.sizes[1]))
         result = b.at(self.y, kind, (start, c.out * c.result[0] * c.result[1]))
-        b.clear(self.padded, self.together * self.rows * self.pitch * self.into, kind)
+        if self.bands > 1:
+            b.clear(self.padded, self.rows * self.pitch * self.into, kind)
         top = b.sub(b.mul(first, OUT), c.before[0])
         b.loop(zero, count, 1, lambda s, _: self._copy(s, source, top))
 

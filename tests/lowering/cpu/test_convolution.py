@@ -239,3 +239,31 @@ def test_input_gradient_that_spreads(padding: int) -> None:
         shape = (2, 1, 40, 48, 11, 12, (kernel, kernel), (stride, stride), (padding, padding), (dilation, dilation))
         given, rest = operands(shape, np.random.default_rng(0), np.float32)["conv2d_input_grad"]
         check("conv2d_input_grad", given, rest)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, 32), (40, 16), (64, 24)])
+def test_what_follows_runs_chunk_by_chunk(channels: int, size: int) -> None:
+    """A convolution, its bias, an activation and pooling go through the cache together, and give what they should."""
+    import graphtorch
+    from graphtorch.lowering.cpu.pool import get_pool
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((24, channels, size, size)).astype(np.float32)
+    weight = rng.standard_normal((48, channels, 3, 3)).astype(np.float32)
+    bias = rng.standard_normal(48).astype(np.float32)
+    graph = Graph()
+    builder = GraphBuilder(graph)
+    with builder:
+        types = [TensorType(dtypes.float32, a.shape) for a in (x, weight, bias)]
+        given = [wrap(graph.add_input(t, f"x{i}")) for i, t in enumerate(types)]
+        y = graphtorch.relu(graphtorch.nn.functional.conv2d(*given, padding=1))
+        graph.add_output(builder.value_of(graphtorch.nn.functional.max_pool2d(y, 2)))
+    executable = CpuExecutable(build_schedule(graph))
+    if get_pool().threads > 1:
+        assert executable.chains
+    wide = [a.astype(np.float64) for a in (x, weight, bias)]
+    sums = REGISTRY["conv2d"].numpy(*wide, (1, 1), (1, 1), (1, 1), 1)
+    expected = np.maximum(sums, 0).reshape(24, 48, size // 2, 2, size // 2, 2).max((3, 5))
+    for _ in range(3):
+        (actual,) = executable.run([x, weight, bias])
+        assert np.abs(actual - expected).max() <= 2e-5 * np.abs(expected).max()
