@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphtorch.lowering.cpu.chain import Member
+from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.cpu.footprint import joined, span_of
 from graphtorch.lowering.cpu.function import Function, Level
 from graphtorch.lowering.cpu.launch import Native, Product
@@ -12,10 +13,13 @@ from graphtorch.lowering.cpu.launch import Native, Product
 
 def member_of(step: int, code: Native | None, threads: int) -> Member | None:
     """A step's native code as a candidate for a chain; None for what can't join one: symbolic sizes, or a launch that
-    may fail. Of several launches the last is the member: the others prepare operands that no member writes (its levels
-    name them too), and run before the chain."""
+    may fail. Of several launches the last is the member, where the others only prepare what its levels name; they run
+    before the chain, in which no member may write that."""
     if isinstance(code, list):
-        code = code[-1]
+        *before, code = code
+        named = {b for level in code.levels[:1] for b in level.reads}
+        if any(b.kind != SCRATCH and b not in named for function in before for b in function.buffers):
+            return None
     if isinstance(code, Product):
         levels: Sequence[Level] = product_levels(code, threads)
         extent, work = code.m, code.m * code.n * code.k
