@@ -563,6 +563,9 @@ class Recorder(GradientRecorder):
             raise refuse(
                 f"{op.name}_ on a run-time number", "compute a new value instead of changing the number in place"
             )
+        if op.random and not data.layout.flags.c_contiguous and data.layout.size > 1:
+            # The order of the draws is that of the memory, which values of a graph don't have.
+            self.note_effect("draws random numbers into memory that is not contiguous")
         self._check_leaf_write(op, target, args)
         values = self.lower(args)
         self._check_same_device(args)

@@ -275,7 +275,7 @@ def _like(name: str) -> Callable[..., Tensor]:
         memory_format: Any = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        if state.recorder is None and not input._layout().flags.c_contiguous:
+        if not input._layout().flags.c_contiguous and (state.recorder is None or hasattr(state.recorder, "note_effect")):
             # The result has the operand's memory order, which is also the order of the draws.
             result: Tensor = FUNCTIONS["empty_like"](input, dtype=dtype, device=device)
             getattr(result, _FILLS[name])(*((0, *args) if len(args) == 1 else args), generator=generator)

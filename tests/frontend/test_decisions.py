@@ -459,3 +459,24 @@ def test_threads():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def draws_in_memory_order(decorate):
+    def f(x):
+        return torch.rand_like(x), x.clone().normal_(), x.mul_(2).uniform_()
+
+    f = decorate(f)
+    return [f(x) for x in (torch.zeros(2, 3), torch.zeros(3, 2).t(), torch.zeros(2, 6)[:, ::2])]
+
+
+def test_draws_into_other_memory_orders():
+    with pytest.warns(UserWarning, match="not contiguous"):
+        check_with_warnings(draws_in_memory_order)
+
+
+def check_with_warnings(scenario):
+    found = []
+    for decorate in (lambda f: f, torch.compile):
+        torch.manual_seed(3)
+        found.append(seen(scenario(decorate)))
+    assert_same(found[1], found[0])
