@@ -14,6 +14,9 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("GRAPHTORCH_VERIFY", "1")
+# Native code is compiled for each program anew: tests of other matters need not wait for it, those of the cpu backend
+# name it.
+os.environ.setdefault("GRAPHTORCH_BACKEND", "numpy")
 
 # The machine may be busy, and a run that failed must fail again: no deadline, the same examples every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)

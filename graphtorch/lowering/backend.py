@@ -7,13 +7,18 @@ A backend is a class with `compile`; `register` gives it a name. A package `grap
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.kernel import Schedule
 from graphtorch.schedule.memory import MemoryPlan
+
+logger = logging.getLogger(__name__)
 
 
 class InputMismatchError(RuntimeError):
@@ -87,6 +92,20 @@ def get_backend(name: str) -> Backend:
     if name not in _BACKENDS:
         raise ValueError(f"unknown backend {name!r}; known are {', '.join(sorted({*_BACKENDS, *builtin_names()}))}")
     return _BACKENDS[name]
+
+
+@cache
+def default_backend() -> str:
+    """The backend of `@compile` without a name: what GRAPHTORCH_BACKEND says, else "cpu" where this machine can run
+    it, else "numpy", which a line of the log says once."""
+    chosen = os.environ.get("GRAPHTORCH_BACKEND")
+    if chosen:
+        return get_backend(chosen).name
+    why = get_backend("cpu").unavailable()
+    if why is None:
+        return "cpu"
+    logger.warning("compiled functions run on the backend numpy, not cpu: %s", why)
+    return "numpy"
 
 
 def builtin_names() -> list[str]:
