@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, NoReturn
@@ -338,7 +338,7 @@ def _check_result(op: Operator, target: Tensor, result: TensorType) -> None:
 def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
     """The `out=` form: compute, then write into the given tensor (resized if its shape differs and it is empty).
 
-    Raises RuntimeError when gradients would be lost or the dtype doesn't fit.
+    Raises RuntimeError, before anything is drawn or written, when gradients would be lost or the results don't fit.
     """
     outs = out if isinstance(out, tuple | list) else (out,)
     if state.grad_enabled and any(t.requires_grad for t in (*tensors_of(args), *outs)):
@@ -346,15 +346,15 @@ def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
             f"{op.name}(): functions with out=... arguments don't support automatic differentiation, but one of the "
             "arguments requires grad."
         )
+    for tensor in outs:
+        if tensor._device is not CPU and state.recorder is None and all(t._device is CPU for t in tensors_of(args)):
+            raise RuntimeError(f"Expected out tensor to have device cpu, but got {tensor._device} instead")
+    if op.random and state.recorder is None:
+        _check_outs(outs, op.infer(op.normalize(*args) if op.normalize is not None else args))
     results = call(op, args)
-    pairs = list(zip(outs, results if isinstance(results, tuple) else (results,), strict=True))
-    for tensor, result in pairs:
-        if not dtypes.can_cast(result.dtype, tensor.dtype):
-            raise RuntimeError(
-                f"result type {_scalar_name(result.dtype)} can't be cast to the desired output type "
-                f"{_scalar_name(tensor.dtype)}"
-            )
-    for tensor, result in pairs:
+    given = results if isinstance(results, tuple) else (results,)
+    _check_outs(outs, given)
+    for tensor, result in zip(outs, given, strict=True):
         if tuple(tensor.shape) != tuple(result.shape):
             if tensor.numel() != 0:
                 import warnings
@@ -368,6 +368,18 @@ def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
         else:
             tensor.copy_(result)
     return out
+
+
+def _check_outs(outs: Sequence[Tensor], results: Sequence[Any]) -> None:
+    """Raise RuntimeError for an `out=` tensor that can't hold its result, ValueError for a wrong number of them."""
+    for tensor, result in zip(outs, results, strict=True):
+        if not dtypes.can_cast(result.dtype, tensor.dtype):
+            raise RuntimeError(
+                f"result type {_scalar_name(result.dtype)} can't be cast to the desired output type "
+                f"{_scalar_name(tensor.dtype)}"
+            )
+        if tuple(tensor.shape) == tuple(result.shape):
+            check_inplace(tensor, False)
 
 
 _SCALAR_NAMES = {

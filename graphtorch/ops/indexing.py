@@ -71,7 +71,7 @@ def _translated(error: IndexError) -> IndexError:
 
 def _index_numpy(input: Any, indices: tuple[Any, ...]) -> Any:
     try:
-        if len(indices) == 1 and indices[0].dtype == np.int64:
+        if len(indices) == 1 and indices[0] is not None and indices[0].dtype == np.int64:
             return input.take(indices[0], 0)
         return np.array(input[_key(indices)], order="C")
     except IndexError as error:

@@ -418,6 +418,22 @@ _random_full = _sampler(
 )
 
 
+def _draw_slopes(g: Generator, x: Any, lower: float, upper: float) -> Any:
+    """Draws for the elements that are not positive, in float64 and then rounded; ones for the others."""
+    slopes = np.ones(x.shape, x.dtype)
+    below = x <= 0
+    slopes[below] = g.uniform((int(below.sum()),), np.float64, lower, upper)
+    return slopes
+
+
+_rrelu_slopes = _sampler(
+    "rrelu_slopes(Tensor input, float lower, float upper, any generator=None)",
+    _draw_slopes,
+    lambda make: [sample(make(3, 2), 0.1, 0.3)],
+    _check_uniform,
+)
+
+
 def _check_probabilities(p: Any) -> None:
     if not p.dtype.is_floating_point:
         raise RuntimeError(f'"bernoulli_tensor_cpu_p_" not implemented for {p.dtype!r}')
@@ -580,6 +596,23 @@ def _random_(self: Tensor, *bounds: Any, generator: Generator | None = None) -> 
 
 method("bernoulli_")(_bernoulli_)
 method("random_")(_random_)
+
+
+@function()
+def rrelu(
+    input: Tensor,
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    training: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:
+    """`input` where positive, else times a slope: in training one drawn for each element from [lower, upper), otherwise
+    their mean. See torch.nn.functional.rrelu."""
+    if not training:
+        return input.leaky_relu((lower + upper) / 2)
+    slopes: Tensor = call(lookup("rrelu_slopes"), (input.detach(), float(lower), float(upper), generator))
+    result: Tensor = input * slopes
+    return result
 
 
 @function()

@@ -460,6 +460,8 @@ def _scatter_arguments(
     dim: int, index: Tensor, src: Any, value: Any, reduce: str | None
 ) -> tuple[str, tuple[Any, ...]]:
     """The record and its arguments for what `scatter` was asked."""
+    if not isinstance(index, Tensor):
+        raise TypeError(f"scatter(): argument 'index' (position 2) must be Tensor, not {type(index).__name__}")
     given = src if value is None else value
     if given is None:
         raise TypeError('scatter() missing 1 required positional arguments: "src"')

@@ -524,6 +524,8 @@ def _as_strided_normalize(
         raise RuntimeError(f"Storage size calculation overflowed with sizes={list(size)} and strides={list(stride)}")
     if input_stride is None:
         input_stride = contiguous_strides(input.shape)
+    if len(input_stride) != len(input.shape) or any(type(s) is int and s < 0 for s in input_stride):
+        raise RuntimeError(f"as_strided: an operand of shape {list(input.shape)} can't have strides {input_stride}")
     return input, size, stride, offset, input_stride
 
 
