@@ -484,7 +484,14 @@ def same_size(a: Any, b: Any) -> bool:
 
 def same_shape(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     """`same_size` of every dimension."""
-    return len(a) == len(b) and all(x is y or same_size(x, y) for x, y in zip(a, b, strict=True))
+    if a is b:
+        return True
+    if len(a) != len(b):
+        return False
+    for x, y in zip(a, b):  # noqa: B905 (they are equally long, and this is asked often)
+        if x is not y and not same_size(x, y):
+            return False
+    return True
 
 
 def at_least(size: Any, bound: int) -> bool:

@@ -74,6 +74,7 @@ class CpuExecutable(Executable):
                 continue
             if code is not None:
                 self.native[i] = code
+        self.native_steps = {id(schedule.steps[i]) for i in self.native}
         self.chains = self._find_chains(pool.threads)
         self.together = [chain.steps for chain in self.chains]
         for chain in self.chains:
@@ -278,8 +279,7 @@ class Frame(numpy_executor.Frame):
     def _prepare(self, step: Kernel | ExternCall) -> Callable[[], None]:
         program = self.program
         assert isinstance(program, Sized)
-        position = next(i for i, s in enumerate(program.schedule.steps) if s is step)
-        if position in program.executable.native:
+        if id(step) in program.executable.native_steps:
             return _nothing
         return super()._prepare(step)
 
