@@ -95,6 +95,8 @@ else:
             for name in ("associative_scan", "cond", "scan", "while_loop")
         },
         "load": ("graphtorch.serialization", "load"),
+        "export": ("graphtorch.serialization.export", "export"),
+        "load_exported": ("graphtorch.serialization.program", "load_exported"),
         "save": ("graphtorch.serialization", "save"),
         "serialization": ("graphtorch.serialization", None),
         "array_api": ("graphtorch.array_api", None),

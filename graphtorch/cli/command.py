@@ -57,9 +57,13 @@ def parser() -> argparse.ArgumentParser:
     dump.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="the script's own arguments")
 
     run = commands.add_parser(
-        "run", help="execute a dumped graph", description="Executes a graph (text or JSON) and summarises each output."
+        "run",
+        help="execute a dumped graph or an exported program",
+        description="Executes a graph (text or JSON), or what `export` wrote, and summarises each output.",
     )
-    run.add_argument("graph", metavar="GRAPH", help="a file that `dump` wrote, or - for standard input")
+    run.add_argument(
+        "graph", metavar="GRAPH", help="a file that `dump` wrote, - for standard input, or an exported program"
+    )
     run.add_argument("--inputs", metavar="FILE.npz", help="input values by name; the others are drawn at random")
     run.add_argument("--size", action="append", default=[], metavar="s0=8", help="the value of a symbolic size")
     run.add_argument("--seed", type=int, default=0, help="of random inputs and operators (default: 0)")

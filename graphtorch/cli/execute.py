@@ -23,20 +23,25 @@ def execute(arguments: argparse.Namespace) -> int:
     """The subcommand."""
     from graphtorch.frontend.pipeline import compile_graph
     from graphtorch.ir.printer import Names
+    from graphtorch.serialization.program import is_exported
 
+    if arguments.graph != "-" and is_exported(arguments.graph):
+        from graphtorch.cli.exported import run_exported
+
+        return run_exported(arguments)
     graph = load_graph(arguments.graph)
     names = Names(graph)
     given = {} if arguments.inputs is None else load_arrays(arguments.inputs)
     by_name = {names[value]: value for value in graph.inputs}
-    sizes = _bind(graph, by_name, given, _parse_sizes(arguments.size, graph))
+    sizes = bind_sizes(graph, by_name, given, parse_sizes(arguments.size, graph))
     generator = np.random.default_rng(arguments.seed)
     inputs: list[Any] = []
     for (name, value), kind in zip(by_name.items(), graph.input_kinds, strict=True):
         shape = tuple(evaluate(size, sizes) for size in value.shape)
         if name in given:
-            inputs.append(_convert(given[name], value, shape, name))
+            inputs.append(convert(given[name], value, shape, name))
         else:
-            inputs.append(_random(generator, value, shape, kind))
+            inputs.append(random_input(generator, value, shape, kind))
     default_generator.manual_seed(arguments.seed)  # of random operators in the graph
     try:
         outputs = compile_graph(graph, arguments.backend, {}).run(inputs, {})
@@ -78,7 +83,7 @@ def _unique(name: str, taken: Iterable[str]) -> str:
     return made
 
 
-def _parse_sizes(texts: Iterable[str], graph: Graph) -> dict[str, int]:
+def parse_sizes(texts: Iterable[str], graph: Graph) -> dict[str, int]:
     known = graph.symbols
     sizes: dict[str, int] = {}
     for text in texts:
@@ -94,7 +99,7 @@ def _parse_sizes(texts: Iterable[str], graph: Graph) -> dict[str, int]:
     return sizes
 
 
-def _bind(
+def bind_sizes(
     graph: Graph, inputs: Mapping[str, Value], given: Mapping[str, np.ndarray[Any, Any]], sizes: dict[str, int]
 ) -> dict[str, int]:
     """A value for every symbolic size: from --size, from the shape of a given input, or what it was at capture."""
@@ -111,7 +116,7 @@ def _bind(
     return sizes
 
 
-def _convert(array: np.ndarray[Any, Any], value: Value, shape: tuple[int, ...], name: str) -> Any:
+def convert(array: np.ndarray[Any, Any], value: Value, shape: tuple[int, ...], name: str) -> Any:
     """A given array as the input's type. Raises CommandError where it doesn't fit."""
     if array.shape != shape:
         raise CommandError(f"input {name} is {value.type}, here of shape {list(shape)}; given {list(array.shape)}")
@@ -124,7 +129,7 @@ def _convert(array: np.ndarray[Any, Any], value: Value, shape: tuple[int, ...], 
     return cast.item() if value.is_number else cast
 
 
-def _random(generator: np.random.Generator, value: Value, shape: tuple[int, ...], kind: str) -> Any:
+def random_input(generator: np.random.Generator, value: Value, shape: tuple[int, ...], kind: str) -> Any:
     """Values that suit most programs: integers are 0 or 1, valid as indices and labels; optimizer state and numbers
     lie in [0, 1), where square roots of them exist; everything else is standard normal."""
     d = value.dtype

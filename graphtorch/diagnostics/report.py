@@ -51,7 +51,8 @@ def advice(message: str) -> str:
 def is_internal(frame: Any) -> bool:
     """Whether a stack frame belongs to this package."""
     name = frame.f_globals.get("__name__", "")
-    return name == _PACKAGE or name.startswith(_PACKAGE + ".") or frame.f_code.co_filename.startswith("<graphtorch")
+    internal: bool = name == _PACKAGE or name.startswith(_PACKAGE + ".") or frame.f_code.co_filename.startswith("<graphtorch")
+    return internal
 
 
 def trimmed(traceback: TracebackType | None) -> TracebackType | None:

@@ -39,7 +39,11 @@ def test_blocks_are_found_and_keep_their_lines() -> None:
     assert script_of(text).splitlines() == ["", "", "", "x = 1", "", "", "", "", "", "", "", "y = 2"]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if script_of(p.read_text(encoding="utf-8")).strip()], ids=name_of)
+# Those of docs/errors run in test_error_pages.
+SCRIPTS = [p for p in PAGES if p.parent.name != "errors" and script_of(p.read_text(encoding="utf-8")).strip()]
+
+
+@pytest.mark.parametrize("page", SCRIPTS, ids=name_of)
 def test_python_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     script = tmp_path / f"{page.stem}.py"
     script.write_text(script_of(page.read_text(encoding="utf-8")), encoding="utf-8")
@@ -70,5 +74,7 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_every_page_is_linked_from_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     linked = {match["target"].partition("#")[0] for match in LINK.finditer(index)}
+    errors = (ROOT / "docs" / "errors" / "README.md").read_text(encoding="utf-8")
+    linked |= {f"errors/{match['target']}" for match in LINK.finditer(errors)}
     pages = {p.relative_to(ROOT / "docs").as_posix() for p in PAGES if p.parent != ROOT} - {"index.md"}
     assert pages <= linked

@@ -1,0 +1,366 @@
+"""Exported programs: a captured function as files that run without the code that it was written in.
+
+A folder (or a zip file of the same) holds
+
+    program.json           arguments, results, what is written back, what is assumed, and digests of the other files
+    graph.gt               the optimised graph as text (docs/ir.md)
+    weights.safetensors    every tensor that the function reached by itself
+
+Loading checks all of it and executes nothing but this package's operators: the graph may only name records, and is
+verified like any other. Running needs NumPy."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphtorch.diagnostics import advice
+from graphtorch.ir.graph import Graph
+from graphtorch.serialization.safetensors import SafetensorError, from_bytes, to_bytes
+from graphtorch.tensor.symint import SymInt, evaluate, parse_size
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType
+
+FORMAT = "graphtorch exported program"
+VERSION = 1
+FILES = ("program.json", "graph.gt", "weights.safetensors")
+RELATIONS = {
+    "==": lambda a: a == 0,
+    "!=": lambda a: a != 0,
+    "<": lambda a: a < 0,
+    "<=": lambda a: a <= 0,
+    ">": lambda a: a > 0,
+    ">=": lambda a: a >= 0,
+}
+
+
+class ExportError(RuntimeError):
+    """A function that can't be exported, files that are no exported program, or a call that does not fit one."""
+
+    def __init__(self, message: str) -> None:
+        text = f"export: {message}"
+        super().__init__(text + advice(text))
+
+
+class ExportedProgram:
+    """A program that `export` made or `load_exported` read. Call it as the function was called.
+
+    graph     the graph that runs
+    manifest  what program.json says
+    weights   the tensors that it holds, by name; a call that changes state changes these arrays
+    """
+
+    def __init__(self, graph: Graph, manifest: dict[str, Any], weights: dict[str, np.ndarray[Any, Any]]) -> None:
+        self.graph = graph
+        self.manifest = manifest
+        self.weights = weights
+        self._executable: Any = None
+        self.backend = "interpreter"
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return str(self.manifest["name"])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run on tensors (or arrays); results are tensors.
+
+        Raises ExportError for arguments of another structure, shape or dtype, and for sizes that break an assumption.
+        """
+        arguments = list(self._match(self.manifest["arguments"], [list(args), kwargs], "arguments"))
+        tensors = dict(arguments)
+        inputs = self._inputs({k: v._data if isinstance(v, Tensor) else np.asarray(v) for k, v in tensors.items()})
+        outputs = self._run(inputs)
+        for position, output in self.manifest["written"]:
+            np.copyto(inputs[position], outputs[output])
+            owner = tensors.get(self.manifest["inputs"][position].get("argument"))
+            if isinstance(owner, Tensor):
+                owner._bump_version()
+        return _build(self.manifest["result"], [np.array(o) for o in outputs])
+
+    def _run(self, inputs: list[Any]) -> list[Any]:
+        if self._executable is None:
+            from graphtorch.frontend.pipeline import compile_joint
+
+            self._executable = compile_joint(self.graph, self.graph, self.backend, {})
+        return self._executable.run(inputs, {})  # type: ignore[no-any-return]
+
+    def _match(self, tree: Any, given: Any, place: str) -> Iterator[tuple[int, Any]]:
+        """The arguments by number; ExportError where their structure is another."""
+        kind, inner = next(iter(tree.items()))
+        if kind == "argument":
+            if not isinstance(given, Tensor | np.ndarray | np.generic):
+                raise ExportError(f"{self.name}: {place} must be a tensor, not {type(given).__name__}")
+            yield inner, given
+        elif kind == "value":
+            if type(given) is not type(inner) or given != inner:
+                raise ExportError(f"{self.name}: {place} was {inner!r} when it was exported, now {given!r}")
+        elif kind == "dict":
+            if not isinstance(given, dict) or given.keys() != inner.keys():
+                keys = list(given) if isinstance(given, dict) else type(given).__name__
+                raise ExportError(f"{self.name}: {place} must have the entries {list(inner)}, not {keys}")
+            for key, child in inner.items():
+                yield from self._match(child, given[key], f"{place}[{key!r}]")
+        else:
+            if not isinstance(given, list | tuple) or len(given) != len(inner):
+                count = len(given) if isinstance(given, list | tuple) else type(given).__name__
+                raise ExportError(f"{self.name}: {place} must have {len(inner)} entries, not {count}")
+            for i, child in enumerate(inner):
+                yield from self._match(child, given[i], f"{place}[{i}]")
+
+    def _inputs(self, arguments: Mapping[int, np.ndarray[Any, Any]]) -> list[Any]:
+        found: list[Any] = []
+        sizes: dict[str, int] = {}
+        for value, entry in zip(self.graph.inputs, self.manifest["inputs"], strict=True):
+            if "number" in entry:
+                found.append(entry["number"])
+                continue
+            array = self.weights[entry["weight"]] if "weight" in entry else arguments[entry["argument"]]
+            _check_shape(self.name, entry.get("name", value.name), value.type, array, sizes)
+            found.append(array)
+        for value, array in zip(self.graph.inputs, found, strict=True):
+            for size, actual in zip(value.type.shape, getattr(array, "shape", ()), strict=True):
+                if type(size) is SymInt and evaluate(size, sizes) != actual:
+                    raise ExportError(f"{self.name}: {value.name}: a size must be {size}, not {actual}")
+        symbols = self.graph.symbols
+        for name, number in sizes.items():
+            if number < symbols[name].lower:
+                raise ExportError(f"{self.name} assumes {name} >= {symbols[name].lower}, here {number}")
+        for text, relation in self.manifest["guards"]:
+            if not RELATIONS[relation](evaluate(_parse_size(text, self.graph), sizes)):
+                shown = ", ".join(f"{n} = {s}" for n, s in sizes.items())
+                raise ExportError(f"{self.name} assumes {text} {relation} 0, and here {shown}")
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder, or a zip file for a path that ends with .zip."""
+        from graphtorch.ir.printer import print_graph
+
+        graph = print_graph(self.graph, provenance=False).encode()
+        weights = to_bytes(self.weights)
+        manifest = {**self.manifest, "sha256": {"graph.gt": _digest(graph), "weights.safetensors": _digest(weights)}}
+        files = {
+            "program.json": json.dumps(manifest, indent=1, allow_nan=False).encode(),
+            "graph.gt": graph,
+            "weights.safetensors": weights,
+        }
+        target = Path(path)
+        if target.suffix == ".zip":
+            with zipfile.ZipFile(target, "w") as archive:
+                for name, data in files.items():
+                    archive.writestr(zipfile.ZipInfo(name), data)
+            return
+        target.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (target / name).write_bytes(data)
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Whether a path looks like an exported program: a folder with program.json, or a zip file."""
+    target = Path(path)
+    return (target / "program.json").is_file() or (target.is_file() and zipfile.is_zipfile(target))
+
+
+def load_exported(path: str | os.PathLike[str], backend: str = "interpreter") -> ExportedProgram:
+    """Read a program that `export` wrote, a folder or zip file, for a backend.
+
+    Everything is checked: digests, the graph (parsed and verified), each array's dtype and shape, that the parts fit
+    together. Nothing but operators of this package can be in it. Raises ExportError for anything else.
+    """
+    files = _read(Path(path))
+    try:
+        manifest = json.loads(files["program.json"].decode())
+    except ValueError as error:
+        raise ExportError(f"program.json of {path} is no JSON: {error}") from None
+    _check_manifest(manifest)
+    for name, digest in manifest["sha256"].items():
+        if _digest(files[name]) != digest:
+            raise ExportError(f"{name} of {path} is not the file that was exported (its digest differs)")
+    graph = _parse(files["graph.gt"])
+    try:
+        weights = from_bytes(files["weights.safetensors"])
+    except SafetensorError as error:
+        raise ExportError(f"weights.safetensors of {path}: {error}") from None
+    program = ExportedProgram(graph, manifest, weights)
+    program.backend = backend
+    _check_program(program)
+    return program
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    try:
+        if path.is_dir():
+            return {name: (path / name).read_bytes() for name in FILES}
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+            if sorted(archive.namelist()) != sorted(FILES):
+                raise ExportError(f"{path} has the entries {archive.namelist()}, not those of an exported program")
+            if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
+                raise ExportError(f"{path} is compressed, which export never does")
+            return {name: archive.read(name) for name in FILES}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ExportError(f"{path} is no exported program: {error}") from None
+
+
+def _parse(text: bytes) -> Graph:
+    import graphtorch.frontend.number  # noqa: F401  # records that only graphs have
+    from graphtorch.ir.parser import parse_graph
+    from graphtorch.ir.verifier import verify
+
+    try:
+        graph = parse_graph(text.decode())
+        verify(graph)
+    except (ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:
+        raise ExportError(f"graph.gt is no valid graph: {error}") from None
+    for node in graph.nodes:
+        if node.op.name in ("gradient", "custom_function"):
+            raise ExportError(f"graph.gt has a {node.op.name} node, which does not run")
+    if any(v.type.device.type != "cpu" for v in graph.inputs):
+        raise ExportError("graph.gt has inputs that are not on the cpu")
+    return graph
+
+
+def _check_manifest(manifest: Any) -> None:
+    """The shape of program.json itself."""
+    wanted = {
+        "format": str, "version": int, "name": str, "graphtorch": str, "arguments": dict, "inputs": list,
+        "result": dict, "written": list, "guards": list, "sha256": dict,
+    }  # fmt: skip
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ExportError("program.json does not say that this is an exported program")
+    if manifest.get("version") != VERSION:
+        raise ExportError(f"version {manifest.get('version')!r} of the format; this is version {VERSION}")
+    for key, kind in wanted.items():
+        if type(manifest.get(key)) is not kind:
+            raise ExportError(f"program.json: {key} must be a {kind.__name__}")
+    if manifest.keys() != wanted.keys():
+        raise ExportError(f"program.json: unknown entries {sorted(manifest.keys() - wanted.keys())}")
+    if manifest["sha256"].keys() != set(FILES[1:]):
+        raise ExportError("program.json: sha256 must name the other files")
+    for tree, leaves in ((manifest["arguments"], ("argument", "value")), (manifest["result"], ("output", "value"))):
+        _check_tree(tree, leaves, 0)
+    for entry in manifest["inputs"]:
+        keys = set(entry) - {"name"} if isinstance(entry, dict) else set()
+        number = keys == {"number"} and type(entry["number"]) in (int, float)
+        if not ((keys == {"argument"} and type(entry["argument"]) is int) or keys == {"weight"} or number):
+            raise ExportError(f"program.json: not an input: {entry!r}")
+    for pair in manifest["written"]:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)):
+            raise ExportError(f"program.json: not a pair of positions: {pair!r}")
+    for guard in manifest["guards"]:
+        if not (isinstance(guard, list) and len(guard) == 2 and isinstance(guard[0], str) and guard[1] in RELATIONS):
+            raise ExportError(f"program.json: not an assumption: {guard!r}")
+
+
+def _check_tree(tree: Any, leaves: tuple[str, ...], depth: int) -> None:
+    if depth > 50 or not isinstance(tree, dict) or len(tree) != 1:
+        raise ExportError(f"program.json: not a structure: {str(tree)[:80]}")
+    kind, inner = next(iter(tree.items()))
+    if kind in leaves:
+        if kind != "value" and (type(inner) is not int or inner < 0):
+            raise ExportError(f"program.json: not a number of an {kind}: {inner!r}")
+        if kind == "value" and type(inner) not in (bool, int, float, str, type(None)):
+            raise ExportError(f"program.json: not a value: {inner!r}")
+        return
+    if kind in ("list", "tuple") and isinstance(inner, list):
+        for child in inner:
+            _check_tree(child, leaves, depth + 1)
+    elif kind == "dict" and isinstance(inner, dict):
+        for child in inner.values():
+            _check_tree(child, leaves, depth + 1)
+    elif not (kind == "number" and "output" in leaves and type(inner) is int):
+        raise ExportError(f"program.json: unknown structure {kind!r}")
+
+
+def _check_program(program: ExportedProgram) -> None:
+    """That manifest, graph and weights fit together."""
+    graph, manifest = program.graph, program.manifest
+    if len(manifest["inputs"]) != len(graph.inputs):
+        raise ExportError(f"the graph has {len(graph.inputs)} inputs, program.json {len(manifest['inputs'])}")
+    arguments = set(_leaf_numbers(manifest["arguments"], "argument"))
+    used: set[str] = set()
+    for value, entry in zip(graph.inputs, manifest["inputs"], strict=True):
+        if "weight" in entry:
+            array = program.weights.get(str(entry["weight"]))
+            if array is None:
+                raise ExportError(f"there is no weight {entry['weight']!r}")
+            used.add(entry["weight"])
+            if any(type(n) is not int for n in value.type.shape):
+                raise ExportError(f"the weight {entry['weight']!r} has a symbolic size")
+            _check_shape(program.name, entry["weight"], value.type, array, {})
+        elif "argument" in entry and entry["argument"] not in arguments:
+            raise ExportError(f"there is no argument {entry['argument']}")
+        elif ("number" in entry) is not value.type.is_number:
+            raise ExportError(f"the input {value.name} is {value.type}")
+    if program.weights.keys() - used:
+        raise ExportError(f"weights that nothing uses: {sorted(program.weights.keys() - used)}")
+    count = len(graph.outputs)
+    for number in (*_leaf_numbers(manifest["result"], "output"), *_leaf_numbers(manifest["result"], "number")):
+        if not 0 <= number < count:
+            raise ExportError(f"there is no output {number}")
+    for position, output in manifest["written"]:
+        if not (0 <= position < len(graph.inputs) and 0 <= output < count):
+            raise ExportError(f"there is no input {position} or output {output}")
+        a, b = graph.inputs[position].type, graph.outputs[output].type
+        if a.dtype is not b.dtype or tuple(map(str, a.shape)) != tuple(map(str, b.shape)):
+            raise ExportError(f"the output {output} ({b}) can't be written to the input {position} ({a})")
+    for text, _ in manifest["guards"]:
+        _parse_size(text, graph)
+
+
+def _leaf_numbers(tree: dict[str, Any], kind: str) -> Iterator[int]:
+    own, inner = next(iter(tree.items()))
+    if own == kind:
+        yield inner
+    elif own in ("list", "tuple"):
+        for child in inner:
+            yield from _leaf_numbers(child, kind)
+    elif own == "dict":
+        for child in inner.values():
+            yield from _leaf_numbers(child, kind)
+
+
+def _parse_size(text: str, graph: Graph) -> Any:
+    symbols = {str(s): s for v in graph.inputs for s in v.type.shape if type(s) is SymInt and str(s) in graph.symbols}
+    try:
+        return parse_size(text, symbols)
+    except (ValueError, SyntaxError) as error:
+        raise ExportError(f"program.json: not a size: {text!r}: {error}") from None
+
+
+def _check_shape(program: str, name: str, of: TensorType, array: Any, sizes: dict[str, int]) -> None:
+    """That an array has an input's dtype and shape; binds symbolic sizes that it is the first to show."""
+    fits = array.dtype == of.dtype.numpy and len(array.shape) == len(of.shape)
+    if fits:
+        for size, actual in zip(of.shape, array.shape, strict=True):
+            if type(size) is not SymInt:
+                fits = fits and size == actual
+            elif str(size).isidentifier():
+                fits = fits and sizes.setdefault(str(size), actual) == actual
+    if not fits:
+        raise ExportError(f"{program}: {name} must be {of}, not {array.dtype}{list(array.shape)}")
+
+
+def _build(tree: dict[str, Any], outputs: list[np.ndarray[Any, Any]]) -> Any:
+    kind, inner = next(iter(tree.items()))
+    if kind == "output":
+        return Tensor._wrap(outputs[inner])
+    if kind == "number":
+        return outputs[inner].item()
+    if kind == "value":
+        return inner
+    if kind == "dict":
+        return {key: _build(child, outputs) for key, child in inner.items()}
+    children = [_build(child, outputs) for child in inner]
+    return children if kind == "list" else tuple(children)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
