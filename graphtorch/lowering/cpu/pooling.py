@@ -51,14 +51,16 @@ def _planes(shape: tuple[Any, ...]) -> Any:
     return count
 
 
-def _windows(x: Any, counts: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Windows | None:
-    """The windows of a call that is covered."""
+def _windows(
+    x: Any, counts: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, limit: float = UNROLLED
+) -> Windows | None:
+    """The windows of a call that is covered: those of at most `limit` places."""
     if not contiguous(x) or x.buffer.dtype not in FLOATS or len(x.shape) < 3:
         return None
     if not static(*x.shape[-2:], *counts) or 0 in (*x.shape[-2:], *counts) or x.shape[-2] * x.shape[-1] >= 1 << 30:
         return None
     found = Windows(tuple(x.shape[-2:]), tuple(counts), kernel, stride, padding, dilation)
-    return found if found.places <= UNROLLED else None
+    return found if found.places <= limit else None
 
 
 class _Rows:
@@ -293,10 +295,53 @@ def avg_pool2d(call: ExternCall, target: Target) -> Function | None:
     """The mean of every window."""
     x, kernel, stride, padding, _, include, divisor = call.args
     y = call.outputs[0]
-    windows = None if y is None else _windows(x, y.shape[-2:], kernel, stride, padding, (1, 1))
+    windows = None if y is None else _windows(x, y.shape[-2:], kernel, stride, padding, (1, 1), float("inf"))
     if windows is None or not (divisor is None or type(divisor) is int):
         return None
+    if windows.places > UNROLLED:
+        return _large_means(windows, x, y, include, divisor, target)
     return _Mean(windows, y, include, divisor, FLOATS[x.buffer.dtype], target).run(x, "mean")
+
+
+def _large_means(w: Windows, x: View, y: Any, include: bool, divisor: int | None, target: Target) -> Function:
+    """Means of windows of many places: vectors run along the window's rows. A unit is one row of one plane's result."""
+    kind = FLOATS[x.buffer.dtype]
+    b, lanes = CallBuilder(target), target.lanes(kind)
+    given, result = b.pointer(x, kind), b.pointer(y, kind)
+    zero = const(0, "i64")
+
+    def window(source: str, unit: Val, above: Val, below: Val, rows: Val, j: Val) -> list[Val]:
+        left = b.sub(b.mul(j, w.stride[1]), w.padding[1])
+        before, behind = b.maximum(left, zero), b.minimum(b.add(left, w.kernel[1]), const(w.sizes[1], "i64"))
+
+        def vector(row: Val, at: Val, total: Val) -> list[Val]:
+            on = b.compare("slt", b.iota("i64", lanes), b.splat(b.sub(behind, at), lanes))
+            return [b.add(total, b.load(b.at(source, kind, (row, w.sizes[1]), at), kind, lanes, on))]
+
+        def line(row: Val, sums: list[Val]) -> list[Val]:
+            return b.loop(before, behind, lanes, lambda at, s: vector(row, at, s[0]), sums)
+
+        sums = b.loop(above, below, 1, line, [b.zero(kind, lanes)])
+        (total,) = b.fold_lanes(sums, lambda p, q: [b.add(p[0], q[0])])
+        places = b.mul(rows, _extent(b, left, 1, w, include))
+        by = const(divisor, kind) if divisor else b.convert("sitofp", places, kind)
+        b.store(b.div(total, by), b.at(result, kind, (unit, w.counts[1]), j))
+        return []
+
+    def row(unit: Val) -> list[Val]:
+        plane, i = b.split(unit, w.counts[0])
+        top = b.sub(b.mul(i, w.stride[0]), w.padding[0])
+        above, below = b.maximum(top, zero), b.minimum(b.add(top, w.kernel[0]), const(w.sizes[0], "i64"))
+        source, rows = b.at(given, kind, (plane, w.sizes[0] * w.sizes[1])), _extent(b, top, 0, w, include)
+        end = const(w.counts[1], "i64")
+        b.loop(zero, end, 1, lambda j, _: window(source, unit, above, below, rows, j))
+        return []
+
+    b.loop(b.low, b.high, 1, lambda unit, _: row(unit))
+    planes = _planes(x.shape)
+    level = slices(w.counts[0], [(x, w.sizes[0] * w.sizes[1])], [(y, w.counts[0] * w.counts[1])])
+    work = planes * (w.counts[0] * w.counts[1] * (w.places // 4 + 8))
+    return b.function("meanl", planes * w.counts[0], 1, work, [level])
 
 
 @emitter("avg_pool2d_backward")

@@ -92,7 +92,9 @@ def test_large_windows_run_otherwise() -> None:
 
 
 @pytest.mark.parametrize("include", [True, False])
-@pytest.mark.parametrize("case", [c for c in CASES if c[4] == (1, 1) and c[1] != (7, 7)], ids=str)
+@pytest.mark.parametrize(
+    "case", [*(c for c in CASES if c[4] == (1, 1)), ((2, 3, 20, 41), (20, 40), (3, 1), (9, 3), (1, 1), True)], ids=str
+)
 def test_mean(case: Any, include: bool) -> None:
     shape, kernel, stride, padding, _, ceil_mode = case
     for divisor in (None, 3):
