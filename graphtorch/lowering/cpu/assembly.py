@@ -74,7 +74,7 @@ class Builder:
     declarations, helpers   what the module needs beside the function: declarations, and names of shared helper
                             functions
     mask                    the lanes that count in what is being written; None: all
-    failure                 the text that loads the address where the function says that it failed; "" if it can't
+    failure_slot            the text that gives the place of the address where the function says that it failed; "" if it can't
     failures                the messages with which it may fail, of a RuntimeError
     """
 
@@ -84,7 +84,7 @@ class Builder:
         self.declarations: set[str] = set()
         self.helpers: set[tuple[str, str, int]] = set()
         self.mask: Val | None = None
-        self.failure = ""
+        self.failure_slot = ""
         self.failures: list[str] = []
         self._count = 0
         self._labels = 0
@@ -229,7 +229,7 @@ class Builder:
         failed, after = self.fresh_label(), self.fresh_label()
         self.line(f"br {self.any_lane(condition).typed}, label %{failed}, label %{after}")
         self.label(failed)
-        place = self.emit(self.failure, "ptr")
+        place = self.emit(self.failure_slot, "ptr")
         place = self.emit(f"load ptr, ptr {place.text}, align 8", "ptr")
         self.line(f"store i64 {self.failures.index(message) + 1}, ptr {place.text}, align 8")
         self.line(f"br label %{after}")

@@ -115,7 +115,7 @@ class _Emitter:
             slot = b.offset("%args", const(len(self.buffers) + len(symbolic), "i64"), "i64")
             self.sizes[size] = b.emit(f"load i64, ptr {slot}, align 8", "i64")
             symbolic.append(size)
-        b.failure = f"getelementptr i64, ptr %args, i64 {len(self.buffers) + len(symbolic)}"
+        b.failure_slot = f"getelementptr i64, ptr %args, i64 {len(self.buffers) + len(symbolic)}"
         for expr in nest.exprs:
             if isinstance(expr, Constant) and type(expr.value) is SymInt:
                 self._remember(expr, 0, convert(b, self.sizes[expr.value], dtypes.int64, expr.dtype))

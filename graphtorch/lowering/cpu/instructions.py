@@ -191,7 +191,7 @@ def _divided(b: Builder, a: Sequence[Val], of: dtype) -> tuple[Val, Val, Val]:
     number = a[1].text.removeprefix("splat (").split()[-1].rstrip(")") if _is_literal(a[1]) else ""
     if number not in ("", "0", "-1"):
         return b.binary(signed + "div", x, y), b.binary(signed + "rem", x, y), y
-    if not b.failure:
+    if not b.failure_slot:
         raise RefusedError("integer division by a divisor that may be zero")
     zero = b.compare("eq", y, 0)
     b.fail_if(zero, "ZeroDivisionError")
