@@ -40,6 +40,7 @@ from graphtorch.tensor.type import TensorType
 SCRATCH = "scratch"  # the kind of a buffer that lives during one call
 _DIRECT = 64 * 64  # products of input and output channels up to which direct loops are used
 _TYPES = (dtypes.float32, dtypes.float64)
+_PLACES = 16  # of a window, for each of which there is a kernel
 
 
 def expand(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[Kernel] | None:
@@ -292,7 +293,25 @@ def _max_pool_gradient(call: ExternCall, producers: Mapping[Buffer, ExternCall])
     return [*steps, Kernel(call.name, axes, [Store(store, result)])]
 
 
+def _unfold_gradient(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[Kernel] | None:
+    """Windows' cotangents, one place of the window after another: those of one place do not overlap."""
+    g, _, dimension, size, step = call.args
+    out = call.outputs[0]
+    if out is None or g.buffer.dtype not in _TYPES or size > _PLACES:
+        return None
+    so, axes = _row_major(out.shape), _axes(g.shape[:-1])
+    steps = [_filled(out, 0)]
+    for place in range(size):
+        strides = tuple(s * step if i == dimension else s for i, s in enumerate(so))
+        into = Access(out, place * so[dimension], strides)
+        value = Load(Access(g.buffer, g.offset + place * g.strides[-1], g.strides[:-1]))
+        total = Compute("add", (Load(into), value), out.dtype)
+        steps.append(Kernel(f"{call.name}_{place}", axes, [Store(into, total)]))
+    return steps
+
+
 _RULES = {
+    "unfold_backward": _unfold_gradient,
     "conv2d": _convolution,
     "conv2d_input_grad": _input_gradient,
     "conv2d_weight_grad": _weight_gradient,

@@ -13,11 +13,11 @@ from graphtorch.lowering.cpu.launch import Native, Product
 
 def member_of(step: int, code: Native | None, threads: int) -> Member | None:
     """A step's native code as a candidate for a chain; None for what can't join one: symbolic sizes, or a launch that
-    may fail. Of several launches the last is the member, where the others only prepare what its levels name; they run
-    before the chain, in which no member may write that."""
+    may fail. Of several launches the last is the member, where the others only prepare what it reads all of; they run
+    before the chain, in which no other member may write that."""
     if isinstance(code, list):
         *before, code = code
-        named = {b for level in code.levels[:1] for b in level.reads}
+        named = {b for level in code.levels[:1] for b, span in level.reads.items() if span is None}
         if any(b.kind != SCRATCH and b not in named for function in before for b in function.buffers):
             return None
     if isinstance(code, Product):
