@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from graphtorch.autodiff.control_flow import COND, SCAN, WHILE_LOOP
 from graphtorch.autodiff.custom import CUSTOM
@@ -18,6 +18,7 @@ from graphtorch.autodiff.gradient import GRADIENT
 from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.recorded import RecordedNode
+from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.tree import flatten, unflatten
 from graphtorch.ir.builder import wrap
 from graphtorch.ir.equality import same_type
@@ -26,10 +27,6 @@ from graphtorch.ir.region import Region
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
-
-if TYPE_CHECKING:
-    from graphtorch.frontend.recorder import Recorder
-
 
 # -- recording regions ------------------------------------------------------------------------------------------------
 
@@ -73,7 +70,7 @@ class _Body:
 def _recorder() -> Recorder | None:
     """The capture that is going on, if one is."""
     found = state.recorder
-    return found if hasattr(found, "region") else None
+    return found if isinstance(found, Recorder) else None  # and not a functional transform inside of one
 
 
 def _record(recorder: Recorder, function: Callable[..., Any], given: list[Tensor], tree: Any) -> _Body:

@@ -311,3 +311,19 @@ def test_equal_regions_are_merged():
     compiled = check(f, [lambda: (torch.ones(3),)])
     optimized = compiled.specializations[0].compiled.stages.optimized
     assert sum(n.op.name == "cond" for n in optimized.nodes) == 1
+
+
+# -- with functional transforms ---------------------------------------------------------------------------------------
+
+
+def test_inside_of_transforms():
+    def f(x):
+        def g(y):
+            return torch.cond(y.sum() > 0, lambda: (y * y).sum(), lambda: y.sum())
+
+        return torch.func.grad(g)(x)
+
+    check(f, [lambda s=s: (torch.full((3,), s),) for s in (1.0, -1.0)], fullgraph=False)
+    for function in (f, torch.compile(f)):
+        with pytest.raises(RuntimeError, match="data-dependent control flow"):
+            torch.func.vmap(function)(torch.ones(2, 3))
