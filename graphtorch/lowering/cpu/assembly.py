@@ -74,7 +74,8 @@ class Builder:
     declarations, helpers   what the module needs beside the function: declarations, and names of shared helper
                             functions
     mask                    the lanes that count in what is being written; None: all
-    failure_slot            the text that gives the place of the address where the function says that it failed; "" if it can't
+    failure_slot            the text that gives the place of the address where the function says that it failed; "": it
+                            can't
     failures                the messages with which it may fail, of a RuntimeError
     """
 

@@ -160,7 +160,7 @@ def test_integer_division_raises_as_eager_does() -> None:
     executable = CpuExecutable(build_schedule(graph))
     x, y = np.array([7, -7, 8, 0]), np.array([2, 2, -3, 5])
     close(executable.run([x, y])[0], x // y)
-    assert executable.fallbacks
+    assert executable.fallbacks == []
     with pytest.raises((RuntimeError, ZeroDivisionError)):
         executable.run([x, np.array([1, 0, 1, 1])])
 
