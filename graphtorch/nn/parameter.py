@@ -7,7 +7,7 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["Buffer", "Parameter"]
+__all__ = ["Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "is_lazy"]
 
 
 class Parameter(Tensor):
@@ -73,3 +73,80 @@ class Buffer(Tensor, metaclass=_BufferMeta):
         result.persistent = persistent
         result._is_buffer = True
         return result
+
+
+class _Uninitialized:
+    """What parameters and buffers without a shape share: a dtype, a device, and `materialize`."""
+
+    cls_to_become: Any
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError(
+            "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in "
+            "`load_state_dict` when trying to load an uninitialized parameter into an initialized one. Call `forward` "
+            "to initialize the parameters before accessing their attributes."
+        )
+
+    def materialize(self: Any, shape: Any, device: Any = None, dtype: Any = None) -> None:
+        """Give this very object a shape and memory, of undefined values; from then on it is an ordinary one."""
+        made = ops.empty(tuple(shape), device=device or self.device, dtype=dtype or self.dtype)
+        self.__class__ = self.cls_to_become
+        self._data = made._data
+        self._dtype = made._dtype
+        self._device = made._device
+        self._storage = made._shared_storage()
+
+    def convert(self: Any, function: Any) -> None:
+        """Take over the dtype and device that `function` gives to a tensor like this one."""
+        made = function(ops.empty(0, device=self.device, dtype=self.dtype))
+        self._data = made._data
+        self._dtype = made._dtype
+        self._device = made._device
+
+    def __deepcopy__(self: Any, memo: dict[int, Any]) -> Any:
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(self.requires_grad, self.device, self.dtype)
+        return memo[id(self)]
+
+    def __repr__(self, **unused: Any) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class UninitializedParameter(_Uninitialized, Parameter):  # type: ignore[misc]
+    """A parameter whose shape is not known yet; operators refuse it.
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.parameter.UninitializedParameter.html
+    """
+
+    cls_to_become = Parameter
+
+    def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> UninitializedParameter:
+        made: Any = super().__new__(cls, ops.empty(0, device=device, dtype=dtype), requires_grad)
+        return made
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> None:
+        pass
+
+
+class UninitializedBuffer(_Uninitialized, Tensor):  # type: ignore[misc]
+    """A buffer whose shape is not known yet; operators refuse it."""
+
+    cls_to_become = Tensor
+
+    def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> UninitializedBuffer:
+        empty = ops.empty(0, device=device, dtype=dtype)
+        buffer: UninitializedBuffer = object.__new__(cls)
+        buffer._data = empty._data
+        buffer._dtype = empty._dtype
+        buffer._device = empty._device
+        buffer.requires_grad = requires_grad
+        return buffer
+
+    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> None:
+        pass
+
+
+def is_lazy(param: object) -> bool:
+    """Whether it is a parameter or buffer that has no shape yet."""
+    return isinstance(param, _Uninitialized)

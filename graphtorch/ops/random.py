@@ -609,7 +609,8 @@ def rrelu(
     """`input` where positive, else times a slope: in training one drawn for each element from [lower, upper), otherwise
     their mean. See torch.nn.functional.rrelu."""
     if not training:
-        return input.leaky_relu((lower + upper) / 2)
+        sloped: Tensor = FUNCTIONS["leaky_relu"](input, (lower + upper) / 2)
+        return sloped
     slopes: Tensor = call(lookup("rrelu_slopes"), (input.detach(), float(lower), float(upper), generator))
     result: Tensor = input * slopes
     return result

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from graphtorch.autograd.grad_mode import no_grad
-from graphtorch.nn.parameter import Parameter
+from graphtorch.nn.parameter import Parameter, is_lazy
 from graphtorch.tensor.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def save_own(module: Module, destination: dict[str, Any], prefix: str, keep_vars
     """Put the parameters, persistent buffers and extra state of ``module`` itself into ``destination``."""
     for name, parameter in module._parameters.items():
         if parameter is not None:
-            destination[prefix + name] = parameter if keep_vars else parameter.detach()
+            destination[prefix + name] = parameter if keep_vars or is_lazy(parameter) else parameter.detach()
     for name, buffer in module._buffers.items():
         if buffer is not None and name not in module._non_persistent_buffers_set:
-            destination[prefix + name] = buffer if keep_vars else buffer.detach()
+            destination[prefix + name] = buffer if keep_vars or is_lazy(buffer) else buffer.detach()
     if _overrides(module, "get_extra_state"):
         destination[prefix + EXTRA_STATE_KEY] = module.get_extra_state()
 
@@ -100,6 +100,11 @@ def _load_one(module: Module, name: str, key: str, tensor: Tensor, value: Any, a
             f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object from checkpoint '
             f"but received {type(value)}"
         )
+    if is_lazy(tensor) and is_lazy(value):
+        return None
+    if is_lazy(tensor):
+        with no_grad():
+            tensor.materialize(value.shape)
     if tensor.dim() == 0 and tuple(value.shape) == (1,):
         value = value[0]  # checkpoints of early versions stored scalars as one-element vectors
     if value.shape != tensor.shape:

@@ -17,7 +17,7 @@ from graphtorch.autograd.hooks import HookTable, RemovableHandle
 from graphtorch.autograd.state import state
 from graphtorch.nn.modules import _state_dict
 from graphtorch.nn.modules._hooks import call_with_hooks
-from graphtorch.nn.parameter import Buffer, Parameter
+from graphtorch.nn.parameter import Buffer, Parameter, is_lazy
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.utils._names import typename
 
@@ -405,6 +405,9 @@ class Module:
         for parameter in self._parameters.values():
             if parameter is None:
                 continue
+            if is_lazy(parameter):
+                parameter.convert(fn)
+                continue
             with no_grad():
                 data = fn(parameter)
                 grad = parameter.grad
@@ -417,7 +420,9 @@ class Module:
                 grad.data = new_grad
                 parameter.grad = grad
         for name, buffer in self._buffers.items():
-            if buffer is not None:
+            if is_lazy(buffer):
+                buffer.convert(fn)  # type: ignore[union-attr]
+            elif buffer is not None:
                 self._buffers[name] = fn(buffer)
         return self
 
