@@ -33,6 +33,8 @@ def _source_samples(make: Any) -> Iterable[Sample]:
 
 def _filled(size: Any, value: Any, numpy_dtype: Any) -> Any:
     """An array of one value, converted as a cast does: integers wrap around."""
+    if type(value) is int and value == 0:
+        return np.zeros(size, numpy_dtype)  # fresh pages, which nothing has to fill
     return np.full(size, np.asarray(value).astype(numpy_dtype), numpy_dtype)
 
 
@@ -237,8 +239,10 @@ def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
 
     def fill(size: Any, numpy_dtype: Any) -> Any:
         strides = pointwise_strides(size, [layout_of(input._layout())])
-        array = laid_out(np.empty(size, numpy_dtype), strides)
-        if value is not None:
+        zero = type(value) is int and value == 0
+        # Fresh pages of zeros need no filling: they are touched when they are used.
+        array = laid_out(np.zeros(size, numpy_dtype) if zero else np.empty(size, numpy_dtype), strides)
+        if value is not None and not zero:
             array.fill(np.asarray(value).astype(numpy_dtype)[()])
         return array
 

@@ -3,16 +3,25 @@ report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.lowering.kernel import Access, Axis, Buffer, ExternCall, Kernel, Load, Schedule, Store, View
 from graphtorch.ops.record import lookup
-from graphtorch.schedule.construct import KernelBuilder
-from graphtorch.schedule.fusion import Fusion
+from graphtorch.schedule.construct import KernelBuilder, Strides
+from graphtorch.schedule.fusion import Fusion, Step
 from graphtorch.schedule.groups import Group, Limits
-from graphtorch.schedule.indexing import Layout, contiguous, loop_strides, product, resolve, row_major, same_type
+from graphtorch.schedule.indexing import (
+    Layout,
+    Placement,
+    contiguous,
+    loop_strides,
+    product,
+    resolve,
+    row_major,
+    same_type,
+)
 from graphtorch.schedule.merging import absorb, merge_siblings, roots_read
 from graphtorch.schedule.ordering import order_for_memory
 from graphtorch.schedule.primitives import copy_node, lower_to_primitives
@@ -41,7 +50,6 @@ class _Scheduler:
         self.names: dict[str, int] = {}  # with the last number that was appended to each
         self.targets: dict[Value, Buffer] = {}  # a computed value -> the input buffer that it overwrites
         self.copies: list[tuple[Value, Buffer]] = []  # at the end: the value's buffer into the input's
-        self.probes: dict[Group, KernelBuilder] = {}  # kernels built once to look at their loads
         self.saved: dict[Value, Value] = {}  # an output -> its copy, made before an input is overwritten
         self.own: set[Value] = set()  # what outputs that overwrite no input lie in
         self.report: list[str] = []
@@ -165,20 +173,39 @@ class _Scheduler:
         group.refresh()
         if group.reduced & stored.keys():
             return False
-        builder = self.probes.get(group)
-        if builder is None:
-            builder = self.probes[group] = KernelBuilder(fusion, group, self._probe)
-            builder.build("probe", ())
         return all(
-            same_size(load.access.offset, 0)
+            same_size(offset, 0)
             and strides.keys() == stored.keys()
             and all(same_size(strides[loop], stored[loop]) for loop in stored)
-            for load, strides in builder.loads
-            if load.access.buffer.value is old
+            for offset, strides in self._loads(group, old)
         )
 
-    def _probe(self, value: Value) -> Buffer:
-        return self.buffers.get(value) or Buffer("probe", value.type.dtype, value.type.shape, "temporary", value)
+    def _loads(self, group: Group, of: Value) -> Iterator[tuple[Any, Strides]]:
+        """Offset and strides of each access of a group to a value's buffer, as `KernelBuilder` will make them."""
+        fusion = self.fusion
+        for node in group.nodes:
+            for value in node.operands():
+                root = fusion.roots[value][0]
+                if root not in fusion.inlined and fusion.home.get(root) is group:
+                    continue
+                if any(read is of for read, _ in fusion.reads(value)):
+                    domain = tuple(resolve(dim) for dim in fusion.domain[node])
+                    reduction = node.op.kind == "reduction"
+                    shape = (node.args[0] if reduction else node.results[0]).type.shape
+                    yield from self._loads_at(value, (shape,), domain, of)
+
+    def _loads_at(
+        self, value: Value, steps: tuple[Step, ...], domain: Placement, of: Value
+    ) -> Iterator[tuple[Any, Strides]]:
+        root, steps, layout = self.fusion.route(value, steps)
+        if layout is not None:
+            if root is of:
+                yield layout.offset, loop_strides(domain, layout.strides)
+            return
+        assert root.node is not None
+        if root.node.op.kind != "source":
+            for operand in root.node.operands():
+                yield from self._loads_at(operand, (root.type.shape, *steps), domain, of)
 
     def _copy_back(self, value: Value, to: Buffer, index: int) -> Kernel:
         """A kernel that copies a value's buffer over an input."""
