@@ -15,6 +15,10 @@ DUMP = """Runs FILE as `python FILE` would, up to the first call of FUNCTION (wi
 the call compiles to. The script's own output goes to standard error. FUNCTION may be `step`, `Model.forward` or the
 name of a nested function, with or without @compile; without it, the first call of any compiled function is dumped."""
 
+REDUCE = """Runs FILE, compiles every call of FUNCTION (any compiled function, if none is named), and compares with the
+interpreter, until a call crashes the compiler or gives another value. Writes a script of a few lines that fails in the
+same way: operators that do not matter are left out, what they computed becomes an input."""
+
 STAGE = """captured: the user's operators, a backward pass as one node;
 forward: of that, what computes what the first backward pass differentiates;
 joint: forward and backward, every gradient expanded;
@@ -81,6 +85,12 @@ def parser() -> argparse.ArgumentParser:
     opt.add_argument("--format", choices=("text", "json", "dot"), default="text")
     opt.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of standard output")
 
+    small = commands.add_parser("reduce", help="shrink a step that compiles wrongly", description=REDUCE)
+    small.add_argument("target", metavar="FILE[:FUNCTION]")
+    small.add_argument("--backend", help="the backend that fails, if it is not the function's own")
+    small.add_argument("-o", "--output", metavar="FILE.py", help="write the script to FILE.py")
+    small.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="the script's own arguments")
+
     ops = commands.add_parser("ops", help="list the operators", description="Lists the operator records, or shows one.")
     ops.add_argument("name", nargs="?", metavar="NAME")
     return top
@@ -93,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     rest: list[str] = []
-    if "dump" in given and "--" in given:
+    if ("dump" in given or "reduce" in given) and "--" in given:
         # Everything after it belongs to the script, options included.
         place = given.index("--")
         given, rest = given[:place], given[place + 1 :]
@@ -126,6 +136,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from graphtorch.cli.rewrite import rewrite
 
         return rewrite(arguments)
+    if arguments.command == "reduce":
+        from graphtorch.cli.reduce import reduce
+
+        return reduce(arguments)
     from graphtorch.cli.catalog import catalog
 
     return catalog(arguments)

@@ -50,9 +50,9 @@ def advice(message: str) -> str:
 
 def is_internal(frame: Any) -> bool:
     """Whether a stack frame belongs to this package."""
-    name = frame.f_globals.get("__name__", "")
-    internal: bool = name == _PACKAGE or name.startswith(_PACKAGE + ".") or frame.f_code.co_filename.startswith("<graphtorch")
-    return internal
+    name: str = frame.f_globals.get("__name__", "")
+    file: str = frame.f_code.co_filename
+    return name == _PACKAGE or name.startswith(_PACKAGE + ".") or file.startswith("<graphtorch")
 
 
 def trimmed(traceback: TracebackType | None) -> TracebackType | None:
