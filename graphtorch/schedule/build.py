@@ -50,6 +50,7 @@ class _Scheduler:
         self.names: dict[str, int] = {}  # with the last number that was appended to each
         self.targets: dict[Value, Buffer] = {}  # a computed value -> the input buffer that it overwrites
         self.copies: list[tuple[Value, Buffer]] = []  # at the end: the value's buffer into the input's
+        self.reading: dict[Group, dict[Value, list[tuple[Node, Value]]]] = {}  # who reads which buffers in a kernel
         self.saved: dict[Value, Value] = {}  # an output -> its copy, made before an input is overwritten
         self.own: set[Value] = set()  # what outputs that overwrite no input lie in
         self.report: list[str] = []
@@ -183,16 +184,19 @@ class _Scheduler:
     def _loads(self, group: Group, of: Value) -> Iterator[tuple[Any, Strides]]:
         """Offset and strides of each access of a group to a value's buffer, as `KernelBuilder` will make them."""
         fusion = self.fusion
-        for node in group.nodes:
-            for value in node.operands():
-                root = fusion.roots[value][0]
-                if root not in fusion.inlined and fusion.home.get(root) is group:
-                    continue
-                if any(read is of for read, _ in fusion.reads(value)):
-                    domain = tuple(resolve(dim) for dim in fusion.domain[node])
-                    reduction = node.op.kind == "reduction"
-                    shape = (node.args[0] if reduction else node.results[0]).type.shape
-                    yield from self._loads_at(value, (shape,), domain, of)
+        reading = self.reading.get(group)
+        if reading is None:
+            reading = self.reading[group] = {}
+            for node in group.nodes:
+                for value in node.operands():
+                    root = fusion.roots[value][0]
+                    if root in fusion.inlined or fusion.home.get(root) is not group:
+                        for read in {read for read, _ in fusion.reads(value)}:
+                            reading.setdefault(read, []).append((node, value))
+        for node, value in reading.get(of, ()):
+            domain = tuple(resolve(dim) for dim in fusion.domain[node])
+            shape = (node.args[0] if node.op.kind == "reduction" else node.results[0]).type.shape
+            yield from self._loads_at(value, (shape,), domain, of)
 
     def _loads_at(
         self, value: Value, steps: tuple[Step, ...], domain: Placement, of: Value
