@@ -35,6 +35,7 @@ from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
 from graphtorch.frontend.tree import flatten, unflatten
 from graphtorch.lowering.backend import default_backend
+from graphtorch.ops.dispatch import user_frame
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymbolScope, UndecidedError, free_symbols
 from graphtorch.tensor.tensor import Tensor
@@ -267,11 +268,19 @@ class CompiledFunction:
         self.eager_reason = ""
         self._warned = False
 
-    def _run_eagerly(self, reason: str, args: Any, kwargs: Any, stacklevel: int = 3) -> Any:
+    def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
         self.eager_calls += 1
         if not self._warned:
             self._warned = True
-            warnings.warn(f"{self!r} runs eagerly: {reason}", stacklevel=stacklevel)
+            caller = user_frame()
+            warnings.warn_explicit(
+                f"{self!r} runs eagerly: {reason}",
+                UserWarning,
+                caller.f_code.co_filename,
+                caller.f_lineno,
+                caller.f_globals.get("__name__"),
+                caller.f_globals.setdefault("__warningregistry__", {}),
+            )
         return self.function(*args, **kwargs)
 
     # -- compilation -------------------------------------------------------------------------------------------------

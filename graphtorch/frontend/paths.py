@@ -500,7 +500,7 @@ def _give_up(function: CompiledFunction, owner: PathTree, reason: str, args: Any
         function.specializations = [s for s in function.specializations if s.paths is not owner or s in owner.paths]
         if not owner.paths:
             function.eager_reason = reason
-    return function._run_eagerly(reason, args, kwargs, stacklevel=5)
+    return function._run_eagerly(reason, args, kwargs)
 
 
 __all__ = ["Diverged", "PathExecutable", "PathReplay", "PathTree", "run_path"]

@@ -645,6 +645,8 @@ class Recorder(GradientRecorder):
             if holder._requires_grad and holder._node is None:
                 # A leaf changed under no_grad: its new value is the leaf from here on.
                 self._make_leaf(holder, base_value)
+        if data.steps and not state.grad_enabled:
+            data.version = -1  # what is read of the view from here on comes from the base, and goes back to it
 
     def _check_overlap(self, storage: RecordedStorage, steps: Steps) -> None:
         """Refuse to write through a view that shows an element in several places: all of them would have to change."""

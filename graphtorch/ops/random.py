@@ -275,7 +275,10 @@ def _like(name: str) -> Callable[..., Tensor]:
         memory_format: Any = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        if not input._layout().flags.c_contiguous and (state.recorder is None or hasattr(state.recorder, "note_effect")):
+        note_effect = getattr(state.recorder, "note_effect", None)
+        if note_effect is not None and not input._layout().flags.c_contiguous and input.numel() > 1:
+            note_effect("draws random numbers in another order than row by row")
+        if state.recorder is None and not input._layout().flags.c_contiguous:
             # The result has the operand's memory order, which is also the order of the draws.
             result: Tensor = FUNCTIONS["empty_like"](input, dtype=dtype, device=device)
             getattr(result, _FILLS[name])(*((0, *args) if len(args) == 1 else args), generator=generator)

@@ -43,7 +43,7 @@ from graphtorch.schedule.indexing import (
     view_placement,
 )
 from graphtorch.schedule.primitives import copy_node
-from graphtorch.tensor.symint import same_size
+from graphtorch.tensor.symint import UndecidedError, same_size
 
 Step = Node | tuple[Any, ...]  # of a chain of views: a view node, or the shape to broadcast to
 
@@ -232,7 +232,8 @@ class Fusion:
                     raise NotAffineError(operand)
                 root, start = self.copies[operand], i
                 viewed = apply_view(contiguous(operand.type.shape), step)
-                assert viewed is not None
+                if viewed is None:  # such as s0 as 2 times s0 // 2, which is so for some sizes
+                    raise UndecidedError(f"{step.op.name} of {operand.type} as {step.result.type} at {step.location}")
             layout = viewed
         return root, rest[start:], layout
 

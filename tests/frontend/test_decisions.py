@@ -470,7 +470,7 @@ def draws_in_memory_order(decorate):
 
 
 def test_draws_into_other_memory_orders():
-    with pytest.warns(UserWarning, match="not contiguous"):
+    with pytest.warns(UserWarning, match="another order than row by row"):
         check_with_warnings(draws_in_memory_order)
 
 
@@ -480,3 +480,15 @@ def check_with_warnings(scenario):
         torch.manual_seed(3)
         found.append(seen(scenario(decorate)))
     assert_same(found[1], found[0])
+
+
+def test_the_warning_is_at_the_callers_line():
+    f = torch.compile(lambda x: print(end="") or x)
+    with pytest.warns(UserWarning) as caught:
+        f(torch.ones(1))
+    assert caught[0].filename == __file__
+    g = torch.compile(lambda x: x * int(x))
+    with pytest.warns(UserWarning) as caught:
+        for i in range(12):
+            g(torch.tensor(float(i)))
+    assert [w.filename for w in caught] == [__file__]

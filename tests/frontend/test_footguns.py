@@ -897,3 +897,28 @@ def test_kept_view_after_its_base_got_a_history():
         assert y.requires_grad
         np.testing.assert_allclose(x.grad.tolist(), [[np.exp(2)] * 3, [0] * 3], rtol=1e-6)
         assert base.tolist() == [[3] * 3, [2] * 3]
+
+
+def test_view_of_a_leaf_changed_under_no_grad():
+    for decorate in (lambda f: f, torch.compile):
+        for power in (1, 2):
+
+            @decorate
+            def f(w):
+                base = w if power == 1 else w * 1
+                view = base.view(-1)
+                with torch.no_grad():
+                    view.abs_()
+                    view[0] = 7
+                (view * view).sum().backward()
+                return view.detach() * 1
+
+            w = torch.tensor([[-1.0, 2.0], [-3.0, 4.0]], requires_grad=True)
+            assert f(w).tolist() == [7, 2, 3, 4]
+            assert w.grad.tolist() == [[14, 4], [6, 8]]
+
+
+def test_size_that_is_divided():
+    f = torch.compile(lambda x: (x.reshape(2, -1) < 0.5).all())
+    for n in (4, 2, 6, 8):
+        assert f(torch.zeros(n, 1)).item() is True
