@@ -31,6 +31,7 @@ _DTYPES: dict[str, Any] = {
     "C64": np.dtype(np.complex64),
 }
 _NAMES = {d: name for name, d in _DTYPES.items()}
+_ORDER = ("I64", "F64", "C64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 HEADER_LIMIT = 100_000_000
 
 
@@ -39,7 +40,8 @@ class SafetensorError(ValueError):
 
 
 def to_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Arrays (or tensors) as the bytes of a file, in the order of their names.
+    """Arrays (or tensors) as the bytes of a file, in the order of other writers: by type, the strictest alignment
+    first, and then by name.
 
     Raises SafetensorError for a dtype without a name in the format.
     """
@@ -48,12 +50,14 @@ def to_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = Non
         header["__metadata__"] = dict(metadata)
     parts: list[bytes] = []
     start = 0
-    for name in sorted(arrays):
-        value = arrays[name]
+    named: list[tuple[int, str, str, np.ndarray[Any, Any]]] = []
+    for name, value in arrays.items():
         array = np.asarray(value.detach()._host("safetensors") if isinstance(value, Tensor) else value)
         kind = _NAMES.get(array.dtype)
         if kind is None:
             raise SafetensorError(f"safetensors has no dtype {array.dtype} (of {name})")
+        named.append((_ORDER.index(kind), name, kind, array))
+    for _, name, kind, array in sorted(named, key=lambda entry: entry[:2]):
         data = np.ascontiguousarray(array).tobytes()
         header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, start + len(data)]}
         start += len(data)
@@ -76,7 +80,7 @@ def from_bytes(data: bytes) -> dict[str, np.ndarray[Any, Any]]:
         raise SafetensorError(f"no safetensors file: its header has {length} bytes, the file {len(data)}")
     try:
         header = json.loads(data[8 : 8 + length].decode(), object_pairs_hook=_no_duplicates)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SafetensorError(f"the safetensors header is no JSON: {error}") from None
     if not isinstance(header, dict):
         raise SafetensorError("the safetensors header is no object")

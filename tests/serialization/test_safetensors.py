@@ -60,7 +60,7 @@ def test_what_a_file_can_not_hold():
         safetensors.save({"x": 3})
     with pytest.raises(ValueError, match=r"Expected a dict of \[str, torch.Tensor\]"):
         safetensors.save([x])
-    with pytest.raises(ValueError, match="no tensors of type"):
+    with pytest.raises(ValueError, match="has no dtype complex128"):
         safetensors.save({"x": x.to(gt.complex128)})
 
 
