@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from inspect import getattr_static
 from typing import Any
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None))
@@ -138,8 +137,13 @@ class GuardSet:
 def attribute(guards: GuardSet, owner: Any, name: str) -> str | None:
     """A fast expression for an attribute in an object's own dictionary; None where the class may answer instead."""
     own = vars(owner)
-    if name not in own or hasattr(type(getattr_static(type(owner), name, None)), "__set__"):
+    if name not in own:
         return None
+    for cls in type(owner).__mro__:
+        if name in cls.__dict__:
+            if hasattr(type(cls.__dict__[name]), "__set__"):
+                return None
+            break
     return f"{guards.name(own)}[{name!r}]"
 
 
