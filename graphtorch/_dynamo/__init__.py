@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphtorch.compiler import is_compiling, mark_dynamic, mark_static, maybe_mark_dynamic, reset
+from graphtorch.compiler import (
+    allow_in_graph,
+    disable,
+    is_compiling,
+    list_backends,
+    mark_dynamic,
+    mark_static,
+    maybe_mark_dynamic,
+    reset,
+)
 from graphtorch.frontend.compiler import CompiledFunction
 
 
@@ -21,4 +30,14 @@ def explain(function: Any) -> Callable[..., Any]:
     return run
 
 
-__all__ = ["explain", "is_compiling", "mark_dynamic", "mark_static", "maybe_mark_dynamic", "reset"]
+__all__ = [
+    "allow_in_graph",
+    "disable",
+    "explain",
+    "is_compiling",
+    "list_backends",
+    "mark_dynamic",
+    "mark_static",
+    "maybe_mark_dynamic",
+    "reset",
+]

@@ -73,12 +73,42 @@ def assume_constant_result(function: F) -> F:
     return run  # type: ignore[return-value]
 
 
+def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+    """Keep a function out of graphs: a compiled function that calls it runs eagerly, with one warning (with
+    `fullgraph=True` it raises). Of a compiled function, the function itself. See torch.compiler.disable."""
+    if fn is None:
+        return lambda function: disable(function, recursive, reason=reason)
+    function = fn.function if isinstance(fn, CompiledFunction) else fn
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        note = getattr(state.recorder, "note_effect", None)
+        if note is not None:
+            why = f" ({reason})" if reason else ""
+            note(f"calls {getattr(function, '__name__', 'a function')}, which is kept out of graphs{why}")
+        return function(*args, **kwargs)
+
+    return run
+
+
+def is_exporting() -> bool:
+    """False: `export` captures as `compile` does."""
+    return False
+
+
+def cudagraph_mark_step_begin() -> None:
+    """Nothing: there are no CUDA graphs."""
+
+
 __all__ = [
     "allow_in_graph",
     "assume_constant_result",
     "compile",
+    "cudagraph_mark_step_begin",
+    "disable",
     "is_compiling",
     "is_dynamo_compiling",
+    "is_exporting",
     "list_backends",
     "mark_dynamic",
     "mark_static",

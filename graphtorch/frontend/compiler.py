@@ -502,7 +502,19 @@ class CompiledFunction:
         if latest.tree != tree:
             return "the structure of the arguments was another"
         failed = latest.guards.first_failure(leaves)
-        return "the arguments changed" if failed is None else f"it no longer holds that {failed}"
+        if failed is None:
+            return "the arguments changed"
+        return f"it no longer holds that {failed}{self._sizes_that_changed(tree, latest, leaves)}"
+
+    def _sizes_that_changed(self, tree: Any, latest: Specialization, leaves: Sequence[Any]) -> str:
+        """` (x.shape[0] is 5, was 4)` for arguments of as many dimensions as before and other sizes."""
+        found: list[str] = []
+        labels = self._labels(tree, len(leaves))
+        for label, leaf, before in zip(labels, leaves, latest.shapes, strict=True):
+            if isinstance(leaf, Tensor) and before is not None and len(before) == leaf.ndim:
+                pairs = enumerate(zip(leaf.shape, before, strict=True))
+                found += [f"{label}.shape[{d}] is {now}, was {was}" for d, (now, was) in pairs if now != was]
+        return f" ({'; '.join(found)})" if found else ""
 
     def _labels(self, tree: Any, count: int) -> list[str]:
         """Readable names of the argument leaves, from the signature."""

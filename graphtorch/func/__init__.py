@@ -6,6 +6,7 @@ https://docs.pytorch.org/docs/stable/func.html.
 
 from graphtorch.func.modules import functional_call, replace_all_batch_norm_modules_, stack_module_state
 from graphtorch.func.transforms import (
+    functionalize,
     grad,
     grad_and_value,
     hessian,
@@ -20,6 +21,7 @@ from graphtorch.func.transforms import (
 
 __all__ = [
     "functional_call",
+    "functionalize",
     "grad",
     "grad_and_value",
     "hessian",

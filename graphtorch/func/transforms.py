@@ -372,6 +372,25 @@ def hessian(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Cal
     return jacfwd(jacrev(func, argnums), argnums)
 
 
+def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
+    """`func` without in-place operators: it is captured as a graph of values, which runs operator by operator, and
+    arguments that it changed get their new elements at the end. See torch.func.functionalize.
+
+    Raises RuntimeError for another `remove` than "mutations" and "mutations_and_views".
+    """
+    if remove not in ("mutations", "mutations_and_views"):
+        raise RuntimeError(
+            f"functionalize(f, remove='mutations_and_views'): received invalid argument for remove={remove}. Valid "
+            "options are:\n     remove='mutations': all inplace and out= operators will be removed from the program, "
+            "and replaced with their out-of-place equivalents.\n     remove='mutations_and_views': In addition to the "
+            "above, all aliasing operators {view} will be replaced with their non-aliasing counterparts, {view}_copy.\n"
+        )
+    from graphtorch.frontend import compile
+
+    made: Callable[..., Any] = compile(func, fullgraph=True, backend="interpreter")
+    return made
+
+
 # -- vmap -------------------------------------------------------------------------------------------------------------
 
 

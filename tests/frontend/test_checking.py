@@ -219,3 +219,25 @@ def test_the_compiler_module() -> None:
     assert not f.specializations
     assert "1 specialization" in str(torch._dynamo.explain(lambda x: x * 2)(torch.ones(2)))
     assert "cpu" in torch.compiler.list_backends()
+
+
+def test_the_reason_names_argument_and_dimension() -> None:
+    f = torch.compile(lambda x, y: (x * 2, y), fullgraph=True)
+    f(torch.ones(4, 3), torch.ones(2))
+    f(torch.ones(4, 5), torch.ones(2))
+    assert f.specializations[1].reason.endswith("(x.shape[1] is 5, was 3)")
+
+
+def test_a_function_kept_out_of_graphs() -> None:
+    seen: list[bool] = []
+
+    @torch.compiler.disable(reason="it talks to a server")
+    def ask(x: Any) -> Any:
+        seen.append(torch.compiler.is_compiling())
+        return x + 1
+
+    with pytest.warns(UserWarning, match=r"calls ask, which is kept out of graphs \(it talks to a server\)"):
+        assert torch.compile(lambda x: ask(x) * 2)(torch.ones(1)).item() == 4
+    with pytest.raises(RuntimeError, match="calls ask"):
+        torch.compile(lambda x: ask(x) * 2, fullgraph=True)(torch.ones(1))
+    assert seen == [False]

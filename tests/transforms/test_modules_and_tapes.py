@@ -11,6 +11,7 @@ import graphtorch as torch
 from graphtorch import Tensor, nn
 from graphtorch.func import (
     functional_call,
+    functionalize,
     grad,
     hessian,
     jacrev,
@@ -276,3 +277,15 @@ def test_a_failed_transform_leaves_no_level_behind() -> None:
         with pytest.raises(ValueError, match="no"):
             transform(fail)(torch.ones(2))
         assert torch.ones(2).sum().item() == 2.0 and torch.is_grad_enabled()
+
+
+def test_functionalize() -> None:
+    def f(x: Tensor) -> Tensor:
+        x[0] = 5.0
+        return x.add_(1) * 2
+
+    a, b = torch.ones(3), torch.ones(3)
+    close(functionalize(f)(a), f(b))
+    close(a, b)
+    with pytest.raises(RuntimeError, match="invalid argument for remove"):
+        functionalize(f, remove="all")
