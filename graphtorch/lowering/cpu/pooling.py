@@ -15,6 +15,7 @@ from graphtorch.lowering.cpu.assembly import Val, const
 from graphtorch.lowering.cpu.calls import FLOATS, CallBuilder, Target, contiguous, emitter, slices, static
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import ExternCall, View
+from graphtorch.tensor.symint import same_size
 
 UNROLLED = 32  # places of a window up to which they are straight-line code
 
@@ -49,6 +50,18 @@ def _planes(shape: tuple[Any, ...]) -> Any:
     for size in shape[:-2]:
         count = count * size
     return count
+
+
+def _row_major(x: Any) -> bool:
+    """Whether an operand of any sizes is contiguous from a known offset."""
+    if not isinstance(x, View) or type(x.offset) is not int:
+        return False
+    stride: Any = 1
+    for size, own in zip(reversed(x.shape), reversed(x.strides), strict=True):
+        if not (same_size(own, stride) or (type(size) is int and size == 1)):
+            return False
+        stride = stride * size
+    return True
 
 
 def _windows(
@@ -211,21 +224,21 @@ def max_pool2d(call: ExternCall, target: Target) -> Function | None:
 
 @emitter("max_pool2d_backward")
 def max_pool2d_backward(call: ExternCall, target: Target) -> Function | None:
-    """Cotangents put back at the positions of the maxima; a unit is one plane."""
+    """Cotangents put back at the positions of the maxima; a unit is one plane. Sizes may be symbolic."""
     g, indices, _, overlapping = call.args
     out = call.outputs[0]
-    if out is None or not contiguous(g) or not contiguous(indices) or g.buffer.dtype not in FLOATS or len(g.shape) < 3:
-        return None
-    if not static(*g.shape[-2:], *out.shape[-2:]):
+    if out is None or not _row_major(g) or not _row_major(indices) or g.buffer.dtype not in FLOATS or len(g.shape) < 3:
         return None
     kind = FLOATS[g.buffer.dtype]
-    count, size = g.shape[-2] * g.shape[-1], out.shape[-2] * out.shape[-1]
+    counts, sizes = g.shape[-2] * g.shape[-1], out.shape[-2] * out.shape[-1]
     b = CallBuilder(target)
     given, places, result = b.pointer(g, kind), b.pointer(indices, "i64"), b.pointer(out, kind)
+    count, size = b.size(counts), b.size(sizes)
 
     def plane(unit: Val) -> list[Val]:
-        source, where = b.at(given, kind, (unit, count)), b.at(places, "i64", (unit, count))
-        to = b.at(result, kind, (unit, size))
+        first = b.mul(unit, count)
+        source, where = b.at(given, kind, first), b.at(places, "i64", first)
+        to = b.at(result, kind, b.mul(unit, size))
         b.clear(to, size, kind)
 
         def one(i: Val) -> list[Val]:
@@ -238,29 +251,31 @@ def max_pool2d_backward(call: ExternCall, target: Target) -> Function | None:
             b.when(b.compare("ult", index, size), put)
             return []
 
-        b.loop(const(0, "i64"), const(count, "i64"), 1, lambda i, _: one(i))
+        b.loop(const(0, "i64"), count, 1, lambda i, _: one(i))
         return []
 
     b.loop(b.low, b.high, 1, lambda unit, _: plane(unit))
     planes = _planes(g.shape)
-    level = slices(1, [(g, count), (indices, count)], [(out, size)])
-    return b.function("poolg", planes, 1, planes * (4 * count + size // 8), [level])
+    level = slices(1, [(g, counts), (indices, counts)], [(out, sizes)])
+    return b.function("poolg", planes, 1, planes * (4 * counts + sizes // 8), [level])
 
 
 # -- the mean ---------------------------------------------------------------------------------------------------------
 
 
-def _extent(b: CallBuilder, first: Val, axis: int, windows: Windows, include: bool) -> Val:
-    """How many places of windows that start at `first` count along an axis; `first` may be a vector."""
-    size, kernel, padding = windows.sizes[axis], windows.kernel[axis], windows.padding[axis]
+def _extent(b: CallBuilder, first: Val, axis: int, windows: Windows, include: bool, size: Val | None = None) -> Val:
+    """How many places of windows that start at `first` count along an axis; `first` may be a vector. `size` is the
+    plane's, where it is known only at run time."""
+    kernel, padding = windows.kernel[axis], windows.padding[axis]
+    limit = const(windows.sizes[axis], "i64") if size is None else size
 
-    def smaller(a: Val, limit: int) -> Val:
-        return b.select(b.compare("slt", a, limit), a, const(limit, "i64"))
+    def smaller(a: Val, limit: Val) -> Val:
+        return b.select(b.compare("slt", a, limit), a, limit)
 
     if include:
-        return b.sub(smaller(b.add(first, kernel), size + padding), first)
+        return b.sub(smaller(b.add(first, kernel), b.add(limit, padding)), first)
     zero = const(0, "i64", first.lanes)
-    return b.sub(smaller(b.add(first, kernel), size), b.select(b.compare("sgt", first, 0), first, zero))
+    return b.sub(smaller(b.add(first, kernel), limit), b.select(b.compare("sgt", first, 0), first, zero))
 
 
 class _Mean(_Rows):
@@ -346,57 +361,60 @@ def _large_means(w: Windows, x: View, y: Any, include: bool, divisor: int | None
 
 @emitter("avg_pool2d_backward")
 def avg_pool2d_backward(call: ExternCall, target: Target) -> Function | None:
-    """Each window's cotangent shared among its elements; a unit is one plane."""
+    """Each window's cotangent shared among its elements; a unit is one plane. Sizes may be symbolic."""
     g, _, kernel, stride, padding, _, include, divisor = call.args
     out = call.outputs[0]
-    if out is None or not contiguous(g) or g.buffer.dtype not in FLOATS or len(g.shape) < 3:
+    if out is None or not _row_major(g) or g.buffer.dtype not in FLOATS or len(g.shape) < 3:
         return None
-    if not static(*g.shape[-2:], *out.shape[-2:]) or not (divisor is None or type(divisor) is int):
+    if not static(*kernel, *stride, *padding) or not (divisor is None or type(divisor) is int):
         return None
     kind = FLOATS[g.buffer.dtype]
-    sizes, counts = tuple(out.shape[-2:]), tuple(g.shape[-2:])
-    w = Windows(sizes, counts, kernel, stride, padding, (1, 1))
+    sizes, counts = out.shape[-2:], g.shape[-2:]
+    w = Windows(tuple(sizes), tuple(counts), kernel, stride, padding, (1, 1))
     b = CallBuilder(target)
     given, result = b.pointer(g, kind), b.pointer(out, kind)
+    height, width, rows, columns = (b.size(s) for s in (*sizes, *counts))
+    area, windows = b.mul(height, width), b.mul(rows, columns)
     zero = const(0, "i64")
 
-    def limits(index: Val, axis: int) -> tuple[Val, Val, Val]:
+    def limits(index: Val, axis: int, size: Val) -> tuple[Val, Val, Val]:
         """Where a window starts, and what of it lies in the plane."""
         first = b.sub(b.mul(index, stride[axis]), padding[axis])
         low = b.maximum(first, zero)
-        return first, low, b.minimum(b.add(first, kernel[axis]), const(sizes[axis], "i64"))
+        return first, low, b.minimum(b.add(first, kernel[axis]), size)
 
-    def window(unit: Val, to: str, i: Val, j: Val) -> list[Val]:
-        top, above, below = limits(i, 0)
-        left, before, behind = limits(j, 1)
+    def window(source: str, to: str, i: Val, j: Val) -> list[Val]:
+        top, above, below = limits(i, 0, height)
+        left, before, behind = limits(j, 1, width)
         if divisor is not None:
             by = const(divisor, kind)
         else:
-            by = b.convert("sitofp", b.mul(_extent(b, top, 0, w, include), _extent(b, left, 1, w, include)), kind)
-        value = b.load(b.at(given, kind, (unit, counts[0] * counts[1]), (i, counts[1]), j), kind)
-        share = b.div(value, by)
+            places = b.mul(_extent(b, top, 0, w, include, height), _extent(b, left, 1, w, include, width))
+            by = b.convert("sitofp", places, kind)
+        share = b.div(b.load(b.at(source, kind, b.mul(i, columns), j), kind), by)
 
-        def element(row: Val, column: Val) -> list[Val]:
-            at = b.at(to, kind, (row, sizes[1]), column)
+        def element(line: str, column: Val) -> list[Val]:
+            at = b.at(line, kind, column)
             b.store(b.add(b.load(at, kind), share), at)
             return []
 
-        def line(row: Val) -> list[Val]:
-            b.loop(before, behind, 1, lambda column, _: element(row, column))
+        def row(y: Val) -> list[Val]:
+            line = b.at(to, kind, b.mul(y, width))
+            b.loop(before, behind, 1, lambda column, _: element(line, column))
             return []
 
-        b.loop(above, below, 1, lambda row, _: line(row))
+        b.loop(above, below, 1, lambda y, _: row(y))
         return []
 
     def plane(unit: Val) -> list[Val]:
-        to = b.at(result, kind, (unit, sizes[0] * sizes[1]))
-        b.clear(to, sizes[0] * sizes[1], kind)
+        source, to = b.at(given, kind, b.mul(unit, windows)), b.at(result, kind, b.mul(unit, area))
+        b.clear(to, area, kind)
 
         def row(i: Val) -> list[Val]:
-            b.loop(zero, const(counts[1], "i64"), 1, lambda j, _: window(unit, to, i, j))
+            b.loop(zero, columns, 1, lambda j, _: window(source, to, i, j))
             return []
 
-        b.loop(zero, const(counts[0], "i64"), 1, lambda i, _: row(i))
+        b.loop(zero, rows, 1, lambda i, _: row(i))
         return []
 
     b.loop(b.low, b.high, 1, lambda unit, _: plane(unit))
