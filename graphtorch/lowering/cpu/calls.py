@@ -170,10 +170,11 @@ class CallBuilder(Builder):
         self.stack.append(f"  {name} = alloca [{count} x {kind}], align 64")
         return name
 
-    def clear(self, pointer: str, count: int, kind: str) -> None:
+    def clear(self, pointer: str, count: int | Val, kind: str) -> None:
         self.declarations.add("declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)")
-        bytes_ = count * BITS[kind] // 8
-        self.line(f"call void @llvm.memset.p0.i64(ptr align {BITS[kind] // 8} {pointer}, i8 0, i64 {bytes_}, i1 false)")
+        size = BITS[kind] // 8
+        bytes_ = self.mul(count, size) if isinstance(count, Val) else const(count * size, "i64")
+        self.line(f"call void @llvm.memset.p0.i64(ptr align {size} {pointer}, i8 0, {bytes_.typed}, i1 false)")
 
     def fence(self) -> None:
         """Keep loads on their side of this line: LLVM would join equal ones far apart, and spill registers for it."""
