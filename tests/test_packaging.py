@@ -42,7 +42,7 @@ def test_every_module_imports_without_optional_dependencies() -> None:
     """No module needs at import time what only an extra installs."""
     code = """
 import importlib, pkgutil, sys
-for name in ("triton", "llvmlite", "cuda", "matplotlib", "rich", "torch", "pytest", "hypothesis"):
+for name in ("triton", "llvmlite", "cuda", "matplotlib", "rich", "PIL", "tiktoken", "torch", "pytest", "hypothesis"):
     sys.modules[name] = None  # makes `import name` raise ImportError
 import graphtorch
 for module in pkgutil.walk_packages(graphtorch.__path__, "graphtorch."):
