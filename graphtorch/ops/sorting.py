@@ -252,7 +252,8 @@ def _search_numpy(sorted_sequence: Any, input: Any, out_int32: bool, right: bool
         found = np.searchsorted(edges, values, side)
     else:
         rows = values.reshape(-1, values.shape[-1])
-        each = [np.searchsorted(e, v, side) for e, v in zip(edges.reshape(-1, edges.shape[-1]), rows, strict=True)]
+        sequences = edges.reshape(len(rows), edges.shape[-1])
+        each = [np.searchsorted(e, v, side) for e, v in zip(sequences, rows, strict=True)]
         found = np.array(each).reshape(values.shape)
     return np.asarray(found).astype(np.int32 if out_int32 else np.int64, copy=False)
 

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "half": 16, "float": 32, "double": 64}
-SUFFIX = {**{k: k for k in ("i1", "i8", "i16", "i32", "i64")}, "half": "f16", "float": "f32", "double": "f64"}
+BITS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "i64": 64, "i128": 128, "half": 16, "float": 32, "double": 64}
+SUFFIX = {**{k: k for k in ("i1", "i8", "i16", "i32", "i64", "i128")}, "half": "f16", "float": "f32", "double": "f64"}
 
 
 class Val(NamedTuple):

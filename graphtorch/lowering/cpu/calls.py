@@ -56,7 +56,16 @@ def emitter(*names: str) -> Callable[[Emitter], Emitter]:
 def native_call(call: ExternCall, target: Target) -> Native | None:
     """The native form of a call; None where there is none."""
     # They register their emitters, and import this module.
-    from graphtorch.lowering.cpu import convolution, gather, indexing, pooling, random, scans  # noqa: F401
+    from graphtorch.lowering.cpu import (  # noqa: F401
+        compaction,
+        convolution,
+        gather,
+        indexing,
+        ordering,
+        pooling,
+        random,
+        scans,
+    )
 
     found = EMITTERS.get(call.op.name)
     return None if found is None else found(call, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphtorch.lowering.cpu import double_functions, mersenne, transcendental
+from graphtorch.lowering.cpu import double_functions, mersenne, radix_sort, transcendental
 from graphtorch.lowering.cpu.assembly import Builder, Val, const, suffix, vector_type
 
 Function = Callable[..., Val]
@@ -36,6 +36,8 @@ def definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[st
         return _guarded(name, kind, lanes, Builder(fma), *double_functions.DOUBLE[name])
     if name in ("ipow", "upow"):
         return _integer_power(name, kind, lanes)
+    if name in ("sort_small", "sort_large"):
+        return *radix_sort.definition(name, kind), set()
     if name == "mt19937":
         text, declarations = mersenne.definition(lanes, fma)
         return text, declarations, set()

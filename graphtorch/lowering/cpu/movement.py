@@ -23,7 +23,10 @@ from graphtorch.lowering.kernel import (
     View,
 )
 from graphtorch.schedule.indexing import product, row_major
+from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_shape
+
+MOST_ADDITIONS = 64  # kernels for the places of a window
 
 Rule = Callable[[ExternCall, Buffer], "list[Kernel] | None"]
 Place = tuple[tuple[Any, ...], Any]  # strides and offset of a part in the whole
@@ -110,6 +113,28 @@ def _covers(part: View, out: Buffer) -> bool:
     return len(own) == len(wanted) and same_shape(own, wanted)
 
 
+def _unfold_backward(call: ExternCall, out: Buffer) -> list[Kernel] | None:
+    """Windows added up: each place of a window is a copy, or, where windows overlap, an addition of its own, so that
+    none meets another's elements."""
+    part, sizes, dim, size, step = call.args
+    if not sizes or type(size) is not int or type(step) is not int or size > MOST_ADDITIONS:
+        return None
+    if out.dtype in (dtypes.float16, dtypes.bfloat16) and size > step:
+        return None  # sums of half precision are kept in float32
+    strides = row_major(sizes)
+    windows = (*strides[:dim], strides[dim] * step, *strides[dim + 1 :])
+    if size <= step:
+        return [filled(out, 0), _copies("windows", [(part, ((*windows, strides[dim]), 0))], out)]
+    kernels = [filled(out, 0)]
+    axes = tuple(Axis(f"i{i}", n) for i, n in enumerate(part.shape[:-1]))
+    for k in range(size):
+        given = Load(Access(part.buffer, part.offset + k * part.strides[-1], part.strides[:-1]))
+        place = Access(out, k * strides[dim], windows)
+        total = Compute("add", (Load(place), given), out.dtype)
+        kernels.append(Kernel(f"window{k}_{out.name}", axes, [Store(place, total)]))
+    return kernels
+
+
 def _pad(call: ExternCall, out: Buffer) -> list[Kernel] | None:
     """`pad` holds a pair a dimension, the last dimension first; a negative one cuts."""
     x, pad, value = call.args
@@ -136,6 +161,7 @@ RULES: dict[str, Rule] = {
     "constant_pad_nd": _pad,
     "slice_backward": _backward(_slice_place),
     "select_backward": _backward(_select_place),
+    "unfold_backward": _unfold_backward,
     "diagonal_backward": _backward(_diagonal_place),
     "slice_scatter": _scatter(_slice_place),
     "select_scatter": _scatter(_select_place),

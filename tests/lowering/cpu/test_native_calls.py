@@ -34,6 +34,11 @@ NATIVE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("index_select", "gather", "scatter", "index_copy", "index_fill", "index"), REAL),
     **dict.fromkeys(("scatter_add", "index_put"), (*FLOATS, "int64", "int32")),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin"), REAL),
+    **dict.fromkeys(("sort", "topk"), REAL),
+    **dict.fromkeys(("kthvalue", "median", "median_dim", "nanmedian", "nanmedian_dim"), (*FLOATS, "int64")),
+    "searchsorted": ("float64",),
+    "unfold_backward": FLOATS,
+    **dict.fromkeys(("masked_scatter", "masked_scatter_backward", "nonzero_static"), REAL),
     "logcumsumexp": ("float32", "float64", "float16", "bfloat16"),
 }
 # Where eager adds in another order, or has another logarithm.
@@ -94,6 +99,8 @@ def test_samples_of_the_record(name: str) -> None:
         if "bifc"[of.category] not in op.categories:
             continue
         for example in op.samples(Sampler(of)):
+            if name == "searchsorted" and example.args[0].dtype is not example.args[1].dtype:
+                continue
             actual, expected, executable = run_call(name, example.args, example.kwargs)
             assert not executable.fallbacks, (d, example.args)
             tolerance = ROUNDED.get(name, 0)
@@ -231,3 +238,81 @@ def test_scans_into_other_dtypes() -> None:
         assert_same(actual, expected, 0)
         actual, expected, _ = run_call("cumsum", (make(30, 50).transpose(0, 1)[::2], 0), {"dtype": d})
         assert_same(actual, expected, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.int32, np.uint8, np.int8, np.float16])
+@pytest.mark.parametrize("name", ["sort", "kthvalue", "topk", "median_dim", "nanmedian_dim"])
+def test_order_of_special_values(name: str, dtype: Any) -> None:
+    vectors = [((n,), 0) for n in (1, 48, 49, 70000)]
+    for shape, dim in (((300, 7), 0), ((20, 501), 1), ((5, 60, 3), 1), *vectors):
+        if np.dtype(dtype).kind == "f":
+            x = special(shape, dtype)
+        else:
+            info = np.iinfo(dtype)
+            x = Tensor._wrap(np.random.default_rng(2).integers(info.min, info.max, shape, dtype, True))
+        n = shape[dim]
+        for given in (x, x.transpose(0, -1)):
+            at = len(shape) - 1 - dim if given is not x and dim in (0, len(shape) - 1) else dim
+            for rest in {"sort": [(False,), (True,)], "topk": [(n, True), (n, False)], "kthvalue": [(1,), (n,)]}.get(
+                name, [()]
+            ):
+                args = (given, rest[0], at, *rest[1:]) if name in ("topk", "kthvalue") else (given, at, *rest)
+                actual, expected, executable = run_call(name, args)
+                assert not executable.fallbacks
+                assert_same(actual, expected, 0)
+
+
+def test_the_largest_few() -> None:
+    make = Sampler(dtypes.float32)
+    for k in (1, 3, 50):
+        for largest in (True, False):
+            actual, expected, executable = run_call("topk", (make.distinct(30, 400), k, 1, largest))
+            assert not executable.fallbacks
+            assert_same(actual, expected, 0)
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_bisection(right: bool, dtype: Any) -> None:
+    rng = np.random.default_rng(3)
+    for n in (0, 1, 2, 7, 64, 1000):
+        edges = np.sort(rng.integers(-50, 50, n).astype(dtype))
+        values = rng.integers(-60, 60, (33, 5)).astype(dtype)
+        if dtype is np.float32:
+            values[0] = [np.nan, np.inf, -np.inf, -0.0, 0.0]
+        for a, v in ((edges, values), (np.sort(rng.integers(-9, 9, (33, n)).astype(dtype)), values)):
+            for narrow in (False, True):
+                args = (Tensor._wrap(a), Tensor._wrap(v), narrow, right)
+                actual, expected, executable = run_call("searchsorted", args)
+                assert not executable.fallbacks
+                assert_same(actual, expected, 0)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_windows_added_up(step: int) -> None:
+    make = Sampler(dtypes.float64)
+    for shape, dim in (((30, 41), 0), ((30, 41), 1), ((5, 30, 7), 1)):
+        windows = (shape[dim] - 3) // step + 1
+        g = make(*shape[:dim], windows, *shape[dim + 1 :], 3)
+        actual, expected, executable = run_call("unfold_backward", (g, shape, dim, 3, step))
+        assert not executable.fallbacks
+        assert_same(actual, expected, 1e-12)
+
+
+def test_elements_taken_in_order() -> None:
+    make = Sampler(dtypes.float32)
+    x, mask = make(60, 70), make.bools(60, 70)
+    for args in (
+        ("masked_scatter", (x, mask, make(4200))),
+        ("masked_scatter", (x, make.bools(70), make(60, 70))),
+        ("masked_scatter", (make(70), mask, make(4200))),
+        ("masked_scatter_backward", (x, mask, (4200,))),
+        ("nonzero_static", (make.ints(9, 8, 7, high=2), 100, -1)),
+        ("nonzero_static", (make.ints(9, 8, 7, high=2), 600, 5)),
+        ("nonzero_static", (make.bools(500), 10, -1)),
+    ):
+        actual, expected, executable = run_call(*args)
+        assert not executable.fallbacks, args[0]
+        assert_same(actual, expected, 0)
+    with pytest.raises(RuntimeError, match="Number of elements of source < number of ones in mask"):
+        run_call("masked_scatter", (x, mask, make(100)), expected=False)
