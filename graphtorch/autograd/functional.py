@@ -98,7 +98,7 @@ def jvp(
     else:
         vectors = v if isinstance(v, tuple) else (v,)
     outputs, several_outputs = _call(func, given)
-    seeds = tuple(o.new_zeros(tuple(o.shape)).requires_grad_() for o in outputs)
+    seeds = tuple(o.new_ones(tuple(o.shape)).requires_grad_() for o in outputs)  # any cotangent: the vjp is linear
     gradients = _gradients(outputs, given, seeds, True)
     products = _gradients(gradients, seeds, vectors, create_graph)
     if not create_graph:

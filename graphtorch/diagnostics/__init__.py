@@ -6,6 +6,7 @@ Importing this package installs the printer of uncaught errors; the catalogue lo
 from __future__ import annotations
 
 import sys
+import threading
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +29,21 @@ def install() -> None:
 
     hook._graphtorch = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+    in_thread = threading.excepthook
+
+    def thread_hook(given: Any) -> None:
+        try:
+            if given.exc_value is not None and given.exc_type is not SystemExit:
+                from graphtorch.diagnostics.report import prepare
+
+                given.exc_value.__traceback__ = given.exc_traceback
+                prepare(given.exc_value)
+                error = given.exc_value
+                given = threading.ExceptHookArgs((given.exc_type, error, error.__traceback__, given.thread))
+        finally:
+            in_thread(given)
+
+    threading.excepthook = thread_hook
 
 
 def advice(message: str) -> str:

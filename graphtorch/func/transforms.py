@@ -202,8 +202,9 @@ class _Pushforward:
         self.run = _Pullback(func, primals, chosen, has_aux)
         level = self.run.level
         with level:
-            zeros = [FUNCTIONS["zeros_like"](level.lower(o)) for o in self.run.outputs]
-            self.seeds = [level.leaf(level.lower(z)) for z in zeros]
+            # Linear is linear: any cotangent will do, and at ones no formula has a logarithm of zero.
+            ones = [FUNCTIONS["ones_like"](level.lower(o)) for o in self.run.outputs]
+            self.seeds = [level.leaf(level.lower(z)) for z in ones]
             self.cotangents = self.run.cotangents(self.seeds, keep=True, differentiable=True)
 
     def push(self, tangents: Sequence[Tensor]) -> list[Tensor]:

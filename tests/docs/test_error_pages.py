@@ -135,6 +135,12 @@ def test_errors_that_no_operator_raises_get_their_line_and_types_too(tmp_path: P
     assert "GT001" in inside and "/graphtorch/" not in inside
 
 
+def test_an_error_in_a_thread_is_shown_the_same_way(tmp_path: Path) -> None:
+    last = "import threading\nt = threading.Thread(target=loss, args=(a, b))\nt.start()\nt.join()\nraise SystemExit(1)"
+    shown = run(last, tmp_path)
+    assert "Exception in thread" in shown and "GT001" in shown and "/graphtorch/" not in shown
+
+
 def test_errors_of_users_stay_as_they_are(tmp_path: Path) -> None:
     shown = run("torch.compile(lambda x: x.no_such_method())(a)", tmp_path)
     assert "AttributeError" in shown and "GT" not in shown.replace("GRAPHTORCH", "")
