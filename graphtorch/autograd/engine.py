@@ -206,7 +206,8 @@ def _run(
             slots = buffers.pop(node, None)
             if slots is None:
                 slots = [None] * node.result_count()
-            _tensor_hooks(node, slots)
+            if node.tensor_hooks is not None or isinstance(node, AccumulateGrad):
+                _tensor_hooks(node, slots)
             for (captured, index), places in captures.items():
                 if captured is node:
                     for place in places:

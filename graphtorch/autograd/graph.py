@@ -5,6 +5,7 @@ number themselves in the order of recording; the engine visits them in the rever
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -229,6 +230,29 @@ def edge_of(tensor: Tensor) -> Edge | None:
     return Edge(tensor._accumulator, 0)
 
 
+def _type_of(tensor: Tensor) -> TensorType:
+    """`type_of` for a tensor of eager execution."""
+    return TensorType(tensor._dtype, tensor._data.shape, tensor._device, tensor.is_number)
+
+
+@functools.cache
+def _operands(op: Operator) -> tuple[tuple[int, str, bool], ...]:
+    """Position and name of each operand, and whether gradients flow to it."""
+    return tuple((i, p.name, p.name in op.derivative) for i, p in enumerate(op.parameters) if p.is_operand)
+
+
+@functools.cache
+def _needs(op: Operator, differentiated: tuple[str, ...]) -> tuple[tuple[str, int, bool], ...]:
+    """What formulas need of the arguments: the name, the argument's position, and whether its type will do."""
+    found: list[tuple[str, int, bool]] = []
+    for name in saved_names(op, differentiated):
+        if name in op.positions:
+            found.append((name, op.positions[name], False))
+        elif name.endswith("_type") and name[:-5] in op.positions:
+            found.append((name, op.positions[name[:-5]], True))
+    return tuple(found)
+
+
 class OperatorNode(Node):
     """A recorded operator call."""
 
@@ -238,22 +262,20 @@ class OperatorNode(Node):
         edges: list[Edge | None] = []
         operands: list[tuple[str, Any]] = []  # (parameter, type) one an edge; a list operand has several
         differentiated: list[str] = []
-        for parameter, arg in zip(op.parameters, args, strict=True):
-            if not parameter.is_operand:
-                continue
-            tensors = arg if type(arg) is tuple else (arg,)
+        for place, name, is_differentiable in _operands(op):
+            arg = args[place]
             wanted = False
-            for tensor in tensors:
+            for tensor in arg if type(arg) is tuple else (arg,):
                 if isinstance(tensor, Tensor):
-                    edge = edge_of(tensor) if parameter.name in op.derivative else None
+                    edge = edge_of(tensor) if is_differentiable else None
                     wanted = wanted or edge is not None
                     edges.append(edge)
-                    operands.append((parameter.name, type_of(tensor)))
+                    operands.append((name, _type_of(tensor)))
                 else:
                     edges.append(None)
-                    operands.append((parameter.name, None))
+                    operands.append((name, None))
             if wanted:
-                differentiated.append(parameter.name)
+                differentiated.append(name)
         super().__init__(edges)
         self.op = op
         self.overload = -1 if op.overload is None else op.overload(*args)
@@ -262,31 +284,25 @@ class OperatorNode(Node):
         self.results: tuple[TensorType, ...] = ()
         self.saved: dict[str, Any] | None = {}
         self.user_line = ""
-        names = saved_names(op, self.differentiated)
-        position = {p.name: i for i, p in enumerate(op.parameters)}
-        for name in names:
-            if name in position:
-                arg = args[position[name]]
-                if isinstance(arg, Tensor):
-                    # An in-place call overwrites its target: the formula gets what it was, with its history.
-                    self.saved[name] = SavedTensor(arg.clone() if inplace and position[name] == 0 else arg)
-                elif type(arg) is tuple and any(isinstance(a, Tensor) for a in arg):
-                    self.saved[name] = tuple(SavedTensor(a) if isinstance(a, Tensor) else a for a in arg)
-                else:
-                    self.saved[name] = arg
-            elif name.endswith("_type") and name[:-5] in position:
-                arg = args[position[name[:-5]]]
-                if isinstance(arg, Tensor):
-                    self.saved[name] = type_of(arg)
-                elif type(arg) is tuple:
-                    self.saved[name] = tuple(type_of(a) if isinstance(a, Tensor) else None for a in arg)
-                else:
-                    self.saved[name] = None
+        for name, place, is_type in _needs(op, self.differentiated):
+            arg = args[place]
+            if isinstance(arg, Tensor):
+                # An in-place call overwrites its target: the formula gets what it was, with its history.
+                self.saved[name] = (
+                    _type_of(arg) if is_type else SavedTensor(arg.clone() if inplace and place == 0 else arg)
+                )
+            elif is_type:
+                listed = type(arg) is tuple
+                self.saved[name] = tuple(type_of(a) if isinstance(a, Tensor) else None for a in arg) if listed else None
+            elif type(arg) is tuple and any(isinstance(a, Tensor) for a in arg):
+                self.saved[name] = tuple(SavedTensor(a) if isinstance(a, Tensor) else a for a in arg)
+            else:
+                self.saved[name] = arg
 
     def save_results(self, results: tuple[Tensor, ...]) -> None:
         """Keep those results that formulas need; called once the results have their final version."""
         assert self.saved is not None
-        self.results = tuple(type_of(r) for r in results)
+        self.results = tuple([_type_of(r) for r in results])
         for name in saved_names(self.op, self.differentiated):
             if name in self.op.results and name not in self.saved:
                 index = self.op.results.index(name)

@@ -31,16 +31,28 @@ def evaluate(formula: Formula, op: Operator, cotangents: Sequence[Any], lookup: 
     `cotangents` holds one entry a result, None where nothing flows.
     """
     arguments: list[Any] = []
-    for need in formula.needs:
-        if need == "g":
-            arguments.append(cotangents[0])
-        elif need == "gs":
-            arguments.append(tuple(cotangents))
-        elif need.startswith("g_") and need[2:] in op.results:
-            arguments.append(cotangents[op.results.index(need[2:])])
-        else:
+    for need, result in _sources(formula.needs, op.results):
+        if result is None:
             arguments.append(lookup(need))
+        else:
+            arguments.append(tuple(cotangents) if result < 0 else cotangents[result])
     return formula.function(*arguments)
+
+
+@functools.cache
+def _sources(needs: tuple[str, ...], results: tuple[str, ...]) -> tuple[tuple[str, int | None], ...]:
+    """What a formula needs, each with the result whose cotangent it is (-1: those of all; None: no cotangent)."""
+    found: list[tuple[str, int | None]] = []
+    for need in needs:
+        if need == "g":
+            found.append((need, 0))
+        elif need == "gs":
+            found.append((need, -1))
+        elif need.startswith("g_") and need[2:] in results:
+            found.append((need, results.index(need[2:])))
+        else:
+            found.append((need, None))
+    return tuple(found)
 
 
 def fit(cotangent: Any, target: TensorType) -> Any:
@@ -51,8 +63,9 @@ def fit(cotangent: Any, target: TensorType) -> Any:
     if cotangent is None:
         return None
     # Ranks first: sizes are compared place by place, because a comparison of symbolic sizes may become a guard.
-    if len(cotangent.shape) != len(target.shape) or tuple(cotangent.shape) != tuple(target.shape):
-        cotangent = sum_to(cotangent, target.shape)
+    have, want = cotangent.shape, target.shape
+    if len(have) != len(want) or tuple(have) != tuple(want):
+        cotangent = sum_to(cotangent, want)
     if cotangent.dtype is not target.dtype:
         if cotangent.dtype.is_complex and not target.dtype.is_complex:
             cotangent = cotangent.real
@@ -70,5 +83,7 @@ def sum_to(value: Any, shape: Sequence[Any]) -> Any:
             dims.append(extra + i)
     if not dims:
         return value
+    if len(dims) == extra:
+        return value.sum(tuple(dims))  # a fresh result, which may become a gradient as it is
     reduced = value.sum(tuple(dims), keepdim=True)
     return reduced.reshape(tuple(shape)) if extra else reduced

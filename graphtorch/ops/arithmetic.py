@@ -70,6 +70,24 @@ def _difference_type(input: Any, other: Any, alpha: Any) -> TensorType:
     return _sum_type(input, other, alpha)
 
 
+def _into(function: Callable[..., Any], x: Any, y: Any) -> bool:
+    """`function(x, y)` into the memory of `x`, where both are of one type that computes in itself."""
+    if type(x) is not np.ndarray or x.dtype.kind not in "fc" or x.itemsize < 4:
+        return False
+    fitting = (x.dtype == y.dtype and x.shape == y.shape) if type(y) is np.ndarray else type(y) in (int, float)
+    if fitting:
+        function(x, y, out=x)
+    return fitting
+
+
+def _into_sum(function: Callable[..., Any], x: Any, y: Any, alpha: Any) -> bool:
+    if type(alpha) is int and alpha == 1:
+        return _into(function, x, y)
+    if type(y) is not np.ndarray or type(alpha) not in (int, float) or y.dtype.kind not in "fc" or y.itemsize < 4:
+        return False
+    return _into(function, x, np.multiply(y, alpha))
+
+
 _add = numpy_binary(np.add, common)
 _subtract = numpy_binary(np.subtract, common)
 _multiply = numpy_binary(np.multiply, common)
@@ -130,6 +148,7 @@ add: Callable[..., Any] = operator(
     samples=_alpha_samples,
     categories="bifc",
     lazy_check=True,
+    update=lambda input, other, alpha: _into_sum(np.add, input, other, alpha),
     inplace=True,
     out=True,
 )
@@ -148,6 +167,7 @@ sub: Callable[..., Any] = operator(
     decompose=lambda input, other, alpha: None if is_one(alpha) else sub(input, mul(other, alpha)),
     samples=_alpha_samples,
     categories="ifc",
+    update=lambda input, other, alpha: _into_sum(np.subtract, input, other, alpha),
     inplace=True,
     out=True,
 )
@@ -175,6 +195,7 @@ mul: Callable[..., Any] = binary(
     {"input": lambda g, other: g * conjugate(other), "other": lambda g, input: g * conjugate(input)},
     input="Tensor|Number",
     exact_numbers=True,
+    update=lambda input, other: _into(np.multiply, input, other),
 )
 
 # -- quotients --------------------------------------------------------------------------------------------------------
@@ -258,6 +279,7 @@ div: Callable[..., Any] = operator(
     compute=lambda input, other, rounding_mode: (common if rounding_mode else common_float)(input, other),
     decompose=_decompose_div,
     overload=lambda input, other, rounding_mode: 0 if rounding_mode is None else 2,
+    update=lambda input, other, rounding_mode: rounding_mode is None and _into(np.true_divide, input, other),
     samples=_div_samples,
     categories="bifc",
     inplace=True,

@@ -50,6 +50,7 @@ def operator(
     return_name: str | None = None,
     doc: str = "",
     lazy_check: bool = False,
+    update: Callable[..., bool] | None = None,
     order: Mapping[str, str] | None = None,
     public: bool = True,
     method: bool = True,
@@ -87,6 +88,7 @@ def operator(
         doc=inspect.cleandoc(doc),
         lazy_check=lazy_check,
         order=order or {},
+        update=update,
     )
     if len(results) > 1:
         op.result_class = return_type(return_name or name, results)

@@ -127,15 +127,16 @@ def _where_type(condition: Any, input: Any, other: Any) -> TensorType:
 def _numpy_where(condition: Any, input: Any, other: Any) -> Any:
     if condition.dtype != np.bool_:
         condition = condition.astype(np.bool_)
-    if not (
-        isinstance(input, np.ndarray)
-        and (
-            (isinstance(other, np.ndarray) and input.dtype == other.dtype)
-            or (type(other) is float and input.dtype.kind == "f")
-        )
-    ):
+    if not (_goes_with(input, other) or _goes_with(other, input)):
         input, other = promoted(common, (input, other))
     return np.where(condition, input, other)
+
+
+def _goes_with(x: Any, y: Any) -> bool:
+    """Whether NumPy selects from an array `x` and `y` in the dtype of `x`, as PyTorch does."""
+    if type(x) is not np.ndarray:
+        return False
+    return bool(x.dtype == y.dtype) if type(y) is np.ndarray else type(y) is float and x.dtype.kind == "f"
 
 
 def _zero(g: Any) -> Any:

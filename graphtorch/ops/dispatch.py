@@ -164,6 +164,8 @@ def _operands(op: Operator, arrays: list[Any]) -> list[Any]:
 def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
     """Give the results of any other operator the memory order that its record states: row by row, mostly."""
     if type(results) is not tuple:
+        if not op.order and results._data.flags.c_contiguous:
+            return
         results = (results,)
     for name, result in zip(op.results, results, strict=False):
         data = result._data
@@ -245,12 +247,12 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
     target: Tensor = args[0]
     recorder = state.recorder
     try:
-        tracked = state.grad_enabled and any(t.requires_grad for t in tensors_of(args))
+        operands = tensors_of(args)
+        tracked = state.grad_enabled and _any_requires_grad(operands)
         check_inplace(target, tracked, overlapping=op.name == "fill")  # one value everywhere writes the same twice
         if recorder is not None:
             recorder.call_inplace(op, args)
             return target
-        operands = tensors_of(args)
         if any(t._device is not CPU for t in operands):
             _check_devices(args)
             _check_result(op, target, op.infer(args)[0])
@@ -258,28 +260,29 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
             return target
         if not op.lazy_check:
             op.type_rule(*args)
+        differentiable = bool(op.derivative) and target._dtype.is_differentiable
+        needs_grad = tracked and differentiable and any(t._requires_grad for t in operands)
         arrays = [
             a._data
             if isinstance(a, Tensor)
-            else tuple(i._data if isinstance(i, Tensor) else i for i in a)
+            else tuple([i._data if isinstance(i, Tensor) else i for i in a])
             if type(a) is tuple
             else a
             for a in args
         ]
+        if op.update is not None and not needs_grad and quiet.run(op.update, *arrays):
+            _written(target)
+            return target
         value = quiet.run(op.numpy, *arrays)
         if value.shape != target._data.shape or value.dtype != target._data.dtype:
             _check_result(op, target, op.infer(args)[0])
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         _explain(op, args, error)
-    differentiable = bool(op.derivative) and target._dtype.is_differentiable
-    needs_grad = state.grad_enabled and differentiable and any(t._requires_grad for t in operands)
     if needs_grad:
         record_inplace(op, args, lambda: quiet.run(np.copyto, target._data, value, casting="unsafe"))
     else:
         quiet.run(np.copyto, target._data, value, casting="unsafe")
-        target._bump_version()
-        if state.grad_enabled and target._node is not None and target._base is None and not target._requires_grad:
-            target._node = None
+        _written(target)
     return target
 
 
@@ -289,6 +292,19 @@ VIEW_OF_NO_GRAD = (
     "either both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you want "
     "the inplace to be tracked)."
 )
+
+
+def _any_requires_grad(tensors: list[Tensor]) -> bool:
+    """Whether some tensor requires grad; asks the property, which may work, only where the field does not tell."""
+    recorded = state.recorder is not None
+    return any([(t._requires_grad or recorded or t._base is not None) and t.requires_grad for t in tensors])
+
+
+def _written(target: Tensor) -> None:
+    """Note an in-place change that is not on the tape."""
+    target._bump_version()
+    if state.grad_enabled and target._node is not None and target._base is None and not target._requires_grad:
+        target._node = None
 
 
 def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> None:
@@ -302,6 +318,7 @@ def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> N
     layout = target._layout()
     if (
         not overlapping
+        and not layout.flags.c_contiguous
         and 0 in layout.strides
         and layout.size
         and any(s == 0 and n > 1 for s, n in zip(layout.strides, layout.shape, strict=True))

@@ -87,7 +87,8 @@ def _hits(input: Any, target: Any, ignore_index: int) -> tuple[Any, int]:
     rank = len(input.shape)
     dim = _class_dim(rank)
     classes = FUNCTIONS["arange"](input.shape[dim], device=input.device)
-    classes = reshape(classes, (input.shape[dim], *(1 for _ in range(rank - 1 - dim))))
+    if dim < rank - 1:
+        classes = reshape(classes, (input.shape[dim], *(1 for _ in range(rank - 1 - dim))))
     wanted = unsqueeze(target, dim)
     hit = classes == wanted
     classes_count = input.shape[dim]
@@ -103,7 +104,7 @@ def _by_class(weight: Any, rank: int, dim: int) -> Any:
 def _total(input: Any, target: Any, weight: Any, ignore_index: int) -> Any:
     """What a mean divides by: the number, or the sum of the weights, of the samples that count."""
     if weight is None:
-        return (target != ignore_index).to(input.dtype).sum()
+        return (target != ignore_index).sum(dtype=input.dtype)
     hit, dim = _hits(input, target, ignore_index)
     return FUNCTIONS["where"](hit, _by_class(weight, len(input.shape), dim), 0).to(input.dtype).sum()
 

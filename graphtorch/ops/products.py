@@ -442,7 +442,8 @@ def _rows(value: Any) -> Any:
 def _linear_to_input(g: Any, weight: Any, input_type: TensorType) -> Any:
     if len(weight.shape) == 1:
         return unsqueeze(g, len(g.shape)) * _conj(weight)
-    return reshape(mm(_rows(g), _conj(weight)), input_type.shape)
+    found = mm(_rows(g), _conj(weight))
+    return found if len(input_type.shape) == 2 else reshape(found, input_type.shape)
 
 
 def _linear_to_weight(g: Any, input: Any, weight_type: TensorType) -> Any:

@@ -100,6 +100,8 @@ class Operator:
                 operator would on these operands); "kept": as the evaluation leaves it, gaps included; "rows" of a
                 pointwise operator: row by row, which all others are by default; "reversed" of a pointwise operator: as
                 one on its operands in reverse order.
+    update      the in-place form on arrays: writes the result into the first one's memory and returns True, or returns
+                False before it writes anything; the general way is then to evaluate and to copy.
     random      draws from a generator: never merged, reordered or removed.
     scatter     of a view operator: `scatter(base, new_view, *attributes)` is the base with the viewed elements
                 replaced; how an in-place change of a view becomes a value (functionalization).
@@ -128,24 +130,26 @@ class Operator:
     function: Callable[..., Any] | None = None
     result_class: Any = None
     lazy_check: bool = False
+    update: Callable[..., bool] | None = None
     order: Mapping[str, str] = field(default_factory=dict)
     saved: tuple[str, ...] = ()
     autocast: bool = False  # whether `autocast` runs it in the lower precision; see ops/autocast.py
 
-    @property
-    def is_view(self) -> bool:
-        return self.kind == VIEW
+    # Read at every call, so worked out once.
+    is_view: bool = field(init=False)
+    has_list_operands: bool = field(init=False)
+    positions: dict[str, int] = field(init=False)
 
-    @property
-    def has_list_operands(self) -> bool:
-        return any(p.kind.endswith("[]") and p.is_operand for p in self.parameters)
+    def __post_init__(self) -> None:
+        self.is_view = self.kind == VIEW
+        self.has_list_operands = any(p.kind.endswith("[]") and p.is_operand for p in self.parameters)
+        self.positions = {p.name: i for i, p in enumerate(self.parameters)}
 
     def index_of(self, name: str) -> int:
         """The position of a parameter."""
-        for i, parameter in enumerate(self.parameters):
-            if parameter.name == name:
-                return i
-        raise KeyError(f"{self.name} has no parameter {name!r}")
+        if name not in self.positions:
+            raise KeyError(f"{self.name} has no parameter {name!r}")
+        return self.positions[name]
 
     def infer(self, args: tuple[Any, ...]) -> tuple[TensorType, ...]:
         """The result types for normalised arguments, always as a tuple."""

@@ -78,6 +78,7 @@ def _swap(rank: int, dim0: int, dim1: int) -> tuple[int, ...]:
 
 transpose: Callable[..., Tensor] = operator(
     "transpose(Tensor input, int dim0, int dim1)",
+    lazy_check=True,
     type=lambda input, dim0, dim1: _permute_type(input, _swap(len(input.shape), dim0, dim1)),
     numpy=lambda input, dim0, dim1: input.swapaxes(dim0, dim1) if input.ndim else input[...],
     kind=VIEW,
@@ -191,6 +192,7 @@ def _expand_samples(make: Any) -> Iterable[Sample]:
 
 expand: Callable[..., Tensor] = operator(
     "expand(Tensor input, int[] size)",
+    lazy_check=True,
     type=_expand_type,
     numpy=_expand_numpy,
     kind=VIEW,
@@ -233,6 +235,7 @@ def _view_samples(make: Any) -> Iterable[Sample]:
 
 view: Callable[..., Tensor] = operator(
     "view(Tensor input, int[] size)",
+    lazy_check=True,
     type=lambda input, size: type_of(input).with_shape(size),
     numpy=view_array,
     kind=VIEW,
@@ -262,6 +265,7 @@ def _squeezed(shape: Sequence[Any], dim: tuple[int, ...]) -> tuple[Any, ...]:
 
 squeeze: Callable[..., Tensor] = operator(
     "squeeze(Tensor input, int[]? dim=None)",
+    lazy_check=True,
     type=lambda input, dim: type_of(input).with_shape(_squeezed(input.shape, dim)),
     numpy=lambda input, dim: input.squeeze(dim),
     kind=VIEW,
@@ -294,6 +298,7 @@ def _unsqueeze_numpy(input: Any, dim: int) -> Any:
 
 unsqueeze: Callable[..., Tensor] = operator(
     "unsqueeze(Tensor input, int dim)",
+    lazy_check=True,
     type=lambda input, dim: type_of(input).with_shape(_unsqueezed(tuple(input.shape), dim)),
     numpy=_unsqueeze_numpy,
     kind=VIEW,
@@ -359,6 +364,7 @@ def _slice_samples(make: Any) -> Iterable[Sample]:
 
 slice_: Callable[..., Tensor] = operator(
     "slice(Tensor input, int dim=0, int? start=None, int? end=None, int step=1)",
+    lazy_check=True,
     type=_slice_type,
     numpy=_slice_numpy,
     kind=VIEW,
@@ -400,6 +406,7 @@ def _select_type(input: Any, dim: int, index: Any) -> TensorType:
 
 select: Callable[..., Tensor] = operator(
     "select(Tensor input, int dim, int index)",
+    lazy_check=True,
     type=_select_type,
     # The Ellipsis keeps the result an array (a view) where no dimension is left.
     numpy=lambda input, dim, index: input[(slice(None),) * dim + (index, ...)],

@@ -11,7 +11,8 @@ from graphtorch.tensor.devices import CPU, device
 from graphtorch.tensor.dtypes import dtype
 
 
-@dataclass(frozen=True, slots=True)
+# Values that nobody changes. Not `frozen`, which makes them three times as dear: the tape makes one for every operand.
+@dataclass(slots=True, unsafe_hash=True)
 class TensorType:
     """Element type, shape (ints or symbolic dimensions) and device of a value.
 

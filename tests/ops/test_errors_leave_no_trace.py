@@ -19,7 +19,8 @@ from graphtorch.tensor import Tensor, dtypes
 
 DTYPES = {"b": dtypes.bool_, "i": dtypes.int64, "f": dtypes.float64, "c": dtypes.complex128}
 # What users can call: a backward record checks nothing, its arguments come from a forward call.
-NAMES = sorted(n for n, op in REGISTRY.items() if op.samples and op.function is not None and not n.endswith("_backward"))
+PUBLIC = (n for n, op in REGISTRY.items() if op.samples and op.function is not None and not n.endswith("_backward"))
+NAMES = sorted(PUBLIC)
 
 
 def spoiled_tensor(value: Tensor) -> Iterator[Any]:
