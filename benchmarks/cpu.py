@@ -207,6 +207,7 @@ def contender(name: str, workload: str, seconds: float) -> None:
 
         reason = get_backend("cpu").unavailable()
         assert reason is None, reason
+        _ = torch.compile  # loads the compiler: an import too
     if name == "jax":
         arrays = tuple(t.detach().numpy() for t in given)
         parameters = step.model.parameters() if workload in TRAINED else getattr(step, "parameters", [])

@@ -37,10 +37,13 @@ class Group:
                  loops.
     order        the loops of an argmax or argmin, whose row-major order counts
     direct       groups whose results it reads, as a set of bits
+    readers      groups that read its results
     ancestors    the transitive closure of `direct`
     """
 
-    __slots__ = ("ancestors", "bit", "call", "direct", "index", "levels", "loops", "nodes", "order", "reasons")
+    __slots__ = (
+        "ancestors", "bit", "call", "direct", "index", "levels", "loops", "nodes", "order", "readers", "reasons",
+    )  # fmt: skip
 
     def __init__(self, index: int, call: Node | None = None) -> None:
         self.index = index
@@ -52,6 +55,7 @@ class Group:
         self.nodes: list[Node] = [] if call is None else [call]
         self.reasons: list[str] = []
         self.direct = 0
+        self.readers = 0
         self.ancestors = 0
 
     def refresh(self) -> None:
@@ -85,7 +89,6 @@ class Dependence:
     def __init__(self) -> None:
         self.groups: dict[int, Group] = {}
         self._next = 0
-        self._used = 0  # at least all groups that some group depends on
 
     def new(self, call: Node | None = None) -> Group:
         """A group without dependences."""
@@ -125,13 +128,17 @@ class Dependence:
         gained = reads
         for other in self.of(reads):
             gained |= other.ancestors
+            other.readers |= group.bit
         if gained & ~group.ancestors:
             group.ancestors |= gained
-            self._used |= gained
-            if self._used & group.bit:
-                for other in self.groups.values():
-                    if other.ancestors & group.bit:
-                        other.ancestors |= gained
+            for other in self._later(group.readers):
+                if other.ancestors & group.bit:
+                    other.ancestors |= gained
+
+    def _later(self, readers: int) -> Iterable[Group]:
+        """All groups that depend on these, themselves included, and maybe others: mostly few do, and no others."""
+        near = self.of(readers)
+        return self.groups.values() if any(group.readers for group in near) else near
 
     def merge(self, into: Group, other: Group) -> None:
         """Make two groups one; the caller has asked `would_cycle`. Loops and levels are the caller's."""
@@ -143,16 +150,27 @@ class Dependence:
         ancestors = (into.ancestors | other.ancestors) & ~gone & ~kept
         into.direct, into.ancestors = direct, ancestors
         both, more = gone | kept, kept | ancestors
-        self._used |= ancestors
-        if not self._used & both:
-            return
-        self._used |= more
-        for group in self.groups.values():
+        into.readers = (into.readers | other.readers) & ~both
+        for group in self.of(direct):
+            if group.readers & gone:
+                group.readers = group.readers ^ gone | kept
+        for group in self._later(into.readers):
             if group.ancestors & both:
                 known = group.ancestors | more
                 group.ancestors = known ^ gone if known & gone else known
                 if group.direct & gone:
                     group.direct = group.direct ^ gone | kept
+
+    def absorb(self, group: Group, reader: Group) -> None:
+        """Remove a group whose nodes its only reader computes again."""
+        del self.groups[group.index]
+        gone = group.bit
+        reader.direct = (reader.direct | group.direct) & ~gone
+        for other in self.of(group.direct):
+            other.readers = other.readers & ~gone | reader.bit
+        for other in self.groups.values():
+            if other.ancestors & gone:
+                other.ancestors ^= gone
 
     def in_order(self) -> list[Group]:
         """Every group after those it reads; otherwise in the order of their first nodes."""

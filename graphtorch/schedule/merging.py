@@ -69,13 +69,10 @@ def absorb(fusion: Fusion, kept: set[Value]) -> None:
         except NotAffineError:
             fusion.uninline(values)
             continue
-        del fusion.dependence.groups[index]
+        fusion.dependence.absorb(group, reader)
         for node in group.nodes:
             fusion.home.pop(node.results[0])
             reader.reasons.append(f"{node.op.name} is computed again where it is read")
-        reader.direct = (reader.direct | group.direct) & ~group.bit
-        for other in fusion.dependence.groups.values():
-            other.ancestors &= ~group.bit
         for root in needs:
             home = fusion.home.get(root)
             if home is not None:
