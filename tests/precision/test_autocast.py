@@ -396,3 +396,12 @@ def test_scaler_state_and_mistakes() -> None:
         scaler.load_state_dict({})
     with pytest.warns(UserWarning, match="CUDA is not available"):
         assert not graphtorch.amp.GradScaler().is_enabled()
+
+
+def test_older_spellings_for_a_gpu_do_nothing_here() -> None:
+    from graphtorch.cuda.amp import GradScaler, autocast
+
+    a = graphtorch.ones(2, 2)
+    with pytest.warns(UserWarning, match="CUDA is not available"), autocast():
+        assert (a @ a).dtype is graphtorch.float32
+    assert not GradScaler(enabled=False).is_enabled()
