@@ -35,6 +35,7 @@ from graphtorch.lowering.cpu.members import member_of
 from graphtorch.lowering.cpu.partial_folds import split_folds
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.lowering.cpu.unfolding import unfold_symbolic
+from graphtorch.lowering.cpu.widening import widen_halves
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
 from graphtorch.lowering.numpy import executor as numpy_executor
 from graphtorch.lowering.numpy.codegen import lower_kernel
@@ -58,6 +59,7 @@ class CpuExecutable(Executable):
     checks_inputs = True
 
     def __init__(self, schedule: Schedule, input_kinds: Sequence[str] = ()) -> None:
+        schedule = widen_halves(schedule)
         if find_blas() is not None:
             schedule = unfold_symbolic(schedule)
         self.schedule: Schedule = schedule
