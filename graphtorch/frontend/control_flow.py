@@ -16,7 +16,7 @@ from graphtorch.autodiff.control_flow import COND, SCAN, WHILE_LOOP
 from graphtorch.autodiff.custom import CUSTOM
 from graphtorch.autodiff.gradient import GRADIENT
 from graphtorch.autograd.state import state
-from graphtorch.frontend.errors import CaptureError, refuse
+from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.recorded import RecordedNode
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.tree import flatten, unflatten
@@ -38,12 +38,14 @@ class _Body:
     given   its own inputs
     nodes   what it does
     values  its results, by `tree`
+    flags   which of them require grad
     """
 
     given: list[Value]
     nodes: list[Node]
     values: list[Value]
     tree: Any
+    flags: list[bool]
 
     def outside(self) -> list[Value]:
         """The values that it reads of its surroundings."""
@@ -88,6 +90,7 @@ def _record(recorder: Recorder, function: Callable[..., Any], given: list[Tensor
         if not leaves or not all(isinstance(leaf, Tensor) and not leaf.is_number for leaf in leaves):
             raise refuse("a branch or body whose results are not tensors", "return tensors")
         values = [recorder.value_of(leaf) for leaf in leaves]
+        flags = [recorder.recorded(leaf)._requires_grad for leaf in leaves]
         nodes = graph.nodes[start:]
     finally:
         recorder.region -= 1
@@ -100,7 +103,7 @@ def _record(recorder: Recorder, function: Callable[..., Any], given: list[Tensor
             raise refuse(
                 f"{node.op.name} in a branch or body", "draw, or differentiate, before or after the control flow"
             )
-    return _Body([recorder.value_of(t) for t in given], nodes, values, result_tree)
+    return _Body([recorder.value_of(t) for t in given], nodes, values, result_tree, flags)
 
 
 def _placeholder(recorder: Recorder, of: TensorType, tracked: bool) -> Tensor:
@@ -127,6 +130,16 @@ def _tensors(leaves: Sequence[Any], name: str, what: str) -> None:
 
 def _tuple(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
+
+
+def _flagged(recorder: Recorder, results: Sequence[Tensor], flags: Sequence[bool]) -> list[Tensor]:
+    """Results of a control-flow node, of which only some require grad."""
+    for tensor, flag in zip(results, flags, strict=True):
+        if tensor._requires_grad and not flag:
+            tensor._requires_grad = False
+            tensor._node = None
+            recorder.tracked.discard(tensor._data.value)
+    return list(results)
 
 
 def _requires_grad(tensors: Sequence[Tensor]) -> bool:
@@ -165,7 +178,7 @@ def cond(
     if recorder is not None and isinstance(pred, Tensor) and pred.dtype.name == "bool":
         try:
             return _record_cond(recorder, pred, true_fn, false_fn, operands)
-        except CaptureError:
+        except Exception:  # of a branch that is not taken, perhaps
             if recorder.decisions is None:
                 raise
     return true_fn(*operands) if pred else false_fn(*operands)
@@ -195,7 +208,8 @@ def _record_cond(recorder: Recorder, pred: Tensor, true_fn: Any, false_fn: Any, 
             otherwise.region("otherwise", outside),
         ),
     )
-    return unflatten(then.tree, iter(_tuple(results)))
+    flags = [a or b for a, b in zip(then.flags, otherwise.flags, strict=True)]
+    return unflatten(then.tree, iter(_flagged(recorder, _tuple(results), flags)))
 
 
 # -- while_loop -------------------------------------------------------------------------------------------------------
@@ -218,7 +232,7 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         if all(isinstance(leaf, Tensor) for leaf in leaves):
             try:
                 return _record_while(recorder, cond_fn, body_fn, leaves, tree)
-            except CaptureError:
+            except Exception:
                 if recorder.decisions is None:
                     raise
     while cond_fn(*carried):
@@ -297,7 +311,7 @@ def scan(
     if recorder is not None:
         try:
             return _record_scan(recorder, combine_fn, (carry_leaves, carry_tree), (leaves, tree), reverse)
-        except CaptureError:
+        except Exception:
             if recorder.decisions is None:
                 raise
     carry, stacked, y_tree = init, [], None
@@ -327,18 +341,21 @@ def _record_scan(
     def body(*given: Any) -> Any:
         return combine_fn(unflatten(carry[1], iter(given[:count])), unflatten(xs[1], iter(given[count:])))
 
-    def record(tracked: bool) -> _Body:
-        given = [_placeholder(recorder, of, tracked) for of in (*types, *steps)]
+    def record(flags: Sequence[bool]) -> _Body:
+        given = [_placeholder(recorder, of, flag) for of, flag in zip((*types, *steps), flags, strict=True)]
         found = _record(recorder, body, given, flatten(tuple(given), []))
         if found.tree.type is not tuple or len(found.tree.children) != 2:
             raise refuse("a function of scan that does not return (carry, y)", "return a pair")
         return found
 
-    step = record(_requires_grad([*init, *over]))
+    flags = [state.grad_enabled and t.requires_grad for t in (*init, *over)]
+    while True:  # a carry may require grad from a later step on
+        step = record(flags)
+        found = [a or b for a, b in zip(flags, step.flags[:count], strict=False)]
+        if found == flags[:count]:
+            break
+        flags[:count] = found
     outside = step.outside()
-    if state.grad_enabled and any(v in recorder.tracked for v in outside):
-        step = record(True)  # the carry requires grad from the second step on
-        outside = step.outside()
     if step.tree.children[0] != carry[1] or not all(map(same_type, [v.type for v in step.values], types)):
         raise refuse(
             f"a function of scan whose carry becomes ({', '.join(str(v.type) for v in step.values[:count])}) from "
@@ -346,7 +363,7 @@ def _record_scan(
             "return a carry of the shapes and dtypes that it takes",
         )
     arguments = (tuple(init), tuple(over), _wrapped(recorder, outside), step.region("step", outside))
-    results = _tuple(recorder.call(SCAN, arguments))
+    results = _flagged(recorder, _tuple(recorder.call(SCAN, arguments)), step.flags)
     ys = [flip(y, (0,)) if reverse else y for y in results[count:]]
     return unflatten(carry[1], iter(results[:count])), unflatten(step.tree.children[1], iter(ys))
 

@@ -109,6 +109,7 @@ class Recorder(GradientRecorder):
                 with self._gradients(flag):
                     for op, attributes in tensor._steps:
                         viewed = self.call(op, (viewed, *attributes))
+                        self._hoist(viewed._data.value, viewed._data.storage)
                 self.guards.add(f"{names[0]}.requires_grad is {flag}", f"a view kept outside had requires_grad {flag}")
                 viewed._data.untracked = viewed._data.without_grad = tensor._node_version < 0
                 if viewed._requires_grad is not flag:
@@ -539,9 +540,11 @@ class Recorder(GradientRecorder):
     ) -> None:
         """Remember the versions of what the tape would save, to raise the error that eager execution raises."""
         saved: list[tuple[RecordedStorage, int, Tensor]] = []
+        copied = False
         for name in saved_names(op, wanted):
             if inplace and name == op.parameters[0].name:
-                continue  # the tape copies what an in-place call overwrites
+                copied = True  # the tape copies what an in-place call overwrites
+                continue
             if name in op.results:
                 # An in-place call's result is its target, at the version that the call gives it.
                 held: Any = None if inplace else results[op.results.index(name)]
@@ -551,7 +554,7 @@ class Recorder(GradientRecorder):
             for tensor in held if type(held) is tuple else (held,):
                 if isinstance(tensor, Tensor) and isinstance(tensor._data, Recorded):
                     saved.append((tensor._data.storage, tensor._data.storage.version, tensor))
-        if saved:
+        if saved or copied:
             self._saved[node] = saved
 
     def call_inplace(self, op: Operator, args: tuple[Any, ...]) -> Any:

@@ -106,7 +106,7 @@ def same(actual, expected):
         np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["numpy", "interpreter"])
+@pytest.mark.parametrize("backend", ["numpy", "cpu", "interpreter"])
 def test_gradients_at_every_budget(backend):
     net = model()
     expected = gradients(net, net)

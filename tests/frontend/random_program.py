@@ -388,8 +388,20 @@ class Writer:
 
     def decision(self) -> None:
         """Python control flow on data."""
-        kind = self.choose(6)
-        if kind < 2:
+        kind, fresh = self.choose(8), ".clone(memory_format=torch.contiguous_format)"
+        if kind == 6:
+            x, y = self.tensor(), self.tensor()
+            # Results are new tensors, which require grad if those of either branch do.
+            branches = self.pick([
+                f"lambda: {x} * {y}, lambda: {x} + {y}", f"lambda: ({x} + {y}).tanh(), lambda: {x} / {y}",
+                f"lambda: ({x} * {y}).sum(), lambda: ({x} - {y}).exp().sum()",
+            ])  # fmt: skip
+            self.bind(f"torch.cond(torch.as_tensor({self.condition()}), {branches}){fresh}")
+        elif kind == 7:
+            x, y = self.tensor(lambda t: t.ndim > 0), self.tensor()
+            step = self.pick([f"(c * 0.5 + t, c * {y})", "(c + t, c.sin())", f"(torch.tanh(c + t * {y}), t)"])
+            self.bind(f"torch.scan(lambda c, t: {step}, {x}[0], {x})[{self.choose(2)}]{fresh}")
+        elif kind < 2:
             self.bind(f"{self.tensor()} * 2 if {self.condition()} else {self.tensor()} + 1")
         elif kind == 2:
             x = self.tensor()

@@ -327,3 +327,32 @@ def test_inside_of_transforms():
     for function in (f, torch.compile(f)):
         with pytest.raises(RuntimeError, match="data-dependent control flow"):
             torch.func.vmap(function)(torch.ones(2, 3))
+
+
+def test_kept_view_reached_in_a_branch():
+    table = torch.arange(6.0).view(2, 3)
+    row, column = table[1], table.t()
+
+    def f(x):
+        y = torch.cond(x.sum() > 0, lambda: row + x, lambda: x - column[:, 0])
+        row.mul_(2)
+        return y + row, torch.cond(x.sum() > 0, lambda: row + 1, lambda: row - 1)
+
+    saved = table.clone()
+    found = []
+    for function in (f, torch.compile(f, fullgraph=True)):
+        table.copy_(saved)
+        found.append([function(torch.full((3,), s)) for s in (1.0, -1.0)] + [table.clone()])
+    close(found[1], found[0])
+
+
+def test_branch_that_fails_where_it_is_not_taken():
+    def f(x):
+        return torch.cond(x.sum() > 0, lambda: x + torch.ones(7), lambda: x * 2)
+
+    compiled = torch.compile(f)
+    assert compiled(-torch.ones(3)).tolist() == [-2, -2, -2]
+    with pytest.raises(RuntimeError, match="must match"):
+        compiled(torch.ones(3))
+    with pytest.raises(RuntimeError, match="must match"):
+        torch.compile(f, fullgraph=True)(-torch.ones(3))

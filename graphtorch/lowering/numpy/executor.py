@@ -18,6 +18,7 @@ from graphtorch.lowering.backend import Backend, Executable, InputMismatchError
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
 from graphtorch.lowering.numpy.codegen import Lowered, Slot, lower_kernel
+from graphtorch.lowering.numpy.interpreter import values_function
 from graphtorch.schedule import build_schedule
 from graphtorch.schedule.memory import ALIGNMENT, MemoryPlan, aligned, plan
 
@@ -251,7 +252,7 @@ class Frame:
             else:
                 shape = self.program.shapes[buffer]
                 self._argument(targets, Slot(buffer, shape, _row_major(shape), 0))
-        function = call.op.numpy
+        function = values_function(call.op)
         if call.op.name in _MATMUL and call.outputs[0] is not None and call.outputs[0].dtype.numpy in _BLAS_TYPES:
             return lambda: _matmul(arguments, targets)
 

@@ -3,7 +3,7 @@ backend."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.lowering.backend import Backend, Executable
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.ops.record import Operator
 
 
 def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
@@ -47,12 +48,20 @@ def run_node(node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if node.op.name == "view":
         # On values a view is a reshape: what its operand's strides were in eager execution does not matter.
         return (np.reshape(args[0], args[1]),)
-    made = node.op.numpy(*args)
+    made = values_function(node.op)(*args)
     results = made if type(made) is tuple else (made,)
     return tuple(
         r if type(r) is np.ndarray and r.dtype == v.type.dtype.numpy else np.asarray(r).astype(v.type.dtype.numpy)
         for r, v in zip(results, node.results, strict=True)
     )
+
+
+def values_function(op: Operator) -> Callable[..., Any]:
+    """An operator's NumPy function for values of a graph. Samplers draw in the memory order of what they fill; a value
+    has none, so they get it row by row."""
+    if not op.random:
+        return op.numpy
+    return lambda *args: op.numpy(*(np.asarray(a, order="C") if isinstance(a, np.ndarray) else a for a in args))
 
 
 def _as_number(value: Any) -> Any:
