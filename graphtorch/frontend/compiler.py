@@ -552,6 +552,10 @@ def collection_paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            if not gc.get_freeze_count():
+                # What was made goes straight to the oldest generation, where it would be after three looks at it.
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
