@@ -21,7 +21,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -92,6 +92,24 @@ _STATE = np.dtype(
 )
 
 
+class GeneratorState(NamedTuple):
+    """A part of a generator's state for compiled code, which may draw inside `drawing()` only.
+
+    part    "words": 624 words of 32 bits, and as an int how many of them are used up; "normal": two float64, the second
+            number of a pair of normal ones, and whether it is there
+    """
+
+    generator: Generator
+    part: str
+
+    @property
+    def address(self) -> int:
+        """Where it lies in memory, as long as the generator lives."""
+        if self.part == "words":
+            return int(self.generator._bits.ctypes.state_address)
+        return self.generator._kept.ctypes.data
+
+
 class Generator:
     """A stream of pseudo-random numbers, equal to ``torch.Generator(device="cpu")`` after the same seed.
 
@@ -108,6 +126,8 @@ class Generator:
             raise RuntimeError(f"Device type {kind.upper()} is not supported for torch.Generator() api.")
         self._lock = threading.RLock()
         self._bits = MT19937(0)
+        # The second number of a pair of normal ones that waits for its call, and whether there is one.
+        self._kept = np.zeros(2)
         self._reseed(_DEFAULT_SEED)
 
     @property
@@ -121,7 +141,7 @@ class Generator:
         self._seed = seed
         self._bits._legacy_seeding(seed & 0xFFFFFFFF)
         self._fresh = True  # no word drawn yet: the one thing PyTorch's state tells apart and NumPy's does not
-        self._next_normal: float | None = None
+        self._kept[:] = 0
 
     def manual_seed(self, seed: int) -> Generator:
         """Restarts the stream from `seed`, any integer in [-2**63, 2**64); a negative one counts from 2**64 down.
@@ -166,8 +186,8 @@ class Generator:
             record["seeded"] = 1
             record["next"] = used
             record["words"] = engine["key"]
-            if self._next_normal is not None:
-                record["normal_y"] = self._next_normal
+            if self._kept[1]:
+                record["normal_y"] = self._kept[0]
                 record["normal_is_valid"] = 1
         return np.frombuffer(record.tobytes(), np.uint8).copy()
 
@@ -198,14 +218,7 @@ class Generator:
             }
             self._seed = int(record["seed"])
             self._fresh = fresh
-            self._next_normal = float(record["normal_y"]) if record["normal_is_valid"] else None
-
-    @property
-    def state_address(self) -> int:
-        """Where the engine's state lies in memory, as long as the generator lives: 624 words of 32 bits and the number
-        of those that are used up, an int. For compiled code, which may draw inside `drawing()` only."""
-        address: int = self._bits.ctypes.state_address
-        return address
+            self._kept[:] = (record["normal_y"], 1) if record["normal_is_valid"] else 0
 
     @contextmanager
     def drawing(self) -> Iterator[None]:
@@ -214,7 +227,7 @@ class Generator:
             if not self._fresh:
                 yield
                 return
-            words = (ctypes.c_uint32 * (_STATE_WORDS + 1)).from_address(self.state_address)
+            words = (ctypes.c_uint32 * (_STATE_WORDS + 1)).from_address(GeneratorState(self, "words").address)
             before = words[0], words[_STATE_WORDS]
             try:
                 yield
@@ -343,7 +356,7 @@ class Generator:
         """Standard normal in float64, in pairs (cosine, sine); the half of a pair left over opens the next call."""
         if count == 0:
             return np.empty(0)
-        kept = self._next_normal
+        kept = self._kept[0] if self._kept[1] else None
         pairs = (count + 1) // 2 if kept is None else count // 2
         unit = self._uniform64(2 * pairs)
         radius = np.sqrt(-2.0 * np.log1p(-unit[1::2]))
@@ -351,7 +364,7 @@ class Generator:
         samples = np.stack((radius * np.cos(theta), radius * np.sin(theta)), axis=1).reshape(-1)
         if kept is not None:
             samples = np.concatenate(([kept], samples))
-        self._next_normal = float(samples[count]) if samples.size > count else None
+        self._kept[:] = (samples[count], 1) if samples.size > count else 0
         return samples[:count]
 
     def _normal_fill(self, flat: Array, mean: float, std: float) -> None:

@@ -80,7 +80,7 @@ def test_golden(index: int) -> None:
         dtype = numpy_dtype(call["result_dtype"])
         expected = np.frombuffer(base64.b64decode(call["result"]), dtype).reshape(call["result_shape"])
         assert_equal(call["sampler"], draw(generator, call), expected, scale=10)
-    if generator._next_normal is None:  # a kept float64 normal is subject to the mathematics library, the rest is not
+    if not generator._kept[1]:  # a kept float64 normal is subject to the mathematics library, the rest is not
         assert hashlib.sha256(generator.state_array().tobytes()).hexdigest() == sequence["state"]
 
 

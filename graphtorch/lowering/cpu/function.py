@@ -32,7 +32,7 @@ class Function:
 
     name        made of the text's hash: kernels with the same code share one function
     buffers     what the first arguments point to
-    sizes       what follows them: symbolic sizes, and random generators (the address of a generator's state)
+    sizes       what follows them: symbolic sizes, and states of random generators (their addresses)
     extent      how many units [low, high) counts; `grain` is a divisor that chunk boundaries should have
     work        estimated cost of all of it, in additions
     levels      what groups of units read and write, the smallest groups first; empty: unknown (see chain.py)

@@ -13,13 +13,13 @@ from typing import Any
 
 from graphtorch.lowering.cpu import blas
 from graphtorch.lowering.cpu.blas import Blas
-from graphtorch.lowering.cpu.chain import Chain, chain_text
+from graphtorch.lowering.cpu.chain import Call, Chain, chain_text
 from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import Buffer, ExternCall, Schedule, View
 from graphtorch.schedule.memory import MemoryPlan, aligned, nbytes
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.generator import Generator
+from graphtorch.tensor.generator import Generator, GeneratorState
 from graphtorch.tensor.symint import evaluate
 
 ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, FAILURE, DETAIL, DETAIL2, HEADER = range(
@@ -27,6 +27,7 @@ ARENA, POOL, IO_COUNT, EXPECTED, TRUE, FALSE, FAILURE, DETAIL, DETAIL2, HEADER =
 )  # words of the context's header
 SERIAL_WORK = 60_000  # additions' worth that is not worth sharing
 CHUNK_WORK = 30_000  # the least for one chunk
+PIECE = 48  # steps of one function
 GEMM_SERIAL = 400_000  # multiplications
 SHORT_WORK = 20_000  # additions' worth that take less time than another thread would take to get the GIL
 
@@ -155,6 +156,7 @@ class Writer:
         self.library = library
         self.chains = {i: chain for chain in chains for i in chain.steps}
         self.chain_texts: list[str] = []
+        self.private = {b for chain in chains for b in chain.private}
         self.shift = 0  # of the arguments' table that is being written
         self.io: list[Buffer] = list(schedule.inputs)
         self.io += dict.fromkeys(v.buffer for v in schedule.outputs if v.buffer.kind == "output")
@@ -245,10 +247,10 @@ class Writer:
     def _size(self, size: Any) -> str:
         if type(size) is int:
             return str(size)
-        if isinstance(size, Generator):
-            if size not in self.generators:
-                self.generators.append(size)
-            return self._word(size, lambda bindings, plan: size.state_address)
+        if isinstance(size, GeneratorState):
+            if size.generator not in self.generators:
+                self.generators.append(size.generator)
+            return self._word(size, lambda bindings, plan: size.address)
         return self._word(size, lambda bindings, plan: evaluate(size, bindings))
 
     def _pointer(self, buffer: Buffer) -> str:
@@ -262,6 +264,8 @@ class Writer:
         if buffer.kind != "temporary":
             at = self._new(f"getelementptr i64, ptr %context, i64 {HEADER + self.place[buffer]}")
             return self._new(f"load ptr, ptr {at}")
+        if buffer in self.private:
+            return "null"  # the chain's function puts the address of a chunk's own memory here
         if self.plan is not None:
             offset = str(self.plan.offsets[buffer])
         else:
@@ -281,12 +285,34 @@ class Writer:
     # -- launches ----------------------------------------------------------------------------------------------------
 
     def _segment(self, segment: Segment) -> str:
+        """A function that calls one for each piece of a long segment: code generation takes time in the square of a
+        function's length."""
+        pieces = [segment.steps[i : i + PIECE] for i in range(0, len(segment.steps), PIECE)]
+        texts: list[str] = []
+        lines: list[str] = []
+        if any(isinstance(self.native[i], Product) for i in segment.steps):
+            lines += ["  %before = call i32 @blas_get_threads()", "  call void @blas_set_threads(i32 1)"]
+        lines += [f"  %word = getelementptr i64, ptr %context, i64 {FAILURE}"]
+        for n, steps in enumerate(pieces):
+            known = len(self.failures)
+            texts.append(self._piece(f"{segment.name}_{n}", steps))
+            lines.append(f"  call void @{segment.name}_{n}(ptr %context)")
+            if len(self.failures) > known and n + 1 < len(pieces):
+                lines += [
+                    f"  %found{n} = load i64, ptr %word",
+                    f"  %bad{n} = icmp ne i64 %found{n}, 0",
+                    f"  br i1 %bad{n}, label %out, label %fine{n}",
+                    f"fine{n}:",
+                ]
+        lines += ["  br label %out", "out:"]
+        if any(isinstance(self.native[i], Product) for i in segment.steps):
+            lines.append("  call void @blas_set_threads(i32 %before)")
+        whole = [f"define void @{segment.name}(ptr %context) #0 {{", "entry:", *lines, "  ret void", "}"]
+        return "\n".join([*texts, *whole])
+
+    def _piece(self, name: str, steps: Sequence[int]) -> str:
         self.lines, self.count, self.arguments = [], 0, 1
-        products = any(isinstance(self.native[i], Product) for i in segment.steps)
-        if products:
-            self.lines.append("  %before = call i32 @blas_get_threads()")
-            self.lines.append("  call void @blas_set_threads(i32 1)")
-        for i in segment.steps:
+        for i in steps:
             chain = self.chains.get(i)
             if chain is not None:
                 if i == chain.steps[0]:
@@ -299,10 +325,8 @@ class Writer:
             for function in code if isinstance(code, list) else [code]:
                 self._kernel(function)
         self.lines += ["  br label %out", "out:"]
-        if products:
-            self.lines.append("  call void @blas_set_threads(i32 %before)")
         head = [
-            f"define void @{segment.name}(ptr %context) #0 {{",
+            f"define internal void @{name}(ptr %context) #0 {{",
             "entry:",
             f"  %args = alloca [{self.arguments} x i64], align 16",
             "  %arena = load ptr, ptr %context",
@@ -315,7 +339,7 @@ class Writer:
         """One launch of several members: their arguments' tables stand one behind another, behind the addresses of
         the tables."""
         tables: list[int] = []
-        calls: list[tuple[str, int]] = []
+        calls: list[Call] = []
         place = len(chain.members)
         work = 0
         for member in chain.members:
@@ -330,20 +354,24 @@ class Writer:
             tables.append(place)
             if isinstance(code, Product):
                 name = self._product_arguments(code, "rows")
-                place += blas.COUNT
+                size = code.output.dtype.itemsize
+                pointers = [*((v.buffer, v.offset * size) for v in code.operands), (code.output, 0)]
+                words = blas.COUNT
             else:
                 assert isinstance(code, Function)
                 name = code.name
                 self._kernel_arguments(code)
-                place += len(code.buffers) + len(code.sizes)
-            calls.append((name, member.extent // chain.groups))
+                pointers, words = [(b, 0) for b in code.buffers], len(code.buffers) + len(code.sizes)
+            private = {n: pointer for n, pointer in enumerate(pointers) if pointer[0] in chain.private}
+            calls.append(Call(name, member.extent // chain.groups, words, private))
+            place += words
             work += member.work
         self.shift = 0
         for i, table in enumerate(tables):
             self._argument(i, self._table(table), "ptr")
         self.total += work
         name = f"chain{len(self.chain_texts)}"
-        self.chain_texts.append(chain_text(name, calls))
+        self.chain_texts.append(chain_text(name, calls, chain.private, chain.chunk))
         if chain.chunk >= chain.groups:
             self.lines.append(f"  call void @{name}(ptr %args, i64 0, i64 {chain.groups})")
             return

@@ -29,6 +29,7 @@ from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.generator import (
     WIDE_RANDPERM,
     WIDE_RANGE,
+    GeneratorState,
     closest_range,
     default_generator,
     largest_random,
@@ -82,7 +83,8 @@ class _Draws(CallBuilder):
     def start(self) -> Val:
         """The number of elements. To be called after all `pointer`s."""
         count = self.size(product(self.out.shape))
-        self.state = self.emit(f"inttoptr i64 {self.size(self.generator).text} to ptr", "ptr").text
+        address = self.size(GeneratorState(self.generator, "words"))
+        self.state = self.emit(f"inttoptr {address.typed} to ptr", "ptr").text
         return count
 
     def draw(self, words: Val) -> None:
@@ -425,15 +427,56 @@ def _normal(call: ExternCall, target: Target, mean: Any, std: Any) -> Function |
     if not _applies(call, target, _FLOATS, (mean, std)):
         return None
     out: Buffer = call.outputs[0]  # type: ignore[assignment]
-    total = product(out.shape)
-    if type(total) is not int or total < 16:
-        return None  # the generator keeps the second half of a pair in Python
     of = out.dtype
     b = _Draws(call, target, _words_of(of))
-    b.lanes = 8
-    b.start()
+    total = product(out.shape)
+    count = b.start()
+    if type(total) is int:
+        (_few if total < 16 else _blocks)(b, count, float(mean), float(std))
+        return b.finish()
+    kept = b.size(GeneratorState(b.generator, "normal"))
+    small = b.compare("slt", count, 16)
+    b.when(small, lambda: _few(b, count, float(mean), float(std), kept))
+    b.when(b.logic("xor", small, True), lambda: _blocks(b, count, float(mean), float(std)))
+    return b.finish()
+
+
+def _few(b: _Draws, count: Val, mean: float, std: float, kept: Val | None = None) -> None:
+    """Pair by pair in float64, from two numbers of 53 bits; the second of a pair may wait for the next call."""
+    address = kept or b.size(GeneratorState(b.generator, "normal"))
+    memory = b.emit(f"inttoptr {address.typed} to ptr", "ptr").text
+    valid = b.offset(memory, const(1, "i64"), "double")
+    first = b.scratch(1, "double")
+    lanes, words = b.lanes, b.words
+    b.lanes, b.words = 1, 2
+
+    def pair() -> None:
+        b.draw(const(4, "i64"))
+        angle, radial = (b.unit(const(n, "i64")) for n in (0, 1))
+        radius = b.intrinsic("sqrt", b.product(b.helper("lib_log1p", b.neg(radial)), -2.0))
+        theta = b.product(angle, 2 * np.pi)
+        b.store(b.product(radius, b.helper("lib_cos", theta)), first)
+        b.store(b.product(radius, b.helper("lib_sin", theta)), memory)
+
+    def one(i: Val) -> list[Val]:
+        waiting = b.compare("une", b.load(valid, "double"), 0.0)
+        taken = b.load(memory, "double")
+        b.when(b.logic("xor", waiting, True), pair)
+        b.store(b.select(waiting, 0.0, const(1.0, "double")), valid)
+        x = b.fma(b.select(waiting, taken, b.load(first, "double")), std, mean)
+        b.put(_rounded(b, x, b.out.dtype), i, None)
+        return []
+
+    b.loop(const(0, "i64"), count, 1, lambda i, _: one(i))
+    b.lanes, b.words = lanes, words
+
+
+def _blocks(b: _Draws, count: Val, mean: float, std: float) -> None:
+    """At least 16 numbers, in blocks of 16."""
+    of = b.out.dtype
+    lanes, b.lanes = b.lanes, 8
     wide = dtypes.float64 if b.words == 2 else dtypes.float32
-    shift, scale = (float(mean), float(std)) if b.words == 2 else (_single(mean), _single(std))
+    shift, scale = (mean, std) if b.words == 2 else (_single(mean), _single(std))
 
     def block(at: Val, place: Val) -> None:
         radial = b.total(b.neg(b.unit(at)), 1.0)
@@ -442,7 +485,10 @@ def _normal(call: ExternCall, target: Target, mean: Any, std: Any) -> Function |
             x = convert(b, b.fma(b.product(radius, part), scale, shift), wide, of)
             b.put(x, b.add(place, n), None)
 
-    def chunk(start: Val, size: Val) -> list[Val]:
+    whole = b.logic("and", count, -16)
+
+    def chunk(start: Val) -> list[Val]:
+        size = b.minimum(b.sub(whole, start), CHUNK)
         b.draw(b.mul(size, b.words))
 
         def one(at: Val) -> list[Val]:
@@ -452,18 +498,16 @@ def _normal(call: ExternCall, target: Target, mean: Any, std: Any) -> Function |
         b.loop(const(0, "i64"), size, 16, lambda at, _: one(at))
         return []
 
-    whole = total - total % 16
-    full = whole - whole % CHUNK
-    b.loop(const(0, "i64"), const(full, "i64"), CHUNK, lambda start, _: chunk(start, const(CHUNK, "i64")))
-    if full < whole:
-        chunk(const(full, "i64"), const(whole - full, "i64"))
-    if whole < total:
+    def last() -> None:
         # The last 16 are drawn anew. Full precision has drawn the incomplete block first.
         if of in (dtypes.float32, dtypes.float64):
-            b.draw(const((total - whole) * b.words, "i64"))
+            b.draw(b.mul(b.sub(count, whole), b.words))
         b.draw(const(16 * b.words, "i64"))
-        block(const(0, "i64"), const(total - 16, "i64"))
-    return b.finish()
+        block(const(0, "i64"), b.sub(count, 16))
+
+    b.loop(const(0, "i64"), whole, CHUNK, lambda start, _: chunk(start))
+    b.when(b.compare("slt", whole, count), last)
+    b.lanes = lanes
 
 
 def _single(x: float) -> float:

@@ -22,6 +22,10 @@ DRAWS: dict[str, Callable[[], Any]] = {
     "rand_bfloat16": lambda: gt.rand(3000, dtype=gt.bfloat16),
     "randn": lambda: gt.randn(37, 41),
     "randn_small": lambda: gt.randn(16),
+    "randn_few": lambda: gt.randn(7),
+    "randn_one": lambda: gt.randn(()),
+    "randn_none": lambda: gt.randn(0),
+    "normal_few": lambda: gt.empty(3, dtype=gt.float16).normal_(1.0, 2.0),
     "randn_float64": lambda: gt.randn(1603, dtype=gt.float64),
     "randn_float16": lambda: gt.randn(1003, dtype=gt.float16),
     "normal": lambda: gt.empty(4001).normal_(1.0, 2.0),
@@ -112,6 +116,23 @@ def test_dropout_over_several_batch_sizes() -> None:
         np.testing.assert_array_equal(step(x).numpy(), expected.numpy())
     assert len(step.specializations) == 2
     assert not step.specializations[-1].compiled.executable.fallbacks
+
+
+@needs_fma
+def test_normal_numbers_of_several_sizes() -> None:
+    def run(x: Any) -> Any:
+        return gt.randn_like(x), gt.rand(2), gt.randn_like(x)
+
+    step = gt.compile(run, backend="cpu")
+    for n in (3, 5, 1000, 15, 16, 17, 7000, 2):
+        x = gt.ones(n)
+        gt.manual_seed(n)
+        expected = run(x)
+        gt.manual_seed(n)
+        for a, e in zip(step(x), expected, strict=True):
+            np.testing.assert_array_equal(a.numpy(), e.numpy())
+        assert not step.specializations[-1].compiled.executable.fallbacks
+    assert len(step.specializations) == 2
 
 
 @needs_fma
