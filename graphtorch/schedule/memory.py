@@ -10,7 +10,7 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
@@ -87,15 +87,19 @@ def lifetimes(schedule: Schedule, together: Sequence[Sequence[int]] = ()) -> dic
 
 
 def plan(
-    schedule: Schedule, bindings: Mapping[str, int] | None = None, together: Sequence[Sequence[int]] = ()
+    schedule: Schedule,
+    bindings: Mapping[str, int] | None = None,
+    together: Sequence[Sequence[int]] = (),
+    without: Collection[Buffer] = (),
 ) -> MemoryPlan:
-    """Assign offsets. `bindings` are the values of the symbols that occur in sizes; `together`: see `lifetimes`.
+    """Assign offsets. `bindings` are the values of the symbols that occur in sizes; `together`: see `lifetimes`;
+    buffers in `without` need no place.
 
     Law: best fit by decreasing size; each slot takes the smallest gap, among slots that live at the same time, that
     holds it.
     """
     known = bindings or {}
-    lives = lifetimes(schedule, together)
+    lives = {b: life for b, life in lifetimes(schedule, together).items() if b not in without}
     sizes = {b: nbytes(b, known) for b in lives}
     slots = _slots(schedule, lives, sizes, {i for run in together for i in run})
     placed = np.empty((4, len(slots)), np.int64)  # offset, end, first and last step of slots, by offset

@@ -10,7 +10,7 @@ groups that divides every member's units.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graphtorch.lowering.cpu.function import Level, Span
@@ -19,6 +19,8 @@ from graphtorch.lowering.kernel import Buffer
 CACHE_BYTES = 512 << 10  # what one chunk may hand on: a part of the second-level cache
 LEAST_WORK = 60_000  # additions' worth below which a launch stays on one thread: its operands are in cache anyway
 GROUPS_PER_THREAD = 2  # at least, for the threads to share the chain
+COARSER = 8  # times fewer groups that a member may bring about where the next one could do with more
+FINE_GROUPS_PER_THREAD = 8  # at least, where every member can be cut so finely
 
 
 @dataclass(eq=False)
@@ -33,11 +35,13 @@ class Member:
 
 @dataclass(eq=False)
 class Chain:
-    """Members that run chunk by chunk; `groups` are what a chunk counts, `chunk` how many one has at most."""
+    """Members that run chunk by chunk; `groups` are what a chunk counts, `chunk` how many one has at most; `private`:
+    see `private_buffers`."""
 
     members: list[Member] = field(default_factory=list)
     groups: int = 0
     chunk: int = 1
+    private: dict[Buffer, Span] = field(default_factory=dict)
 
     @property
     def steps(self) -> list[int]:
@@ -117,11 +121,16 @@ def find_chains(members: Sequence[Member | None], threads: int) -> list[Chain]:
             found.append(current)
         current = Chain()
 
-    for member in members:
+    for i, member in enumerate(members):
         if member is None or member.work < LEAST_WORK:
             close()
             continue
         groups = _joint_groups(current, member, threads)
+        following = members[i + 1] if i + 1 < len(members) else None
+        if groups and following is not None and following.work >= LEAST_WORK:
+            # What follows may be cut more finely with this member than this member with what came before.
+            anew = _joint_groups(Chain([member]), following, threads)
+            groups = groups if anew <= COARSER * groups else 0
         if not groups:
             close()
         current.members.append(member)
@@ -139,8 +148,11 @@ def _joint_groups(chain: Chain, member: Member, threads: int) -> int:
         return 0
     every = [*chain.members, member]
     candidates = sorted({m.extent // level.units for m in every for level in m.levels}, reverse=True)
+    # A member that only fits in few large groups must not keep those behind it from being cut finely.
+    finest = min(max(m.extent // level.units for level in m.levels) for m in every)
+    least = max(GROUPS_PER_THREAD * threads, min(FINE_GROUPS_PER_THREAD * threads, finest))
     for groups in candidates:
-        if groups < GROUPS_PER_THREAD * threads:
+        if groups < least:
             return 0
         if any(m.extent % groups for m in every):
             continue
@@ -169,16 +181,78 @@ def _chunk(chain: Chain, threads: int) -> int:
     return max(min(fitting, shared), 1)
 
 
-def chain_text(name: str, calls: Sequence[tuple[str, int]]) -> str:
-    """A function that runs chunk [low, high) of each member in turn: (function, units a group) each. Its arguments are
-    the addresses of the members' own."""
+def private_buffers(chain: Chain, users: Mapping[Buffer, Collection[int]]) -> dict[Buffer, Span]:
+    """Temporaries that only the chain's members touch, each group a range of its own: every chunk has them on its
+    thread's stack, and they are nowhere whole. `users` are the steps that touch a buffer. Gives each one's range."""
+    steps = set(chain.steps)
+    ranges: dict[Buffer, list[Span | None]] = {}
+    for member in chain.members:
+        touched = at(member, chain.groups)
+        assert touched is not None
+        for part in touched:
+            for buffer, span in part.items():
+                ranges.setdefault(buffer, []).append(span)
+    found: dict[Buffer, Span] = {}
+    for buffer, spans_ in ranges.items():
+        known = [s for s in spans_ if s is not None]
+        if buffer.kind != "temporary" or len(known) < len(spans_) or not steps.issuperset(users[buffer]):
+            continue
+        low, high = min(s.low for s in known), max(s.high for s in known)
+        stride = known[0].stride
+        if stride > 0 and all(s.stride == stride for s in known) and high - low <= stride:
+            found[buffer] = Span(stride, low, high)
+    return found
+
+
+@dataclass(frozen=True)
+class Call:
+    """One member in a chain's function: its function, the units of a group, the words of its arguments, and which of
+    them point so many bytes into private buffers."""
+
+    function: str
+    units: int
+    words: int
+    private: Mapping[int, tuple[Buffer, int]]
+
+
+def chain_text(name: str, calls: Sequence[Call], private: Mapping[Buffer, Span], chunk: int) -> str:
+    """A function that runs chunk [low, high) of each member in turn. Its arguments are the addresses of the members'
+    own, which it copies where they point to private buffers: such an address is moved so that the elements of this
+    chunk lie on the stack."""
     lines = [f"define internal void @{name}(ptr %args, i64 %low, i64 %high) #0 {{", "entry:"]
-    for i, (function, units) in enumerate(calls):
+    for n, (buffer, span) in enumerate(private.items()):
+        size = buffer.dtype.itemsize
         lines += [
-            f"  %s{i} = getelementptr ptr, ptr %args, i64 {i}",
-            f"  %a{i} = load ptr, ptr %s{i}",
-            f"  %l{i} = mul i64 %low, {units}",
-            f"  %h{i} = mul i64 %high, {units}",
-            f"  call void @{function}(ptr %a{i}, i64 %l{i}, i64 %h{i})",
+            f"  %b{n} = alloca [{chunk * span.stride * size} x i8], align 64",
+            f"  %m{n} = mul i64 %low, {span.stride * size}",
+            f"  %n{n} = add i64 %m{n}, {span.low * size}",
+            f"  %o{n} = sub i64 0, %n{n}",
+            f"  %p{n} = getelementptr i8, ptr %b{n}, i64 %o{n}",
+        ]
+    place = {b: n for n, b in enumerate(private)}
+    for i, call in enumerate(calls):
+        if call.private:
+            lines.append(f"  %t{i} = alloca [{call.words} x i64], align 16")
+    for i, call in enumerate(calls):
+        lines += [f"  %s{i} = getelementptr ptr, ptr %args, i64 {i}", f"  %a{i} = load ptr, ptr %s{i}"]
+        table = f"%a{i}"
+        if call.private:
+            table = f"%t{i}"
+            for word in range(call.words):
+                lines.append(f"  %t{i}.{word} = getelementptr i64, ptr %t{i}, i64 {word}")
+                if word in call.private:
+                    buffer, offset = call.private[word]
+                    lines.append(f"  %q{i}.{word} = getelementptr i8, ptr %p{place[buffer]}, i64 {offset}")
+                    lines.append(f"  store ptr %q{i}.{word}, ptr %t{i}.{word}")
+                    continue
+                lines += [
+                    f"  %a{i}.{word} = getelementptr i64, ptr %a{i}, i64 {word}",
+                    f"  %w{i}.{word} = load i64, ptr %a{i}.{word}",
+                    f"  store i64 %w{i}.{word}, ptr %t{i}.{word}",
+                ]
+        lines += [
+            f"  %l{i} = mul i64 %low, {call.units}",
+            f"  %h{i} = mul i64 %high, {call.units}",
+            f"  call void @{call.function}(ptr {table}, i64 %l{i}, i64 %h{i})",
         ]
     return "\n".join([*lines, "  ret void", "}"])

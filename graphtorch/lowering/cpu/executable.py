@@ -25,7 +25,7 @@ from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.calls import Target, native_call
-from graphtorch.lowering.cpu.chain import Chain, find_chains
+from graphtorch.lowering.cpu.chain import Chain, find_chains, private_buffers
 from graphtorch.lowering.cpu.compiler import Library, host, module_parts, module_text
 from graphtorch.lowering.cpu.emissions import Emissions
 from graphtorch.lowering.cpu.expansion import expand
@@ -82,10 +82,11 @@ class CpuExecutable(Executable):
         self.native_steps = {id(schedule.steps[i]) for i in self.native}
         self.chains = self._find_chains(pool.threads)
         self.together = [chain.steps for chain in self.chains]
+        self.private = {b for chain in self.chains for b in chain.private}
         for chain in self.chains:
             names = ", ".join(schedule.steps[i].name for i in chain.steps)
             schedule.report.append(f"{names} run chunk by chunk: what one hands to the next stays in cache")
-        self.plan = self.static_plan = None if self._dims else plan(schedule, {}, self.together)
+        self.plan = self.static_plan = None if self._dims else plan(schedule, {}, self.together, self.private)
         self.program = launch.Writer(schedule, self.native, self.plan, pool.threads, blas, self.chains).run()
         self.llvm = module_text(self.functions.values(), self.program.text)
         imported = {"parallel_for": pool.entry}
@@ -144,7 +145,16 @@ class CpuExecutable(Executable):
         if threads < 1 or self._dims:
             return []  # chunks are chosen by known sizes
         members = [member_of(i, self.native.get(i), threads) for i in range(len(self.schedule.steps))]
-        return find_chains(members, threads)
+        users: dict[Buffer, set[int]] = {}
+        for i, step in enumerate(self.schedule.steps):
+            for buffer in (*step.reads(), *step.writes()):
+                users.setdefault(buffer, set()).add(i)
+        for view in self.schedule.outputs:
+            users.setdefault(view.buffer, set()).add(-1)
+        chains = find_chains(members, threads)
+        for chain in chains:
+            chain.private = private_buffers(chain, users)
+        return chains
 
     def _emit(self, kernel: Kernel, name: str = "") -> Function:
         function = self.functions[name or kernel.name] = self.emissions.kernel(kernel)
@@ -188,7 +198,7 @@ class Sized(numpy_executor.Program):
         self.bindings = bindings
         self.input_kinds = executable.input_kinds
         known = executable.static_plan
-        planned = plan(schedule, bindings, executable.together) if known is None else known
+        planned = plan(schedule, bindings, executable.together, executable.private) if known is None else known
         # Calls that are kernels here have scratch memory behind the arena.
         whole = aligned(planned.arena_bytes) + executable.program.scratch_bytes
         self.plan = dataclasses.replace(planned, arena_bytes=whole) if executable.program.scratch_bytes else planned

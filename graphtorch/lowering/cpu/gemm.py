@@ -19,7 +19,8 @@ from graphtorch.lowering.cpu.footprint import joined, span_of
 from graphtorch.lowering.cpu.function import Function, Level
 from graphtorch.lowering.cpu.launch import Product
 
-LARGEST_WORK = 1 << 24  # multiplications of one matrix
+LARGEST_WORK = 1 << 24  # multiplications of one matrix, where it is one
+LARGEST_BATCHED = 1 << 30  # and where there are several: attention's keep up with BLAS, and chains can cut them
 LARGEST_OPERAND = 1 << 20  # bytes
 
 
@@ -30,9 +31,11 @@ def emit_product(product: Product, register_bits: int, fma: bool) -> Function | 
     if any(type(s) is not int for s in fixed) or 0 in (product.m, product.n, product.k, product.batch):
         return None
     size = a.buffer.dtype.itemsize
-    if product.m * product.n * product.k > LARGEST_WORK:
-        return None
-    if max(product.m * product.k, product.k * product.n) * size > LARGEST_OPERAND:
+    # The right operand has to stay in cache; rows of the left one pass by.
+    held, largest = product.k * product.n, LARGEST_BATCHED
+    if product.batch == 1:
+        held, largest = max(product.m * product.k, held), LARGEST_WORK
+    if product.m * product.n * product.k > largest or held * size > LARGEST_OPERAND:
         return None
     if b.strides[-1] == 1 or product.n == 1:
         return _Product(product, register_bits, fma, inner=False).run()

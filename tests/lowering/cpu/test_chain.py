@@ -134,3 +134,42 @@ def test_rows_and_columns_of_a_product(monkeypatch: pytest.MonkeyPatch):
     found, chains = compiled_and_chains(columns, x, w, monkeypatch=monkeypatch)
     assert not chains
     np.testing.assert_allclose(found.numpy(), columns(x, w).numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_scores_of_long_attention_are_nowhere_whole(causal: bool, monkeypatch: pytest.MonkeyPatch):
+    """What only a chain's members touch lies on the stacks of its threads, a chunk of it at a time."""
+    from graphtorch.lowering.cpu import executable as module
+
+    made: list[Any] = []
+    original = module.CpuExecutable.__init__
+
+    def init(self: Any, *arguments: Any, **named: Any) -> None:
+        original(self, *arguments, **named)
+        made.append(self)
+
+    monkeypatch.setattr(module.CpuExecutable, "__init__", init)
+    rng = np.random.default_rng(0)
+    q, k, v = (torch.from_numpy(rng.standard_normal((2, 8, 512, 32)).astype(np.float32)) for _ in range(3))
+
+    def f(q: Any, k: Any, v: Any) -> Any:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    np.testing.assert_allclose(torch.compile(f, backend="cpu")(q, k, v).numpy(), f(q, k, v).numpy(), atol=2e-6)
+    scores = 2 * 8 * 512 * 512 * 4
+    if made[0].chains:  # with very many threads there are not enough groups
+        assert made[0].plan.arena_bytes < scores / 2
+
+
+def test_private_memory_starts_where_the_chunk_does():
+    """Offsets of views, and chunks behind the first: rows of a slice of a product, shifted and scaled."""
+    rng = np.random.default_rng(2)
+    x, w = (torch.from_numpy(rng.standard_normal(s).astype(np.float32)) for s in ((1024, 48), (48, 64)))
+
+    def f(x: Any, w: Any) -> Any:
+        y = torch.softmax(x @ w, -1)
+        return torch.tanh(y * 3 + 1) @ w.t()
+
+    for rows in (1024, 1000, 37):
+        found = torch.compile(f, backend="cpu", dynamic=False)(x[:rows], w)
+        np.testing.assert_allclose(found.numpy(), f(x[:rows], w).numpy(), rtol=2e-5, atol=1e-5)
