@@ -27,7 +27,8 @@ from hypothesis import strategies as st
 
 from graphtorch.tensor import generator as module
 from graphtorch.tensor.box_muller import fma
-from graphtorch.tensor.generator import Generator, default_generator, shuffle_forward, shuffle_inside_out
+from graphtorch.tensor.generator import Generator, default_generator
+from graphtorch.tensor.shuffling import shuffle_forward, shuffle_inside_out
 
 Array = np.ndarray[Any, Any]
 GOLDENS = json.loads((Path(__file__).parent.parent / "goldens" / "generator.json").read_text(encoding="utf-8"))
