@@ -82,14 +82,21 @@ class _State:
         return [v for t in self.tensors for v in (_copy(t), None if t._grad is None else _copy(t._grad))]
 
     def now_raw(self) -> Any:
-        tensors = [(t._data.copy(), t._grad, None if t._grad is None else t._grad._data.copy()) for t in self.tensors]
+        tensors = [
+            (t._data.copy(), t._grad, None if t._grad is None else t._grad._data.copy(), _history(t))
+            for t in self.tensors
+        ]
         return tensors, [g.state_array() for g in self.generators]
 
     def put(self, taken: Any) -> None:
         tensors, states = taken
-        for tensor, (data, grad, grad_data) in zip(self.tensors, tensors, strict=True):
+        for tensor, (data, grad, grad_data, history) in zip(self.tensors, tensors, strict=True):
             np.copyto(tensor._data, data)
             tensor._grad = grad
+            for held, (attributes, version) in history:
+                for name, value in attributes.items():
+                    setattr(held, name, value)
+                held._shared_storage().version = version
             if grad is not None:
                 np.copyto(grad._data, grad_data)
         for generator, state in zip(self.generators, states, strict=True):
@@ -98,6 +105,16 @@ class _State:
     def restore(self) -> None:
         """Put back what was there at the start."""
         self.put(self.saved)
+
+
+# A tensor's place on the tape.
+_TAPE = ("_node", "_output_index", "_requires_grad", "_node_version")
+
+
+def _history(tensor: Tensor) -> list[tuple[Tensor, tuple[dict[str, Any], int]]]:
+    """What the tape knows of a tensor and of what it views."""
+    held = [tensor] if tensor._base is None else [tensor, tensor._base]
+    return [(t, ({name: getattr(t, name) for name in _TAPE}, t._version)) for t in held]
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -24,5 +24,5 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if len(pad) % 2:
         raise RuntimeError("Padding length must be divisible by 2")
     if mode in ("reflect", "replicate") and state.autocast is not None:
-        return state.autocast.run(ops.pad, "float32", (input, pad, mode, value), {})  # type: ignore[no-any-return]
+        return state.autocast.run(ops.pad, "float32", (input, pad, mode, value), {})
     return ops.pad(input, pad, mode, value)
