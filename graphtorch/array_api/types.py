@@ -85,7 +85,8 @@ def _as_tensor(value: Any, d: dtype, device: device_class) -> Tensor:
     from graphtorch import ops
 
     if isinstance(value, Tensor):
-        return value if value.dtype is d else value.to(d)
+        cast: Tensor = value if value.dtype is d else value.to(d)
+        return cast
     made: Tensor = ops.full((), value, dtype=d, device=device)
     return made
 

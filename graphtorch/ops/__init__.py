@@ -33,6 +33,7 @@ from graphtorch.ops import (
     normalization,
     norms,
     numbers,
+    pointwise_losses,
     pooling,
     products,
     properties,

@@ -445,8 +445,8 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     dim = wrap_dim(dim, input.ndim)
     size = vector_norm(input, p, tuple(d for d in range(input.ndim) if d != dim), True)
     scale = FUNCTIONS["where"](size > maxnorm, maxnorm / (size + 1e-7), 1.0)
-    scaled: Tensor = input * scale.to(input.dtype)
-    return scaled.contiguous()
+    scaled: Tensor = (input * scale.to(input.dtype)).contiguous()
+    return scaled
 
 
 # -- powers, products -------------------------------------------------------------------------------------------------

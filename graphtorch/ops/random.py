@@ -387,7 +387,7 @@ def _draw_normal(g: Generator, x: Any, mean: float, std: float) -> Any:
         return g.normal(x.shape, x.dtype, mean, std)
     strides = pointwise_strides(x.shape, [layout_of(x)])
     order = sorted(range(x.ndim), key=lambda d: -strides[d])
-    drawn = g.normal(tuple(x.shape[d] for d in order), x.dtype, mean, std, one_by_one=True)
+    drawn = g.normal(tuple(x.shape[d] for d in order), x.dtype, mean, std, single=True)
     return drawn.transpose(sorted(range(x.ndim), key=order.__getitem__))
 
 

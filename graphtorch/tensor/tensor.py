@@ -28,7 +28,14 @@ if TYPE_CHECKING:
     from graphtorch.autograd.graph import Node
 
 
-class Tensor:
+class _TensorMeta(type):
+    """Shows the class as programs know it: `print(type(x))` says `<class 'torch.Tensor'>`."""
+
+    def __repr__(cls) -> str:
+        return "<class 'torch.Tensor'>" if cls is Tensor else super().__repr__()
+
+
+class Tensor(metaclass=_TensorMeta):
     """A multi-dimensional array. See https://docs.pytorch.org/docs/stable/tensors.html."""
 
     # Class attributes are the defaults of rarely set state: an operator's result sets only payload and dtype.

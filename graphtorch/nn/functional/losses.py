@@ -10,6 +10,7 @@ from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.autograd.state import state
 from graphtorch.nn.functional.distances import pairwise_distance
+from graphtorch.ops import pointwise_losses
 from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.tensor import Tensor
 
@@ -36,6 +37,11 @@ def legacy_reduction(size_average: Any, reduce: Any, reduction: str) -> str:
 def _check_reduction(reduction: str) -> None:
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction} is not a valid value for reduction")
+
+
+def _checked(reduction: str) -> str:
+    _check_reduction(reduction)
+    return reduction
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
@@ -94,8 +100,9 @@ def mse_loss(
     """``(input - target) ** 2``; warns when the shapes differ."""
     _warn_if_broadcast(input, target)
     reduction = legacy_reduction(size_average, reduce, reduction)
-    loss = (input - target).square()
-    return _reduce(loss, reduction) if weight is None else _weighted(loss, weight, input, reduction)
+    if weight is None:
+        return pointwise_losses.mse_loss(input, target, reduction=_checked(reduction))
+    return _weighted((input - target).square(), weight, input, reduction)
 
 
 @autocasts("float32")
@@ -116,11 +123,9 @@ def smooth_l1_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if beta < 0:
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
-    distance = (input - target).abs()
     if beta == 0:
-        return _reduce(distance, reduction)
-    loss = ops.where(distance < beta, 0.5 * distance * distance / beta, distance - 0.5 * beta)
-    return _reduce(loss, reduction)
+        return _reduce((input - target).abs(), reduction)
+    return pointwise_losses.smooth_l1_loss(input, target, beta, reduction=_checked(reduction))
 
 
 @autocasts("float32")
@@ -135,10 +140,9 @@ def huber_loss(
     _warn_if_broadcast(input, target)
     if delta <= 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
-    distance = (input - target).abs()
-    loss = ops.where(distance <= delta, 0.5 * distance * distance, delta * (distance - 0.5 * delta))
     if weight is None:
-        return _reduce(loss, reduction)
+        return pointwise_losses.huber_loss(input, target, delta, reduction=_checked(reduction))
+    loss = pointwise_losses.huber_loss(input, target, delta, reduction="none")
     if weight.shape != input.shape:
         raise ValueError("Weights and input must have the same size.")
     return _reduce(loss * weight, reduction)
@@ -280,20 +284,7 @@ def binary_cross_entropy(
             f"Using a target size ({target.size()}) that is different to the input size ({input.size()}) is "
             "deprecated. Please ensure they have the same size."
         )
-    _check_reduction(reduction)
-    # A capture can't look at values; there an input outside [0, 1] gives NaN.
-    if state.recorder is None and not input.is_meta and bool(((input < 0) | (input > 1)).any()):
-        raise RuntimeError("all elements of input should be between 0 and 1")
-    loss = (target - 1) * _bounded_log(1 - input) - target * _bounded_log(input)
-    if weight is not None:
-        loss = loss * weight
-    return _reduce(loss, reduction)
-
-
-def _bounded_log(x: Tensor) -> Tensor:
-    """``log(x)``, but at least -100. At 0 the derivative is 0: the logarithm itself never sees the zero."""
-    is_zero = x <= 0
-    return x.masked_fill(is_zero, 1.0).log().clamp(min=-100).masked_fill(is_zero, -100.0)
+    return pointwise_losses.binary_cross_entropy(input, target, weight, _checked(reduction))
 
 
 @autocasts("float32")
@@ -314,13 +305,7 @@ def binary_cross_entropy_with_logits(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if target.shape != input.shape:
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
-    log_sigmoid = input.clamp(max=0) - (-input.abs()).exp().log1p()
-    if pos_weight is not None:
-        log_sigmoid = log_sigmoid * ((pos_weight - 1) * target + 1)
-    loss = (1 - target) * input - log_sigmoid
-    if weight is not None:
-        loss = loss * weight
-    return _reduce(loss, reduction)
+    return pointwise_losses.binary_cross_entropy_with_logits(input, target, weight, pos_weight, _checked(reduction))
 
 
 @autocasts("float32")
