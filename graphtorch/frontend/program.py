@@ -326,6 +326,11 @@ class _Assembler:
             steps = self.positioned(data.steps)
             return Alias(storage.source, steps, leaf and bool(steps), data.untracked or older)
         if data.steps and sharing.get(id(storage), 0) > 1:
+            if data.value in recorder.value_hooks:
+                raise refuse(
+                    "register_hook() on a view of what is a result too, or of which another view is a result",
+                    "register the hook on the result",
+                )
             assert storage.base is not None
             base = self.bases.get(id(storage))
             if base is None:

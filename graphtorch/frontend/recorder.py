@@ -631,11 +631,8 @@ class Recorder(GradientRecorder):
         data.value = value
         data.version = storage.version
         if carries_grad:
-            if data.detached and storage.source is not None:
-                raise refuse(
-                    "an in-place change of detached memory from outside with something that requires grad",
-                    "change the tensor itself, or do it under torch.no_grad()",
-                )
+            if data.detached:  # one memory would have two histories
+                self.note_effect("changes detached memory in place with something that requires grad")
             storage.carries = True
             for tensor in (target, holder):
                 if tensor is not None:

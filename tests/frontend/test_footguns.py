@@ -922,3 +922,34 @@ def test_size_that_is_divided():
     f = torch.compile(lambda x: (x.reshape(2, -1) < 0.5).all())
     for n in (4, 2, 6, 8):
         assert f(torch.zeros(n, 1)).item() is True
+
+
+def test_detached_memory_with_two_histories():
+    def f(x, w):
+        h = x * 2
+        d = h.detach()
+        d[::2] = w
+        return d, h, d.chunk(2)[0]
+
+    found = []
+    for g in (f, torch.compile(f)):
+        x, w = torch.ones(4, requires_grad=True), torch.tensor(3.0, requires_grad=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            d, h, part = g(x, w)
+        (part.sum() + h.sum()).backward()
+        found.append((plain(d), plain(h), x.grad.tolist(), w.grad.tolist()))
+    assert found[0] == found[1]
+    with pytest.raises(CaptureError, match="detached memory"):
+        torch.compile(f, fullgraph=True)(x, w)
+
+
+def test_hook_on_a_view_among_results_is_refused():
+    def f(x):
+        y = x * 2
+        view = y.view(-1)
+        view.register_hook(lambda g: g * 2)
+        return view, y
+
+    with pytest.raises(CaptureError, match="register the hook on the result"):
+        torch.compile(f)(torch.ones(2, 2, requires_grad=True))
