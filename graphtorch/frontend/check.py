@@ -133,6 +133,8 @@ def _data_of(value: Any) -> Any:
 
 def differs(mine: Any, wanted: Any) -> str:
     """How two values differ, in words; "" if they agree up to rounding."""
+    if type(mine) is float and type(wanted) is float:  # most often .item() of a float32 tensor
+        mine, wanted = np.asarray(mine, np.float32), np.asarray(wanted, np.float32)
     if not isinstance(mine, np.ndarray) or not isinstance(wanted, np.ndarray):
         same = mine is wanted or (type(mine) is type(wanted) and _equal_scalars(mine, wanted))
         return "" if same else f"{mine!r} compiled, {wanted!r} eagerly"

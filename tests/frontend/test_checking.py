@@ -130,6 +130,7 @@ def test_differences_are_measured_against_the_largest_element() -> None:
     assert not differs(a, a + np.array([0.01, 0.1], np.float32))
     assert "compiled" in differs(a, a * 1.01) and "elements differ" in differs(a, a * 1.01)
     assert differs(a, a.astype(np.float64)) and differs(1, 2) and not differs("x", "x")
+    assert not differs(2.0, 1.9999999) and "compiled" in differs(2.0, 2.1) and differs(2.0, 2)
     nan = np.array([np.nan, np.inf])
     assert not differs(nan, nan) and differs(nan, np.array([0.0, np.inf]))
 
