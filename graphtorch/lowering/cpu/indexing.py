@@ -10,23 +10,39 @@ An index out of range stops the run before the next step: see Function.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from graphtorch.ir.graph import Value
 from graphtorch.lowering.cpu.assembly import BITS, Val, const
 from graphtorch.lowering.cpu.calls import CallBuilder, Target, emitter
 from graphtorch.lowering.cpu.elements import MEMORY, from_memory, to_memory
 from graphtorch.lowering.cpu.emitter import emit_kernel
+from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.instructions import extremum, identity
-from graphtorch.lowering.cpu.movement import whole_copy
+from graphtorch.lowering.cpu.movement import filled, whole_copy
 from graphtorch.lowering.cpu.nest import estimate
-from graphtorch.lowering.kernel import Buffer, ExternCall, View
+from graphtorch.lowering.kernel import (
+    Access,
+    Axis,
+    Buffer,
+    Compute,
+    Constant,
+    Expr,
+    ExternCall,
+    Kernel,
+    Load,
+    Store,
+    View,
+)
 from graphtorch.schedule.indexing import product, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.symint import same_size
+from graphtorch.tensor.type import TensorType
 
 OUTSIDE = "index {} is out of bounds for dimension %d with size {}"
 _INDEX = (dtypes.int64, dtypes.int32, dtypes.int16, dtypes.int8)
@@ -403,6 +419,47 @@ def _copied(call: ExternCall, source: View, target: Target) -> Function:
     return emit_kernel(whole_copy(source, out), target.register_bits, target.fma)
 
 
+def _temporary(name: str, d: dtype, shape: tuple[Any, ...]) -> Buffer:
+    """Scratch memory of one call."""
+    return Buffer(name, d, shape, SCRATCH, Value(TensorType(d, shape), name))
+
+
+def _whole(buffer: Buffer) -> View:
+    return View(buffer, buffer.shape, row_major(buffer.shape))
+
+
+Writing = Callable[[ExternCall, Target], "list[Function] | None"]
+
+
+def sums(name: str, source: int) -> Callable[[Writing], Writing]:
+    """Register the emitter of an operator that adds up the operand at position `source`. Half precision is added up in
+    float32 and rounded at the end, as eager execution does it."""
+
+    def register(function: Writing) -> Writing:
+        @emitter(name)
+        def emit(call: ExternCall, target: Target) -> list[Function] | None:
+            out, given = call.outputs[0], call.args[source]
+            if out is None or out.dtype not in (dtypes.float16, dtypes.bfloat16) or not isinstance(given, View):
+                return function(call, target)
+            if not all(type(s) is int for s in (*out.shape, *given.shape)):
+                return None
+            wide = _temporary(f"{call.name}_given", dtypes.float32, tuple(given.shape))
+            total = _temporary(f"{call.name}_total", dtypes.float32, out.shape)
+            args = (*call.args[:source], _whole(wide), *call.args[source + 1 :])
+            made = function(dataclasses.replace(call, args=args, outputs=(total,)), target)
+            if made is None:
+                return None
+            copies = [
+                emit_kernel(kernel, target.register_bits, target.fma)
+                for kernel in (whole_copy(given, wide), whole_copy(_whole(total), out))
+            ]
+            return [copies[0], *made, copies[1]]
+
+        return function
+
+    return register
+
+
 def _written(call: ExternCall, target: Target, moves: Sequence[Function | None]) -> list[Function] | None:
     """A copy of the first operand, then writes."""
     if any(m is None for m in moves) or call.outputs[0] is None or call.outputs[0].dtype not in MEMORY:
@@ -466,23 +523,48 @@ def scatter(call: ExternCall, target: Target) -> list[Function] | None:
     return _written(call, target, [_scatter(call, target, dim, index, src, "store")])
 
 
-@emitter("scatter_add")
+@sums("scatter_add", 3)
 def scatter_add(call: ExternCall, target: Target) -> list[Function] | None:
     _, dim, index, src = call.args
     return _written(call, target, [_scatter(call, target, dim, index, src, "sum")])
 
 
-@emitter("scatter_reduce")
+@sums("scatter_reduce", 3)
 def scatter_reduce(call: ExternCall, target: Target) -> list[Function] | None:
     _, dim, index, src, reduce, include_self = call.args
     out = call.outputs[0]
-    if reduce == "mean" or out is None or out.dtype not in MEMORY:
+    if out is None or out.dtype not in MEMORY:
         return None
+    combine = "sum" if reduce == "mean" else reduce
     moves = []
     if not include_self:
-        start = identity({"amax": "max", "amin": "min"}.get(reduce, reduce), out.dtype)
+        start = identity({"amax": "max", "amin": "min"}.get(combine, combine), out.dtype)
         moves.append(_scatter(call, target, dim, index, start, "store"))
-    return _written(call, target, [*moves, _scatter(call, target, dim, index, src, reduce)])
+    moves.append(_scatter(call, target, dim, index, src, combine))
+    if reduce != "mean":
+        return _written(call, target, moves)
+    if not all(type(s) is int for s in out.shape) or out.dtype is dtypes.bool_:
+        return None
+    count = _temporary(f"{call.name}_count", dtypes.int64, out.shape)
+    counted = _scatter(dataclasses.replace(call, outputs=(count,)), target, dim, index, 1, "sum")
+    ones = emit_kernel(filled(count, int(include_self)), target.register_bits, target.fma)
+    mean = emit_kernel(_mean(out, count), target.register_bits, target.fma)
+    added = _written(call, target, moves)
+    return None if added is None or counted is None else [*added, ones, counted, mean]
+
+
+def _mean(out: Buffer, count: Buffer) -> Kernel:
+    """Sums by how many elements they have, at least one; of integers rounded down."""
+    place = Access(out, 0, (1,))
+    elements: Expr = Load(Access(count, 0, (1,)))
+    elements = Compute("maximum", (elements, Constant(1, dtypes.int64)), dtypes.int64)
+    total: Expr = Load(place)
+    if out.dtype.is_floating_point:
+        value: Expr = Compute("div", (total, Compute("cast", (elements,), out.dtype)), out.dtype)
+    else:
+        wide = Compute("cast", (total,), dtypes.int64)
+        value = Compute("cast", (Compute("floor_divide", (wide, elements), dtypes.int64),), out.dtype)
+    return Kernel(f"mean_{out.name}", (Axis("i0", product(out.shape)),), [Store(place, value)])
 
 
 def _into_rows(call: ExternCall, target: Target, value: Any, combine: str, negative: bool) -> Move | None:
@@ -505,7 +587,7 @@ def _into_rows(call: ExternCall, target: Target, value: Any, combine: str, negat
     return Move(space, Place(out, 0, _replaced(result.strides, dim, 0)), plain, [at], combine, out.dtype)
 
 
-@emitter("index_add")
+@sums("index_add", 3)
 def index_add(call: ExternCall, target: Target) -> list[Function] | None:
     _, dim, _, source, alpha = call.args
     if isinstance(alpha, View) or alpha != 1:
@@ -588,7 +670,7 @@ def index(call: ExternCall, target: Target) -> Function | None:
     return emit_move(move, target, read[2], IndexError)
 
 
-@emitter("index_put")
+@sums("index_put", 2)
 def index_put(call: ExternCall, target: Target) -> list[Function] | None:
     source, indices, values, accumulate = call.args
     out = call.outputs[0]
