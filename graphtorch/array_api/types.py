@@ -82,12 +82,12 @@ def promoted(*values: Any) -> tuple[Any, ...]:
 
 
 def _as_tensor(value: Any, d: dtype, device: device_class) -> Tensor:
-    from graphtorch import ops
+    from graphtorch.ops import FUNCTIONS
 
     if isinstance(value, Tensor):
         cast: Tensor = value if value.dtype is d else value.to(d)
         return cast
-    made: Tensor = ops.full((), value, dtype=d, device=device)
+    made: Tensor = FUNCTIONS["full"]((), value, dtype=d, device=device)
     return made
 
 

@@ -75,13 +75,13 @@ def append_gradients(
         return cotangent
 
     with own:
-        from graphtorch import ops
+        from graphtorch.ops import FUNCTIONS
 
         for output, given in zip(outputs, cotangents, strict=True):
             if output not in active:
                 continue
             seed = (
-                ops.full(tuple(output.shape), 1.0, dtype=output.dtype, device=output.device)
+                FUNCTIONS["full"](tuple(output.shape), 1.0, dtype=output.dtype, device=output.device)
                 if given is None
                 else wrap(given)
             )

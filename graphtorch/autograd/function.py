@@ -76,10 +76,10 @@ class FunctionNode(Node):
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         given: list[Any] = list(cotangents)
         if self.context._materialize:
-            from graphtorch import ops
+            from graphtorch.ops import FUNCTIONS
 
             given = [
-                ops.zeros(tuple(t.shape), dtype=t.dtype, device=t.device) if g is None else g
+                FUNCTIONS["zeros"](tuple(t.shape), dtype=t.dtype, device=t.device) if g is None else g
                 for g, t in zip(given, self.results, strict=True)
             ]
         returned = self.function.backward(self.context, *given)

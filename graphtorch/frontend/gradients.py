@@ -402,10 +402,10 @@ def _custom_rule(
     def rule(cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         given: list[Any] = list(cotangents)
         if context._materialize:
-            from graphtorch import ops
+            from graphtorch.ops import FUNCTIONS
 
             given = [
-                ops.zeros(tuple(t.shape), dtype=t.dtype, device=t.device) if g is None else g
+                FUNCTIONS["zeros"](tuple(t.shape), dtype=t.dtype, device=t.device) if g is None else g
                 for g, t in zip(given, results, strict=True)
             ]
         returned = function.backward(context, *given)

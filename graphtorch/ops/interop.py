@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import importlib
 import warnings
 from typing import Any
 
@@ -35,8 +36,7 @@ def _array_namespace(self: Tensor, *, api_version: str | None = None) -> Any:
 
     Raises ValueError for a version of the standard that this one does not contain.
     """
-    from graphtorch import array_api
-
+    array_api = importlib.import_module("graphtorch.array_api")  # a user of the operators, loaded when asked for
     if api_version not in (None, "2021.12", "2022.12", "2023.12", array_api.__array_api_version__):
         raise ValueError(
             f"__array_namespace__(): version {api_version!r} of the array API standard is not supported; "
