@@ -24,6 +24,7 @@ class SpecializationInfo:
     kernels_before_fusion  primitive operators that would each be a kernel of its own
     kernels                kernels and library calls after fusion
     planned_bytes          the arena that a call needs for intermediates, in bytes
+    fallbacks              steps that run another way than the backend's own, and why
     decisions              what Python asked of tensor data on this path, with the answer and the line
     """
 
@@ -39,6 +40,7 @@ class SpecializationInfo:
     fusion: tuple[str, ...]
     calls: int
     decisions: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -53,6 +55,8 @@ class SpecializationInfo:
             *(f"    {d}" for d in self.decisions),
             "  fusion:",
             *(f"    {line}" for line in self.fusion),
+            *(["  without code of the backend's own:"] if self.fallbacks else []),
+            *(f"    {line}" for line in self.fallbacks),
         ]
         return "\n".join(lines)
 
@@ -97,4 +101,5 @@ def describe_specialization(specialization: Any, backend: str) -> Specialization
         fusion=() if schedule is None else tuple(schedule.report),
         calls=specialization.calls,
         decisions=tuple(str(d) for d in captured.decisions),
+        fallbacks=() if executable is None else tuple(executable.fallbacks),
     )

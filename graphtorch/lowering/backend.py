@@ -32,12 +32,14 @@ class Executable(ABC):
     plan                the memory plan of the latest sizes it ran with (static sizes: known at once)
     checks_inputs       whether `run` raises InputMismatchError for an input of another shape or dtype
     contiguous_results  whether all results are in row-major order
+    fallbacks           one line a step that runs another way than the backend's own, and why
     """
 
     schedule: Schedule | None = None
     plan: MemoryPlan | None = None
     checks_inputs: bool = False
     contiguous_results: bool = False
+    fallbacks: Sequence[str] = ()
 
     @abstractmethod
     def run(self, inputs: Sequence[Any]) -> list[Any]:

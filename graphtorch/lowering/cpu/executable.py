@@ -504,7 +504,7 @@ class CpuBackend(Backend):
                 why = f"the program does not compile: {lines[0] if lines else type(error).__name__}"
         _say_once(why)
         executable = numpy_executor.NumpyExecutable(schedule, graph.input_kinds)
-        executable.fallbacks = [f"everything runs on NumPy: {why}"]  # type: ignore[attr-defined]
+        executable.fallbacks = [f"everything runs on NumPy: {why}"]
         return executable
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import graphtorch as torch
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.cpu import CpuExecutable
@@ -318,3 +319,17 @@ def test_elements_taken_in_order() -> None:
         assert_same(actual, expected, 0)
     with pytest.raises(RuntimeError, match="Number of elements of source < number of ones in mask"):
         run_call("masked_scatter", (x, mask, make(100)), expected=False)
+
+
+def test_explanation_names_what_runs_on_numpy():
+    def f(x):
+        return torch.linalg.svdvals(x @ x.t())
+
+    compiled = torch.compile(f, backend="cpu")
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((5, 5)).astype(np.float32))
+    np.testing.assert_allclose(compiled(x).numpy(), f(x).numpy(), rtol=1e-4)
+    (info,) = compiled.explain().specializations
+    (line,) = info.fallbacks
+    assert "linalg_svd" in line
+    assert "NumPy" in line
+    assert line in str(info)
