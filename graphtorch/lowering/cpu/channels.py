@@ -671,9 +671,11 @@ class PaddedPlanes:
 
 
 def pad_planes(
-    b: CallBuilder, kind: str, lanes: int, source: str, to: str, planes: PaddedPlanes, top: Val, count: Val
-) -> None:
-    """Copy `count` samples' planes into memory that is zero, from the source's row `top` on, which may be negative."""
+    b: CallBuilder, kind: str, lanes: int, source: str, to: str, planes: PaddedPlanes, top: Val, count: Val,
+    channels: tuple[Val, Val] | None = None,
+) -> None:  # fmt: skip
+    """Copy `count` samples' planes into memory that is zero, from the source's row `top` on, which may be negative.
+    `channels` is a range of them, if not all are needed."""
     height, pitch = planes.room
     low = b.maximum(top, const(0, "i64"))
     high = b.minimum(b.add(top, height), const(planes.sizes[0], "i64"))
@@ -693,8 +695,10 @@ def pad_planes(
         b.loop(low, high, 1, lambda y, _: row(y, line, into))
         return []
 
+    start, stop = channels or (const(0, "i64"), const(planes.channels, "i64"))
+
     def sample(n: Val) -> list[Val]:
-        b.loop(const(0, "i64"), const(planes.channels, "i64"), 1, lambda i, _: channel(n, i))
+        b.loop(start, stop, 1, lambda i, _: channel(n, i))
         return []
 
     b.loop(const(0, "i64"), count, 1, lambda n, _: sample(n))

@@ -168,6 +168,10 @@ class WeightByChannels:
         cotangent = b.at(self.g, kind, (g, self.out * self.area), (o, self.area))
         to = b.at(self.sums, kind, (b.add(b.mul(g, self.blocks), n), self.tiles * self.positions * self.width))
 
+        # Behind the source channels of the last tile.
+        last = b.add(self._place(b.sub(high, 1))[0], self.tile.channels)
+        last = b.minimum(last, const(self.into, "i64"))
+
         def band(start: Val, stop: Val, first: Val) -> list[Val]:
             end = b.minimum(b.add(first, self.band), const(self.rows, "i64"))
             count = b.sub(stop, start)
@@ -188,7 +192,7 @@ class WeightByChannels:
                     PaddedPlanes(
                         self.into, self.sizes, (self.height, self.pitch), -self.padding[1], self.groups * self.into
                     ),
-                    top, count,
+                    top, count, (self._place(low)[0], last),
                 )  # fmt: skip
                 planes, each = self.padded, self.into * self.height * self.pitch
             fresh = b.logic("and", b.compare("eq", start, 0), b.compare("eq", first, 0))
