@@ -144,7 +144,16 @@ ask:
   %free = extractvalue {{ i64, i1 }} %lock, 1
   br i1 %free, label %share, label %serial
 serial:
-  call void %f(ptr %args, i64 0, i64 %n)
+  br label %alone.each
+alone.each:
+  ; Chunk by chunk here too: a function may have memory of its own for one chunk.
+  %alone.low = phi i64 [0, %serial], [%alone.high, %alone.each]
+  %alone.next = add i64 %alone.low, %chunk
+  %alone.more = icmp ult i64 %alone.next, %n
+  %alone.high = select i1 %alone.more, i64 %alone.next, i64 %n
+  call void %f(ptr %args, i64 %alone.low, i64 %alone.high)
+  br i1 %alone.more, label %alone.each, label %alone.end
+alone.end:
   ret void
 share:
   %pf = getelementptr i8, ptr %pool, i64 {FUNCTION}

@@ -1,5 +1,9 @@
 """A long launch plan is several functions: they run in order, and a failure in one ends the step."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -59,3 +63,39 @@ def test_a_failure_ends_the_step(monkeypatch, length):
     for parameter, old in zip(model.parameters(), before, strict=True):
         np.testing.assert_array_equal(parameter.detach().numpy(), old)
     assert np.isfinite(float(step(*batches(1)[0]).detach()))
+
+
+ALONE = """
+import threading
+import numpy as np
+import graphtorch as torch
+from graphtorch import nn
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+x = torch.randn(32, 64)
+expected = model(x).detach().numpy()
+step = torch.compile(lambda x: model(x).detach(), backend="cpu")
+
+def work():
+    for _ in range(200):
+        np.testing.assert_allclose(step(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+step(x)
+threads = [threading.Thread(target=work) for _ in range(3)]
+for t in threads:
+    t.start()
+work()
+for t in threads:
+    t.join()
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_chunks_with_memory_of_their_own_on_one_thread(threads):
+    """Where nobody helps, a region still runs chunk by chunk: its stack memory is for one."""
+    environment = {**os.environ, "GRAPHTORCH_NUM_THREADS": threads}
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "fine"
