@@ -156,11 +156,13 @@ def images(count: int, size: int) -> Iterator[Batch]:
 
 
 def sequences() -> Iterator[Batch]:
-    """Tokens; the label says in which fifth of the vocabulary their mean lies."""
+    """Tokens; the label says in which fifth of the vocabulary their mean lies, or is wrong: a loss that never comes
+    near 0 keeps relative differences from saying little."""
     rng = np.random.default_rng(0)
     while True:
         labels = rng.integers(0, 5, 16)
-        yield np.clip(labels[:, None] * 4 + rng.integers(-4, 8, (16, 12)), 0, 19), labels
+        tokens = np.clip(labels[:, None] * 4 + rng.integers(-4, 8, (16, 12)), 0, 19)
+        yield tokens, np.where(rng.random(16) < 0.4, rng.integers(0, 5, 16), labels)
 
 
 def characters() -> Iterator[Batch]:
@@ -189,7 +191,7 @@ TASKS = {
     "lenet": Task(
         lenet,
         lambda: images(8, 32),
-        (("SGD", {"lr": 0.01, "momentum": 0.9}), ("Adam", {"lr": 1e-3})),
+        (("SGD", {"lr": 0.01, "momentum": 0.9}), ("Adam", {"lr": 3e-4})),
     ),
     "resnet18": Task(
         resnet18,
@@ -199,7 +201,7 @@ TASKS = {
     "lstm": Task(
         lstm,
         sequences,
-        (("RMSprop", {"lr": 2e-3, "momentum": 0.5}), ("NAdam", {"lr": 5e-3})),
+        (("RMSprop", {"lr": 1e-3}), ("NAdam", {"lr": 2e-3})),
         clip=1.0,
     ),
     "gpt": Task(
