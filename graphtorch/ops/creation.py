@@ -15,7 +15,7 @@ from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call
 from graphtorch.ops.record import SOURCE, Sample, sample
-from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
+from graphtorch.ops.strides import contiguous_strides, laid_out, layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.creation import tensor
 from graphtorch.tensor.devices import CPU, META, canonical
@@ -311,6 +311,22 @@ def empty_strided(
     return _constant(shape, 0, d, device, requires_grad, fill)
 
 
+@function()
+def empty_permuted(
+    size: Any, physical_layout: Any, *, dtype: Any = None, layout: Any = None, device: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Uninitialised memory with its dimensions in the order `physical_layout`, the outermost first. See
+    torch.empty_permuted.
+    """
+    shape = tuple(size)
+    if sorted(physical_layout) != list(range(len(shape))):
+        raise RuntimeError(f"empty_permuted: {list(physical_layout)} is no order of {len(shape)} dimensions")
+    inner = contiguous_strides([shape[d] for d in physical_layout])
+    strides = [inner[list(physical_layout).index(d)] for d in range(len(shape))]
+    return empty_strided(shape, strides, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
 # -- new_ methods -----------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +379,17 @@ def _new_tensor(self: Any, data: Any, *, dtype: Any = None, device: Any = None, 
 Tensor.new_zeros = _new_zeros  # type: ignore[attr-defined]
 Tensor.new_ones = _new_ones  # type: ignore[attr-defined]
 Tensor.new_empty = _new_empty  # type: ignore[attr-defined]
+
+
+def _new_empty_strided(
+    self: Tensor, size: Any, stride: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Uninitialised memory under the given strides. See torch.Tensor.new_empty_strided."""
+    where = self.device if device is None else device
+    return empty_strided(size, stride, dtype=dtype or self.dtype, device=where, requires_grad=requires_grad)
+
+
+Tensor.new_empty_strided = _new_empty_strided  # type: ignore[attr-defined]
 Tensor.new_full = _new_full  # type: ignore[attr-defined]
 Tensor.new_tensor = _new_tensor  # type: ignore[attr-defined]
 

@@ -409,6 +409,43 @@ _exponential = _sampler(
     lambda make: [sample(make(3, 2), 1.5)],
     _check_rate,
 )
+
+
+def _check_spread(input: Any, first: Any, spread: Any, generator: Any) -> None:
+    _floating_only("cauchy_")(input)
+    if not spread > 0:
+        raise RuntimeError(f"cauchy_ expects sigma > 0.0, but found sigma={spread:g}")
+
+
+def _check_chance(input: Any, p: Any, generator: Any) -> None:
+    if not 0 < p < 1:
+        raise RuntimeError(f"geometric_ expects p to be in (0, 1), but got p={p:g}")
+
+
+def _check_log_normal(input: Any, mean: Any, std: Any, generator: Any) -> None:
+    _floating_only("log_normal_")(input)
+    if not std > 0:
+        raise RuntimeError(f"log_normal_ expects std > 0.0, but found std={std:g}")
+
+
+_cauchy = _sampler(
+    "cauchy(Tensor input, float median=0.0, float sigma=1.0, any generator=None)",
+    lambda g, x, median, sigma: g.cauchy(x.shape, x.dtype, median, sigma),
+    lambda make: [sample(make(3, 2), 1.0, 2.0)],
+    _check_spread,
+)
+_log_normal = _sampler(
+    "log_normal(Tensor input, float mean=1.0, float std=2.0, any generator=None)",
+    lambda g, x, mean, std: g.log_normal(x.shape, x.dtype, mean, std),
+    lambda make: [sample(make(3, 2), 1.0, 2.0)],
+    _check_log_normal,
+)
+_geometric = _sampler(
+    "geometric(Tensor input, float p, any generator=None)",
+    lambda g, x, p: g.geometric(x.shape, x.dtype, p),
+    lambda make: [sample(make(3, 2), 0.3)],
+    _check_chance,
+)
 _random_range = _sampler(
     "random_range(Tensor input, int low, int high, any generator=None)",
     lambda g, x, low, high: g.randint(low, high, x.shape, x.dtype),
@@ -573,6 +610,15 @@ def _inplace_sampler(name: str, record: str, defaults: dict[str, Any]) -> None:
 _inplace_sampler("uniform_", "uniform", {"from": 0.0, "to": 1.0})
 _inplace_sampler("normal_", "normal", {"mean": 0.0, "std": 1.0})
 _inplace_sampler("exponential_", "exponential", {"lambd": 1.0})
+_inplace_sampler("cauchy_", "cauchy", {"median": 0.0, "sigma": 1.0})
+_inplace_sampler("log_normal_", "log_normal", {"mean": 1.0, "std": 2.0})
+
+
+@method("geometric_")
+def _geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """Fill this tensor with how many trials a success of probability `p` took. See torch.Tensor.geometric_."""
+    _in_memory_order(self, lambda x: call_inplace(lookup("geometric"), (x, float(p), generator)))
+    return self
 
 
 def _bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:

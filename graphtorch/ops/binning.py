@@ -1,0 +1,126 @@
+"""Histograms with given or computed edges: `histogram` of one variable, `histogramdd` of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ops.build import function, return_type
+from graphtorch.ops.pointwise import not_implemented
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.tensor import Tensor
+
+_Histogram = return_type("histogram", ("hist", "bin_edges"))
+_HistogramDD = return_type("histogramdd", ("hist", "bin_edges"))
+
+
+@function(method=True)
+def histogram(
+    input: Tensor,
+    bins: int | Tensor,
+    *,
+    range: tuple[float, float] | None = None,
+    weight: Tensor | None = None,
+    density: bool = False,
+) -> Any:
+    """Counts (or sums of weights) of elements between edges, the last bin closed on both sides, and the edges.
+
+    `bins` is a number of bins of one width over `range` (the extent of the data if not given), or the edges. `density`
+    divides by the total and the widths. Raises RuntimeError for no bins, ranges that are none, and weights of another
+    shape; NotImplementedError for other dtypes than float32 and float64. See torch.histogram.
+    """
+    values = input.reshape(-1, 1)
+    weights = None if weight is None else weight.reshape(-1)
+    counts, edges = _count("histogram", values, (bins,), range, weights, density, tuple(input.shape), weight)
+    return _Histogram(counts, edges[0])
+
+
+@function()
+def histogramdd(
+    input: Tensor,
+    bins: int | Sequence[int] | Sequence[Tensor],
+    *,
+    range: Sequence[float] | None = None,
+    weight: Tensor | None = None,
+    density: bool = False,
+) -> Any:
+    """Counts of points (..., D) in the boxes of a grid, and the D tensors of edges.
+
+    `bins` is one number for all variables, one a variable, or the edges; `range` has a lower and an upper end for each.
+    See torch.histogramdd.
+    """
+    if input.ndim < 2:
+        raise RuntimeError("torch.histogramdd: input tensor should have at least 2 dimensions")
+    count = input.shape[-1]
+    each = (bins,) * count if isinstance(bins, int) else tuple(bins)
+    if len(each) != count:
+        raise RuntimeError(
+            f"torch.histogramdd(): expected {count} sequences of bin edges for a {count}-dimensional histogram but "
+            f"got {len(each)}"
+        )
+    weights = None if weight is None else weight.reshape(-1)
+    points = input.reshape(-1, count)
+    counts, edges = _count("histogramdd", points, each, range, weights, density, tuple(input.shape[:-1]), weight)
+    return _HistogramDD(counts, edges)
+
+
+def _count(
+    name: str,
+    points: Tensor,
+    bins: Sequence[int | Tensor],
+    range: Sequence[float] | None,
+    weights: Tensor | None,
+    density: bool,
+    shape: tuple[int, ...],
+    weight: Tensor | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    if points.dtype not in (dtypes.float32, dtypes.float64):
+        raise not_implemented("histogramdd", points.dtype)
+    if weight is not None and tuple(weight.shape) != shape:
+        raise RuntimeError(
+            f"torch.{name}(): if weight tensor is provided, it should have the same shape as the input tensor "
+            f"excluding its innermost dimension, but got input with shape {[*shape, points.shape[1]]} and weight with shape "
+            f"{list(weight.shape)}"
+        )
+    data = points._host(f"{name}()")
+    edges = [_edges(data[:, i], bin, range, i) for i, bin in enumerate(bins)]
+    places = np.zeros(len(data), np.int64)
+    inside = np.ones(len(data), np.bool_)
+    for i, edge in enumerate(edges):
+        column = data[:, i]
+        at = np.searchsorted(edge, column, "right") - 1
+        at[column == edge[-1]] = len(edge) - 2
+        inside &= (column >= edge[0]) & (column <= edge[-1])
+        places = places * (len(edge) - 1) + at
+    sizes = [len(edge) - 1 for edge in edges]
+    chosen = None if weights is None else weights._host(f"{name}()")[inside]
+    found = np.bincount(places[inside], chosen, int(np.prod(sizes))).reshape(sizes).astype(data.dtype)
+    if density:
+        widths = [np.diff(edge) for edge in edges]
+        found = found / found.sum() if found.sum() else found
+        for i, width in enumerate(widths):
+            found = found / width.reshape(-1, *(1,) * (len(sizes) - 1 - i))
+    return Tensor._wrap(found.astype(data.dtype, copy=False)), tuple(Tensor._wrap(edge) for edge in edges)
+
+
+def _edges(column: Any, bins: int | Tensor, range: Sequence[float] | None, dim: int) -> Any:
+    """The edges of one variable's bins."""
+    if isinstance(bins, Tensor):
+        return bins._host("histogram()")
+    if bins <= 0:
+        raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {bins} for dimension {dim}")
+    if range is not None:
+        low, high = (float(r) for r in range[2 * dim : 2 * dim + 2])
+    else:
+        low, high = (float(column.min()), float(column.max())) if column.size else (0.0, 1.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise RuntimeError(f"torch.histogramdd: dimension {dim}'s range [{low:g}, {high:g}] is not finite")
+    if low > high:
+        raise RuntimeError(
+            f"torch.histogramdd: min should not exceed max, but got min {low:g} max {high:g} for dimension {dim}"
+        )
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, bins + 1).astype(column.dtype)
