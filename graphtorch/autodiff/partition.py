@@ -73,8 +73,8 @@ def partition(
     saved_values, again = values_to_keep(forward_nodes, forward_reads, set(free), budget)
     backward_nodes = [*again, *backward_nodes]
     read = {v for n in backward_nodes for v in n.operands()} | set(joint.outputs[output_count:])
-    kept = [i for i, v in enumerate(inputs) if v in read and v not in overwritten]
     copied = list(dict.fromkeys((*(v for v in saved_values if v.node is None), *also_copied)))
+    kept = [i for i, v in enumerate(inputs) if v in read and v not in overwritten and v not in copied]
     residuals = [v for v in saved_values if v.node is not None]
 
     forward = Graph(joint.name)

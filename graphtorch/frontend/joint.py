@@ -78,6 +78,9 @@ class JointProgram:
         if self.rerun is not None and self.rerun.generators:
             self.forward.executable = NotingGenerators(self.forward.executable, self.rerun.generators)
         self.joint: Graph = simplified
+        needed = [] if self.rerun is None else self.rerun.needed
+        # The inputs that a call holds on to.
+        self._held = sorted({*parts.kept_inputs, *needed} - set(parts.copied_inputs))
         self.captured = captured
         self._partial: dict[frozenset[int], tuple[Compiled, list[int]] | None] = {}
         self._backward: Compiled | None = None
@@ -125,16 +128,16 @@ class JointProgram:
         """The grad_fn of each of this call's differentiable outputs, and the output's place in it. `leaves` are the
         call's arguments, `tensors` its inputs."""
         residuals = list(arrays[self.output_count :])
+        saved = {i: SavedTensor(tensors[i]) if isinstance(tensors[i], Tensor) else tensors[i] for i in self._held}
         again: Again | None = None
         if self.rerun is not None:
-            again = Again([], residuals.pop() if self.rerun.generators else [])
-            copies = dict(zip(self.parts.copied_inputs, residuals[-len(self.parts.copied_inputs) :], strict=False))
-            for i in self.rerun.needed:
-                if i in copies:
-                    again.inputs.append(Tensor._wrap(copies[i]))
-                else:
-                    again.inputs.append(SavedTensor(tensors[i]) if isinstance(tensors[i], Tensor) else tensors[i])
-        kept = [tensors[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
+            states = residuals.pop() if self.rerun.generators else []
+            held = saved
+            if self.parts.copied_inputs:
+                copies = residuals[-len(self.parts.copied_inputs) :]
+                held = saved | {i: Tensor._wrap(a) for i, a in zip(self.parts.copied_inputs, copies, strict=True)}
+            again = Again([held[i] for i in self.rerun.needed], states)
+        kept = [saved[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
         edges = [None if leaf.owner is None else edge_of(leaf.owner.fetch(leaves)) for leaf in self.leaves]
         shapes = [arrays[i].shape for i in captured.differentiable]
         nodes: dict[int, CompiledBackward] = {}
@@ -183,7 +186,7 @@ class CompiledBackward(Node):
         self.again: Again | None = None
         self.program = program
         self._name = name
-        self.saved: list[Any] | None = [SavedTensor(t) if isinstance(t, Tensor) else t for t in kept]
+        self.saved: list[Any] | None = list(kept)
         self.residuals = residuals
         self.shapes = shapes
 
