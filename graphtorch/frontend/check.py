@@ -48,8 +48,9 @@ def checked_call(function: CompiledFunction, args: tuple[Any, ...], kwargs: dict
     saved.restore()
     eager = function.function(*args, **kwargs)
     wanted = [_copy(v) for v in _leaves(eager)]
-    wrong = _first_difference(mine, wanted, [f"result {i}" for i in range(len(wanted))])
-    wrong = wrong or _first_difference(after, saved.now(), saved.names)
+    floor = _floor(found.captured.graph)
+    wrong = _first_difference(mine, wanted, [f"result {i}" for i in range(len(wanted))], floor)
+    wrong = wrong or _first_difference(after, saved.now(), saved.names, floor)
     if not wrong:
         return eager
     end = saved.now_raw()
@@ -131,8 +132,17 @@ def _data_of(value: Any) -> Any:
     return _copy(value)
 
 
-def differs(mine: Any, wanted: Any) -> str:
-    """How two values differ, in words; "" if they agree up to rounding."""
+def _floor(graph: Graph) -> float:
+    """The least tolerance for what a graph computes: values that went through half precision keep few digits."""
+    return max((TOLERANCE.get(r.dtype.name, 0.0) for n in graph.nodes for r in n.results), default=0.0)
+
+
+def _alike(mine: Any, wanted: Any) -> bool:
+    return bool(np.shape(mine) == np.shape(wanted) and np.asarray(mine).dtype == np.asarray(wanted).dtype)
+
+
+def differs(mine: Any, wanted: Any, floor: float = 0.0) -> str:
+    """How two values differ, in words; "" if they agree up to rounding (of the dtype's digits, or `floor`)."""
     if type(mine) is float and type(wanted) is float:  # most often .item() of a float32 tensor
         mine, wanted = np.asarray(mine, np.float32), np.asarray(wanted, np.float32)
     if not isinstance(mine, np.ndarray) or not isinstance(wanted, np.ndarray):
@@ -151,7 +161,7 @@ def differs(mine: Any, wanted: Any) -> str:
         with np.errstate(all="ignore"):
             finite = np.isfinite(b)
             scale = float(np.max(np.abs(b[finite]), initial=0.0))
-            close = np.abs(a - b) <= tolerance * max(scale, 1e-6)
+            close = np.abs(a - b) <= max(tolerance, floor) * max(scale, 1e-6)
             bad = ~(close | (a == b) | (np.isnan(a) & np.isnan(b)))
     if not bad.any():
         return ""
@@ -167,11 +177,11 @@ def _equal_scalars(mine: Any, wanted: Any) -> bool:
         return False
 
 
-def _first_difference(mine: Sequence[Any], wanted: Sequence[Any], names: Sequence[str]) -> str:
+def _first_difference(mine: Sequence[Any], wanted: Sequence[Any], names: Sequence[str], floor: float) -> str:
     if len(mine) != len(wanted):
         return f"{len(mine)} values compiled, {len(wanted)} eagerly"
     for name, a, b in zip(names, mine, wanted, strict=True):
-        text = differs(a, b)
+        text = differs(a, b, floor)
         if text:
             return f"{name} is {text}"
     return ""
@@ -187,6 +197,7 @@ def _trace(
     if found.paths is not None:
         return ""
     joint = ExpandGradients().run(found.captured.graph)
+    floor = _floor(joint)
     log = list(_eager_log(function.function, args, kwargs))
     recorded = list(run_graph(joint, inputs))
     place = 0
@@ -195,7 +206,9 @@ def _trace(
             (
                 i
                 for i in range(place, len(recorded))
-                if recorded[i][0].op.name == name and str(recorded[i][0].location) == location
+                if recorded[i][0].op.name == name
+                and str(recorded[i][0].location) == location
+                and all(_alike(*pair) for pair in zip(recorded[i][1], arrays, strict=False))
             ),
             None,
         )
@@ -203,7 +216,7 @@ def _trace(
             continue
         place = match + 1
         for mine, wanted in zip(recorded[match][1], arrays, strict=False):
-            how = differs(mine, wanted)
+            how = differs(mine, wanted, floor)
             if how:
                 return (
                     f"\n  first operation that differs: {name}: {how}\n  at {location}: {text}\n  the captured graph "
