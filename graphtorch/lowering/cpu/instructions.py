@@ -89,10 +89,10 @@ def _called(name: str) -> Instruction:
 
 
 def helper_for(b: Builder, name: str, kind: str) -> str:
-    """What a function is called in `helpers.py`. Argument reductions of float64 need fused multiply-add."""
+    """What a function is called in `helpers.py`. Argument reductions in float64 need fused multiply-add."""
+    exact = b.fma_available or name not in ("sin", "cos", "tan", "expm1")
     if kind == "float":
-        return name if name in double_functions.SINGLE or name in ("sin", "cos") else "lib_" + name
-    exact = b.fma_available or name not in ("sin", "cos", "expm1")
+        return name if (name in double_functions.SINGLE and exact) or name in ("sin", "cos") else "lib_" + name
     return name if name in double_functions.DOUBLE and exact else "lib_" + name
 
 

@@ -3,6 +3,7 @@ step may fall back, and moved elements keep their bits."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import graphtorch as torch
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.cpu import CpuExecutable
+from graphtorch.lowering.cpu.compiler import host
 from graphtorch.ops.dispatch import call
 from graphtorch.ops.record import REGISTRY
 from graphtorch.ops.testing import Sampler
@@ -333,3 +335,18 @@ def test_explanation_names_what_runs_on_numpy():
     assert "linalg_svd" in line
     assert "NumPy" in line
     assert line in str(info)
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+def test_narrower_registers(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = replace(host(), register_bits=bits)
+    monkeypatch.setattr("graphtorch.lowering.cpu.executable.host", lambda: narrow)
+    make = Sampler(dtypes.float32)
+    for name, args in INDEXED[::4]:
+        actual, expected, executable = run_call(name, args(make))
+        assert not executable.fallbacks
+        assert_same(actual, expected, 1e-4)
+    for name in ("cat", "cumsum", "cummax", "sort", "masked_scatter"):
+        for example in REGISTRY[name].samples(make):
+            actual, expected, _ = run_call(name, example.args, example.kwargs)
+            assert_same(actual, expected, 0)
