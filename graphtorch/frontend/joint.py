@@ -18,6 +18,7 @@ from graphtorch.autograd.graph import FREED, Edge, Node, SavedTensor, edge_of
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_joint
 from graphtorch.frontend.program import Captured, LeafValue
 from graphtorch.frontend.rerun import NotingGenerators, Rerun
+from graphtorch.frontend.sources import TensorSource
 from graphtorch.ir.graph import Graph, Value, copy_graph
 from graphtorch.ir.passes import default_pipeline
 from graphtorch.tensor.tensor import Tensor
@@ -78,6 +79,13 @@ class JointProgram:
         if self.rerun is not None and self.rerun.generators:
             self.forward.executable = NotingGenerators(self.forward.executable, self.rerun.generators)
         self.joint: Graph = simplified
+        # A parameter is the same leaf at every call.
+        self._edges: list[Edge | None] = [
+            edge_of(leaf.owner.tensor)
+            if isinstance(leaf.owner, TensorSource) and leaf.owner.kind == "parameter" and leaf.owner.tensor.is_leaf
+            else None
+            for leaf in self.leaves
+        ]
         needed = [] if self.rerun is None else self.rerun.needed
         # The inputs that a call holds on to.
         self._held = sorted({*parts.kept_inputs, *needed} - set(parts.copied_inputs))
@@ -138,7 +146,10 @@ class JointProgram:
                 held = saved | {i: Tensor._wrap(a) for i, a in zip(self.parts.copied_inputs, copies, strict=True)}
             again = Again([held[i] for i in self.rerun.needed], states)
         kept = [saved[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
-        edges = [None if leaf.owner is None else edge_of(leaf.owner.fetch(leaves)) for leaf in self.leaves]
+        edges = [
+            edge or (None if leaf.owner is None else edge_of(leaf.owner.fetch(leaves)))
+            for edge, leaf in zip(self._edges, self.leaves, strict=True)
+        ]
         shapes = [arrays[i].shape for i in captured.differentiable]
         nodes: dict[int, CompiledBackward] = {}
         found: list[tuple[CompiledBackward, int]] = []
