@@ -9,7 +9,10 @@ from collections.abc import Sequence
 
 from graphtorch.cli.errors import CommandError
 
-STAGES = ("captured", "forward", "joint", "optimized", "primitives", "kernels", "plan", "code", "triton", "ptx", "sass")
+STAGES = (
+    *("captured", "forward", "joint", "optimized", "primitives", "kernels", "plan", "code"),
+    *("llvm", "asm", "triton", "ptx", "sass"),
+)
 
 DUMP = """Runs FILE as `python FILE` would, up to the first call of FUNCTION (with --call, the N-th), and prints what
 the call compiles to. The script's own output goes to standard error. FUNCTION may be `step`, `Model.forward` or the
@@ -27,6 +30,7 @@ primitives: decomposed;
 kernels: the fused kernels and library calls;
 plan: buffers and their places in memory;
 code: what the backend generates for each kernel;
+llvm, asm: the whole step as the cpu backend compiles it: LLVM's text, this machine's assembly;
 triton: the kernels as Triton source, on any machine;
 ptx, sass: compiled for --target: assembly, machine code"""
 

@@ -27,7 +27,8 @@ from graphtorch.tensor.tensor import Tensor
 # These need no schedule: a fault in scheduling must not hide them.
 GRAPH_STAGES = ("joint", "optimized", "primitives")
 GPU_STAGES = ("triton", "ptx", "sass")
-TEXT_STAGES = ("plan", "code", *GPU_STAGES)
+NATIVE_STAGES = ("llvm", "asm")
+TEXT_STAGES = ("plan", "code", *NATIVE_STAGES, *GPU_STAGES)
 
 
 def dump(arguments: argparse.Namespace) -> int:
@@ -75,6 +76,8 @@ def _dump_call(compiled: CompiledFunction, args: Any, kwargs: Any, arguments: ar
         compiled.backend = arguments.backend
     if stage in GRAPH_STAGES:
         compiled.backend = "interpreter"
+    if stage in NATIVE_STAGES:
+        compiled.backend = "cpu"
     leaves: list[Any] = []
     tree = flatten((args, kwargs), leaves)
     try:
@@ -141,6 +144,12 @@ def _render_stage(made: Specialization, arguments: argparse.Namespace) -> str:
         if not sources:
             raise CommandError("this backend generates no code: choose another --backend, such as numpy", USAGE)
         return "\n".join(f"# {name}\n{source.rstrip()}\n" for name, source in sources.items())
+    if stage in NATIVE_STAGES:
+        from graphtorch.lowering.cpu import CpuExecutable
+
+        if not isinstance(executable, CpuExecutable):
+            raise CommandError(f"no native code: {'; '.join(executable.fallbacks)}")
+        return executable.llvm if stage == "llvm" else executable.asm()
     if executable.schedule is None:
         raise CommandError("this backend has no schedule: choose another --backend, such as numpy", USAGE)
     if stage in GPU_STAGES:

@@ -14,6 +14,7 @@ import pytest
 from graphtorch.cli import main
 from graphtorch.cli.command import STAGES
 from graphtorch.ir.parser import parse_graph
+from graphtorch.lowering.backend import get_backend
 
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 GRAPH_STAGES = STAGES[:5]
@@ -178,6 +179,22 @@ def test_generated_code_of_the_kernels(command: Command) -> None:
     status, out, err = command("dump", "training.py:step", "--stage", "code", "--backend", "numpy")
     assert status == 0, err
     assert "def " in out
+
+
+@pytest.mark.parametrize(("stage", "text"), [("llvm", "define internal void @segment0"), ("asm", "Lfunc_end0")])
+def test_native_code(stage: str, text: str, command: Command) -> None:
+    if get_backend("cpu").unavailable():
+        pytest.skip("no native code here")
+    status, out, _ = command("dump", "training.py:step", "--stage", stage)
+    assert status == 0
+    assert text in out
+
+
+def test_native_code_where_there_is_none(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(get_backend("cpu")), "unavailable", lambda self: "llvmlite is missing")
+    status, _, err = command("dump", "training.py:step", "--stage", "llvm")
+    assert status == 1
+    assert "llvmlite is missing" in err
 
 
 def test_in_a_process_of_its_own(tmp_path: Path) -> None:
