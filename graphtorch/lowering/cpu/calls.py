@@ -64,6 +64,7 @@ def native_call(call: ExternCall, target: Target) -> Native | None:
         ordering,
         pooling,
         random,
+        sampling,
         scans,
     )
 

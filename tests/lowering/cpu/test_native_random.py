@@ -44,6 +44,9 @@ DRAWS: dict[str, Callable[[], Any]] = {
     "bernoulli_number": lambda: gt.empty(1003, dtype=gt.bool).bernoulli_(0.3),
     "bernoulli": lambda: gt.bernoulli(gt.linspace(0, 1, 5001)),
     "bernoulli_float64": lambda: gt.bernoulli(gt.linspace(0, 1, 501, dtype=gt.float64)),
+    "multinomial_one": lambda: gt.multinomial(gt.linspace(0, 1, 40).reshape(5, 8), 1),
+    "multinomial": lambda: gt.multinomial(gt.linspace(0.1, 1, 40).reshape(5, 8), 5),
+    "multinomial_vector": lambda: gt.multinomial(gt.linspace(0, 1, 300, dtype=gt.float64), 1, True),
     "dropout": lambda: gt.nn.functional.dropout(gt.ones(100, 37), 0.3),
 }
 
@@ -181,7 +184,7 @@ def test_a_store_does_not_overwrite_what_is_read_after_it() -> None:
 def test_steps_of_no_element_do_not_shift_the_others() -> None:
     def run(x: Any, p: Any) -> Any:
         x = x[:, ::2] * x[:, ::2]
-        drawn = gt.multinomial(p, 2, True)  # runs on NumPy
+        drawn = gt.multinomial(p, 2, True)  # with replacement it runs on NumPy
         return x, drawn * 2
 
     step = gt.compile(run, backend="cpu")
@@ -193,3 +196,21 @@ def test_steps_of_no_element_do_not_shift_the_others() -> None:
         for a, e in zip(step(x, p), expected, strict=True):
             np.testing.assert_array_equal(a.numpy(), e.numpy())
     assert any("multinomial" in line for s in step.specializations for line in s.compiled.executable.fallbacks)
+
+
+@needs_fma
+def test_rates_that_are_no_distribution() -> None:
+    step = gt.compile(lambda p: gt.multinomial(p, 1), backend="cpu")
+    p = gt.ones(7, 40)
+    step(p)
+    for value, message in ((-1.0, "element < 0"), (float("nan"), "nan"), (float("inf"), "inf")):
+        bad = p.clone()
+        bad[3, 17] = value
+        before = gt.get_rng_state().numpy()
+        with pytest.raises(RuntimeError, match=message):
+            step(bad)
+        np.testing.assert_array_equal(gt.get_rng_state().numpy(), before)
+    p[6] = 0
+    with pytest.raises(RuntimeError, match="sum of probabilities <= 0"):
+        step(p)
+    assert not executable_of(step).fallbacks
