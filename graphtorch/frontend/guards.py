@@ -144,7 +144,12 @@ def attribute(guards: GuardSet, owner: Any, name: str) -> str | None:
             if hasattr(type(cls.__dict__[name]), "__set__"):
                 return None
             break
-    return f"{guards.name(own)}[{name!r}]"
+    return f"{dictionary(guards, owner)}[{name!r}]"
+
+
+def dictionary(guards: GuardSet, owner: Any) -> str:
+    """A name for an object's own dictionary, in cheap forms. Modules note it if they get another one."""
+    return guards.snapshot(("dictionary", id(owner)), lambda: vars(owner))
 
 
 def is_scalar(value: Any) -> bool:

@@ -22,7 +22,7 @@ from graphtorch.frontend.decisions import Decisions, effect
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.gradients import GradientRecorder
-from graphtorch.frontend.guards import attribute, is_scalar
+from graphtorch.frontend.guards import attribute, dictionary, is_scalar
 from graphtorch.frontend.layouts import pointwise_layout, stated_layout
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
@@ -293,6 +293,12 @@ class Recorder(GradientRecorder):
                 key == "training" or not known or type(module).__module__.startswith("graphtorch.")
             ):
                 self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", attribute(self.guards, module, key))
+        if "forward" in vars(module):
+            place = attribute(self.guards, module, "forward")
+            self.guards.same_object(f"{held}.forward", module.forward, f"{name}.forward was the same object", place)
+        else:
+            cheap = f"'forward' not in {dictionary(self.guards, module)}"
+            self.guards.add(f"'forward' not in {held}.__dict__", f"{name} had the forward of its class", cheap)
         for group in TABLES:
             entries = vars(module).get(group, {})
             for key, value in entries.items():

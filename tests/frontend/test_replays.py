@@ -109,6 +109,13 @@ def transposed_batch(w):
     w.x = w.x.t().contiguous().t()
 
 
+def another_dictionary(w):
+    for module in w.model:
+        module.__dict__ = dict(vars(module))
+    w.run(3)
+    w.model[2].p = 1.0
+
+
 # What to change; whether a new capture is expected.
 CHANGES = {
     "lr": (lambda w: w.optimizer.param_groups[0].update(lr=0.01), False),
@@ -141,6 +148,9 @@ CHANGES = {
     "hooks replaced": (table_replaced, False),
     "tensor hook": (lambda w: w.model[0].weight.register_hook(lambda g: g * 0.5), True),
     "tensor hook removed": (hook_removed, False),
+    "forward of one module": (lambda w: setattr(w.model[1], "forward", lambda x: x * 0.5), True),
+    "another dictionary": (lambda w: setattr(w.model[2], "__dict__", {**vars(w.model[2]), "training": False}), True),
+    "dictionary of the same, then changed": (another_dictionary, True),
     "settings": (lambda w: w.settings.update(scale=2.0), True),
     "larger batch": (other_batch, True),
     "batch in another order": (transposed_batch, True),

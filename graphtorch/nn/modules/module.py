@@ -150,7 +150,7 @@ class Module:
                 buffers[name] = value
         else:
             super().__setattr__(name, value)
-            if name in CALL_HOOKS:
+            if name in CALL_HOOKS or name == "__dict__":
                 autograd_hooks.note_change()
 
     def _forget(self, name: str, keep: str) -> None:
