@@ -25,6 +25,7 @@ from graphtorch.ops import (
     indexing,
     interop,
     join,
+    ldl,
     limits,
     linalg,
     loss,

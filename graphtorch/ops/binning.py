@@ -69,7 +69,7 @@ def histogramdd(
 def _count(
     name: str,
     points: Tensor,
-    bins: Sequence[int | Tensor],
+    bins: Sequence[Any],
     range: Sequence[float] | None,
     weights: Tensor | None,
     density: bool,
@@ -81,8 +81,8 @@ def _count(
     if weight is not None and tuple(weight.shape) != shape:
         raise RuntimeError(
             f"torch.{name}(): if weight tensor is provided, it should have the same shape as the input tensor "
-            f"excluding its innermost dimension, but got input with shape {[*shape, points.shape[1]]} and weight with shape "
-            f"{list(weight.shape)}"
+            f"excluding its innermost dimension, but got input with shape {[*shape, points.shape[1]]} and weight with "
+            f"shape {list(weight.shape)}"
         )
     data = points._host(f"{name}()")
     edges = [_edges(data[:, i], bin, range, i) for i, bin in enumerate(bins)]

@@ -182,3 +182,25 @@ def test_errors() -> None:
     same_error(lambda t, x: t.linalg.cross(x, x, dim=0), wide)
     same_error(lambda t, x: t.linalg.matrix_power(x, 2), wide)
     assert issubclass(graphtorch.linalg.LinAlgError, RuntimeError)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("hermitian", [False, True])
+def test_ldl(dtype: str, hermitian: bool) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(5)
+    for n in (1, 2, 3, 5, 8):
+        for _ in range(8):
+            a = rng.normal(size=(2, n, n)) + (1j * rng.normal(size=(2, n, n)) if dtype == "complex128" else 0)
+            a = a + (a.conj() if hermitian else a).swapaxes(-1, -2)
+            b = rng.normal(size=(2, n, 3)).astype(a.dtype)
+            mine = graphtorch.linalg.ldl_factor(graphtorch.from_numpy(a), hermitian=hermitian)
+            theirs = torch.linalg.ldl_factor(torch.from_numpy(a), hermitian=hermitian)
+            assert mine.pivots.tolist() == theirs.pivots.tolist()
+            assert np.allclose(mine.LD.numpy(), theirs.LD.numpy()) and mine.LD.stride() == theirs.LD.stride()
+            x = graphtorch.linalg.ldl_solve(*mine, graphtorch.from_numpy(b), hermitian=hermitian)
+            assert np.allclose(a @ x.numpy(), b)
+    singular = graphtorch.linalg.ldl_factor_ex(graphtorch.zeros(2, 2))
+    assert singular.info.item() == 1 and singular.pivots.tolist() == [1, 2]
+    with pytest.raises(RuntimeError, match="zero"):
+        graphtorch.linalg.ldl_factor(graphtorch.zeros(2, 2))

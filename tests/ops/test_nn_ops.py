@@ -58,9 +58,7 @@ def test_activation_in_half_precision_rounds_once(name: str, dtype: str) -> None
 
 @pytest.mark.parametrize("name", ["relu", "gelu", "silu", "elu", "leaky_relu"])
 def test_grad_fn_names(name: str) -> None:
-    ours, _, theirs, _ = on_both(
-        lambda t, x: getattr(t.nn.functional, name)(x.requires_grad_()).grad_fn.name(), (X,)
-    )
+    ours, _, theirs, _ = on_both(lambda t, x: getattr(t.nn.functional, name)(x.requires_grad_()).grad_fn.name(), (X,))
     assert ours == theirs
 
 
@@ -87,9 +85,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]]
 def test_conv2d(name: str, bias: bool) -> None:
     shape, kernel, options = CONVOLUTIONS[name]
     operands = [normal(*shape), normal(*kernel, seed=1)] + ([normal(kernel[0], seed=2)] if bias else [])
-    check(
-        lambda t, *x: t.nn.functional.conv2d(*x, **options), *operands, strides=False, rtol=1e-4, atol=1e-4
-    )
+    check(lambda t, *x: t.nn.functional.conv2d(*x, **options), *operands, strides=False, rtol=1e-4, atol=1e-4)
 
 
 def test_conv2d_of_several_blocks_of_samples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +256,7 @@ def test_layer_norm_error() -> None:
 @pytest.mark.parametrize("padding_idx", [None, 2, -1])
 def test_embedding(padding_idx: int | None) -> None:
     indices = np.random.default_rng(0).integers(0, 5, (3, 7))
-    check(
-        lambda t, w: t.nn.functional.embedding(t.from_numpy(indices), w, padding_idx), normal(5, 4), rtol=1e-5
-    )
+    check(lambda t, w: t.nn.functional.embedding(t.from_numpy(indices), w, padding_idx), normal(5, 4), rtol=1e-5)
 
 
 def test_embedding_gradient_scaled_by_frequency() -> None:
@@ -291,9 +285,7 @@ def test_nll_loss(shape: tuple[int, ...], ignore: int, weighted: bool, reduction
 
     def run(t: Any, x: Any) -> Any:
         weight = t.tensor([0.5, 1.0, 2.0, 0.1]) if weighted else None
-        return t.nn.functional.nll_loss(
-            x, t.tensor(target.tolist()), weight, ignore_index=ignore, reduction=reduction
-        )
+        return t.nn.functional.nll_loss(x, t.tensor(target.tolist()), weight, ignore_index=ignore, reduction=reduction)
 
     check(run, normal(*shape), rtol=1e-5)
 
