@@ -355,9 +355,15 @@ class Generator:
         kept = self._kept[0] if self._kept[1] else None
         pairs = (count + 1) // 2 if kept is None else count // 2
         unit = self._uniform64(2 * pairs)
-        radius = np.sqrt(-2.0 * np.log1p(-unit[1::2]))
         theta = (2.0 * math.pi) * unit[0::2]
-        samples = np.stack((radius * np.cos(theta), radius * np.sin(theta)), axis=1).reshape(-1)
+        if pairs <= 8:
+            # The C library's functions, as PyTorch's, where that costs nothing; NumPy's own may differ in the last bit.
+            radius = np.sqrt(-2.0 * np.array([math.log1p(-u) for u in unit[1::2]]))
+            cosine, sine = (np.array([f(t) for t in theta]) for f in (math.cos, math.sin))
+        else:
+            radius = np.sqrt(-2.0 * np.log1p(-unit[1::2]))
+            cosine, sine = np.cos(theta), np.sin(theta)
+        samples = np.stack((radius * cosine, radius * sine), axis=1).reshape(-1)
         if kept is not None:
             samples = np.concatenate(([kept], samples))
         self._kept[:] = (samples[count], 1) if samples.size > count else 0
