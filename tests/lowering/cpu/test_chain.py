@@ -92,6 +92,7 @@ def compiled_and_chains(function: Any, *given: Any, monkeypatch: pytest.MonkeyPa
         made.append(self)
 
     monkeypatch.setattr(module.CpuExecutable, "__init__", init)
+    monkeypatch.setattr(module, "find_chains", lambda members, threads: find_chains(members, 2))  # on any machine
     result = torch.compile(function, backend="cpu")(*given)
     steps = [[type(e.schedule.steps[i]).__name__ for i in c.steps] for e in made for c in e.chains]
     return result, steps
@@ -149,6 +150,7 @@ def test_scores_of_long_attention_are_nowhere_whole(causal: bool, monkeypatch: p
         made.append(self)
 
     monkeypatch.setattr(module.CpuExecutable, "__init__", init)
+    monkeypatch.setattr(module, "find_chains", lambda members, threads: find_chains(members, 2))  # on any machine
     rng = np.random.default_rng(0)
     q, k, v = (torch.from_numpy(rng.standard_normal((2, 8, 512, 32)).astype(np.float32)) for _ in range(3))
 
@@ -157,8 +159,7 @@ def test_scores_of_long_attention_are_nowhere_whole(causal: bool, monkeypatch: p
 
     np.testing.assert_allclose(torch.compile(f, backend="cpu")(q, k, v).numpy(), f(q, k, v).numpy(), atol=2e-6)
     scores = 2 * 8 * 512 * 512 * 4
-    if made[0].chains:  # with very many threads there are not enough groups
-        assert made[0].plan.arena_bytes < scores / 2
+    assert made[0].plan.arena_bytes < scores / 2
 
 
 def test_private_memory_starts_where_the_chunk_does():
