@@ -67,7 +67,7 @@ def multinomial(call: ExternCall, target: Target) -> list[Function] | None:
         call, args=(View(speeds, shape, row_major(shape)), samples, len(shape) - 1, True, True), outputs=(None, out)
     )
     chosen = topk(raced, target)
-    return None if chosen is None else [*made, chosen]
+    return [*made, chosen] if isinstance(chosen, Function) else None
 
 
 def _checked(rates: Buffer, target: Target) -> Function:
