@@ -63,8 +63,8 @@ def _is_amd() -> bool:
 def _openblas() -> Blas | None:
     base = os.path.dirname(np.__file__)
     packages = os.path.dirname(base)
-    folders = (os.path.join(packages, "numpy.libs"), os.path.join(base, ".dylibs"))
-    folders += (os.path.join(packages, "scipy.libs"), os.path.join(packages, "scipy", ".dylibs"))
+    folders = [os.path.join(packages, "numpy.libs"), os.path.join(base, ".dylibs")]
+    folders += [os.path.join(packages, "scipy.libs"), os.path.join(packages, "scipy", ".dylibs")]
     spellings = (("scipy_", "64_", "i64"), ("", "64_", "i64"), ("scipy_", "", "i32"), ("", "", "i32"))
     for path in (p for folder in folders for p in sorted(glob.glob(os.path.join(folder, "*openblas*")))):
         for library in _opened(path):

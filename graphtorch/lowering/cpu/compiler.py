@@ -256,11 +256,11 @@ class Library:
             missing = [i for i, code in enumerate(codes) if code is None]
             if missing:
                 start = time.perf_counter()
-                for i, code in zip(missing, _compile([self.texts[i] for i in missing]), strict=True):
-                    codes[i] = code
+                for i, made in zip(missing, _compile([self.texts[i] for i in missing]), strict=True):
+                    codes[i] = made
                     path = paths[i]
                     if path is not None:
-                        _write(path, code)
+                        _write(path, made)
                 self.seconds = time.perf_counter() - start
             builder = llvm.JITLibraryBuilder().add_current_process()
             for code in codes:
