@@ -1,5 +1,5 @@
-"""Small programs in the manner of PyTorch's tutorials: each runs with `torch` being one library or the other, and prints
-the same text."""
+"""Small programs in the manner of PyTorch's tutorials: each runs with `torch` being one library or the other, and
+prints the same text."""
 
 PROGRAMS = {
     "tensors": '''
