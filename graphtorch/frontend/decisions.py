@@ -8,6 +8,8 @@ they are found before anything is changed."""
 from __future__ import annotations
 
 import builtins
+import linecache
+import os
 import random
 import threading
 import time
@@ -24,7 +26,7 @@ from graphtorch.frontend.errors import refuse
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.ir.passes import DeadCodeElimination
-from graphtorch.ops.dispatch import user_location
+from graphtorch.ops.dispatch import user_frame, user_location
 from graphtorch.tensor.generator import Generator, default_generator
 from graphtorch.tensor.tensor import Tensor
 
@@ -209,4 +211,15 @@ def effect(does: str, fullgraph: bool) -> BaseException:
     """What to raise where the user's code has a side effect that a graph can't repeat."""
     if fullgraph:
         return refuse(f"the compiled function {does}, which a graph can't", "do it outside the compiled function")
-    return RunEagerly(f"it {does} at {user_location()}")
+    return RunEagerly(f"it {does} at {_calling_line()}")
+
+
+def _calling_line() -> str:
+    """The user's line that made the standard library do something (`logging` reads the clock)."""
+    frame, library = user_frame(), os.path.dirname(os.__file__)
+    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename).startswith(library):
+        if "site-packages" in frame.f_code.co_filename:
+            break
+        frame = frame.f_back
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    return f"{file}:{line}: {linecache.getline(file, line).strip()}"

@@ -3,6 +3,7 @@ takes the way that eager execution takes."""
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -492,3 +493,18 @@ def test_the_warning_is_at_the_callers_line():
         for i in range(12):
             g(torch.tensor(float(i)))
     assert [w.filename for w in caught] == [__file__]
+
+
+def test_log_records_are_not_lost(caplog):
+    log = logging.getLogger("a users program")
+
+    @torch.compile
+    def f(x):
+        log.debug("quiet")
+        log.warning("loss %s", x.sum())
+        return x
+
+    with pytest.warns(UserWarning, match=r"test_decisions.py:\d+: log.warning"):
+        for _ in range(3):
+            f(torch.ones(2))
+    assert [r.getMessage() for r in caplog.records if r.name == log.name] == ["loss tensor(2.)"] * 3
