@@ -112,6 +112,19 @@ else:
         "nn": ("graphtorch.nn", None),
         "optim": ("graphtorch.optim", None),
         "random": ("graphtorch.random", None),
+        **{
+            f"{kind}_window": ("graphtorch.signal.legacy", f"{kind}_window")
+            for kind in ("bartlett", "blackman", "hamming", "hann", "kaiser")
+        },
+        **{
+            # Functions of nn.functional that PyTorch has here too, with the same arguments.
+            name: ("graphtorch.nn.functional", name)
+            for name in (
+                *("adaptive_avg_pool1d", "avg_pool1d", "bilinear", "celu_", "channel_shuffle", "conv3d"),
+                *("conv_transpose3d", "cosine_similarity", "group_norm", "hardshrink", "max_pool1d", "max_pool3d"),
+                *("pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "rms_norm", "selu_", "threshold"),
+            )
+        },
         "set_default_tensor_type": ("graphtorch.tensor.legacy", "set_default_tensor_type"),
         "set_printoptions": ("graphtorch.tensor.printing", "set_printoptions"),
         "storage": ("graphtorch.storage", None),

@@ -76,3 +76,34 @@ def test_segments_compile() -> None:
     x = graphtorch.arange(12.0).reshape(6, 2)
     compiled = graphtorch.compile(lambda x: graphtorch.segment_reduce(x, "max", lengths=lengths, unsafe=True))
     assert compiled(x).tolist() == graphtorch.segment_reduce(x, "max", lengths=lengths).tolist()
+
+
+MAIN_NAMESPACE = """
+t.hann_window(5)
+t.hann_window(5, periodic=False)
+t.hamming_window(6)
+t.hamming_window(4, True, 0.6, 0.3)
+t.hamming_window(1)
+t.blackman_window(5)
+t.bartlett_window(6)
+t.kaiser_window(5)
+t.kaiser_window(5, False, 3.0)
+t.hann_window(3, dtype=t.float64)
+t.group_norm(x, 2)
+t.cosine_similarity(x, x + 1)
+t.pairwise_distance(x, x + 1)
+t.pixel_shuffle(t.arange(16.0).reshape(1, 4, 2, 2), 2)
+t.channel_shuffle(t.arange(8.0).reshape(1, 4, 1, 2), 2)
+t.rms_norm(x, (2,))
+t.threshold(x, 3.0, 0.0)
+t.hardshrink(x, 2.0)
+t.avg_pool1d(x[None], 2)
+t.max_pool1d(x[None], 2)
+t.conv3d(t.ones(1, 1, 2, 2, 2), t.ones(1, 1, 1, 1, 1))
+""".strip().splitlines()
+
+
+@pytest.mark.parametrize("text", MAIN_NAMESPACE)
+def test_main_namespace(text: str) -> None:
+    torch = pytest.importorskip("torch")
+    assert shown(graphtorch, text) == shown(torch, text)
