@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphtorch import ops
 from graphtorch.tensor.tensor import Tensor
 
@@ -75,6 +77,23 @@ class Buffer(Tensor, metaclass=_BufferMeta):
         return result
 
 
+_NO_SHAPE = (
+    "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in `load_state_dict` "
+    "when trying to load an uninitialized parameter into an initialized one. Call `forward` to initialize the "
+    "parameters before accessing their attributes."
+)
+
+
+class _NoValues(np.ndarray):  # type: ignore[type-arg]
+    """The array of what has no shape: operators that look at arrays before shapes are refused as well."""
+
+    def __array_ufunc__(self, *args: Any, **named: Any) -> Any:
+        raise RuntimeError(_NO_SHAPE)
+
+    def __array_function__(self, *args: Any, **named: Any) -> Any:
+        raise RuntimeError(_NO_SHAPE)
+
+
 class _Uninitialized:
     """What parameters and buffers without a shape share: a dtype, a device, and `materialize`."""
 
@@ -82,11 +101,7 @@ class _Uninitialized:
 
     @property
     def shape(self) -> Any:
-        raise RuntimeError(
-            "Can't access the shape of an uninitialized parameter or buffer. This error usually happens in "
-            "`load_state_dict` when trying to load an uninitialized parameter into an initialized one. Call `forward` "
-            "to initialize the parameters before accessing their attributes."
-        )
+        raise RuntimeError(_NO_SHAPE)
 
     def materialize(self: Any, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Give this very object a shape and memory, of undefined values; from then on it is an ordinary one."""
@@ -100,7 +115,7 @@ class _Uninitialized:
     def convert(self: Any, function: Any) -> None:
         """Take over the dtype and device that `function` gives to a tensor like this one."""
         made = function(ops.empty(0, device=self.device, dtype=self.dtype))
-        self._data = made._data
+        self._data = made._data.view(_NoValues)
         self._dtype = made._dtype
         self._device = made._device
 
@@ -123,6 +138,7 @@ class UninitializedParameter(_Uninitialized, Parameter):  # type: ignore[misc]
 
     def __new__(cls, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> UninitializedParameter:
         made: Any = super().__new__(cls, ops.empty(0, device=device, dtype=dtype), requires_grad)
+        made._data = made._data.view(_NoValues)
         return made
 
     def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> None:
@@ -137,7 +153,7 @@ class UninitializedBuffer(_Uninitialized, Tensor):  # type: ignore[misc]
     def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> UninitializedBuffer:
         empty = ops.empty(0, device=device, dtype=dtype)
         buffer: UninitializedBuffer = object.__new__(cls)
-        buffer._data = empty._data
+        buffer._data = empty._data.view(_NoValues)
         buffer._dtype = empty._dtype
         buffer._device = empty._device
         buffer.requires_grad = requires_grad
