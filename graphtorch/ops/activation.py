@@ -123,7 +123,7 @@ def _hardtanh_decompose(input: Any, min_val: Any, max_val: Any) -> Any:
 def _hardtanh_type(input: Any, min_val: Any, max_val: Any) -> TensorType:
     if input.dtype is dtypes.bool_:
         raise RuntimeError("Bool inputs not supported for hardtanh")
-    if input.dtype is dtypes.uint8 and (min_val < 0 or max_val < 0):
+    if input.dtype is dtypes.uint8 and (int(min_val) < 0 or int(max_val) < 0):
         raise RuntimeError("cannot do hardtanh on an unsigned type with negative limits")
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")

@@ -45,7 +45,8 @@ def _nll_type(input: Any, target: Any, weight: Any, reduction: str, ignore_index
         raise not_implemented("nll_loss_out_frame", input.dtype)
     if target.dtype not in (dtypes.int64, dtypes.uint8):
         raise RuntimeError(f"expected target dtype to be Long or Byte, but got {_scalar_name(target.dtype)}")
-    if weight is not None and product(weight.shape) != shape[dim]:
+    flat = weight is None or len(shape) > 2 or len(weight.shape) == 1
+    if weight is not None and (not flat or product(weight.shape) != shape[dim]):
         raise RuntimeError(
             f"weight tensor should be defined either for all {shape[dim]} classes or no classes but got weight tensor "
             f"of shape: {list(weight.shape)}"

@@ -71,6 +71,8 @@ mode: Callable[..., Any] = operator(
 
 def _kth_type(input: Any, k: int, dim: int, keepdim: bool) -> tuple[TensorType, TensorType]:
     size = input.shape[dim] if len(input.shape) else 1
+    if type(size) is int and size == 0:
+        raise IndexError(f"kthvalue(): Expected reduction dim {dim} to have non-zero size.")
     if k < 1 or k > size:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {dim}")
     return _pair("kthvalue", input, dim, keepdim)
