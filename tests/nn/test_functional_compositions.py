@@ -244,3 +244,14 @@ def test_activations_in_place(name, args):
     assert getattr(gt.nn.functional, name)(ours, *args) is ours
     getattr(torch.nn.functional, name)(theirs, *args)
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic", "area"])
+def test_interpolation_of_several_sizes_compiles(mode):
+    def run(x):
+        return gt.nn.functional.interpolate(x, scale_factor=2, mode=mode)
+
+    step = gt.compile(run, backend="numpy")
+    for shape in ((1, 2, 5, 6), (1, 2, 7, 6), (3, 2, 8, 9)):
+        x = gt.randn(*shape)
+        assert gt.allclose(step(x), run(x), atol=1e-5)

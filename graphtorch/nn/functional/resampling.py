@@ -132,8 +132,13 @@ def _along(values: Array, like: Tensor, dim: int) -> Tensor:
     return as_tensor(values.reshape(shape), dtype=like.dtype, device=like.device)
 
 
+def _known(size: Any) -> int:
+    """A size as a number: which elements are read depends on it, so that a compiled function serves this one only."""
+    return int(size)
+
+
 def _nearest(input: Tensor, dim: int, want: int, step: float | None, exact: bool) -> Tensor:
-    have = input.shape[dim]
+    have = _known(input.shape[dim])
     scale = np.float32(have / want if step is None else step)
     at = np.arange(want, dtype=np.float32)
     source = np.floor((at + np.float32(0.5)) * scale if exact else at * scale).astype(np.int64)
@@ -141,7 +146,7 @@ def _nearest(input: Tensor, dim: int, want: int, step: float | None, exact: bool
 
 
 def _linear(input: Tensor, dim: int, want: int, step: float | None, align_corners: bool) -> Tensor:
-    have = input.shape[dim]
+    have = _known(input.shape[dim])
     position = np.maximum(_positions(have, want, step, align_corners), 0.0)
     low = np.minimum(np.floor(position).astype(np.int64), have - 1)
     high = np.minimum(low + 1, have - 1)
@@ -167,7 +172,7 @@ def _cubic_weights(t: Any) -> list[Any]:
 
 
 def _cubic(input: Tensor, dim: int, want: int, step: float | None, align_corners: bool) -> Tensor:
-    have = input.shape[dim]
+    have = _known(input.shape[dim])
     position = _positions(have, want, step, align_corners)
     low = np.floor(position)
     total: Any = 0
@@ -179,7 +184,7 @@ def _cubic(input: Tensor, dim: int, want: int, step: float | None, align_corners
 
 def _smooth(input: Tensor, dim: int, want: int, step: float | None, align_corners: bool, cubic: bool) -> Tensor:
     """Weights of a kernel as wide as the outputs are apart, as a product with a matrix."""
-    have = input.shape[dim]
+    have = _known(input.shape[dim])
     between = _step(have, want, step, align_corners)
     stretch = max(between, 1.0)
     support = (2.0 if cubic else 1.0) * stretch
