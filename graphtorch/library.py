@@ -327,9 +327,9 @@ class CustomOpDef:
             raise RuntimeError(
                 f"{self.name} (with implementation in {getattr(kernel, '__module__', '???')}): The output of this "
                 "custom operator (1) must not also be an input to this custom operator and (2) may not alias any "
-                "inputs to this custom operator or other returns. The most common way to trigger this error is if we have y = "
-                "custom_op(x) and y and x are the same Tensor. Please instead return a clone of the offending output "
-                "tensor(s) (e.g. return x.clone()) or refactor the custom operator to not return y."
+                "inputs to this custom operator or other returns. The most common way to trigger this error is if we "
+                "have y = custom_op(x) and y and x are the same Tensor. Please instead return a clone of the offending "
+                "output tensor(s) (e.g. return x.clone()) or refactor the custom operator to not return y."
             )
         arrays += [tensors[list(self.signature.parameters).index(name)]._host(self.name) for name in self.mutated]
         return arrays[0] if len(arrays) == 1 else tuple(arrays)
