@@ -247,7 +247,7 @@ def argument_parser(description: str, plot: str, steps: int = 0, quick: int = 0)
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backend", default="numpy", help="what the compiled run runs on (default: %(default)s)")
+    parser.add_argument("--backend", default=None, help="what the compiled run runs on (default: the library's choice)")
     parser.add_argument("--plot", type=Path, default=Path(plot), help="where to save the losses (default: %(default)s)")
     if steps:
         parser.add_argument("--steps", type=positive_int, default=steps, help="(default: %(default)s)")
