@@ -5,8 +5,8 @@
 
 Prints the median of each stage in milliseconds of CPU time, which other programs disturb less than the clock, and the
 number of nodes, primitives, kernels and calls. The first round of a process, which also loads the compiler, is reported
-apart. With `--deep`, the first step of a small GPT of so many layers on the cpu backend, in processes of their own: with
-an empty object cache, and with the one that this left."""
+apart. With `--deep`, the first step of a small GPT of so many layers on the cpu backend, in processes of their own:
+with an empty object cache, and with the one that this left."""
 
 from __future__ import annotations
 
