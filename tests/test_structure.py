@@ -27,7 +27,10 @@ LAYERS = (
     ("schedule", "lowering.kernel"),
     ("lowering",),
     ("frontend",),
-    ("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "compiler", "_dynamo", "amp", "cpu", "vision", "text", "cli"),
+    (
+        *("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "compiler", "_dynamo"),
+        *("amp", "cpu", "vision", "text", "cli"),
+    ),
 )
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
 # The namespace on top of everything, which plain users of the operators (nn, optim, utils) see as everybody does.

@@ -488,10 +488,11 @@ def same_shape(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
         return True
     if len(a) != len(b):
         return False
-    for x, y in zip(a, b):  # noqa: B905 (they are equally long, and this is asked often)
-        if x is not y and not same_size(x, y):
-            return False
-    return True
+    return all(map(_is_same, a, b))
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return a is b or same_size(a, b)
 
 
 def at_least(size: Any, bound: int) -> bool:
