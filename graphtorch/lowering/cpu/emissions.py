@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphtorch.lowering.cpu.emitter import emit_kernel
+from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.cpu.function import Function, Level
 from graphtorch.lowering.cpu.gemm import emit_product
 from graphtorch.lowering.cpu.launch import Product
+from graphtorch.lowering.cpu.packed import emit_packed
 from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce
 
 
@@ -25,7 +27,7 @@ class Emissions:
         self.register_bits = register_bits
         self.fma = fma
         self._kernels: dict[Any, tuple[Function, list[Buffer]]] = {}
-        self._products: dict[Any, tuple[Function | None, list[Buffer]]] = {}
+        self._products: dict[Any, tuple[Function | list[Function] | None, list[Buffer]]] = {}
 
     def kernel(self, kernel: Kernel) -> Function:
         """The code of a kernel. Raises RefusedError."""
@@ -36,8 +38,8 @@ class Emissions:
             return found[0]
         return _on(found[0], dict(zip(found[1], buffers, strict=True)))
 
-    def product(self, product: Product) -> Function | None:
-        """The code of a matrix product; None where BLAS does it."""
+    def product(self, product: Product) -> Function | list[Function] | None:
+        """The code of a matrix product: a function, or several in order; None where BLAS does it."""
         views = product.operands
         buffers = [views[0].buffer, views[1].buffer, product.output]
         which = tuple(buffers.index(b) for b in buffers)
@@ -46,10 +48,20 @@ class Emissions:
         key = _plain((product.letter, which, product.transposed, *sizes, *places))
         found = self._products.get(key)
         if found is None:
-            function = emit_product(product, self.register_bits, self.fma)
-            found = self._products[key] = function, buffers
-            return function
-        return None if found[0] is None else _on(found[0], dict(zip(found[1], buffers, strict=True)))
+            code = emit_product(product, self.register_bits, self.fma) or self._packed(product)
+            self._products[key] = code, buffers
+            return code
+        code, known = found
+        others = dict(zip(known, buffers, strict=True))
+        if isinstance(code, list):
+            scratch = {b for function in code for b in function.buffers if b.kind == SCRATCH}
+            others.update((b, dataclasses.replace(b)) for b in scratch)  # each step has memory of its own
+            return [_on(function, others) for function in code]
+        return None if code is None else _on(code, others)
+
+    def _packed(self, product: Product) -> list[Function] | None:
+        lanes = self.register_bits // (8 * product.output.dtype.itemsize)
+        return emit_packed(product, lanes, 16 if self.register_bits == 256 else 32, self.fma)
 
 
 def _on(function: Function, buffers: Mapping[Buffer, Buffer]) -> Function:

@@ -123,10 +123,10 @@ class CpuExecutable(Executable):
         producers.update((b, step) for b in step.writes())
         product = launch.as_product(step) if products else None
         if product is not None:
-            small = self.emissions.product(product)
-            if small is not None:
-                self.functions[step.name] = small
-            return small or product
+            code = self.emissions.product(product)
+            for n, function in enumerate(code if isinstance(code, list) else [code] if code else []):
+                self.functions[f"{step.name}_{n}" if n else step.name] = function
+            return code or product
         target = host()
         written = native_call(step, Target(target.register_bits, target.fma, get_pool().threads, products))
         if isinstance(written, Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphtorch.lowering.cpu import double_functions, mersenne, radix_sort, transcendental
+from graphtorch.lowering.cpu import double_functions, mersenne, packed, radix_sort, transcendental
 from graphtorch.lowering.cpu.assembly import Builder, Val, const, suffix, vector_type
 
 Function = Callable[..., Val]
@@ -41,6 +41,8 @@ def definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[st
     if name == "mt19937":
         text, declarations = mersenne.definition(lanes, fma)
         return text, declarations, set()
+    if name.startswith("gemm_tile"):
+        return packed.tile_definition(name, kind, lanes, fma)
     raise KeyError(name)
 
 
