@@ -84,7 +84,7 @@ _NO_SHAPE = (
 )
 
 
-class _NoValues(np.ndarray):  # type: ignore[type-arg]
+class _NoValues(np.ndarray):
     """The array of what has no shape: operators that look at arrays before shapes are refused as well."""
 
     def __array_ufunc__(self, *args: Any, **named: Any) -> Any:
