@@ -23,6 +23,7 @@ from graphtorch.lowering.numpy.interpreter import interpret
 from graphtorch.ops.record import REGISTRY
 from graphtorch.ops.testing import Sampler
 from graphtorch.schedule import build_schedule, lower_to_primitives
+from graphtorch.schedule.memory import aligned
 from graphtorch.tensor import Tensor, dtypes
 from graphtorch.tensor.symint import symbol
 from graphtorch.tensor.type import type_of
@@ -252,9 +253,11 @@ def test_arena_is_what_the_plan_says() -> None:
     executable = NumpyExecutable(build_schedule(graph, donations))
     executable.run(arrays(graph))
     (program,) = executable._programs.values()
-    (frame,) = program._frames
+    (space,) = executable.workspaces
+    frame = space.frames[program]
     assert executable.plan is not None
-    assert frame.arena.nbytes == executable.plan.arena_bytes == executable.arena_bytes
+    assert executable.plan.arena_bytes == executable.arena_bytes
+    assert space.memory.nbytes == aligned(executable.plan.arena_bytes) + program.scratch_bytes
     assert frame.arena.__array_interface__["data"][0] % 64 == 0
 
 
