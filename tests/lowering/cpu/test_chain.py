@@ -110,7 +110,7 @@ def test_attention_is_one_chain_forwards_and_backwards(monkeypatch: pytest.Monke
         return (y, *torch.autograd.grad(y, (q, k, v), g))
 
     found, chains = compiled_and_chains(step, *given, monkeypatch=monkeypatch)
-    assert ["ExternCall", "Kernel", "ExternCall"] in [c[-3:] for c in chains] or any(len(c) > 3 for c in chains), chains
+    assert any(c[:3] == ["ExternCall", "Kernel", "ExternCall"] for c in chains), chains  # forwards
     assert max(len(c) for c in chains) >= 4, chains
     for mine, expected in zip(found, step(*given), strict=True):
         np.testing.assert_allclose(mine.detach().numpy(), expected.detach().numpy(), rtol=2e-5, atol=2e-6)
