@@ -143,7 +143,7 @@ class Sizes:
 
 
 @dataclass
-class _Segment:
+class Segment:
     """Lines at one indentation, and the names of what was computed there or in a surrounding segment."""
 
     indent: str
@@ -154,171 +154,29 @@ class _Segment:
         self.lines.append(self.indent + line)
 
 
-class _Emitter:
-    def __init__(self, tiling: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> None:
-        self.tiling = tiling
-        self.kernel = tiling.kernel
-        self.blocks = blocks
-        self.bindings = bindings
-        self.rank = 2 if tiling.second else 1
-        self.buffers: dict[Buffer, str] = {}
+class Expressions:
+    """Writes a DAG of scalar expressions as assignments. Subclasses say where elements lie.
+
+    rank    dimensions of a block
+    names   expression (by identity) -> variable
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
         self.sizes = Sizes()
-        self.names: dict[int, str] = {}  # expression -> variable
-        self.partial: dict[int, tuple[str, ...]] = {}  # looped fold -> accumulators
-        self.coordinates: dict[str, list[str]] = {}
-        self.used_loops: set[int] = set()
+        self.names: dict[int, str] = {}
         self.count = 0
-        self.wide = self._needs_wide_index()
-        self.masked = {d: self._masked(d) for d in ("x", tiling.second) if d}
 
-    # -- the function ------------------------------------------------------------------------------------------------
+    def _load(self, access: Access) -> str:
+        raise NotImplementedError
 
-    def generate(self) -> Generated:
-        for expr in self.tiling.exprs:
-            if isinstance(expr, Load):
-                self.buffers.setdefault(expr.access.buffer, f"in{len(self.buffers)}")
-        reads = len(self.buffers)
-        for store in self.kernel.stores:
-            self.buffers.setdefault(store.access.buffer, f"out{len(self.buffers) - reads}")
-        body = _Segment("    ")
-        if self.tiling.r and not self.blocks.persistent:
-            self._looped(body)
-        else:
-            self._straight(body)
-        head = _Segment("    ")
-        self._head(head)
-        name = self._name()
-        constants = {"X_BLOCK": self.blocks.x}
-        if self.tiling.second:
-            constants[f"{self.tiling.second.upper()}_BLOCK"] = getattr(self.blocks, self.tiling.second)
-        arguments = [
-            *self.buffers.values(),
-            *(n for n, _ in self.sizes.arguments()),
-            *(f"{c}: tl.constexpr" for c in constants),
-        ]
-        main = "\n".join([f"@triton.jit\ndef {name}({', '.join(arguments)}):", *head.lines, *body.lines]) + "\n"
-        helpers = "".join("\n" + HELPERS[h] for h in helpers_in(main))
-        imports = IMPORTS if "libdevice." in main + helpers else IMPORTS.replace(IMPORTS.splitlines()[2] + "\n", "")
-        grid: list[tuple[Any, int]] = [(self.tiling.size("x"), self.blocks.x)]
-        if self.tiling.y:
-            grid.append((self.tiling.size("y"), self.blocks.y))
-        return Generated(
-            name,
-            f"{imports}{helpers}\n\n{main}",
-            tuple(self.buffers),
-            tuple(self.buffers.values()),
-            self.sizes.arguments(),
-            constants,
-            tuple(grid),
-            self.wide,
-            self.sizes.divisible(self.bindings),
-            self.blocks.num_warps,
-        )
+    def _index(self, expr: Index) -> str:
+        raise NotImplementedError
 
-    def _name(self) -> str:
-        """Up to four operators, those that say most."""
-        names = [n.op.name for n in self.kernel.nodes]
-        kept = [n for n in dict.fromkeys(names) if n not in ("cast", "view", "expand", "permute", "clone")]
-        return "_".join(["fused", *(kept or names)[:4]])
+    def _fold(self, fold: Reduce) -> str:
+        raise UnsupportedError("a fold here")
 
-    def _head(self, segment: _Segment) -> None:
-        """Indices and masks. Written last, when it is known what is used."""
-        t = self.tiling
-        for buffer, name in self.buffers.items():
-            shape = ", ".join(map(str, buffer.shape))
-            segment.add(f"# {name}: {buffer.name}, {buffer.dtype.abbreviation}[{shape}]")
-        program = "tl.program_id(0)"
-        wide = ".to(tl.int64)" if self.wide else ""
-        for d in filter(None, ("x", t.second)):
-            segment.add(f"{d}_size = {self.sizes.text(t.size(d))}")
-        if t.y:
-            segment.add("x_programs = tl.cdiv(x_size, X_BLOCK)")
-            segment.add(f"y = ({program} // x_programs){wide} * Y_BLOCK + tl.arange(0, Y_BLOCK)[None, :]")
-            program = f"({program} % x_programs)"
-        rows = "[:, None]" if self.rank == 2 else ""
-        segment.add(f"x = {program}{wide} * X_BLOCK + tl.arange(0, X_BLOCK){rows}")
-        if t.r and self.blocks.persistent:
-            segment.add(f"r = tl.arange(0, R_BLOCK)[None, :]{wide}")
-        for d in filter(None, ("x", t.second)):
-            if d == "r" and not self.blocks.persistent:
-                continue  # defined inside the loops
-            if self.masked[d]:
-                segment.add(f"{d}_mask = {d} < {d}_size")
-            self._split_coordinates(segment, d)
-
-    def _split_coordinates(self, segment: _Segment, d: str) -> None:
-        """The indices along the loops that a flattened dimension consists of."""
-        loops = {"x": self.tiling.x, "y": self.tiling.y, "r": self.tiling.r}[d]
-        if len(loops) < 2:
-            return
-        for position, i in enumerate(loops):
-            if i not in self.used_loops:
-                continue
-            inner: Any = 1
-            for j in loops[position + 1 :]:
-                inner = inner * self.tiling.loops[j].size
-            text = d if position == len(loops) - 1 else f"{d} // {self.sizes.factor(inner)}"
-            if position:
-                text += f" % {self.sizes.factor(self.tiling.loops[i].size)}"
-            segment.add(f"{d}{position} = {text}")
-
-    def _straight(self, segment: _Segment) -> None:
-        self._emit(segment, self.tiling.exprs)
-        for store in self.kernel.stores:
-            self._store(segment, store)
-
-    def _looped(self, segment: _Segment) -> None:
-        """One loop a pass; what varies along r is computed in the loops, the rest between them."""
-        t = self.tiling
-        late: list[Store] = []
-        early: dict[int, list[Store]] = {}
-        last = t.passes - 1
-        for store in self.kernel.stores:
-            varies = "r" in t.varies[id(store.value)] or "r" in t.dimensions_of(store.access.strides)
-            if varies:
-                phase = t.phase[id(store.value)]
-                early.setdefault(phase, []).append(store)
-                last = max(last, phase)
-            else:
-                late.append(store)
-        for index in range(last + 1):
-            self._pass(segment, index, early.get(index, []))
-        known = frozenset(self.names)
-        self._emit(segment, post_order([s.value for s in late], known))
-        for store in late:
-            self._store(segment, store)
-
-    def _pass(self, outer: _Segment, index: int, stores: list[Store]) -> None:
-        t = self.tiling
-        folds = [r for r in t.reduces if t.phase[id(r.operand)] == index]
-        roots = [r.operand for r in folds] + [s.value for s in stores]
-        needed = post_order(roots, frozenset(self.names))
-        self._emit(outer, [e for e in needed if "r" not in t.varies[id(e)]])
-        for fold in folds:
-            self._open_fold(outer, fold)
-        wide = ".to(tl.int64)" if self.wide else ""
-        outer.add("for r_start in range(0, r_size, R_BLOCK):")
-        inner = _Segment(outer.indent + "    ")
-        varying = [e for e in needed if "r" in t.varies[id(e)]]
-        self._emit(inner, varying)
-        for store in stores:
-            self._store(inner, store)
-        for fold in folds:
-            self._advance_fold(inner, fold)
-        head = _Segment(inner.indent)
-        head.add(f"r = r_start + tl.arange(0, R_BLOCK)[None, :]{wide}")
-        if self.masked["r"]:
-            head.add("r_mask = r < r_size")
-        self._split_coordinates(head, "r")
-        outer.lines += head.lines + inner.lines
-        for expr in varying:
-            del self.names[id(expr)]  # loaded and computed again in the next pass
-        for fold in folds:
-            self._close_fold(outer, fold)
-
-    # -- expressions -------------------------------------------------------------------------------------------------
-
-    def _emit(self, segment: _Segment, exprs: Sequence[Expr]) -> None:
+    def _emit(self, segment: Segment, exprs: Sequence[Expr]) -> None:
         for expr in exprs:
             if id(expr) in self.names or isinstance(expr, Constant):
                 continue
@@ -334,12 +192,12 @@ class _Emitter:
                 self._comment(segment, expr.node)
                 self._bind(segment, expr, self._fold(expr))
 
-    def _bind(self, segment: _Segment, expr: Expr, text: str) -> None:
+    def _bind(self, segment: Segment, expr: Expr, text: str) -> None:
         self.names[id(expr)] = name = f"v{self.count}"
         self.count += 1
         segment.add(f"{name} = {text}")
 
-    def _comment(self, segment: _Segment, node: Node | None) -> None:
+    def _comment(self, segment: Segment, node: Node | None) -> None:
         if node is not None and node is not segment.node:
             segment.add(comment(node))
             segment.node = node
@@ -384,6 +242,166 @@ class _Emitter:
         text = repr(float(value))
         return text if text[-1].isdigit() else f'float("{text}")'
 
+
+class _Emitter(Expressions):
+    def __init__(self, tiling: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> None:
+        self.tiling = tiling
+        self.kernel = tiling.kernel
+        self.blocks = blocks
+        self.bindings = bindings
+        super().__init__(2 if tiling.second else 1)
+        self.buffers: dict[Buffer, str] = {}
+        self.partial: dict[int, tuple[str, ...]] = {}  # looped fold -> accumulators
+        self.coordinates: dict[str, list[str]] = {}
+        self.used_loops: set[int] = set()
+        self.wide = self._needs_wide_index()
+        self.masked = {d: self._masked(d) for d in ("x", tiling.second) if d}
+
+    # -- the function ------------------------------------------------------------------------------------------------
+
+    def generate(self) -> Generated:
+        for expr in self.tiling.exprs:
+            if isinstance(expr, Load):
+                self.buffers.setdefault(expr.access.buffer, f"in{len(self.buffers)}")
+        reads = len(self.buffers)
+        for store in self.kernel.stores:
+            self.buffers.setdefault(store.access.buffer, f"out{len(self.buffers) - reads}")
+        body = Segment("    ")
+        if self.tiling.r and not self.blocks.persistent:
+            self._looped(body)
+        else:
+            self._straight(body)
+        head = Segment("    ")
+        self._head(head)
+        name = self._name()
+        constants = {"X_BLOCK": self.blocks.x}
+        if self.tiling.second:
+            constants[f"{self.tiling.second.upper()}_BLOCK"] = getattr(self.blocks, self.tiling.second)
+        arguments = [
+            *self.buffers.values(),
+            *(n for n, _ in self.sizes.arguments()),
+            *(f"{c}: tl.constexpr" for c in constants),
+        ]
+        main = "\n".join([f"@triton.jit\ndef {name}({', '.join(arguments)}):", *head.lines, *body.lines]) + "\n"
+        helpers = "".join("\n" + HELPERS[h] for h in helpers_in(main))
+        imports = IMPORTS if "libdevice." in main + helpers else IMPORTS.replace(IMPORTS.splitlines()[2] + "\n", "")
+        grid: list[tuple[Any, int]] = [(self.tiling.size("x"), self.blocks.x)]
+        if self.tiling.y:
+            grid.append((self.tiling.size("y"), self.blocks.y))
+        return Generated(
+            name,
+            f"{imports}{helpers}\n\n{main}",
+            tuple(self.buffers),
+            tuple(self.buffers.values()),
+            self.sizes.arguments(),
+            constants,
+            tuple(grid),
+            self.wide,
+            self.sizes.divisible(self.bindings),
+            self.blocks.num_warps,
+        )
+
+    def _name(self) -> str:
+        """Up to four operators, those that say most."""
+        names = [n.op.name for n in self.kernel.nodes]
+        kept = [n for n in dict.fromkeys(names) if n not in ("cast", "view", "expand", "permute", "clone")]
+        return "_".join(["fused", *(kept or names)[:4]])
+
+    def _head(self, segment: Segment) -> None:
+        """Indices and masks. Written last, when it is known what is used."""
+        t = self.tiling
+        for buffer, name in self.buffers.items():
+            shape = ", ".join(map(str, buffer.shape))
+            segment.add(f"# {name}: {buffer.name}, {buffer.dtype.abbreviation}[{shape}]")
+        program = "tl.program_id(0)"
+        wide = ".to(tl.int64)" if self.wide else ""
+        for d in filter(None, ("x", t.second)):
+            segment.add(f"{d}_size = {self.sizes.text(t.size(d))}")
+        if t.y:
+            segment.add("x_programs = tl.cdiv(x_size, X_BLOCK)")
+            segment.add(f"y = ({program} // x_programs){wide} * Y_BLOCK + tl.arange(0, Y_BLOCK)[None, :]")
+            program = f"({program} % x_programs)"
+        rows = "[:, None]" if self.rank == 2 else ""
+        segment.add(f"x = {program}{wide} * X_BLOCK + tl.arange(0, X_BLOCK){rows}")
+        if t.r and self.blocks.persistent:
+            segment.add(f"r = tl.arange(0, R_BLOCK)[None, :]{wide}")
+        for d in filter(None, ("x", t.second)):
+            if d == "r" and not self.blocks.persistent:
+                continue  # defined inside the loops
+            if self.masked[d]:
+                segment.add(f"{d}_mask = {d} < {d}_size")
+            self._split_coordinates(segment, d)
+
+    def _split_coordinates(self, segment: Segment, d: str) -> None:
+        """The indices along the loops that a flattened dimension consists of."""
+        loops = {"x": self.tiling.x, "y": self.tiling.y, "r": self.tiling.r}[d]
+        if len(loops) < 2:
+            return
+        for position, i in enumerate(loops):
+            if i not in self.used_loops:
+                continue
+            inner: Any = 1
+            for j in loops[position + 1 :]:
+                inner = inner * self.tiling.loops[j].size
+            text = d if position == len(loops) - 1 else f"{d} // {self.sizes.factor(inner)}"
+            if position:
+                text += f" % {self.sizes.factor(self.tiling.loops[i].size)}"
+            segment.add(f"{d}{position} = {text}")
+
+    def _straight(self, segment: Segment) -> None:
+        self._emit(segment, self.tiling.exprs)
+        for store in self.kernel.stores:
+            self._store(segment, store)
+
+    def _looped(self, segment: Segment) -> None:
+        """One loop a pass; what varies along r is computed in the loops, the rest between them."""
+        t = self.tiling
+        late: list[Store] = []
+        early: dict[int, list[Store]] = {}
+        last = t.passes - 1
+        for store in self.kernel.stores:
+            varies = "r" in t.varies[id(store.value)] or "r" in t.dimensions_of(store.access.strides)
+            if varies:
+                phase = t.phase[id(store.value)]
+                early.setdefault(phase, []).append(store)
+                last = max(last, phase)
+            else:
+                late.append(store)
+        for index in range(last + 1):
+            self._pass(segment, index, early.get(index, []))
+        known = frozenset(self.names)
+        self._emit(segment, post_order([s.value for s in late], known))
+        for store in late:
+            self._store(segment, store)
+
+    def _pass(self, outer: Segment, index: int, stores: list[Store]) -> None:
+        t = self.tiling
+        folds = [r for r in t.reduces if t.phase[id(r.operand)] == index]
+        roots = [r.operand for r in folds] + [s.value for s in stores]
+        needed = post_order(roots, frozenset(self.names))
+        self._emit(outer, [e for e in needed if "r" not in t.varies[id(e)]])
+        for fold in folds:
+            self._open_fold(outer, fold)
+        wide = ".to(tl.int64)" if self.wide else ""
+        outer.add("for r_start in range(0, r_size, R_BLOCK):")
+        inner = Segment(outer.indent + "    ")
+        varying = [e for e in needed if "r" in t.varies[id(e)]]
+        self._emit(inner, varying)
+        for store in stores:
+            self._store(inner, store)
+        for fold in folds:
+            self._advance_fold(inner, fold)
+        head = Segment(inner.indent)
+        head.add(f"r = r_start + tl.arange(0, R_BLOCK)[None, :]{wide}")
+        if self.masked["r"]:
+            head.add("r_mask = r < r_size")
+        self._split_coordinates(head, "r")
+        outer.lines += head.lines + inner.lines
+        for expr in varying:
+            del self.names[id(expr)]  # loaded and computed again in the next pass
+        for fold in folds:
+            self._close_fold(outer, fold)
+
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _load(self, access: Access) -> str:
@@ -398,7 +416,7 @@ class _Emitter:
             return f"{text} != 0"
         return text if memory(d) == register(d) else f"{text}.to({register(d)})"
 
-    def _store(self, segment: _Segment, store: Store) -> None:
+    def _store(self, segment: Segment, store: Store) -> None:
         access = store.access
         d = access.buffer.dtype
         value = self._value(store.value)
@@ -524,7 +542,7 @@ class _Emitter:
         x = "X_BLOCK" if "x" in self.tiling.varies[id(fold.operand)] else "1"
         return f"tl.broadcast_to(r, [{x}, R_BLOCK])"
 
-    def _open_fold(self, segment: _Segment, fold: Reduce) -> None:
+    def _open_fold(self, segment: Segment, fold: Reduce) -> None:
         name = f"acc{len(self.partial)}"
         start = identity(fold.combine, fold.operand.dtype)
         shape = "[X_BLOCK, R_BLOCK]"
@@ -536,7 +554,7 @@ class _Emitter:
         else:
             self.partial[id(fold)] = (name,)
 
-    def _advance_fold(self, segment: _Segment, fold: Reduce) -> None:
+    def _advance_fold(self, segment: Segment, fold: Reduce) -> None:
         self._comment(segment, fold.node)
         value = self._neutral(fold, self._value(fold.operand))
         name = self.partial[id(fold)][0]
@@ -553,7 +571,7 @@ class _Emitter:
         else:
             segment.add(f"{name} = tl.{'maximum' if kind in ('any', 'max') else 'minimum'}({name}, {value})")
 
-    def _close_fold(self, segment: _Segment, fold: Reduce) -> None:
+    def _close_fold(self, segment: Segment, fold: Reduce) -> None:
         accumulators = self.partial[id(fold)]
         if len(accumulators) == 2:
             combine = "_larger_first" if fold.combine == "argmax" else "_smaller_first"
