@@ -143,6 +143,17 @@ class Generator:
         self._bits._legacy_seeding(seed & 0xFFFFFFFF)
         self._fresh = True  # no word drawn yet: the one thing PyTorch's state tells apart and NumPy's does not
         self._kept[:] = 0
+        self._philox_offset = 0
+
+    def advance_philox(self, increment: int) -> tuple[int, int]:
+        """Seed and offset of the GPU's stream of this generator, which then moves on by `increment` words a thread.
+
+        Philox counts instead of keeping words: see `tensor/philox.py`. Reseeding starts it anew, as PyTorch's
+        `manual_seed` does the generators of all devices."""
+        with self._lock:
+            offset = self._philox_offset
+            self._philox_offset = (offset + increment) % _UINT64
+        return self._seed, offset
 
     def manual_seed(self, seed: int) -> Generator:
         """Restarts the stream from `seed`, any integer in [-2**63, 2**64); a negative one counts from 2**64 down.

@@ -92,6 +92,9 @@ class Frame:
         self.program = program
         launches = program.launches
         self.base, self.memory = program.device.allocate(launches.nbytes)
+        for table in launches.tables:
+            offsets = launches.offsets
+            program.device.write(self.base + offsets[table], table.contents(lambda b: self.base + offsets[b]))
         self.steps: list[Callable[[], None]] = []
         for step in launches.steps:
             if isinstance(step, HostCall):
@@ -117,6 +120,8 @@ class Frame:
                 array = value if value.flags.c_contiguous else value.copy(order="C")
             given[buffer], contiguous[buffer] = value, array
             device.write(self.base + plan.offsets[buffer], array)
+        for state in plan.states:
+            device.write(self.base + plan.offsets[state], state.contents(plan.bindings))
         for step in self.steps:
             step()
         for buffer in program.donated:

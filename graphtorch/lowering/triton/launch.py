@@ -19,6 +19,7 @@ from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
 from graphtorch.lowering.triton.codegen import Generated, generate
 from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.memory import RandomState, Scratch, Table
 from graphtorch.lowering.triton.templates import generate_call
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.schedule.memory import MemoryPlan, nbytes, plan
@@ -51,7 +52,9 @@ class LaunchPlan:
 
     offsets     of every buffer in the block of memory, in bytes
     nbytes      the size of that block
-    memory      the plan of the temporaries, which make up the end of it
+    memory      the plan of the temporaries
+    tables      what the host writes once, when the block is there
+    states      what the host writes before each run: the random streams' positions
     """
 
     steps: list[Launch | HostCall]
@@ -59,6 +62,8 @@ class LaunchPlan:
     nbytes: int
     memory: MemoryPlan
     bindings: Mapping[str, int]
+    tables: tuple[Table, ...] = ()
+    states: tuple[RandomState, ...] = ()
 
     @property
     def launches(self) -> list[Launch]:
@@ -101,7 +106,38 @@ def make_plan(schedule: Schedule, bindings: Mapping[str, int], limits: Limits | 
                 name = f"{step.name}_{i}" if len(functions) > 1 else step.name
                 integers = (concrete(size, bindings) for _, size in function.integers)
                 steps.append(Launch(name, function, grid, (*function.buffers, *integers)))
-    return LaunchPlan(steps, offsets, end + memory.arena_bytes, memory, bindings)
+    size = _place_extra(steps, offsets, end + memory.arena_bytes, bindings)
+    tables = tuple(b for b in offsets if isinstance(b, Table))
+    states = tuple(b for b in offsets if isinstance(b, RandomState))
+    return LaunchPlan(steps, offsets, size, memory, bindings, tables, states)
+
+
+def _place_extra(
+    steps: Sequence[Launch | HostCall], offsets: dict[Buffer, int], end: int, bindings: Mapping[str, int]
+) -> int:
+    """Give tables, states and scratch memory their places behind `end`; the end of all memory. Scratch of different
+    calls shares a place: a function's scratch is used by the launches next to it only."""
+    touched = [b for s in steps if isinstance(s, Launch) for b in s.arguments if isinstance(b, Buffer)]
+    for buffer in dict.fromkeys(touched):
+        if isinstance(buffer, Table | RandomState) and buffer not in offsets:
+            offsets[buffer] = end
+            end += -(-nbytes(buffer, bindings) // ALIGNMENT) * ALIGNMENT
+    last: dict[Buffer, int] = {}
+    for i, step in enumerate(steps):
+        if isinstance(step, Launch):
+            last.update((b, i) for b in step.arguments if isinstance(b, Scratch))
+    start, live, top = end, set[Buffer](), end
+    for i, step in enumerate(steps):
+        for buffer in step.arguments if isinstance(step, Launch) else ():
+            if isinstance(buffer, Scratch) and buffer not in offsets:
+                offsets[buffer] = start
+                start += -(-nbytes(buffer, bindings) // ALIGNMENT) * ALIGNMENT
+                live.add(buffer)
+        top = max(top, start)
+        live = {b for b in live if last[b] > i}
+        if not live:
+            start = end
+    return top
 
 
 class Device(Protocol):

@@ -1,0 +1,67 @@
+"""Memory that a launch plan provides beside that of the schedule's values.
+
+    Scratch         of one step: what its launches hand to each other
+    Table           integers that the host writes once for each block of device memory: addresses, sizes, maps
+    RandomState     seed and offset of a random stream, which the host writes before every run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir.graph import Value
+from graphtorch.lowering.kernel import Buffer
+from graphtorch.tensor.dtypes import dtype, int64
+from graphtorch.tensor.generator import Generator
+from graphtorch.tensor.type import TensorType
+
+AddressOf = Callable[[Buffer], int]
+
+
+class Scratch(Buffer):
+    """Memory of one step. Another step may use the same."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, of: dtype, shape: tuple[Any, ...]) -> None:
+        super().__init__(name, of, shape, "scratch", Value(TensorType(of, shape), name))
+
+
+class Table(Buffer):
+    """int64 numbers that stay as they are as long as buffers keep their places.
+
+    contents    called with what gives a buffer's address: the numbers, `shape[0]` of them
+    """
+
+    __slots__ = ("contents",)
+
+    def __init__(self, name: str, size: int, contents: Callable[[AddressOf], np.ndarray[Any, Any]]) -> None:
+        super().__init__(name, int64, (size,), "table", Value(TensorType(int64, (size,)), name))
+        self.contents = contents
+
+
+class RandomState(Buffer):
+    """Two int64 numbers: the seed and the offset with which the draws of one run begin.
+
+    generator   whose stream it is
+    draws       the draws from it, in the order of the program: how far the calls of a run advance the offset
+    """
+
+    __slots__ = ("draws", "generator")
+
+    def __init__(self, name: str, generator: Generator) -> None:
+        super().__init__(name, int64, (2,), "state", Value(TensorType(int64, (2,)), name))
+        self.generator = generator
+        self.draws: list[Callable[[Mapping[str, int]], int]] = []
+
+    def before(self, position: int, bindings: Mapping[str, int]) -> int:
+        """By how much the draws before the one at that position have advanced the offset."""
+        return sum(advance(bindings) for advance in self.draws[:position])
+
+    def contents(self, bindings: Mapping[str, int]) -> np.ndarray[Any, Any]:
+        """What the next run begins with; advances the generator beyond it."""
+        seed, offset = self.generator.advance_philox(self.before(len(self.draws), bindings))
+        return np.array([seed, offset], np.uint64).view(np.int64)
