@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from graphtorch.autograd.state import state
 from graphtorch.frontend.decisions import Decision, Decisions, RunEagerly, effects_watched
 from graphtorch.frontend.environment import Environment, names_in
-from graphtorch.frontend.errors import PythonStateChange, refuse
+from graphtorch.frontend.errors import CaptureError, PythonStateChange, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.joint import JointProgram
@@ -172,6 +172,8 @@ class CompiledFunction:
         self._replays: tuple[Replay, ...] = ()  # of specialisations that were used more than once
         self.eager_calls = 0
         self.eager_reason = ""
+        self._refusals = 0  # captures that ended in something that no graph can hold
+        self._refusal = ""
         self._warned = False
         CompiledFunction.instances.add(self)
 
@@ -209,7 +211,7 @@ class CompiledFunction:
         try:
             return self.specialize(tree, leaves)
         except RunEagerly as why:
-            self.eager_reason = str(why)
+            self._note(why)
             return None
 
     def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -229,8 +231,10 @@ class CompiledFunction:
             return self._run_eagerly(self.eager_reason, args, kwargs)
         if self._variants() >= self.recompile_limit:
             reason = (
-                f"it has {self._variants()} specialisations, its recompile_limit; the last was compiled because "
+                f"it has {len(self._programs())} specialisations, its recompile_limit; the last was compiled because "
                 f"{self.specializations[-1].reason}; this call does not fit because {self._reason(tree, leaves)}"
+                if self.specializations
+                else self._refusal
             )
             if self.on_recompile == "error":
                 raise refuse(
@@ -241,8 +245,8 @@ class CompiledFunction:
         try:
             specialization = self.specialize(tree, leaves)
         except RunEagerly as why:
-            self.eager_reason = str(why)
-            return self._run_eagerly(self.eager_reason, args, kwargs)
+            self._note(why)
+            return self._run_eagerly(str(why), args, kwargs)
         if specialization.paths is not None:
             return run_path(self, specialization, tree, leaves, args, kwargs)
         return specialization.run(leaves)
@@ -266,6 +270,7 @@ class CompiledFunction:
         self.specializations.clear()
         self._replays = ()
         self.eager_reason = ""
+        self._refusals, self._refusal = 0, ""
         self._warned = False
 
     def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
@@ -307,6 +312,10 @@ class CompiledFunction:
             if self.fullgraph:
                 raise
             raise RunEagerly(str(change)) from None
+        except CaptureError as error:
+            if self.fullgraph or not error.reason:
+                raise
+            raise RunEagerly(error.reason, once=True) from None
         if made.paths is not None:
             paths.paths.append(made)
         made.reason = reason
@@ -317,8 +326,20 @@ class CompiledFunction:
         return made
 
     def _variants(self) -> int:
-        """The number of specialisations, where those that differ in decisions on tensor data are one."""
-        return len({id(s.paths or s) for s in self.specializations})
+        """How often calls of a new kind came: those that were compiled and those that no graph can hold."""
+        return len(self._programs()) + self._refusals
+
+    def _programs(self) -> set[int]:
+        """The specialisations by id, where those that differ in decisions on tensor data are one."""
+        return {id(s.paths or s) for s in self.specializations}
+
+    def _note(self, why: RunEagerly) -> None:
+        """Remember that a call, or every call, can't be compiled."""
+        if why.once:
+            self._refusals += 1
+            self._refusal = str(why)
+        else:
+            self.eager_reason = str(why)
 
     def capture(
         self, tree: Any, leaves: list[Any], changed: dict[int, set[int]], known: Sequence[Decision] = ()
@@ -374,6 +395,8 @@ class CompiledFunction:
                 result_leaves: list[Any] = []
                 result_tree = flatten(result, result_leaves)
                 captured = assemble(recorder, result_leaves, result_tree)
+            if recorder.refused is not None:
+                raise recorder.refused
         except BaseException:
             environment.undo_changes()
             raise

@@ -181,6 +181,7 @@ def cond(
         except Exception:  # of a branch that is not taken, perhaps
             if recorder.decisions is None:
                 raise
+            recorder.refused = None
     return true_fn(*operands) if pred else false_fn(*operands)
 
 
@@ -235,6 +236,7 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
             except Exception:
                 if recorder.decisions is None:
                     raise
+                recorder.refused = None
     while cond_fn(*carried):
         found = body_fn(*carried)
         carried = tuple(found) if isinstance(found, tuple | list) else (found,)
@@ -314,6 +316,7 @@ def scan(
         except Exception:
             if recorder.decisions is None:
                 raise
+            recorder.refused = None
     carry, stacked, y_tree = init, [], None
     for step in reversed(range(leaves[0].shape[0])) if reverse else range(leaves[0].shape[0]):
         carry, y = combine_fn(carry, unflatten(tree, iter([leaf[step] for leaf in leaves])))

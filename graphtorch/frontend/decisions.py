@@ -43,8 +43,12 @@ _NUMBERS = frozenset(("float()", "complex()", "format()", "tolist()"))
 
 
 class RunEagerly(BaseException):
-    """The capture met something that has to be done by Python at each call. Not an Exception, so that the user's
-    handlers let it pass."""
+    """The capture met something that has to be done by Python: at each call, or, with `once`, at calls like this one.
+    Not an Exception, so that the user's handlers let it pass."""
+
+    def __init__(self, reason: str, once: bool = False) -> None:
+        super().__init__(reason)
+        self.once = once
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from graphtorch.autograd.state import state
 from graphtorch.diagnostics import advice
 from graphtorch.ops.dispatch import user_location
 
 
 class CaptureError(RuntimeError):
-    """The compiled function does something that has no place in one graph. The message says what to do instead."""
+    """The compiled function does something that has no place in one graph. The message says what to do instead.
+
+    `reason` says it in one line, for calls that run eagerly instead; empty where eager execution can't help."""
+
+    reason = ""
 
 
-def refuse(what: str, instead: str) -> CaptureError:
-    """A CaptureError that names the user's line."""
-    message = f"{what}\n  at {user_location()}\n  what to do: {instead}"
-    return CaptureError(message + advice(message))
+def refuse(what: str, instead: str, final: bool = False) -> CaptureError:
+    """A CaptureError that names the user's line. `final`: running eagerly would not help."""
+    where = user_location()
+    message = f"{what}\n  at {where}\n  what to do: {instead}"
+    error = CaptureError(message + advice(message))
+    if not final:
+        error.reason = f"{what}, at {where}"
+        if hasattr(state.recorder, "refused"):
+            state.recorder.refused = error  # the user's own handlers may catch it
+    return error
 
 
 class PythonStateChange(CaptureError):

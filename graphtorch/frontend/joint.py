@@ -15,12 +15,14 @@ from graphtorch.autodiff.partition import partition
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd.grad_mode import enable_grad
 from graphtorch.autograd.graph import FREED, Edge, Node, SavedTensor, edge_of
+from graphtorch.frontend.errors import CaptureError
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_joint
 from graphtorch.frontend.program import Captured, LeafValue
 from graphtorch.frontend.rerun import NotingGenerators, Rerun
 from graphtorch.frontend.sources import TensorSource
 from graphtorch.ir.graph import Graph, Value, copy_graph
 from graphtorch.ir.passes import default_pipeline
+from graphtorch.tensor.storage import Storage
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -54,9 +56,17 @@ class JointProgram:
                 cotangent = cotangent if replaced is None else replaced
             return cotangent
 
-        found = append_gradients(
-            joint, outputs, cotangents, wanted, on_cotangent=call_hooks if hooks else None, custom=captured.custom
-        )
+        try:
+            found = append_gradients(
+                joint, outputs, cotangents, wanted, on_cotangent=call_hooks if hooks else None, custom=captured.custom
+            )
+        except CaptureError:
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            # The forward is right, and nobody need ever ask for the backward pass: eager execution raises it there.
+            failed = CaptureError(str(error))
+            failed.reason = f"its backward pass raises {type(error).__name__}: {str(error).splitlines()[0]}"
+            raise failed from error
         self.output_count = len(joint.outputs)
         self.leaves: list[LeafValue] = []
         for leaf, value in zip(captured.leaves, found, strict=True):
@@ -179,7 +189,7 @@ class CompiledBackward(Node):
 
     `made` are the edges, by place, that go to results of the call; they are set once those exist."""
 
-    __slots__ = ("_name", "again", "frees", "made", "places", "program", "residuals", "saved", "shapes")
+    __slots__ = ("_name", "again", "frees", "made", "places", "program", "residuals", "saved", "shapes", "watched")
 
     def __init__(
         self,
@@ -200,6 +210,22 @@ class CompiledBackward(Node):
         self.saved: list[Any] | None = list(kept)
         self.residuals = residuals
         self.shapes = shapes
+        self.watched: list[tuple[Storage, int, str]] = []
+
+    def watch(self, tensors: Sequence[tuple[Tensor, str]]) -> None:
+        """Let a backward pass fail if these have been changed in place by then, as eager execution would."""
+        for tensor, what in tensors:
+            storage = tensor._shared_storage()
+            self.watched.append((storage, storage.version, what))
+
+    def _check_watched(self) -> None:
+        for storage, version, what in self.watched:
+            if storage.version != version:
+                raise RuntimeError(
+                    "one of the variables needed for gradient computation has been modified by an inplace operation: "
+                    f"{what}, is at version {storage.version}; expected version {version} instead. Hint: compute a "
+                    "new tensor where this one is changed."
+                )
 
     def keep_edges(self) -> None:
         """Drop the edges to leaves that none of these outputs depends on."""
@@ -221,6 +247,7 @@ class CompiledBackward(Node):
         if self.frees:  # otherwise eager execution would have saved nothing, and could go back again
             self.saved = None
             self.again = None
+            self.watched = []
             self.residuals = []
 
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
@@ -228,6 +255,7 @@ class CompiledBackward(Node):
 
         if self.saved is None:
             raise RuntimeError(FREED)
+        self._check_watched()
         if state.grad_enabled:
             return self._differentiably(cotangents)
         if state.anomaly and self.program.rerun is not None and self.again is not None:

@@ -448,6 +448,8 @@ def run_path(
                     found = None
                     continue
                 except RunEagerly as why:
+                    if why.once:
+                        return function._run_eagerly(str(why), args, kwargs)
                     reason = str(why)
             return _give_up(function, owner, reason, args, kwargs)
     if found is not None:

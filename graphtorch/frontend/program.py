@@ -29,6 +29,7 @@ from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.ops.record import lookup
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import type_of
 
 if TYPE_CHECKING:
     from graphtorch.frontend.joint import CompiledBackward
@@ -72,7 +73,7 @@ class Output:
 
     `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `number` for a
     run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the result
-    out in row-major order. A history that was used up inside the function, or that needs what was
+    out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down). A history that was used up inside the function, or that needs what was
     overwritten since, is the name of its node and the `error` that a backward pass through it raises."""
 
     index: int
@@ -82,6 +83,16 @@ class Output:
     broken: str = ""
     error: str = ""
     strides: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Memory that eager execution would have saved for a backward pass: who changes it in place before that gets an
+    error. `of` is an input's source or the description of a result; `what` names the saver."""
+
+    of: Any
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +134,7 @@ class Captured:
     differentiable  positions of outputs through which a later backward() may flow
     groups      for each of them, which history it shares: those that need a saved value in common have one
     saving      the groups that saved anything, which a backward pass frees
+    watched     by group, the memory of inputs and results that must not be changed before it
     leaves      where it goes
     hooks       Python functions on the cotangents of values
     custom      the rules of custom functions, by the graph's node
@@ -144,6 +156,7 @@ class Captured:
     histories: list[tuple[int, Output]] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
     saving: set[int] = field(default_factory=set)
+    watched: dict[int, list[Watched]] = field(default_factory=dict)
     hooks: Mapping[Value, Mapping[int, Callable[[Tensor], Tensor | None]]] = field(default_factory=dict)
     leaves: list[LeafValue] = field(default_factory=list)
     custom: dict[GraphNode, CustomRule] = field(default_factory=dict)
@@ -181,6 +194,7 @@ class _Assembler:
         self.outputs: dict[Value, int] = {}
         self.requires: dict[int, bool] = {}
         self.bases: dict[int, Output] = {}  # id of a storage -> the output that is its base
+        self.shown: dict[int, Any] = {}  # id of a storage -> a result that shows some of its memory
 
     def run(self, leaves: list[Any], tree: Any) -> Captured:
         recorder = self.recorder
@@ -202,6 +216,8 @@ class _Assembler:
                 captured.inference.append(number)
             if id(leaf) not in memo:
                 memo[id(leaf)] = self.describe(leaf, sharing, f"result{number}" if len(leaves) > 1 else "result")
+                if isinstance(leaf._data, Recorded):
+                    self.shown.setdefault(id(leaf._data.storage), memo[id(leaf)])
             captured.results.append(memo[id(leaf)])
         position = {v: i for i, v in enumerate(self.graph.inputs)}
         for storage in recorder.storages:
@@ -249,6 +265,7 @@ class _Assembler:
         captured.differentiable = [i for i, needed in self.requires.items() if needed]
         reached = [recorder._reached([self.graph.outputs[i]]) for i in captured.differentiable]
         captured.groups, captured.saving = self.groups(reached)
+        captured.watched = self.watched(captured.groups, reached)
         if any(v in values for v in recorder.retained for values in reached):
             raise refuse(
                 "retain_grad() inside a compiled function of what a backward pass outside may reach",
@@ -289,6 +306,20 @@ class _Assembler:
                     low, high = sorted((other, found[place]))
                     found = [low if g == high else g for g in found]
         return found, {found[place] for place in saving}
+
+    def watched(self, groups: Sequence[int], reached: Sequence[set[Value]]) -> dict[int, list[Watched]]:
+        """What the tape would have saved, by group, of memory that is seen outside."""
+        recorder = self.recorder
+        found: dict[int, dict[int, Watched]] = {}
+        for group, values in zip(groups, reached, strict=True):
+            mine = found.setdefault(group, {})
+            for node in {v.node: None for v in values if v.node in recorder._saved}:
+                assert node is not None
+                for storage, _, tensor in recorder._saved[node]:
+                    of = self.shown.get(id(storage)) if storage.source is None else storage.source
+                    if of is not None and not storage.constant and not isinstance(of, Constant):
+                        mine.setdefault(id(storage), Watched(of, f"[{type_of(tensor)}], which {node.op.name} saved"))
+        return {group: list(mine.values()) for group, mine in found.items() if mine}
 
     def output(self, value: Value, name: str) -> int:
         """The position of a graph output, appended on first need."""
@@ -371,14 +402,18 @@ class _Assembler:
                 self.requires[index] = True
         layout = recorded._data.layout
         strides: tuple[int, ...] | None = None
-        if not layout.flags.c_contiguous and all(type(n) is int for n in recorded.shape):
+        order: tuple[int, ...] | None = None
+        if not layout.flags.c_contiguous:
             dense = sorted(zip(layout.strides, layout.shape, strict=True))
             steps = [layout.itemsize]
             for _, n in dense:
                 steps.append(steps[-1] * n)
             if all(n == 1 or s == step for (s, n), step in zip(dense, steps, strict=False)):
-                strides = tuple(s // layout.itemsize for s in layout.strides)
-        return Output(index, recorded._requires_grad, leaf, False, broken, error, strides)
+                if all(type(n) is int for n in recorded.shape):
+                    strides = tuple(s // layout.itemsize for s in layout.strides)
+                else:
+                    order = tuple(sorted(range(layout.ndim), key=lambda d: -layout.strides[d]))
+        return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order)
 
 
 class ResultBuilder:
@@ -421,6 +456,8 @@ class ResultBuilder:
             node.edges = tuple(edges)
         for number in self.captured.inference:
             results[number]._inference = True
+        for place, entries in self.captured.watched.items():
+            history[place][0].watch([(_shown(call, leaves, w.of), w.what) for w in entries])
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
         return results, grads
@@ -484,7 +521,9 @@ class _Call:
         else:
             made = self.bases.get(spec.index)
             if made is None:
-                made = self.bases[spec.index] = Tensor._wrap(_laid_out(self.arrays[spec.index], spec.strides))
+                made = self.bases[spec.index] = Tensor._wrap(
+                    _laid_out(self.arrays[spec.index], spec.strides, spec.order)
+                )
                 if spec.is_leaf:
                     made._requires_grad = True
                 elif spec.requires_grad:
@@ -493,8 +532,16 @@ class _Call:
         return made
 
 
-def _laid_out(array: Any, strides: tuple[int, ...] | None) -> Any:
+def _shown(call: _Call, leaves: Sequence[Any], of: Any) -> Tensor:
+    """The tensor of this call that shows some memory."""
+    found: Tensor = of.fetch(leaves) if isinstance(of, Source) else call.make(of)
+    return found
+
+
+def _laid_out(array: Any, strides: tuple[int, ...] | None, order: tuple[int, ...] | None = None) -> Any:
     """A result in the memory order that eager execution gives it."""
+    if order is not None:
+        return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
     if strides is None:
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
     made = np.lib.stride_tricks.as_strided(

@@ -30,6 +30,7 @@ from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
+from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
@@ -62,6 +63,7 @@ class Recorder(GradientRecorder):
         self._states_named: dict[int, int] = {}  # id of an optimizer -> how many of its states have names
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
         self.decisions: Decisions | None = None  # None: Python may not ask for data
+        self.refused: CaptureError | None = None  # what the function does that no graph can hold
         self.region = 0  # how many control-flow regions are being recorded, one in another
         self.hoisted: dict[Node, int] = {}  # nodes that belong to fewer regions than were being recorded
 
@@ -92,6 +94,7 @@ class Recorder(GradientRecorder):
             raise refuse(
                 "a tensor recorded by another, finished capture is used here",
                 "return it from the compiled function that made it, instead of keeping it in an object",
+                final=True,
             )
         source = self._known.get(id(tensor))
         if source is None:
@@ -366,6 +369,15 @@ class Recorder(GradientRecorder):
         tensor._storage = data.storage
         return tensor
 
+    def keep_order(self, made: Tensor, like: Tensor) -> None:
+        """Note that eager execution makes a tensor in the memory order of another (`zeros_like`)."""
+        if isinstance(made._data, Recorded):
+            layout = like._data.layout if isinstance(like._data, Traced) else like._layout()
+            shape = tuple(hint(size) for size in made._data.shape)
+            element = np.empty(1, made._dtype.numpy)
+            strides = [s * element.itemsize for s in pointwise_strides(shape, [layout_of(layout)])]
+            made._data._layout = np.lib.stride_tricks.as_strided(element, shape, strides)
+
     def _fresh(self, value: Value) -> Tensor:
         """A recorded tensor over memory of its own."""
         storage = RecordedStorage(value)
@@ -384,6 +396,7 @@ class Recorder(GradientRecorder):
                 raise refuse(
                     "a tensor recorded by another capture is used here",
                     "return it from the compiled function that made it, instead of keeping it in an object",
+                    final=True,
                 )
             return tensor
         if isinstance(data, Traced):
@@ -607,6 +620,9 @@ class Recorder(GradientRecorder):
             raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
         if data.without_grad and base is not None and base._requires_grad and not data.detached:
             raise RuntimeError(VIEW_OF_NO_GRAD)
+        made_leaf = outside is not None  # of a view kept outside, which its own views do not know as their base
+        if made_leaf and data.steps and target._requires_grad and base is not None and base._node is None:
+            self.note_effect("changes a view of a view that was made a leaf")
         if data.steps and base is not None and base._requires_grad and base._node is None and not data.detached:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
 

@@ -226,14 +226,15 @@ class _Writer:
             return variable
         variable = made[spec.index] = f"r{spec.index}"
         array = f"arrays[{spec.index}]"
-        if spec.strides is not None:
-            array = f"{self.name(_laid_out)}({array}, {self.name(spec.strides)})"
+        ordered = spec.strides is not None or spec.order is not None
+        if ordered:
+            array = f"{self.name(_laid_out)}({array}, {self.name(spec.strides)}, {self.name(spec.order)})"
         self.lines += [
             f"{variable} = {self.name(object.__new__)}({self.name(Tensor)})",
             f"{variable}._data = array = {array}",
             f"{variable}._dtype = {self.name(self.captured.graph.outputs[spec.index].type.dtype)}",
         ]
-        if spec.strides is None and not (self.contiguous and spec.index not in self.specialization._written):
+        if not ordered and not (self.contiguous and spec.index not in self.specialization._written):
             repair = f"{variable}._data = {self.name(np.ascontiguousarray)}(array)"
             self.lines.append(f"if not array.flags.c_contiguous: {repair}")
         if spec.is_leaf or spec.error:

@@ -255,7 +255,11 @@ def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) 
     d = input.dtype if dtype is None else _resolve_dtype(dtype)
     where = input.device if device is None else device
     shape = tuple(input.shape)
-    return _constant(shape, 0 if value is None else value, d, where, requires_grad, _like_fill(input, value))
+    made = _constant(shape, 0 if value is None else value, d, where, requires_grad, _like_fill(input, value))
+    keep_order = getattr(state.recorder, "keep_order", None)
+    if keep_order is not None:
+        keep_order(made, input)
+    return made
 
 
 @function()
