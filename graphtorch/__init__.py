@@ -112,6 +112,27 @@ else:
         "cuda": ("graphtorch.cuda", None),
         "nn": ("graphtorch.nn", None),
         "optim": ("graphtorch.optim", None),
+        **{
+            name: (f"graphtorch.{name}", None)
+            for name in (
+                *("accelerator", "backends", "distributed", "distributions", "jit", "multiprocessing", "profiler"),
+                *("testing", "types", "version"),
+            )
+        },
+        **{
+            name: ("graphtorch.settings", name)
+            for name in (
+                *("are_deterministic_algorithms_enabled", "compiled_with_cxx11_abi", "get_deterministic_debug_mode"),
+                *("get_float32_matmul_precision", "get_num_interop_threads", "get_num_threads"),
+                *("is_deterministic_algorithms_warn_only_enabled", "is_warn_always_enabled"),
+                *("set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal"),
+                *("set_num_interop_threads", "set_num_threads", "set_warn_always", "use_deterministic_algorithms"),
+            )
+        },
+        "set_anomaly_enabled": ("graphtorch.autograd.grad_mode", "set_detect_anomaly"),
+        "is_anomaly_enabled": ("graphtorch.autograd.grad_mode", "is_anomaly_enabled"),
+        "GradScaler": ("graphtorch.amp", "GradScaler"),
+        "vander": ("graphtorch.linalg", "vander"),
         "random": ("graphtorch.random", None),
         **{
             f"{kind}_window": ("graphtorch.signal.legacy", f"{kind}_window")

@@ -142,6 +142,11 @@ class set_detect_anomaly:
         state.anomaly = self._previous
 
 
+def is_anomaly_enabled() -> bool:
+    """Whether backward passes are checked, in this thread. See torch.is_anomaly_enabled."""
+    return state.anomaly
+
+
 class detect_anomaly(set_detect_anomaly):
     """The context manager form of `set_detect_anomaly(True)`."""
 

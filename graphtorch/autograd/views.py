@@ -124,6 +124,11 @@ def refresh(view: Tensor) -> None:
         fresh = replay(base, view._steps)
     finally:
         state.grad_enabled = previous
+    if (fresh._data.shape, fresh._data.strides) != (view._data.shape, view._data.strides):
+        raise RuntimeError(
+            "the history of a view is asked for whose base changed its geometry in place since (t_, unsqueeze_, ...); "
+            "make the view again"
+        )
     view._node = fresh._node
     view._output_index = fresh._output_index
     view._requires_grad = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphtorch.ops import pointwise
-from graphtorch.ops.build import function
+from graphtorch.ops.build import function, method
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.tensor import Tensor
 
@@ -81,3 +81,114 @@ def typename(obj: Any) -> str:
         return str(obj.type())
     module = "" if type(obj).__module__ == "builtins" else type(obj).__module__ + "."
     return f"{module}{type(obj).__qualname__}"
+
+
+# -- kinds of tensors that are not here -----------------------------------------------------------------------------
+
+# PyTorch's questions for devices and layouts that no tensor here can have.
+for _name in (
+    *("is_ipu", "is_maia", "is_mkldnn", "is_mps", "is_mtia", "is_nested", "is_quantized", "is_sparse"),
+    *("is_sparse_csr", "is_vulkan", "is_xla", "is_xpu"),
+):
+    setattr(Tensor, _name, property(lambda self: False))
+Tensor.name = property(lambda self: None)  # type: ignore[attr-defined]
+Tensor.volatile = property(lambda self: False)  # type: ignore[attr-defined]
+
+
+@function(method=True)
+def is_conj(input: Tensor) -> bool:
+    """Whether the elements are stored conjugated: never, `conj()` computes. See torch.is_conj."""
+    return False
+
+
+@function(method=True)
+def is_neg(input: Tensor) -> bool:
+    """Whether the elements are stored negated: never. See torch.is_neg."""
+    return False
+
+
+@function(method=True)
+def is_distributed(input: Tensor) -> bool:
+    """Whether the tensor is spread over processes: never."""
+    return False
+
+
+@function()
+def is_inference(input: Tensor) -> bool:
+    """Whether the tensor was made in inference mode. See torch.is_inference."""
+    return input.is_inference()
+
+
+@function()
+def get_device(input: Tensor) -> int:
+    """The index of the tensor's CUDA device; -1 on the CPU. See torch.get_device."""
+    return input.get_device()
+
+
+@method("is_set_to")
+def _is_set_to(self: Tensor, tensor: Tensor) -> bool:
+    """Whether both are the same view of the same memory. See torch.Tensor.is_set_to."""
+    return self.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() and (
+        self.storage_offset(),
+        self.shape,
+        self.stride(),
+    ) == (tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+@method("dim_order")
+def _dim_order(self: Tensor, *, ambiguity_check: Any = False) -> tuple[int, ...]:
+    """The dimensions from the largest step in memory to the smallest. See torch.Tensor.dim_order."""
+    return tuple(sorted(range(self.ndim), key=lambda d: -self.stride(d)))
+
+
+@method("dense_dim")
+def _dense_dim(self: Tensor) -> int:
+    return self.ndim
+
+
+@method("sparse_dim")
+def _sparse_dim(self: Tensor) -> int:
+    return 0
+
+
+@method("to_dense")
+def _to_dense(self: Tensor, dtype: Any = None, *, masked_grad: bool = True) -> Tensor:
+    """The tensor itself: every tensor here is dense. See torch.Tensor.to_dense."""
+    return self if dtype is None else self.to(dtype)
+
+
+@method("pin_memory")
+def _pin_memory(self: Tensor, device: Any = None) -> Tensor:
+    """Refused, as by PyTorch where there is no accelerator. See torch.Tensor.pin_memory."""
+    raise RuntimeError("Cannot access accelerator device when none is available.")
+
+
+@method("narrow_copy")
+def _narrow_copy(self: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """`narrow` in memory of its own. See torch.Tensor.narrow_copy."""
+    copied: Tensor = self.narrow(dim, start, length).clone()
+    return copied
+
+
+@method("new")
+def _new(self: Tensor, *args: Any, device: Any = None) -> Tensor:
+    """A tensor of this one's dtype, from sizes or data. See torch.Tensor.new (deprecated there)."""
+    if len(args) == 1 and not isinstance(args[0], int | tuple):
+        return self.new_tensor(args[0])  # type: ignore[no-any-return]
+    sizes = args[0] if len(args) == 1 and isinstance(args[0], tuple) else args or (0,)
+    return self.new_empty(sizes)  # type: ignore[no-any-return]
+
+
+@method("as_subclass")
+def _as_subclass(self: Tensor, cls: type[Tensor]) -> Tensor:
+    """The same elements and history as an instance of a subclass. See torch.Tensor.as_subclass."""
+    if not (isinstance(cls, type) and issubclass(cls, Tensor)):
+        raise TypeError("cls must be a type (not an instance) that inherits from Tensor")
+    made: Tensor = object.__new__(cls)
+    vars(made).update(vars(self.view_as(self)))
+    return made
+
+
+@method("const_data_ptr")
+def _const_data_ptr(self: Tensor) -> int:
+    return self.data_ptr()

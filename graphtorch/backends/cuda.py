@@ -1,0 +1,58 @@
+"""Switches of CUDA's libraries, kept and not used. See https://docs.pytorch.org/docs/stable/backends.html."""
+
+from __future__ import annotations
+
+
+class _Switches:
+    """Attributes that programs set."""
+
+    def __init__(self, **values: object) -> None:
+        vars(self).update(values)
+
+
+matmul = _Switches(
+    allow_tf32=False,
+    allow_fp16_reduced_precision_reduction=True,
+    allow_bf16_reduced_precision_reduction=True,
+    fp32_precision="none",
+)
+cufft_plan_cache = _Switches(size=0, max_size=0)
+
+_attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
+
+
+def is_built() -> bool:
+    """Whether eager operators were built for CUDA."""
+    return False
+
+
+def flash_sdp_enabled() -> bool:
+    return _attention["flash"]
+
+
+def enable_flash_sdp(enabled: bool) -> None:
+    _attention["flash"] = bool(enabled)
+
+
+def mem_efficient_sdp_enabled() -> bool:
+    return _attention["mem_efficient"]
+
+
+def enable_mem_efficient_sdp(enabled: bool) -> None:
+    _attention["mem_efficient"] = bool(enabled)
+
+
+def math_sdp_enabled() -> bool:
+    return _attention["math"]
+
+
+def enable_math_sdp(enabled: bool) -> None:
+    _attention["math"] = bool(enabled)
+
+
+def cudnn_sdp_enabled() -> bool:
+    return _attention["cudnn"]
+
+
+def enable_cudnn_sdp(enabled: bool) -> None:
+    _attention["cudnn"] = bool(enabled)

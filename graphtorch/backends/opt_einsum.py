@@ -1,0 +1,12 @@
+"""Questions about opt_einsum, which nothing here uses."""
+
+from __future__ import annotations
+
+
+def is_available() -> bool:
+    """Whether operators use it."""
+    return False
+
+
+enabled = False
+strategy = "auto"
