@@ -17,7 +17,7 @@ from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.launch import Device, HostCall, InterpreterDevice, LaunchPlan, host_array, make_plan
-from graphtorch.lowering.triton.splitting import split_schedule
+from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.schedule import build_schedule
 
@@ -31,7 +31,7 @@ class TritonExecutable(Executable):
     """
 
     def __init__(self, schedule: Schedule, device: Device, limits: Limits | None = None) -> None:
-        self.schedule: Schedule = split_schedule(schedule)
+        self.schedule: Schedule = prepare_schedule(schedule)
         self.device = device
         self.limits = limits
         self._dims = symbolic_dims([b.value for b in schedule.inputs])
@@ -92,8 +92,8 @@ class Frame:
         self.program = program
         launches = program.launches
         self.base, self.memory = program.device.allocate(launches.nbytes)
+        offsets = launches.offsets
         for table in launches.tables:
-            offsets = launches.offsets
             program.device.write(self.base + offsets[table], table.contents(lambda b: self.base + offsets[b]))
         self.steps: list[Callable[[], None]] = []
         for step in launches.steps:

@@ -32,7 +32,9 @@ from graphtorch.lowering.triton.instructions import (
     memory,
     register,
 )
+from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.tiling import Blocks, Limits, Strides, Tiling, is_zero, post_order
+from graphtorch.schedule.indexing import product
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.symint import SymInt, substitute, symbol, symbols_of
@@ -54,6 +56,7 @@ class Generated:
     constants   values of the constexpr arguments, which come last
     blocks      (number of points, block size) of each grid dimension, multiplied into one
     divisible   integer arguments that are multiples of 16 in the calls that this is for
+    programs    the most that are started: each goes through several blocks (a persistent kernel)
     """
 
     name: str
@@ -67,13 +70,14 @@ class Generated:
     divisible: frozenset[str] = frozenset()
     num_warps: int = 4
     num_stages: int = 2
+    programs: int | None = None
 
     def grid(self, bindings: Mapping[str, int]) -> tuple[int, int, int]:
         """The number of programs for given sizes; 0 where there is nothing to do."""
         programs = 1
         for points, block in self.blocks:
             programs *= -(-concrete(points, bindings) // block)
-        return programs, 1, 1
+        return programs if self.programs is None else min(programs, self.programs), 1, 1
 
     def signature(self) -> dict[str, str]:
         """Triton types by argument."""
@@ -119,6 +123,7 @@ class Sizes:
 
     def __init__(self) -> None:
         self.symbols: dict[str, Any] = {}
+        self.numbers: dict[str, int] = {}  # further arguments, which no size determines
 
     def text(self, size: Any) -> str:
         """A size as source; its symbols become arguments."""
@@ -135,7 +140,7 @@ class Sizes:
 
     def arguments(self) -> tuple[tuple[str, Any], ...]:
         """The integer arguments that the texts refer to."""
-        return tuple((size_argument(n), s) for n, s in self.symbols.items())
+        return (*((size_argument(n), s) for n, s in self.symbols.items()), *self.numbers.items())
 
     def divisible(self, bindings: Mapping[str, int]) -> frozenset[str]:
         """Those of them that are multiples of 16."""
@@ -173,6 +178,9 @@ class Expressions:
     def _index(self, expr: Index) -> str:
         raise NotImplementedError
 
+    def _draw(self, access: Access, draws: Draws) -> str:
+        raise UnsupportedError("random numbers here")
+
     def _fold(self, fold: Reduce) -> str:
         raise UnsupportedError("a fold here")
 
@@ -181,7 +189,10 @@ class Expressions:
             if id(expr) in self.names or isinstance(expr, Constant):
                 continue
             register(expr.dtype)  # refuse early
-            if isinstance(expr, Load):
+            if isinstance(expr, Load) and isinstance(expr.access.buffer, Draws):
+                self._comment(segment, expr.access.buffer.call.nodes[0])
+                self._bind(segment, expr, self._draw(expr.access, expr.access.buffer))
+            elif isinstance(expr, Load):
                 self._bind(segment, expr, self._load(expr.access))
             elif isinstance(expr, Index):
                 self._bind(segment, expr, self._index(expr))
@@ -254,6 +265,7 @@ class _Emitter(Expressions):
         self.partial: dict[int, tuple[str, ...]] = {}  # looped fold -> accumulators
         self.coordinates: dict[str, list[str]] = {}
         self.used_loops: set[int] = set()
+        self.draws: dict[Draws, int] = {}
         self.wide = self._needs_wide_index()
         self.masked = {d: self._masked(d) for d in ("x", tiling.second) if d}
 
@@ -262,7 +274,8 @@ class _Emitter(Expressions):
     def generate(self) -> Generated:
         for expr in self.tiling.exprs:
             if isinstance(expr, Load):
-                self.buffers.setdefault(expr.access.buffer, f"in{len(self.buffers)}")
+                buffer = expr.access.buffer
+                self.buffers.setdefault(buffer.state if isinstance(buffer, Draws) else buffer, f"in{len(self.buffers)}")
         reads = len(self.buffers)
         for store in self.kernel.stores:
             self.buffers.setdefault(store.access.buffer, f"out{len(self.buffers) - reads}")
@@ -415,6 +428,15 @@ class _Emitter(Expressions):
         if d is dtypes.bool_:
             return f"{text} != 0"
         return text if memory(d) == register(d) else f"{text}.to({register(d)})"
+
+    def _draw(self, access: Access, draws: Draws) -> str:
+        number = self.draws.setdefault(draws, len(self.draws))
+        self.sizes.numbers[f"base{number}"] = draws.base(self.bindings)
+        threads = str(draws.threads({})) if type(product(draws.shape)) is int else f"threads{number}"
+        if not threads.isdigit():
+            self.sizes.numbers[threads] = draws.threads(self.bindings)
+        at = self._affine(access.offset, access.strides, block=True)
+        return draws.element(at, self.buffers[draws.state], f"base{number}", threads)
 
     def _store(self, segment: Segment, store: Store) -> None:
         access = store.access

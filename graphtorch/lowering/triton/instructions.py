@@ -7,9 +7,11 @@ kernels wait for memory, not for arithmetic.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.philox import RANDOM_HELPERS
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
@@ -100,12 +102,20 @@ def _integer_power(base, exponent):
         left = left >> 1
     return tl.where(zero, result * 0, result)
 """,
+    **RANDOM_HELPERS,
 }  # fmt: skip
 
 
 def helpers_in(text: str) -> list[str]:
-    """The helper functions that a source refers to."""
-    return [name for name in HELPERS if f"{name}(" in text or f", {name})" in text]
+    """The helper functions that a source refers to, and those that these refer to, each before its users."""
+    found: set[str] = set()
+    waiting = [text]
+    while waiting:
+        source = waiting.pop()
+        new = {n for n in HELPERS if n not in found and re.search(rf"(?<!\w){n}(?=[(),])", source)}
+        found |= new
+        waiting.extend(HELPERS[n] for n in new)
+    return [n for n in HELPERS if n in found]
 
 
 def register(of: dtype) -> str:

@@ -52,6 +52,7 @@ class LaunchPlan:
 
     offsets     of every buffer in the block of memory, in bytes
     nbytes      the size of that block
+    fixed       how much of it, from its start, are inputs and outputs
     memory      the plan of the temporaries
     tables      what the host writes once, when the block is there
     states      what the host writes before each run: the random streams' positions
@@ -64,6 +65,7 @@ class LaunchPlan:
     bindings: Mapping[str, int]
     tables: tuple[Table, ...] = ()
     states: tuple[RandomState, ...] = ()
+    fixed: int = 0
 
     @property
     def launches(self) -> list[Launch]:
@@ -109,7 +111,7 @@ def make_plan(schedule: Schedule, bindings: Mapping[str, int], limits: Limits | 
     size = _place_extra(steps, offsets, end + memory.arena_bytes, bindings)
     tables = tuple(b for b in offsets if isinstance(b, Table))
     states = tuple(b for b in offsets if isinstance(b, RandomState))
-    return LaunchPlan(steps, offsets, size, memory, bindings, tables, states)
+    return LaunchPlan(steps, offsets, size, memory, bindings, tables, states, end)
 
 
 def _place_extra(
@@ -128,11 +130,11 @@ def _place_extra(
             last.update((b, i) for b in step.arguments if isinstance(b, Scratch))
     start, live, top = end, set[Buffer](), end
     for i, step in enumerate(steps):
-        for buffer in step.arguments if isinstance(step, Launch) else ():
-            if isinstance(buffer, Scratch) and buffer not in offsets:
-                offsets[buffer] = start
-                start += -(-nbytes(buffer, bindings) // ALIGNMENT) * ALIGNMENT
-                live.add(buffer)
+        for scratch in step.arguments if isinstance(step, Launch) else ():
+            if isinstance(scratch, Scratch) and scratch not in offsets:
+                offsets[scratch] = start
+                start += -(-nbytes(scratch, bindings) // ALIGNMENT) * ALIGNMENT
+                live.add(scratch)
         top = max(top, start)
         live = {b for b in live if last[b] > i}
         if not live:

@@ -8,7 +8,7 @@ from graphtorch.lowering.kernel import Buffer, Kernel, Schedule, View
 from graphtorch.lowering.triton.codegen import without_comments
 from graphtorch.lowering.triton.compiler import DEFAULT_TARGET, Compiled, compile_all, disassemble, target
 from graphtorch.lowering.triton.launch import HostCall, LaunchPlan, make_plan
-from graphtorch.lowering.triton.splitting import split_schedule
+from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.tensor.symint import symbols_of
 
 STAGES = ("triton", "ptx", "sass")
@@ -42,7 +42,7 @@ def list_schedule(schedule: Schedule, stage: str = "triton", to: str = DEFAULT_T
 
 def plan_for(schedule: Schedule) -> LaunchPlan:
     """The launch plan of a schedule; symbolic sizes as in the call that was captured."""
-    parts = split_schedule(schedule)
+    parts = prepare_schedule(schedule)
     return make_plan(parts, example_sizes(parts))
 
 

@@ -1,8 +1,8 @@
 """Memory that a launch plan provides beside that of the schedule's values.
 
-    Scratch         of one step: what its launches hand to each other
-    Table           integers that the host writes once for each block of device memory: addresses, sizes, maps
-    RandomState     seed and offset of a random stream, which the host writes before every run
+Scratch         of one step: what its launches hand to each other
+Table           integers that the host writes once for each block of device memory: addresses, sizes, maps
+RandomState     seed and offset of a random stream, which the host writes before every run
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from graphtorch.lowering.kernel import (
     Schedule,
     Store,
 )
+from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.tiling import is_zero, post_order
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
@@ -39,7 +40,8 @@ Folds = frozenset[Axes]
 
 
 def split_schedule(schedule: Schedule) -> Schedule:
-    """The same computation in kernels that each are one launch."""
+    """The same computation in steps that each are launches: products take their neighbours in, kernels are cut."""
+    schedule = fuse_products(schedule)
     steps: list[Kernel | ExternCall] = []
     for step in schedule.steps:
         if not isinstance(step, Kernel):
@@ -158,7 +160,7 @@ def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False)
 def _rebuild(kernel: Kernel, stores: list[Store], replaced: Mapping[int, Expr], folded: Axes | None) -> Kernel:
     """A kernel of these stores, on the axes that they vary along. Those in `folded` (None: those that folds of it are
     over) are its reduction axes."""
-    values = _copy([s.value for s in stores], replaced, lambda s: s, lambda a: a)
+    values = copy_expressions([s.value for s in stores], replaced, lambda s: s, lambda a: a)
     sized = frozenset(i for i, a in enumerate(kernel.axes) if not _is_one(a.size))
     used: set[int] = set()
     over: set[int] = set()
@@ -178,7 +180,7 @@ def _rebuild(kernel: Kernel, stores: list[Store], replaced: Mapping[int, Expr], 
     def permuted(strides: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(strides[i] for i in order)
 
-    made = _copy(values, {}, permuted, lambda a: tuple(place[i] for i in a if i in place))
+    made = copy_expressions(values, {}, permuted, lambda a: tuple(place[i] for i in a if i in place))
     new = [
         Store(Access(s.access.buffer, s.access.offset, permuted(s.access.strides)), value)
         for s, value in zip(stores, made, strict=True)
@@ -187,7 +189,7 @@ def _rebuild(kernel: Kernel, stores: list[Store], replaced: Mapping[int, Expr], 
     return Kernel(kernel.name, axes, new, [n for n in kernel.nodes if id(n) in kept], list(kernel.reasons))
 
 
-def _copy(
+def copy_expressions(
     roots: list[Expr],
     replaced: Mapping[int, Expr],
     strides: Callable[[tuple[Any, ...]], tuple[Any, ...]],
@@ -277,7 +279,7 @@ def _divide_axis(kernel: Kernel, axis: int, chunks: int) -> Kernel:
     def axes(of: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(j for i in of for j in ((i, i + 1) if i == axis else (i + (i > axis),)))
 
-    values = _copy([s.value for s in kernel.stores], {}, strides, axes)
+    values = copy_expressions([s.value for s in kernel.stores], {}, strides, axes)
     stores = [
         Store(Access(s.access.buffer, s.access.offset, strides(s.access.strides)), v)
         for s, v in zip(kernel.stores, values, strict=True)

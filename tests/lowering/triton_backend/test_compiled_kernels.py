@@ -1,0 +1,66 @@
+"""Draws, sorts, scans, indexing and grouped updates as machine code for every target, on a machine without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import f32, trace
+
+import graphtorch
+from graphtorch.ir.graph import Graph
+from graphtorch.ops.dispatch import call
+from graphtorch.ops.record import lookup
+from graphtorch.schedule import build_schedule
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import symbol
+
+pytest.importorskip("triton")
+
+from graphtorch.lowering.triton.codegen import Generated
+from graphtorch.lowering.triton.compiler import TARGETS, compile_all, resources
+from graphtorch.lowering.triton.listing import plan_for
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path / "cache"))
+
+
+def functions(graph: Graph, donations: dict[int, int] | None = None) -> list[Generated]:
+    plan = plan_for(build_schedule(graph, donations))
+    assert not plan.unsupported
+    return [launch.function for launch in plan.launches]
+
+
+def draws() -> Graph:
+    n = symbol("n", hint=40000)
+
+    def program(x: Any, y: Any) -> Any:
+        d = dtypes.bfloat16
+        noise = call(lookup("randn"), ((n,), dtypes.float32, None, None))
+        return (
+            graphtorch.dropout(x.to(d)),
+            y + noise,
+            call(lookup("randn"), ((600,), dtypes.float64, None, None)),
+            call(lookup("randint"), (0, 2**40, (600,), dtypes.int64, None, None)),
+            call(lookup("randint"), (0, 100, (600,), dtypes.int32, None, None)),
+            call(lookup("exponential"), (y, 1.0, None)),
+            call(lookup("cauchy"), (y, 0.0, 1.0, None)),
+        )
+
+    return trace(program, f32(1024, 1024), f32(n))
+
+
+PROGRAMS: dict[str, Callable[[], Graph]] = {"draws": draws}
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compiles_for_every_target(name: str, to: str) -> None:
+    for compiled in compile_all(functions(PROGRAMS[name]()), to):
+        assert compiled.binary.startswith(b"\x7fELF")
+        if to.startswith("sm_"):
+            assert resources(compiled).stack == 0, f"{compiled.name} spills"
