@@ -27,7 +27,6 @@ from graphtorch.lowering.kernel import (
     Schedule,
     Store,
 )
-from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.tiling import is_zero, post_order
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
@@ -40,8 +39,7 @@ Folds = frozenset[Axes]
 
 
 def split_schedule(schedule: Schedule) -> Schedule:
-    """The same computation in steps that each are launches: products take their neighbours in, kernels are cut."""
-    schedule = fuse_products(schedule)
+    """The same computation in kernels that each are one launch."""
     steps: list[Kernel | ExternCall] = []
     for step in schedule.steps:
         if not isinstance(step, Kernel):
