@@ -10,7 +10,7 @@ import pytest
 import graphtorch as torch
 from graphtorch.lowering.backend import get_backend
 from graphtorch.lowering.numpy.executor import NumpyExecutable
-from graphtorch.schedule.ordering import dependencies, order_for_memory, peak
+from graphtorch.schedule.ordering import dependencies, order_for_memory, peak, updates_behind_products
 
 
 def executable(function: Any, *given: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
@@ -82,3 +82,28 @@ def test_updates_of_inputs_come_after_their_readers():
     expected, found = f(*one), torch.compile(f)(*two)
     np.testing.assert_allclose(found[1].numpy(), expected[1].numpy(), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(two[0].numpy(), one[0].numpy(), rtol=1e-5, atol=1e-4)
+
+
+def test_an_update_follows_its_gradient(monkeypatch: pytest.MonkeyPatch):
+    first, second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+    optimizer = torch.optim.SGD([*first.parameters(), *second.parameters()], lr=0.1)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = second(first(x)).square().sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    _, made = executable(step, torch.ones(4, 8), monkeypatch=monkeypatch)
+    steps = made.schedule.steps
+    order = updates_behind_products(steps)
+    assert sorted(map(id, order)) == sorted(map(id, steps))
+    place = {id(s): i for i, s in enumerate(order)}
+    for step_, needs in zip(steps, dependencies(steps), strict=True):
+        assert all(place[id(steps[j])] < place[id(step_)] for j in needs)
+    writers = {b.name: place[id(s)] for s in steps for b in s.writes()}
+    updates = [i for name, i in writers.items() if name.endswith("_weight") and not name.startswith("grad")]
+    gradients = [i for name, i in writers.items() if name.startswith("grad_of_") and name.endswith("_weight")]
+    assert len(updates) == 2
+    assert all(i - 1 in gradients for i in updates)

@@ -41,6 +41,7 @@ from graphtorch.lowering.numpy import executor as numpy_executor
 from graphtorch.lowering.numpy.codegen import lower_kernel
 from graphtorch.schedule import build_schedule
 from graphtorch.schedule.memory import aligned, plan
+from graphtorch.schedule.ordering import updates_behind_products
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class CpuExecutable(Executable):
         schedule = widen_halves(schedule)
         if find_blas() is not None:
             schedule = unfold_symbolic(schedule)
+        schedule = dataclasses.replace(schedule, steps=updates_behind_products(schedule.steps))
         self.schedule: Schedule = schedule
         self.input_kinds = list(input_kinds) or ["argument"] * len(schedule.inputs)
         self.fallbacks: list[str] = []

@@ -1,22 +1,23 @@
 """Large matrix products as generated code, C = A B by register tiles over packed operands.
 
-    pack_b     B into panels of a few vectors of columns, each panel contiguous along k and padded with garbage
-    pack_a     A, where it is contiguous along its rows, into panels of a tile's rows
-    product    rows, or panels, [low, high) of C: tiles of ROWS rows by one panel's columns, for each block of k
+    pack_a              A, where it is contiguous along its rows, into tiles of ROWS rows
+    pack_b              B into panels of a few vectors of columns, each contiguous along k and padded with garbage
+    product_by_rows     rows [low, high) of C. A chunk of rows meets all panels of B: nothing is packed twice, and what
+                        follows on the same rows (a bias, an activation) finds them in cache
+    product_by_panels   panels [low, high) of C. A thread packs a block of its panel on its stack, for all rows of A
 
-Every function takes its sizes at run time, so that a module holds each of them once whatever the shapes. A chunk of
-rows meets all panels of B: nothing is packed twice, and what follows on the same rows (a bias, an activation) finds
-them in cache. The scheme is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008),
-with B shared by the threads.
+Each computes tiles of ROWS rows by one panel's columns, for one block of k after another, and takes its sizes at run
+time, so that a module holds it once whatever the shapes. The scheme is that of Goto and van de Geijn, "Anatomy of
+High-Performance Matrix Multiplication" (2008), with B shared by the threads.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from graphtorch.lowering.cpu.assembly import SUFFIX, Builder, Val, const
+from graphtorch.lowering.cpu.assembly import BITS, SUFFIX, Builder, Val, const
 from graphtorch.lowering.cpu.expansion import SCRATCH
 from graphtorch.lowering.cpu.footprint import joined, span_of
 from graphtorch.lowering.cpu.function import Function, Level, Span
@@ -27,7 +28,10 @@ ROWS = 6  # of a register tile: with four vectors of columns 24 accumulators, of
 REST = (4, 2, 1)  # tiles for what is left of the rows
 CHUNK_ROWS = 48  # a chunk of rows is a multiple of
 DEPTH = 256  # of a block of k: a panel's block stays in the second-level cache
-SLACK = 16  # elements behind a panel of A, so that panels do not all start in one set of the cache
+HANDED_ON = 512 << 10  # bytes of rows of C that stay in cache for what follows
+STRIP = 32  # of a block's depth, between which lines are asked for
+CACHE_LINE = 64  # bytes; where lines are longer, some are asked for twice
+SLACK = 16  # elements behind a tile of A, so that tiles do not all start in one set of the cache
 
 
 def panel_vectors(registers: int) -> int:
@@ -51,24 +55,31 @@ def emit_packed(product: Product, lanes: int, registers: int, fma: bool) -> list
     width = vectors * lanes
     panels = -(-n // width)
     emitter = _Emitter("float" if a.buffer.dtype.itemsize == 4 else "double", lanes, vectors, fma)
-    packed_b = Buffer("packed_b", b.buffer.dtype, (panels * k * width,), SCRATCH, b.buffer.value)
-    functions = [emitter.pack_b([b.buffer, packed_b], [b.offset, n, k, sn, sk], panels, n * k)]
-    left, offset, tile = a.buffer, a.offset, 0
+    # Fewer rows than columns: each thread takes panels, and reads the larger operand once.
+    by_rows = type(m) is not int or m >= n
+    # A chunk meets all panels, whatever its rows: it should not be small.
+    divisors = (r for r in (64, 48, 32, 24, 16, 12) if type(m) is int and m % r == 0 and r * n * 4 <= HANDED_ON)
+    rows = next(divisors, 0) if by_rows else 0
+    functions: list[Function] = []
+    left, offset = a.buffer, a.offset
     reads: dict[Buffer, Span | None] = {b.buffer: None}  # whole, before the rows
+    group = tile = 0
     if along != 1:
-        tiles, tile = -(-m // ROWS), k * ROWS + SLACK
-        left = Buffer("packed_a", a.buffer.dtype, (tiles * tile,), SCRATCH, a.buffer.value)
-        functions.append(emitter.pack_a([a.buffer, left], [a.offset, m, k, along, tile], tiles, m * k))
+        group, tile = rows or CHUNK_ROWS, k * ROWS + SLACK
+        groups, tiles = -(-m // group), -(-group // ROWS)
+        left = Buffer("packed_a", a.buffer.dtype, (groups * tiles * tile,), SCRATCH, a.buffer.value)
+        functions.append(emitter.pack_a([a.buffer, left], [a.offset, m, k, along, tile, group], groups, m * k))
         reads[a.buffer] = None
         row, along, offset = 1, ROWS, 0
-    buffers, work = [left, packed_b, product.output], m * n * k // lanes * 2
-    if type(m) is int and n >= m:
-        # Fewer rows than columns: each thread takes panels, and reads the larger operand once.
-        functions.append(emitter.product(buffers, [offset, n, k, row, along, tile, m], tile != 0, panels, 1, work))
-        return functions
-    function = emitter.product(buffers, [offset, n, k, row, along, tile, panels], tile != 0, m, CHUNK_ROWS, work)
-    # A chunk meets all panels, whatever its rows: it should not be small.
-    rows = next((r for r in (48, 32, 24, 16, 12) if type(m) is int and m % r == 0 and (not tile or r % ROWS == 0)), 0)
+    sizes, work = [offset, n, k, row, along], m * n * k // lanes * 2
+    if not by_rows:
+        buffers = [left, b.buffer, product.output]
+        sizes += [m, b.offset, sn, sk, tile]
+        return [*functions, emitter.product_by_panels(buffers, sizes, tile != 0, panels, work)]
+    packed_b = Buffer("packed_b", b.buffer.dtype, (panels * k * width,), SCRATCH, b.buffer.value)
+    functions.append(emitter.pack_b([b.buffer, packed_b], [b.offset, n, k, sn, sk], panels, n * k))
+    buffers = [left, packed_b, product.output]
+    function = emitter.product_by_rows(buffers, [*sizes, panels, tile, group], m, group or CHUNK_ROWS, work)
     if rows:
         if not tile:
             moving = span_of(offset, [(row * rows, 0)], [(row, rows), (along, k)])
@@ -76,6 +87,14 @@ def emit_packed(product: Product, lanes: int, registers: int, fma: bool) -> list
         function.levels = [Level(rows, reads, {product.output: Span(n * rows, 0, n * rows)})]
     functions.append(function)
     return functions
+
+
+class Ahead(NamedTuple):
+    """A block of B that is needed next: 2**lines cache lines side by side, the next ones `stride` elements behind."""
+
+    start: str
+    stride: Val
+    lines: int
 
 
 class _Emitter:
@@ -112,8 +131,7 @@ class _Emitter:
     # -- packing -----------------------------------------------------------------------------------------------------
 
     def pack_b(self, buffers: list[Buffer], sizes: list[Any], panels: int, work: int) -> Function:
-        """Panels [low, high) of B. Along k, whole blocks are transposed in registers."""
-        contiguous = sizes[3] == 1
+        """Panels [low, high) of B."""
         b, (source, target), (offset, n, k, sn, sk) = self._start(2, 5)
         source = b.offset(source, offset, self.kind)
 
@@ -121,57 +139,64 @@ class _Emitter:
             first = b.mul(index, self.width)
             columns = self._minimum(b, b.sub(n, first), self.width)
             into = b.offset(target, b.mul(first, k), self.kind)
-            at = b.offset(source, b.mul(first, sn), self.kind)
-            if contiguous:
-                masks = self._masks(b, columns)
-
-                def row(i: Val, _: Sequence[Val]) -> Sequence[Val]:
-                    line = b.offset(at, b.mul(i, sk), self.kind)
-                    out = b.offset(into, b.mul(i, self.width), self.kind)
-                    for v, mask in enumerate(masks):
-                        place = const(v * self.lanes, "i64")
-                        loaded = b.load(b.offset(line, place, self.kind), self.kind, self.lanes, mask)
-                        b.store(loaded, b.offset(out, place, self.kind))
-                    return ()
-
-                b.loop(const(0, "i64"), k, 1, row)
-                return ()
-            whole = b.mul(b.emit(f"udiv {k.typed}, {self.lanes}", "i64"), self.lanes)
-            last = b.sub(columns, 1)
-
-            def block(i: Val, _: Sequence[Val]) -> Sequence[Val]:
-                for v in range(self.vectors):
-                    rows: list[Val] = []
-                    for j in range(self.lanes):
-                        # Columns behind the last repeat it: what they give is never stored.
-                        column = self._minimum(b, last, v * self.lanes + j)
-                        line = b.offset(at, b.add(b.mul(column, sn), i), self.kind)
-                        rows.append(b.load(line, self.kind, self.lanes))
-                    for j, value in enumerate(self._transposed(b, rows)):
-                        place = b.add(b.mul(b.add(i, j), self.width), v * self.lanes)
-                        b.store(value, b.offset(into, place, self.kind))
-                return ()
-
-            def single(i: Val, _: Sequence[Val]) -> Sequence[Val]:
-                def element(j: Val, _: Sequence[Val]) -> Sequence[Val]:
-                    line = b.offset(at, b.add(b.mul(j, sn), i), self.kind)
-                    b.store(b.load(line, self.kind), b.offset(into, b.add(b.mul(i, self.width), j), self.kind))
-                    return ()
-
-                b.loop(const(0, "i64"), columns, 1, element)
-                return ()
-
-            b.loop(const(0, "i64"), whole, self.lanes, block)
-            b.loop(whole, k, 1, single)
+            self._pack_block(b, b.offset(source, b.mul(first, sn), self.kind), into, k, columns, sn, sk, sizes[3] == 1)
             return ()
 
         b.loop(Val("%low", "i64"), Val("%high", "i64"), 1, panel)
         return self._finish(b, buffers, sizes, panels, 1, work // 2)
 
-    def pack_a(self, buffers: list[Buffer], sizes: list[Any], tiles: int, work: int) -> Function:
-        """Tiles [low, high) of an A whose rows lie side by side: for each k one run of elements is cut into tiles."""
-        b, (source, target), (offset, m, k, sk, step) = self._start(2, 5)
+    def _pack_block(
+        self, b: Builder, at: str, into: str, deep: Val, columns: Val, sn: Val, sk: Val, contiguous: bool
+    ) -> None:
+        """`deep` rows of one panel of B, from its element `at`. Along k, whole blocks are transposed in registers."""
+        if contiguous:
+            masks = self._masks(b, columns)
+
+            def row(i: Val, _: Sequence[Val]) -> Sequence[Val]:
+                line = b.offset(at, b.mul(i, sk), self.kind)
+                out = b.offset(into, b.mul(i, self.width), self.kind)
+                for v, mask in enumerate(masks):
+                    place = const(v * self.lanes, "i64")
+                    loaded = b.load(b.offset(line, place, self.kind), self.kind, self.lanes, mask)
+                    b.store(loaded, b.offset(out, place, self.kind))
+                return ()
+
+            b.loop(const(0, "i64"), deep, 1, row)
+            return
+        whole = b.mul(b.emit(f"udiv {deep.typed}, {self.lanes}", "i64"), self.lanes)
+        last = b.sub(columns, 1)
+
+        def block(i: Val, _: Sequence[Val]) -> Sequence[Val]:
+            for v in range(self.vectors):
+                rows: list[Val] = []
+                for j in range(self.lanes):
+                    # Columns behind the last repeat it: what they give is never stored.
+                    column = self._minimum(b, last, v * self.lanes + j)
+                    line = b.offset(at, b.add(b.mul(column, sn), i), self.kind)
+                    rows.append(b.load(line, self.kind, self.lanes))
+                for j, value in enumerate(self._transposed(b, rows)):
+                    place = b.add(b.mul(b.add(i, j), self.width), v * self.lanes)
+                    b.store(value, b.offset(into, place, self.kind))
+            return ()
+
+        def single(i: Val, _: Sequence[Val]) -> Sequence[Val]:
+            def element(j: Val, _: Sequence[Val]) -> Sequence[Val]:
+                line = b.offset(at, b.add(b.mul(j, sn), i), self.kind)
+                b.store(b.load(line, self.kind), b.offset(into, b.add(b.mul(i, self.width), j), self.kind))
+                return ()
+
+            b.loop(const(0, "i64"), columns, 1, element)
+            return ()
+
+        b.loop(const(0, "i64"), whole, self.lanes, block)
+        b.loop(whole, deep, 1, single)
+
+    def pack_a(self, buffers: list[Buffer], sizes: list[Any], groups: int, work: int) -> Function:
+        """Groups [low, high) of the rows of an A whose rows lie side by side: for each k the run of a group's elements
+        is cut into tiles. The last tile of a group may have fewer rows."""
+        b, (source, target), (offset, m, k, sk, step, group) = self._start(2, 6)
         source = b.offset(source, offset, self.kind)
+        tiles = self._tiles(b, group)
         lanes = 8
         on = Val("<" + ", ".join(f"i1 {'true' if i < ROWS else 'false'}" for i in range(lanes)) + ">", "i1", lanes)
 
@@ -179,20 +204,38 @@ class _Emitter:
             run = b.offset(source, b.mul(i, sk), self.kind)
             place = b.mul(i, ROWS)
 
-            def tile(t: Val, _: Sequence[Val]) -> Sequence[Val]:
-                first = b.mul(t, ROWS)
-                left = self._minimum(b, b.sub(m, first), ROWS)
-                some = b.compare("ult", b.iota("i64", lanes), b.splat(left, lanes))
-                value = b.load(b.offset(run, first, self.kind), self.kind, lanes, some)
-                into = b.offset(target, b.add(b.mul(t, step), place), self.kind)
-                b.store(value, into, on)
+            def one(g: Val, _: Sequence[Val]) -> Sequence[Val]:
+                top = b.mul(g, group)
+                rows = b.sub(m, top)
+                rows = b.select(b.compare("slt", rows, group), rows, group)
+                first = b.mul(g, tiles)
+
+                def tile(t: Val, _: Sequence[Val]) -> Sequence[Val]:
+                    at = b.mul(t, ROWS)
+                    left = self._minimum(b, b.sub(rows, at), ROWS)
+                    some = b.compare("slt", b.iota("i64", lanes), b.splat(left, lanes))
+                    value = b.load(b.offset(run, b.add(top, at), self.kind), self.kind, lanes, some)
+                    into = b.offset(target, b.add(b.mul(b.add(first, t), step), place), self.kind)
+                    b.store(value, into, on)
+                    return ()
+
+                b.loop(const(0, "i64"), self._tiles(b, rows), 1, tile)
                 return ()
 
-            b.loop(Val("%low", "i64"), Val("%high", "i64"), 1, tile)
+            b.loop(Val("%low", "i64"), Val("%high", "i64"), 1, one)
             return ()
 
         b.loop(const(0, "i64"), k, 1, line)
-        return self._finish(b, buffers, sizes, tiles, 1, work)
+        return self._finish(b, buffers, sizes, groups, 1, work)
+
+    @staticmethod
+    def _parts(b: Builder, count: Val, size: Val) -> Val:
+        """How many parts of a size there are; the last may be smaller."""
+        return b.emit(f"udiv {b.sub(b.add(count, size), 1).typed}, {size.text}", "i64")
+
+    def _tiles(self, b: Builder, rows: Val) -> Val:
+        """How many tiles so many rows make."""
+        return self._parts(b, rows, const(ROWS, "i64"))
 
     def _transposed(self, b: Builder, rows: list[Val]) -> list[Val]:
         """The transposed square, by exchanges at distances 1, 2, 4, ..."""
@@ -224,77 +267,147 @@ class _Emitter:
 
     # -- the product -------------------------------------------------------------------------------------------------
 
-    def product(
-        self, buffers: list[Buffer], sizes: list[Any], tiled: bool, extent: Any, grain: int, work: Any
-    ) -> Function:
-        """C by rows or by panels of columns: the last size is how many there are of what is not divided. `tiled` is
-        whether A is packed; rows are then divided at multiples of ROWS."""
-        by_rows = grain > 1
-        b, (left, right, result), (offset, n, k, row, along, tile, rest_of) = self._start(3, 7)
+    def product_by_rows(self, buffers: list[Buffer], sizes: list[Any], extent: Any, grain: int, work: Any) -> Function:
+        """Rows [low, high) of C. Of a packed A, one group after another."""
+        b, (left, right, result), (offset, n, k, row, along, panels, tile, group) = self._start(3, 8)
         left = b.offset(left, offset, self.kind)
         low, high = Val("%low", "i64"), Val("%high", "i64")
-        top, bottom = (low, high) if by_rows else (const(0, "i64"), rest_of)
-        tiles = b.emit(f"udiv {b.sub(bottom, top).typed}, {ROWS}", "i64")
-        full = b.add(top, b.mul(tiles, ROWS))
+
+        def rows(top: Val, bottom: Val, a: str) -> None:
+            """Rows [top, bottom), of which the first is at `a`."""
+
+            def panel(p: Val, _: Sequence[Val]) -> Sequence[Val]:
+                column = b.mul(p, self.width)
+                columns = self._minimum(b, b.sub(n, column), self.width)
+                base = b.offset(right, b.mul(column, k), self.kind)
+                into = b.offset(result, b.add(b.mul(top, n), column), self.kind)
+
+                def depth(k0: Val, deep: Val) -> None:
+                    block = b.offset(base, b.mul(k0, self.width), self.kind)
+                    start = b.offset(a, b.mul(k0, along), self.kind)
+                    following = b.offset(block, const(DEPTH * self.width, "i64"), self.kind)
+                    self._column(
+                        b, start, b.sub(bottom, top), row, along, step, block, into, n, columns, k0, deep,
+                        Ahead(following, const(0, "i64"), 63),
+                    )  # fmt: skip
+
+                self._blocks(b, k, depth)
+                return ()
+
+            b.loop(const(0, "i64"), panels, 1, panel)
+
+        if not sizes[-1]:
+            step = b.mul(row, ROWS)
+            rows(low, high, b.offset(left, b.mul(low, row), self.kind))
+        else:
+            step = tile
+            each = b.mul(self._tiles(b, group), tile)
+
+            def one(index: Val, _: Sequence[Val]) -> Sequence[Val]:
+                top = b.mul(index, group)
+                bottom = b.add(top, group)
+                bottom = b.select(b.compare("slt", bottom, high), bottom, high)
+                rows(top, bottom, b.offset(left, b.mul(index, each), self.kind))
+                return ()
+
+            first = b.emit(f"udiv {low.typed}, {group.text}", "i64")
+            b.loop(first, self._parts(b, high, group), 1, one)
+        return self._finish(b, buffers, sizes, extent, grain, work)
+
+    def product_by_panels(
+        self, buffers: list[Buffer], sizes: list[Any], tiled: bool, panels: int, work: Any
+    ) -> Function:
+        """Panels [low, high) of C; `tiled` is whether A is packed."""
+        b, (left, right, result), (offset, n, k, row, along, m, at, sn, sk, tile) = self._start(3, 10)
+        left, right = b.offset(left, offset, self.kind), b.offset(right, at, self.kind)
+        contiguous = sizes[7] == 1
+        packed = b.emit(f"alloca [{DEPTH * self.width} x {self.kind}], align 64", "ptr").text
+        step = tile if tiled else b.mul(row, ROWS)
 
         def panel(p: Val, _: Sequence[Val]) -> Sequence[Val]:
             column = b.mul(p, self.width)
             columns = self._minimum(b, b.sub(n, column), self.width)
-            base = b.offset(right, b.mul(column, k), self.kind)
+            base = b.offset(right, b.mul(column, sn), self.kind)
             into = b.offset(result, column, self.kind)
 
-            def depth(k0: Val, _: Sequence[Val]) -> Sequence[Val]:
-                deep = self._minimum(b, b.sub(k, k0), DEPTH)
-                block = b.offset(base, b.mul(k0, self.width), self.kind)
+            def depth(k0: Val, deep: Val) -> None:
+                source = b.offset(base, b.mul(k0, sk), self.kind)
+                self._pack_block(b, source, packed, deep, columns, sn, sk, contiguous)
+                following = b.add(k0, DEPTH)
+                inside = b.compare("slt", following, k)
+                distance = b.select(inside, b.mul(following, sk), b.mul(sn, self.width))
+                length = self.width if contiguous else DEPTH  # of what lies side by side
+                lines = (length * BITS[self.kind] // (8 * CACHE_LINE)).bit_length() - 1
+                ahead = Ahead(b.offset(base, distance, self.kind), sk if contiguous else sn, lines)
                 start = b.offset(left, b.mul(k0, along), self.kind)
+                self._column(b, start, m, row, along, step, packed, into, n, columns, k0, deep, ahead)
 
-                def place(at: Val) -> str:
-                    """Where row `at` of A starts; `at` is the first one of a tile."""
-                    if tiled:
-                        return b.offset(start, b.mul(b.emit(f"udiv {at.typed}, {ROWS}", "i64"), tile), self.kind)
-                    return b.offset(start, b.mul(at, row), self.kind)
-
-                def call(rows: int, a: str, at: Val) -> None:
-                    b.helpers.add((f"gemm_tile{rows}x{self.vectors}", self.kind, self.lanes))
-                    c = b.offset(into, b.mul(at, n), self.kind)
-                    name = f"gemm_tile{rows}x{self.vectors}.v{self.lanes}{SUFFIX[self.kind]}"
-                    arguments = [f"ptr {a}", row.typed, along.typed, f"ptr {block}", f"ptr {c}", n.typed, deep.typed]
-                    b.line(f"call void @{name}({', '.join([*arguments, k0.typed, columns.typed])})")
-
-                def one(t: Val, _: Sequence[Val]) -> Sequence[Val]:
-                    at = b.add(top, b.mul(t, ROWS))
-                    call(ROWS, place(at), at)
-                    return ()
-
-                b.loop(const(0, "i64"), tiles, 1, one)
-                rest = b.sub(bottom, full)
-                a, at = place(full), full
-                for rows in REST:
-                    inside, after = b.fresh_label(), b.fresh_label()
-                    fits = b.compare("ne", b.logic("and", rest, rows), 0)
-                    b.line(f"br {fits.typed}, label %{inside}, label %{after}")
-                    b.label(inside)
-                    call(rows, a, at)
-                    b.line(f"br label %{after}")
-                    b.label(after)
-                    done = b.logic("and", rest, rows)
-                    a = b.offset(a, b.mul(done, row), self.kind)
-                    at = b.add(at, done)
-                return ()
-
-            b.loop(const(0, "i64"), k, DEPTH, depth)
+            self._blocks(b, k, depth)
             return ()
 
-        if by_rows:
-            b.loop(const(0, "i64"), rest_of, 1, panel)
-        else:
-            b.loop(low, high, 1, panel)
-        return self._finish(b, buffers, sizes, extent, grain, work)
+        b.loop(Val("%low", "i64"), Val("%high", "i64"), 1, panel)
+        return self._finish(b, buffers, sizes, panels, 1, work)
+
+    def _blocks(self, b: Builder, k: Val, depth: Callable[[Val, Val], None]) -> None:
+        """The blocks of k: where each one starts, and how deep it is."""
+
+        def block(k0: Val, _: Sequence[Val]) -> Sequence[Val]:
+            depth(k0, self._minimum(b, b.sub(k, k0), DEPTH))
+            return ()
+
+        b.loop(const(0, "i64"), k, DEPTH, block)
+
+    def _column(
+        self, b: Builder, a: str, count: Val, row: Val, along: Val, step: Val, block: str, into: str, n: Val,
+        columns: Val, k0: Val, deep: Val, ahead: Ahead,
+    ) -> None:  # fmt: skip
+        """`count` rows of one panel of C, at `into`: A's first element is at `a`, a tile's `step` behind the one's
+        before. While they are computed, the block of B that is needed next comes nearer."""
+        tiles = b.emit(f"udiv {count.typed}, {ROWS}", "i64")
+        # A strip of a tile asks for so many lines; the tiles for the whole block.
+        whole = DEPTH * self.width * BITS[self.kind] // (8 * CACHE_LINE)
+        strips = b.mul(self._tiles(b, count), DEPTH // STRIP)
+        each = self._parts(b, const(whole, "i64"), strips)
+
+        def call(rows: int, a: str, c: str, t: Val) -> None:
+            b.helpers.add((f"gemm_tile{rows}x{self.vectors}", self.kind, self.lanes))
+            name = f"gemm_tile{rows}x{self.vectors}.v{self.lanes}{SUFFIX[self.kind]}"
+            arguments = [f"ptr {a}", row.typed, along.typed, f"ptr {block}", f"ptr {c}", n.typed, deep.typed]
+            line = b.mul(b.mul(t, each), DEPTH // STRIP)
+            arguments += [k0.typed, columns.typed, f"ptr {ahead.start}", ahead.stride.typed, f"i64 {ahead.lines}"]
+            b.line(f"call void @{name}({', '.join([*arguments, line.typed, each.typed])})")
+
+        def one(t: Val, _: Sequence[Val]) -> Sequence[Val]:
+            call(ROWS, b.offset(a, b.mul(t, step), self.kind), b.offset(into, b.mul(b.mul(t, ROWS), n), self.kind), t)
+            return ()
+
+        b.loop(const(0, "i64"), tiles, 1, one)
+        full = b.mul(tiles, ROWS)
+        rest = b.sub(count, full)
+        a = b.offset(a, b.mul(tiles, step), self.kind)
+        for rows in REST:
+            inside, after = b.fresh_label(), b.fresh_label()
+            fits = b.compare("ne", b.logic("and", rest, rows), 0)
+            b.line(f"br {fits.typed}, label %{inside}, label %{after}")
+            b.label(inside)
+            call(rows, a, b.offset(into, b.mul(full, n), self.kind), tiles)
+            b.line(f"br label %{after}")
+            b.label(after)
+            done = b.logic("and", rest, rows)
+            a = b.offset(a, b.mul(done, row), self.kind)
+            full = b.add(full, done)
+
+
+def prefetch(b: Builder, at: str, *, write: bool) -> None:
+    """Ask for a line: to be written soon, or to be read later than the first-level cache would keep it."""
+    b.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    b.line(f"call void @llvm.prefetch.p0(ptr {at}, i32 {int(write)}, i32 {3 if write else 2}, i32 1)")
 
 
 def tile_definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, set[str], set[tuple[str, str, int]]]:
-    """`gemm_tile<rows>x<vectors>(a, row, along, b, c, ldc, depth, before, columns)`: one tile of C over one block of k;
-    added to what is there if `before` blocks came earlier."""
+    """`gemm_tile<rows>x<vectors>(a, row, along, b, c, ldc, depth, before, columns, ...)`: one tile of C over one block
+    of k; added to what is there if `before` blocks came earlier. For each strip of k, `each` lines of what lies ahead
+    are asked for, from the one numbered `line`."""
     rows, vectors = (int(x) for x in name.removeprefix("gemm_tile").split("x"))
     b = Builder(fma)
     columns, before = Val("%columns", "i64"), Val("%before", "i64")
@@ -303,6 +416,10 @@ def tile_definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, s
     old = b.splat(b.compare("ne", before, 0), lanes)
     starts = [b.offset("%a", b.mul(Val("%row", "i64"), r), kind) if r else "%a" for r in range(rows)]
     lines = [b.offset("%c", b.mul(Val("%ldc", "i64"), r), kind) if r else "%c" for r in range(rows)]
+    # What the tile will be stored to is fetched while it is computed: else every store of a large C waits for memory.
+    for line in lines:
+        for start in range(0, vectors * lanes, CACHE_LINE * 8 // BITS[kind]):
+            prefetch(b, b.offset(line, const(start, "i64"), kind), write=True)
     sums: list[Val] = []
     for r in range(rows):
         for v in range(vectors):
@@ -319,10 +436,29 @@ def tile_definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, s
             found.extend(b.fma(element, right[v], carried[r * vectors + v]) for v in range(vectors))
         return found
 
-    sums = b.loop(const(0, "i64"), Val("%depth", "i64"), 1, step, sums)
+    def strip(start: Val, carried: list[Val]) -> Sequence[Val]:
+        # What is needed next is asked for a few lines at a time: more at once would keep this tile's loads waiting.
+        each = Val("%each", "i64")
+        first = b.add(b.mul(b.emit(f"udiv {start.typed}, {STRIP}", "i64"), each), Val("%line", "i64"))
+
+        def ask(i: Val, _: Sequence[Val]) -> Sequence[Val]:
+            line, inner = b.add(first, i), Val("%lines", "i64")
+            outer = b.emit(f"lshr {line.typed}, {inner.text}", "i64")
+            within = b.sub(line, b.emit(f"shl {outer.typed}, {inner.text}", "i64"))
+            at = b.offset("%ahead", b.mul(outer, Val("%stride", "i64")), kind)
+            prefetch(b, b.offset(at, b.mul(within, CACHE_LINE * 8 // BITS[kind]), kind), write=False)
+            return ()
+
+        b.loop(const(0, "i64"), each, 1, ask)
+        end = b.add(start, STRIP)
+        end = b.select(b.compare("slt", end, Val("%depth", "i64")), end, Val("%depth", "i64"))
+        return b.loop(start, end, 1, step, carried)
+
+    sums = b.loop(const(0, "i64"), Val("%depth", "i64"), STRIP, strip, sums)
     for r in range(rows):
         for v in range(vectors):
             b.store(sums[r * vectors + v], b.offset(lines[r], const(v * lanes, "i64"), kind), masks[v])
     parameters = "ptr %a, i64 %row, i64 %along, ptr %b, ptr %c, i64 %ldc, i64 %depth, i64 %before, i64 %columns"
+    parameters += ", ptr %ahead, i64 %stride, i64 %lines, i64 %line, i64 %each"
     head = f"define internal void @{name}.v{lanes}{SUFFIX[kind]}({parameters}) #0 {{\nentry:\n"
     return head + "\n".join(b.lines) + "\n  ret void\n}\n", b.declarations, b.helpers
