@@ -21,6 +21,7 @@ from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
 from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.groups import GroupedKernel
 from graphtorch.lowering.triton.instructions import (
     HELPERS,
     LITERALS,
@@ -98,8 +99,12 @@ def size_argument(name: str) -> str:
 
 def generate(kernel: Kernel, bindings: Mapping[str, int], limits: Limits | None = None) -> Generated:
     """The source of a kernel, for sizes like the given ones. Raises UnsupportedError where there is none."""
+    if isinstance(kernel, GroupedKernel):
+        from graphtorch.lowering.triton.horizontal import generate_group
+
+        return generate_group(kernel, bindings, limits or Limits())
     tiling = Tiling(kernel)
-    return _Emitter(tiling, tiling.blocks(bindings, limits or Limits()), bindings).generate()
+    return KernelEmitter(tiling, tiling.blocks(bindings, limits or Limits()), bindings).generate()
 
 
 def comment(node: Node) -> str:
@@ -254,7 +259,9 @@ class Expressions:
         return text if text[-1].isdigit() else f'float("{text}")'
 
 
-class _Emitter(Expressions):
+class KernelEmitter(Expressions):
+    """Writes the function of a kernel in its tiling."""
+
     def __init__(self, tiling: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> None:
         self.tiling = tiling
         self.kernel = tiling.kernel
@@ -284,6 +291,7 @@ class _Emitter(Expressions):
             self._looped(body)
         else:
             self._straight(body)
+        pointers = self._pointers()
         head = Segment("    ")
         self._head(head)
         name = self._name()
@@ -291,27 +299,34 @@ class _Emitter(Expressions):
         if self.tiling.second:
             constants[f"{self.tiling.second.upper()}_BLOCK"] = getattr(self.blocks, self.tiling.second)
         arguments = [
-            *self.buffers.values(),
+            *pointers.values(),
             *(n for n, _ in self.sizes.arguments()),
             *(f"{c}: tl.constexpr" for c in constants),
         ]
         main = "\n".join([f"@triton.jit\ndef {name}({', '.join(arguments)}):", *head.lines, *body.lines]) + "\n"
         helpers = "".join("\n" + HELPERS[h] for h in helpers_in(main))
         imports = IMPORTS if "libdevice." in main + helpers else IMPORTS.replace(IMPORTS.splitlines()[2] + "\n", "")
-        grid: list[tuple[Any, int]] = [(self.tiling.size("x"), self.blocks.x)]
-        if self.tiling.y:
-            grid.append((self.tiling.size("y"), self.blocks.y))
         return Generated(
             name,
             f"{imports}{helpers}\n\n{main}",
-            tuple(self.buffers),
-            tuple(self.buffers.values()),
+            tuple(pointers),
+            tuple(pointers.values()),
             self.sizes.arguments(),
             constants,
-            tuple(grid),
+            self._grid(),
             self.wide,
             self.sizes.divisible(self.bindings),
             self.blocks.num_warps,
+        )
+
+    def _pointers(self) -> dict[Buffer, str]:
+        """The pointer arguments."""
+        return self.buffers
+
+    def _grid(self) -> tuple[tuple[Any, int], ...]:
+        """(points, block size) of each dimension of the grid."""
+        return tuple(
+            (self.tiling.size(d), int(getattr(self.blocks, d))) for d in ("x", "y") if d == "x" or self.tiling.y
         )
 
     def _name(self) -> str:

@@ -1,0 +1,20 @@
+"""The step that stands for several kernels in one launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphtorch.lowering.kernel import Buffer, Kernel
+
+
+@dataclass(eq=False, slots=True)
+class GroupedKernel(Kernel):
+    """Kernels that do the same to different tensors, each independent of the others."""
+
+    members: list[Kernel] = field(default_factory=list)
+
+    def reads(self) -> list[Buffer]:
+        return list(dict.fromkeys(b for m in self.members for b in m.reads()))
+
+    def writes(self) -> list[Buffer]:
+        return list(dict.fromkeys(b for m in self.members for b in m.writes()))

@@ -1,0 +1,274 @@
+"""One launch for many kernels that do the same to different tensors: an optimizer's update of all parameters.
+
+Pointwise kernels of equal expressions over contiguous tensors become a `GroupedKernel`. Each of its programs finds in
+a table in device memory which tensor it works on, how large that is and where its memory lies:
+
+    entry = tl.load(blocks + tl.program_id(0))              which tensor, and which of its blocks
+    x_size = tl.load(table + 3 * which)
+    in0 = tl.load(table + 3 * which + 1).to(tl.pointer_type(tl.float32))
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from graphtorch.lowering.binding import concrete
+from graphtorch.lowering.kernel import Buffer, Compute, Constant, Expr, ExternCall, Kernel, Load, Schedule, Store
+from graphtorch.lowering.triton.codegen import Generated, KernelEmitter, Segment, generate
+from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.groups import GroupedKernel
+from graphtorch.lowering.triton.instructions import memory
+from graphtorch.lowering.triton.memory import AddressOf, Table
+from graphtorch.lowering.triton.random import Draws
+from graphtorch.lowering.triton.tiling import Blocks, Limits, Tiling, is_one, is_zero, post_order, warps
+from graphtorch.schedule.indexing import estimate
+from graphtorch.tensor.symint import symbols_of
+
+SMALL = 1 << 14  # elements of a kernel that may wait for others although it writes temporaries
+HELD = 1 << 30  # bytes of temporaries that may wait for a group
+FEW = 2  # equal parts of merged kernels elsewhere that make it worth to take kernels apart
+
+Key = tuple[Any, ...]
+
+
+# -- the schedule -----------------------------------------------------------------------------------------------------
+
+
+class _Open:
+    """A group that still takes members. They run when it is closed."""
+
+    def __init__(self) -> None:
+        self.members: list[Kernel] = []
+        self.reads: set[Buffer] = set()
+        self.writes: set[Buffer] = set()
+        self.held = 0
+
+    def conflicts(self, reads: set[Buffer], writes: set[Buffer]) -> bool:
+        return bool(self.writes & (reads | writes) or self.reads & writes)
+
+    def add(self, kernel: Kernel) -> None:
+        self.members.append(kernel)
+        self.reads.update(kernel.reads())
+        self.writes.update(kernel.writes())
+        self.held += sum(_bytes(b) for b in kernel.reads() if b.kind == "temporary")
+
+    def close(self) -> Kernel:
+        first = self.members[0]
+        if len(self.members) == 1:
+            return first
+        return GroupedKernel(first.name, (), [], list(first.nodes), list(first.reasons), self.members)
+
+
+def group_kernels(schedule: Schedule) -> Schedule:
+    """The schedule with kernels that do the same to different tensors as one step, where the order allows it."""
+    steps = _apart(schedule.steps)
+    pending: dict[Key, _Open] = {}
+    result: list[Kernel | ExternCall] = []
+    for step in steps:
+        reads, writes = set(step.reads()), set(step.writes())
+        for key, group in list(pending.items()):
+            if group.conflicts(reads, writes) or group.held > HELD:
+                result.append(pending.pop(key).close())
+        waits = _waits(step)
+        if waits is None or not isinstance(step, Kernel):
+            result.append(step)
+            continue
+        pending.setdefault(waits, _Open()).add(step)
+    result.extend(group.close() for group in pending.values())
+    return replace(schedule, steps=result)
+
+
+def _apart(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCall]:
+    """Kernels that merged independent work over equal sizes as their parts again, where each part has equals."""
+    parts = {id(s): _components(s) for s in steps if isinstance(s, Kernel)}
+    count = Counter(_key(part) for made in parts.values() for part in made)
+    result: list[Kernel | ExternCall] = []
+    for step in steps:
+        made = parts.get(id(step), [])
+        apart = len(made) > 1 and all((key := _key(p)) is not None and count[key] >= FEW for p in made)
+        result.extend(made if apart else [step])
+    return result
+
+
+def _components(kernel: Kernel) -> list[Kernel]:
+    """A pointwise kernel as kernels that share no work, no reads of tensors and no memory written."""
+    if len(kernel.stores) < 2 or any(a.reduction for a in kernel.axes):
+        return [kernel]
+    groups: list[tuple[set[Any], list[Store]]] = []
+    for store in kernel.stores:
+        touched: set[Any] = {store.access.buffer}
+        for expr in post_order([store.value]):
+            if isinstance(expr, Load):
+                if any(not is_zero(s) for s in expr.access.strides):
+                    touched.add(expr.access.buffer)
+            elif isinstance(expr, Compute) and _varies(expr):
+                touched.add(id(expr))
+        joined = [g for g in groups if g[0] & touched]
+        groups = [g for g in groups if not g[0] & touched]
+        stores = [s for g in joined for s in g[1]]
+        groups.append((touched.union(*(g[0] for g in joined)), [*stores, store]))
+    if len(groups) == 1:
+        return [kernel]
+    made = []
+    for i, (_, stores) in enumerate(groups):
+        used = {id(e.node) for e in post_order(s.value for s in stores) if isinstance(e, Compute)}
+        nodes = [n for n in kernel.nodes if id(n) in used]
+        made.append(Kernel(f"{kernel.name}_{i}", kernel.axes, stores, nodes, kernel.reasons))
+    return made
+
+
+def _varies(expr: Expr) -> bool:
+    return any(isinstance(e, Load) and any(not is_zero(s) for s in e.access.strides) for e in post_order([expr]))
+
+
+def _waits(step: Kernel | ExternCall) -> Key | None:
+    """The key of a kernel that may run later than its place: one that updates what is there before and after the run,
+    or a small one."""
+    if not isinstance(step, Kernel):
+        return None
+    key = _key(step)
+    if key is None:
+        return None
+    small = _elements([a.size for a in step.axes]) <= SMALL
+    return key if small or all(b.kind != "temporary" for b in step.writes()) else None
+
+
+def _key(kernel: Kernel) -> Key | None:
+    """What kernels of one group have in common: the expressions up to buffers and size. None for a kernel that is not
+    pointwise over contiguous memory."""
+    if any(a.reduction for a in kernel.axes):
+        return None
+    tiling = Tiling(kernel)
+    if len(tiling.loops) > 1:
+        return None
+    slots: dict[Buffer, int] = {}
+    numbers: dict[int, int] = {}
+
+    def access(of: Any) -> tuple[Any, ...] | None:
+        own = tiling.strides(of.strides)
+        if not is_zero(of.offset) or not all(is_zero(s) or is_one(s) for s in own) or isinstance(of.buffer, Draws):
+            return None
+        return slots.setdefault(of.buffer, len(slots)), of.buffer.dtype, bool(own) and is_one(own[0])
+
+    parts: list[Any] = []
+    for expr in tiling.exprs:
+        if isinstance(expr, Load):
+            part: Any = access(expr.access)
+        elif isinstance(expr, Constant) and type(expr.value) in (int, float, bool):
+            part = (repr(expr.value), expr.dtype)
+        elif isinstance(expr, Compute):
+            part = (expr.instruction, expr.dtype, tuple(numbers[id(a)] for a in expr.arguments))
+        else:
+            part = None
+        if part is None:
+            return None
+        numbers[id(expr)] = len(parts)
+        parts.append(part)
+    for store in kernel.stores:
+        place = access(store.access)
+        if place is None:
+            return None
+        parts.append((place, numbers[id(store.value)]))
+    size = tiling.size("x")
+    parts.append(len(tiling.loops))
+    parts.append(type(size) is int and size % 16 == 0)  # what makes wide loads
+    if not _supported(kernel):
+        return None
+    return tuple(parts)
+
+
+def _supported(kernel: Kernel) -> bool:
+    names = {n for a in kernel.axes if type(a.size) is not int for n in symbols_of(a.size)}
+    try:
+        generate(kernel, dict.fromkeys(names, 16))
+    except UnsupportedError:
+        return False
+    return True
+
+
+def _elements(sizes: Iterable[Any]) -> int:
+    total = 1
+    for size in sizes:
+        total *= estimate(size)
+    return total
+
+
+def _bytes(buffer: Buffer) -> int:
+    return _elements(buffer.shape) * buffer.dtype.itemsize
+
+
+# -- code -------------------------------------------------------------------------------------------------------------
+
+
+def generate_group(group: GroupedKernel, bindings: Mapping[str, int], limits: Limits) -> Generated:
+    """The function of a group: the first member's text on memory that a table names."""
+    first = Tiling(group.members[0])
+    blocks = Blocks(limits.pointwise, 1, 1, False, warps(limits.pointwise))
+    return _GroupEmitter(group, first, blocks, bindings).generate()
+
+
+class _GroupEmitter(KernelEmitter):
+    def __init__(self, group: GroupedKernel, first: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> None:
+        super().__init__(first, blocks, bindings)
+        self.group = group
+        self.own: list[list[Buffer]] = [_in_order(m) for m in group.members]
+        members = [Tiling(m) for m in group.members]
+        self.counts = [concrete(t.size("x"), bindings) for t in members]
+        self.wide = max(self.counts) + blocks.x >= 2**31
+        self.masked = {"x": any(n % blocks.x for n in self.counts)}
+        self.even = all(type(t.size("x")) is int and n % 16 == 0 for t, n in zip(members, self.counts, strict=True))
+
+    def _pointers(self) -> dict[Buffer, str]:
+        """Arguments: what all members share, then the tables."""
+        shared = [all(other[i] is b for other in self.own) for i, b in enumerate(self.own[0])]
+        kept = {b: self.buffers[b] for b, s in zip(self.own[0], shared, strict=True) if s}
+        self.columns = [i for i, s in enumerate(shared) if not s]
+        width = len(self.columns) + 1
+        size = self.blocks.x
+        spans = [-(-n // size) for n in self.counts]
+
+        def table(address: AddressOf) -> np.ndarray[Any, Any]:
+            rows = [[n, *(address(own[c]) for c in self.columns)] for n, own in zip(self.counts, self.own, strict=True)]
+            return np.array(rows, np.uint64).view(np.int64).reshape(-1)
+
+        def numbers(address: AddressOf) -> np.ndarray[Any, Any]:
+            return np.concatenate([(i << 32) + np.arange(span, dtype=np.int64) for i, span in enumerate(spans)])
+
+        self.total = sum(spans)
+        rows = Table(f"{self.group.name}_table", width * len(self.counts), table)
+        return {**kept, rows: "table", Table(f"{self.group.name}_blocks", self.total, numbers): "blocks"}
+
+    def _grid(self) -> tuple[tuple[Any, int], ...]:
+        return ((self.total, 1),)
+
+    def _head(self, segment: Segment) -> None:
+        width = len(self.columns) + 1
+        segment.add(f"# {len(self.counts)} tensors of {min(self.counts)} to {max(self.counts)} elements")
+        segment.add("entry = tl.load(blocks + tl.program_id(0))")
+        segment.add(f"row = table + (entry >> 32) * {width}")
+        narrow = "" if self.wide else ".to(tl.int32)"
+        size = f"tl.load(row){narrow}"
+        segment.add(f"x_size = {f'tl.multiple_of({size}, 16)' if self.even else size}")
+        for place, column in enumerate(self.columns):
+            buffer = self.own[0][column]
+            pointer = f"tl.load(row + {place + 1}).to(tl.pointer_type({memory(buffer.dtype)}))"
+            segment.add(f"{self.buffers[buffer]} = tl.multiple_of({pointer}, 16)")
+        segment.add(f"x = (entry & 0xFFFFFFFF){narrow} * X_BLOCK + tl.arange(0, X_BLOCK)")
+        if self.masked["x"]:
+            segment.add("x_mask = x < x_size")
+
+
+def _in_order(kernel: Kernel) -> list[Buffer]:
+    """The buffers of a kernel in the order in which the emitter names them."""
+    found: dict[Buffer, None] = {}
+    for expr in post_order(s.value for s in kernel.stores):
+        if isinstance(expr, Load):
+            found.setdefault(expr.access.buffer)
+    for store in kernel.stores:
+        found.setdefault(store.access.buffer)
+    return list(found)
