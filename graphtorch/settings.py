@@ -1,7 +1,7 @@
 """Process-wide switches of the `torch` namespace: threads, determinism, precision of products, warnings.
 
-Most have one possible value here: operators give the same bits in every run, and products are computed in the dtype of
-their operands. Programs set these switches and read them back."""
+Most have one possible value here: operators give the same bits in every run. Programs set these switches and read them
+back; only the precision of float32 products changes anything, and only on GPUs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import os
 import warnings
 from typing import Any
 
+from graphtorch.tensor.precision import settings as float32_precision
+
 _interop_threads = 0
-_float32_precision = "highest"
 _deterministic = False
 _warn_only = False
 _warn_always = False
@@ -51,16 +52,16 @@ def set_num_interop_threads(num: int) -> None:
 
 def get_float32_matmul_precision() -> str:
     """What `set_float32_matmul_precision` was told."""
-    return _float32_precision
+    return float32_precision.matmul
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """Noted: products of float32 are computed in float32. See torch.set_float32_matmul_precision."""
-    global _float32_precision
+    """Products of float32 on GPUs in full precision ("highest") or in tf32 ("high", "medium"); on CPUs they are always
+    exact. See torch.set_float32_matmul_precision."""
     if precision not in ("highest", "high", "medium"):
         warnings.warn(f"{precision} is not one of 'highest', 'high', or 'medium'", stacklevel=2)
         return
-    _float32_precision = precision
+    float32_precision.matmul = precision
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:

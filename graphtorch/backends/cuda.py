@@ -1,6 +1,9 @@
-"""Switches of CUDA's libraries, kept and not used. See https://docs.pytorch.org/docs/stable/backends.html."""
+"""Switches of CUDA's libraries. `matmul.allow_tf32` decides about float32 products on GPUs, the others are kept and not
+used. See https://docs.pytorch.org/docs/stable/backends.html."""
 
 from __future__ import annotations
+
+from graphtorch.tensor.precision import settings
 
 
 class _Switches:
@@ -10,8 +13,20 @@ class _Switches:
         vars(self).update(values)
 
 
-matmul = _Switches(
-    allow_tf32=False,
+class _Matmul(_Switches):
+    """Switches of matrix products."""
+
+    @property
+    def allow_tf32(self) -> bool:
+        """Whether float32 products may run in tf32: the same switch as `set_float32_matmul_precision`."""
+        return settings.matmul != "highest"
+
+    @allow_tf32.setter
+    def allow_tf32(self, allowed: bool) -> None:
+        settings.matmul = "high" if allowed else "highest"
+
+
+matmul = _Matmul(
     allow_fp16_reduced_precision_reduction=True,
     allow_bf16_reduced_precision_reduction=True,
     fp32_precision="none",

@@ -1,16 +1,20 @@
-"""Switches of cuDNN, kept and not used. See https://docs.pytorch.org/docs/stable/backends.html."""
+"""Switches of cuDNN. `allow_tf32` decides about float32 convolutions on GPUs, the others are kept and not used. See
+https://docs.pytorch.org/docs/stable/backends.html."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
+
+from graphtorch.tensor.precision import settings
 
 enabled = True
 deterministic = False
 benchmark = False
 benchmark_limit: int | None = 10
-allow_tf32 = True
 fp32_precision = "none"
 
 
@@ -39,7 +43,7 @@ def flags(
     fp32_precision: str = "none",
 ) -> Iterator[None]:
     """Set the switches for a block."""
-    scope = globals()
+    scope = sys.modules[__name__]
     given = {
         "enabled": enabled,
         "benchmark": benchmark,
@@ -48,9 +52,27 @@ def flags(
         "allow_tf32": allow_tf32,
         "fp32_precision": fp32_precision,
     }
-    previous = {name: scope[name] for name in given}
-    scope.update(given)
+    previous = {name: getattr(scope, name) for name in given}
     try:
+        for name, value in given.items():
+            setattr(scope, name, value)
         yield
     finally:
-        scope.update(previous)
+        for name, value in previous.items():
+            setattr(scope, name, value)
+
+
+class _Module(ModuleType):
+    """The module, with a switch that lies elsewhere."""
+
+    @property
+    def allow_tf32(self) -> bool:
+        """Whether float32 convolutions may run in tf32."""
+        return settings.convolution
+
+    @allow_tf32.setter
+    def allow_tf32(self, allowed: bool) -> None:
+        settings.convolution = bool(allowed)
+
+
+sys.modules[__name__].__class__ = _Module

@@ -64,6 +64,16 @@ class Backend(ABC):
         """Why this backend can't run on this machine, in words; None if it can."""
         return None
 
+    @property
+    def composites(self) -> frozenset[str]:
+        """Functions made of several operators that this backend has in one piece (`fused_attention`): a capture for it
+        records them so."""
+        return frozenset()
+
+    def settings(self) -> Any:
+        """What compiled graphs depend on beside the graph: a capture is valid while this stays equal. None: nothing."""
+        return None
+
     @abstractmethod
     def compile(self, graph: Graph, donations: Mapping[int, int] | None = None) -> Executable:
         """Compile a graph of operators. `donations`: see `build_schedule`."""

@@ -1,27 +1,72 @@
-"""The skeleton of everything that is a matrix product inside: blocks of the result, a loop over the summed extent.
+"""The skeleton of everything that is a matrix product inside: blocks of the result, a loop over the summed extent, and
+pointwise kernels on the way in and out.
 
 What differs between matrix products and convolutions is where an element of an operand lies. float16 and bfloat16
-accumulate in float32 on the tensor cores; float32 is in full precision, as PyTorch's default for products is; float64
-and integers are sums of outer products.
+accumulate in float32 on the tensor cores; float32 is in full precision, or in tf32 where the program allows that;
+float64 and integers are sums of outer products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Buffer, ExternCall, View
-from graphtorch.lowering.triton.codegen import IMPORTS, Generated, comment
-from graphtorch.lowering.triton.instructions import memory, register
+from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, View
+from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
+from graphtorch.lowering.triton.fused import FusedCall, loads_of
+from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory, register
+from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, largest_offset, pieces_of
+from graphtorch.lowering.triton.shapes import DOT, Config, fit
 from graphtorch.lowering.triton.tiling import Limits, power_of_two
-from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
-_DOT = (dtypes.float16, dtypes.bfloat16, dtypes.float32)
 GROUP = 8  # rows of blocks that share the columns of the second operand in the second-level cache
+
+
+class Operands:
+    """What the text of a product refers to: pointers, sizes, and the operands, loaded or computed where they are."""
+
+    def __init__(self, call: ExternCall, bindings: Mapping[str, int]) -> None:
+        self.call = call
+        self.bindings = bindings
+        self.sizes = Sizes()
+        self.prologues: Mapping[int, Kernel] = call.prologues if isinstance(call, FusedCall) else {}
+        views = call.args[:2]
+        named = {name: v.buffer for i, (name, v) in enumerate(zip("ab", views, strict=True)) if i not in self.prologues}
+        if len(named) == 2 and named["a"] is named["b"]:
+            self.pointers = Pointers({"a": named["a"]})
+            self.pointers.named["b"] = named["b"]
+        else:
+            self.pointers = Pointers(named)
+        self.count = 0
+
+    @property
+    def splits(self) -> int:
+        return self.call.splits if isinstance(self.call, FusedCall) else 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether a kernel on the way in or out reaches further than 32 bits."""
+        kernels = list(self.prologues.values())
+        if isinstance(self.call, FusedCall) and self.call.epilogue is not None:
+            kernels.append(self.call.epilogue)
+        return any(largest_offset(kernel, self.bindings) >= 2**31 for kernel in kernels)
+
+    def computed(self, name: str, position: int, coordinates: Sequence[Coordinate], whole: str) -> list[str]:
+        """The lines that make variable `name` of an operand that a pointwise kernel computes, 0 beyond the ends."""
+        kernel = self.prologues[position]
+        (store,) = kernel.stores
+        axes = [(axis.size, stride) for axis, stride in zip(kernel.axes, store.access.strides, strict=True)]
+        pieces = pieces_of(axes, coordinates)
+        assert pieces is not None, "checked when the kernel was absorbed"
+        writer = TileWriter(kernel, pieces, coordinates, self.pointers, self.sizes, whole, self.count)
+        value = writer.value(store.value, {})
+        self.count = writer.count
+        of = store.access.buffer.dtype
+        return [*writer.segment.lines, f"{name} = tl.where({whole or True}, {value}, 0).to({memory(of)})"]
 
 
 @dataclass
@@ -30,10 +75,11 @@ class Product:
 
     The lines may use m, n (indices of the block), `rest` (of the summed extent), m_mask, n_mask, and `batch`.
 
-    head      after the comments: defines M, N and K unless they are arguments
-    setup     before the loop
-    inner     in it: defines x, the block of the first operand, as [m, rest] and y as [rest, n], 0 beyond the ends
-    place     where an element of the result lies, [m, n], from `c`
+    head          after the comments: defines M, N and K unless they are arguments
+    setup         before the loop
+    inner         in it: defines x, the block of the first operand, as [m, rest] and y as [rest, n], 0 beyond the ends
+    place         where an element of the result lies, [m, n], from `c`
+    coordinates   of the result's elements, for kernels that go on from there
     """
 
     name: str
@@ -41,58 +87,65 @@ class Product:
     n: Any
     k: Any
     count: Any
-    pointers: dict[str, Buffer]
-    out: Buffer
+    operands: Operands
     integers: dict[str, Any]
     divisible: frozenset[str]
     wide: bool
+    config: Config
     inner: list[str]
     place: str
+    coordinates: list[Coordinate]
     head: list[str] = field(default_factory=list)
     setup: list[str] = field(default_factory=list)
+    precision: str = "ieee"
+    even: bool = False  # no block reaches beyond the result's ends
 
-    def generate(self, call: ExternCall, bindings: Mapping[str, int], limits: Limits | None) -> Generated:
+    def generate(self) -> Generated:
         """The function."""
-        of = self.out.dtype
-        rows, columns, depth = (concrete(s, bindings) for s in (self.m, self.n, self.k))
-        bm, bn, bk, warps, stages = blocks(rows, columns, depth, of)
-        if limits is not None:  # a test's small blocks
-            side = max(16, power_of_two(int(limits.pointwise**0.5)))
-            bm, bn, bk = min(bm, side), min(bn, side), min(bk, side)
-        grid: list[tuple[Any, int]] = [(self.m, bm), (self.n, bn)]
+        operands, config = self.operands, self.config
+        body = self._body()
+        pointers = operands.pointers.named
+        integers = {**self.integers, **dict(operands.sizes.arguments())}
+        name = self._name()
+        constants = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": config.block_k}
+        arguments = ", ".join([*pointers, *integers, *(f"{c}: tl.constexpr" for c in constants)])
+        lines = "\n".join(f"    {line}" for line in body)
+        main = f"@triton.jit\ndef {name}({arguments}):\n{lines}\n"
+        helpers = "".join("\n" + HELPERS[h] for h in helpers_in(main))
+        imports = IMPORTS if "libdevice." in main + helpers else "".join(IMPORTS.splitlines(True)[:2])
+        grid: list[tuple[Any, int]] = [(self.m, config.block_m), (self.n, config.block_n)]
         if self.count is not None:
             grid.append((self.count, 1))
+        if operands.splits > 1:
+            grid.append((operands.splits, 1))
         return Generated(
-            self.name,
-            self._text(call, of),
-            (*self.pointers.values(), self.out),
-            (*self.pointers, "c"),
-            tuple(self.integers.items()),
-            {"BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": bk},
+            name,
+            f"{imports}{helpers}\n\n{main}",
+            tuple(pointers.values()),
+            tuple(pointers),
+            tuple(integers.items()),
+            constants,
             tuple(grid),
             self.wide,
-            self.divisible,
-            warps,
-            stages,
+            self.divisible | operands.sizes.divisible(operands.bindings),
+            config.num_warps,
+            config.num_stages,
+            programs=config.programs,
         )
 
-    def _text(self, call: ExternCall, of: dtype) -> str:
-        accumulator = register(of)
-        if of in _DOT:
-            precision = ', input_precision="ieee"' if of is dtypes.float32 else ""
-            product = [f"acc = tl.dot(x, y, acc{precision})"]
-        else:
-            product = [f"acc += tl.sum(x.to({accumulator})[:, :, None] * y.to({accumulator})[None, :, :], 1)"]
-        to = "" if memory(of) == accumulator else f".to({memory(of)})"
+    def _name(self) -> str:
+        """The product, and the operators of its epilogue that say most."""
+        call = self.operands.call
+        kernel = call.epilogue if isinstance(call, FusedCall) else None
+        names = [] if kernel is None else [n.op.name for n in kernel.nodes]
+        kept = [n for n in dict.fromkeys(names) if n not in ("cast", "view", "expand", "permute", "clone")]
+        return "_".join([self.name, *kept[:3]])
+
+    def _body(self) -> list[str]:
         long = ".to(tl.int64)" if self.wide else ""
-        batch = [f"batch = (pid // (m_blocks * n_blocks)){long}", "pid = pid % (m_blocks * n_blocks)"]
-        lines = [
-            *(comment(node) for node in call.nodes if type(node) is Node),
-            *self.head,
-            "pid = tl.program_id(0)",
-            "m_blocks = tl.cdiv(M, BLOCK_M)",
-            "n_blocks = tl.cdiv(N, BLOCK_N)",
-            *(batch if self.count is not None else ()),
+        call = self.operands.call
+        tile = [
+            *self._outer(long),
             f"# Programs that run at the same time share rows of x and columns of y: {GROUP} rows of blocks at a time.",
             f"group = pid // ({GROUP} * n_blocks)",
             f"height = min(m_blocks - {GROUP} * group, {GROUP})",
@@ -101,34 +154,124 @@ class Product:
             f"m = pid_m{long} * BLOCK_M + tl.arange(0, BLOCK_M)",
             f"n = pid_n{long} * BLOCK_N + tl.arange(0, BLOCK_N)",
             f"k = tl.arange(0, BLOCK_K){long}",
-            "m_mask = m < M",
-            "n_mask = n < N",
+            *(() if self.even else ("m_mask = m < M", "n_mask = n < N")),
             *self.setup,
-            f"acc = tl.zeros([BLOCK_M, BLOCK_N], {accumulator})",
-            "for k_start in range(0, K, BLOCK_K):",
-            *(f"    {line}" for line in ("rest = k_start + k", *self.inner, *product)),
-            f"tl.store(c + {self.place}, acc{to}, mask=m_mask[:, None] & n_mask[None, :])",
+            *self._summed(),
+            *self._stored(),
         ]
-        blocks_ = (f"BLOCK_{d}: tl.constexpr" for d in "MNK")
-        arguments = ", ".join([*self.pointers, "c", *self.integers, *blocks_])
-        imports = "".join(IMPORTS.splitlines(True)[:2])
-        body = "\n".join(f"    {line}" for line in lines)
-        return f"{imports}\n\n@triton.jit\ndef {self.name}({arguments}):\n{body}\n"
+        head = [
+            *(comment(node) for node in call.nodes[:1] if type(node) is Node),
+            *self.head,
+            "m_blocks = tl.cdiv(M, BLOCK_M)",
+            "n_blocks = tl.cdiv(N, BLOCK_N)",
+        ]
+        if self.config.programs is None:
+            return [*head, "pid = tl.program_id(0)", *tile]
+        tiles = "m_blocks * n_blocks"
+        if self.count is not None:
+            tiles += f" * {self.operands.sizes.factor(self.count)}"
+        loop = f"for tile in tl.range(tl.program_id(0), {tiles}, tl.num_programs(0)):"
+        return [*head, "# As many programs as run at the same time: each goes through blocks.", loop] + [
+            f"    {line}" for line in ("pid = tile", *tile)
+        ]
+
+    def _outer(self, long: str) -> list[str]:
+        """Which product of the batch, and which part of the sum, a program works on."""
+        lines: list[str] = []
+        splits = self.operands.splits
+        if self.count is not None or splits > 1:
+            lines = ["outer = pid // (m_blocks * n_blocks)", "pid = pid % (m_blocks * n_blocks)"]
+        if splits > 1:
+            lines.append(f"split = (outer % {splits}){long}")
+        if self.count is not None:
+            lines.append(f"batch = (outer // {splits}){long}" if splits > 1 else f"batch = outer{long}")
+        return lines
+
+    def _summed(self) -> list[str]:
+        """The loop over the summed extent, or over this program's part of it."""
+        of = self._computed_in()
+        accumulator = register(of)
+        if of in DOT:
+            how = f', input_precision="{self.precision}"' if of.itemsize == 4 else ""
+            product = [f"acc = tl.dot(x, y, acc{how})"]
+        else:
+            product = [f"acc += tl.sum(x.to({accumulator})[:, :, None] * y.to({accumulator})[None, :, :], 1)"]
+        loop = "for k_start in range(0, K, BLOCK_K):"
+        part: list[str] = []
+        if self.operands.splits > 1:
+            part = [f"part = tl.cdiv(tl.cdiv(K, {self.operands.splits}), BLOCK_K) * BLOCK_K"]
+            loop = "for k_start in range(split * part, min((split + 1) * part, K), BLOCK_K):"
+        return [
+            *part,
+            f"acc = tl.zeros([BLOCK_M, BLOCK_N], {accumulator})",
+            loop,
+            *(f"    {line}" for line in ("rest = k_start + k", *self.inner, *product)),
+        ]
+
+    def _computed_in(self) -> dtype:
+        of: dtype = self.operands.call.args[0].buffer.dtype
+        return of
+
+    def _stored(self) -> list[str]:
+        operands = self.operands
+        call = operands.call
+        whole = "" if self.even else "m_mask[:, None] & n_mask[None, :]"
+        product = product_of(call)
+        if isinstance(call, FusedCall) and call.epilogue is not None:
+            loads = [e for e in loads_of(call.epilogue) if e.access.buffer is product]
+            axes = [
+                (axis.size, stride) for axis, stride in zip(call.epilogue.axes, loads[0].access.strides, strict=True)
+            ]
+            pieces = pieces_of(axes, self.coordinates)
+            assert pieces is not None, "checked when the kernel was absorbed"
+            writer = TileWriter(
+                call.epilogue, pieces, self.coordinates, operands.pointers, operands.sizes, whole, operands.count
+            )
+            lines = writer.store_all({id(load): "acc" for load in loads})
+            return ["inside = " + whole, *(line.replace(whole, "inside") for line in lines)] if whole else lines
+        pointer = operands.pointers.of(product, "c")
+        of = product.dtype
+        to = "" if memory(of) == register(self._computed_in()) else f".to({memory(of)})"
+        place = self.place
+        if operands.splits > 1:
+            place = f"split * {self._elements()} + {place}"
+        mask = f", mask={whole}" if whole else ""
+        return [f"tl.store({pointer} + {place}, acc{to}{mask})"]
+
+    def _elements(self) -> str:
+        total: Any = 1
+        for coordinate in self.coordinates:
+            total = total * coordinate.size
+        return self.operands.sizes.factor(total)
 
 
-def blocks(m: int, n: int, k: int, of: dtype) -> tuple[int, int, int, int, int]:
-    """(BLOCK_M, BLOCK_N, BLOCK_K, warps, stages) by shape. First guesses from what others publish, unmeasured here."""
-    if of not in _DOT:
-        return min(16, power_of_two(max(m, 1))), min(32, power_of_two(max(n, 1))), 16, 4, 1
-    half = of.itemsize == 2
-    bm = min(max(power_of_two(m), 16), 128)
-    bn = min(max(power_of_two(n), 16), 256 if half and m >= 2048 and n >= 2048 else 128)
-    if not half:
-        # Full precision in float32 is no work for tensor cores: larger blocks or fewer warps spill registers.
-        bm, bn = min(bm, 64), min(bn, 64)
-        return bm, bn, 16, 8 if bm * bn >= 64 * 64 else 4, 2
-    bk = min(max(power_of_two(k), 16), 64)
-    return bm, bn, bk, 8 if bm * bn >= 128 * 256 else 4, 3
+def product_of(call: ExternCall) -> Buffer:
+    """The buffer that a call's own result lies in, or would lie in."""
+    if isinstance(call, FusedCall):
+        return call.product
+    out = call.outputs[0]
+    assert out is not None
+    return out
+
+
+def choose(
+    call: ExternCall, sizes: Sequence[Any], bindings: Mapping[str, int], limits: Limits | None, tf32: bool = False
+) -> Config:
+    """The blocks of a product by shape; small ones where a test's limits ask for them."""
+    m, n, k = (concrete(e, bindings) for e in sizes)
+    config = fit(m, n, k, call.args[0].buffer.dtype, tf32)
+    if isinstance(call, FusedCall) and call.epilogue is not None and config.block_m * config.block_n >= 128 * 128:
+        # What the epilogue computes needs registers beside the sums.
+        config = replace(config, block_n=128, num_warps=8)
+    if limits is not None:
+        side = max(16, power_of_two(int(limits.pointwise**0.5)))
+        config = replace(
+            config,
+            block_m=min(config.block_m, side),
+            block_n=min(config.block_n, side),
+            block_k=min(config.block_k, side),
+        )
+    return config
 
 
 def reach(views: Sequence[View], bindings: Mapping[str, int]) -> int:

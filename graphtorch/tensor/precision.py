@@ -1,0 +1,34 @@
+"""How exactly GPUs compute float32 products: in full precision, or in tf32 (10 bits of mantissa) on tensor cores.
+
+As in PyTorch, matrix products are exact unless a program allows tf32, and convolutions use it unless a program forbids
+it. What was compiled under one setting is not used under another. The CPU backends always compute in full precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Precision:
+    """The settings of the process.
+
+    matmul        "highest" (full float32), "high" or "medium" (tf32)
+    convolution   whether convolutions may use tf32
+    """
+
+    matmul: str = "highest"
+    convolution: bool = True
+
+
+settings = Precision()
+
+
+def matmul_precision() -> str:
+    """What Triton calls the precision of matrix products."""
+    return "ieee" if settings.matmul == "highest" else "tf32"
+
+
+def convolution_precision() -> str:
+    """What Triton calls the precision of convolutions."""
+    return "tf32" if settings.convolution else "ieee"
