@@ -53,8 +53,13 @@ class ExpandGradients(Pass):
 
     def run(self, graph: Graph, log: RewriteLog | None = None) -> Graph:
         """Returns `graph` itself when there is nothing to expand."""
+        return self.mapped(graph)[0]
+
+    def mapped(self, graph: Graph, keep_custom: bool = False) -> tuple[Graph, dict[Value, Value]]:
+        """The expanded graph, and the values of `graph` in it; none where the result is `graph` itself. `keep_custom`:
+        custom functions stay nodes."""
         if not any(n.op is GRADIENT or n.op is CUSTOM for n in graph.nodes):
-            return graph
+            return graph, {}
         result = Graph(graph.name, input_kinds=list(graph.input_kinds), output_names=list(graph.output_names))
         mapping: dict[Value, Value] = {}
         for value in graph.inputs:
@@ -66,7 +71,7 @@ class ExpandGradients(Pass):
             if node.op is GRADIENT:
                 self._expand(result, node, args, mapping)
                 continue
-            if node.op is CUSTOM:  # its gradients are expanded already: what is left is its value
+            if node.op is CUSTOM and not keep_custom:  # its gradients are expanded already: what is left is its value
                 mapping.update(zip(node.results, args[0], strict=True))
                 continue
             made = Node(node.op, args, [r.type for r in node.results], node.location, node.origin)
@@ -75,7 +80,7 @@ class ExpandGradients(Pass):
                 new.name = old.name
                 mapping[old] = new
         result.outputs = [mapping[v] for v in graph.outputs]
-        return result
+        return result, mapping
 
     def _expand(self, result: Graph, node: Node, args: tuple[Any, ...], mapping: dict[Value, Value]) -> None:
         outputs, cotangents, inputs, differentiable = args

@@ -48,9 +48,23 @@ RECOMPILE_LIMIT = 8
 class Sizes:
     """The symbolic sizes of one capture, and where a call's arguments have them."""
 
-    def __init__(self, scope: SymbolScope, bindings: dict[str, str]) -> None:
-        self.scope = scope
-        self.bindings = bindings
+    def __init__(self) -> None:
+        self.scope = SymbolScope()
+        self.bindings: dict[str, str] = {}
+        self.dims: dict[tuple[int, int], str] = {}  # (argument, dimension) -> symbol
+
+    def fixed(self) -> dict[int, set[int]]:
+        """The dimensions, by argument, whose symbols the program's own guards fix at a number."""
+        names: set[str] = set()
+        for guard in self.scope.guards:
+            free = free_symbols(guard.expression)
+            if guard.relation == "==" and guard.truth and len(free) == 1:
+                names |= free
+        found: dict[int, set[int]] = {}
+        for (argument, dim), name in self.dims.items():
+            if name in names:
+                found.setdefault(argument, set()).add(dim)
+        return found
 
     def add_guards(self, guards: GuardSet) -> None:
         """Assume what the capture and the compilation decided by the example sizes."""
@@ -59,6 +73,15 @@ class Sizes:
             check = guards.name(eval(f"lambda {', '.join(names)}: {guard}"))
             where = f" (asked at {guard.location})" if guard.location else ""
             guards.add(f"{check}({', '.join(self.bindings[n] for n in names)})", f"the sizes satisfied {guard}{where}")
+
+
+class FixedSizes(Exception):
+    """The program assumes numbers for sizes that were to be symbolic: it is captured again with these numbers, for what
+    would still call them symbols has no use for their freedom."""
+
+    def __init__(self, dims: dict[int, set[int]]) -> None:
+        super().__init__(str(dims))
+        self.dims = dims
 
 
 class Specialization:
@@ -303,11 +326,15 @@ class CompiledFunction:
         paths = PathTree() if paths is None else paths
         try:
             with collection_paused():
-                try:
-                    made = self._capture(tree, leaves, changed, paths, known)
-                except UndecidedError:
-                    # Something in the program has no symbolic form: compile for these sizes alone.
-                    made = self._capture(tree, leaves, {}, paths, known)
+                while True:
+                    try:
+                        made = self._capture(tree, leaves, changed, paths, known)
+                        break
+                    except FixedSizes as fixed:
+                        changed = {i: dims - fixed.dims.get(i, set()) for i, dims in changed.items()}
+                    except UndecidedError:
+                        # Something in the program has no symbolic form: compile for these sizes alone.
+                        changed = {}
         except PythonStateChange as change:
             if self.fullgraph:
                 raise
@@ -350,14 +377,13 @@ class CompiledFunction:
         if not self.fullgraph:
             recorder.decisions = Decisions(leaves, known)
         guards = recorder.guards
-        scope = SymbolScope()
-        bindings: dict[str, str] = {}
+        sizes = Sizes()
         given: list[Any] = []
         labels = self._labels(tree, len(leaves))
         for i, leaf in enumerate(leaves):
             expression = f"leaves[{i}]"
             if isinstance(leaf, Tensor):
-                given.append(self._argument(recorder, scope, bindings, leaf, i, labels[i], changed.get(i, set())))
+                given.append(self._argument(recorder, sizes, leaf, i, labels[i], changed.get(i, set())))
                 continue
             if is_scalar(leaf):
                 guards.same_value(expression, leaf, labels[i])
@@ -397,8 +423,10 @@ class CompiledFunction:
                 captured = assemble(recorder, result_leaves, result_tree)
             if recorder.refused is not None:
                 raise recorder.refused
-        except BaseException:
+        except BaseException as error:
             environment.undo_changes()
+            if isinstance(error, CaptureError) and recorder.refused is not None:
+                error.reason = recorder.refused.reason  # dispatch adds the operator, in an error of its own
             raise
         finally:
             changed_modes = modes.restore()
@@ -407,7 +435,7 @@ class CompiledFunction:
             raise PythonStateChange(side_effects)
         recorder.assume_hooks()
         environment.add_guards(lambda container, key: (id(container), key) in recorder.numbers)
-        return captured, guards, Sizes(scope, bindings)
+        return captured, guards, sizes
 
     def _capture(
         self,
@@ -418,8 +446,14 @@ class CompiledFunction:
         known: Sequence[Decision] = (),
     ) -> Specialization:
         captured, guards, sizes = self.capture(tree, leaves, changed, known)
+        fixed = sizes.fixed()
+        if fixed:
+            raise FixedSizes(fixed)
         name = getattr(self.function, "__name__", type(self.function).__name__)
         made = Specialization(captured, guards, tree, self.backend, name, paths, self.memory_budget)
+        fixed = sizes.fixed()
+        if fixed:
+            raise FixedSizes(fixed)
         sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
         return made
@@ -427,14 +461,13 @@ class CompiledFunction:
     def _argument(
         self,
         recorder: Recorder,
-        scope: SymbolScope,
-        bindings: dict[str, str],
+        sizes: Sizes,
         tensor: Tensor,
         index: int,
         label: str,
         changed: set[int],
     ) -> Tensor:
-        guards = recorder.guards
+        guards, scope, bindings = recorder.guards, sizes.scope, sizes.bindings
         expression = f"leaves[{index}]"
         data = f"{expression}._data"
         kind = f"{expression}.__class__ is {guards.name(type(tensor))}"
@@ -457,6 +490,7 @@ class CompiledFunction:
                         guards.add(f"{place} > 1", f"{label}.shape[{d}] was symbolic, at least 2")
                     else:
                         guards.add(f"{place} == {bindings[str(symbol)]}", f"{label}.shape[{d}] was equal to {symbol}")
+                    sizes.dims[index, d] = str(symbol)
                     shape.append(symbol)
                 else:
                     guards.add(f"{place} == {size}", f"{label}.shape[{d}] was {size}")

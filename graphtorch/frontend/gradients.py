@@ -45,7 +45,7 @@ class GradientRecorder(GraphBuilder):
         self.value_hooks: dict[Value, dict[int, Callable[[Tensor], Tensor | None]]] = {}
         self.kept_views: dict[int, Tensor] = {}  # id of the recorded tensor of a view kept outside -> that view
         self.retained: set[Value] = set()  # what retain_grad() was asked of
-        self.custom: dict[Node, Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]] = {}
+        self.custom: dict[Node, CustomCall] = {}
         self._known: dict[int, Source] = {}  # id of a concrete tensor -> where to find it
         self._saved: dict[Node, list[tuple[RecordedStorage, int, Tensor]]] = {}
         self._freed: set[Node] = set()
@@ -376,7 +376,8 @@ class GradientRecorder(GraphBuilder):
                 after._node = RecordedNode(f"{function.__name__}Backward")
         # What was saved of the results is the results as the outside has them: they have a history.
         context.to_save = tuple(replaced.get(id(t), t) for t in context.to_save)
-        self.custom[node] = _custom_rule(function, context, args, [type_of(t) for t in made])
+        flags = [replaced[id(t)]._requires_grad for t in made]
+        self.custom[node] = CustomCall(function, context, args, [type_of(t) for t in made], flags)
         self._alive.append(made)
         finals = tuple(replaced.get(id(o), o) for o in outputs)
         return finals if isinstance(returned, tuple) else finals[0]
@@ -391,22 +392,29 @@ class GradientRecorder(GraphBuilder):
             state.grad_enabled = previous
 
 
-def _custom_rule(
-    function: Any, context: FunctionContext, args: tuple[Any, ...], results: list[Any]
-) -> Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]]:
-    """The backward of a custom function as a rule for the differentiator: cotangents of results to those of tensor
-    arguments."""
-    tensors = [isinstance(a, Tensor) for a in args]
-    types = [type_of(a) if isinstance(a, Tensor) else None for a in args]
+class CustomCall:
+    """A recorded call of a custom function. Calling it is the backward, as a rule for the differentiator: cotangents of
+    results to those of tensor arguments. `flags`: which results carry a gradient."""
 
-    def rule(cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    def __init__(
+        self, function: Any, context: FunctionContext, args: tuple[Any, ...], results: list[Any], flags: list[bool]
+    ) -> None:
+        self.function = function
+        self.context = context
+        self.args = args
+        self.results = results
+        self.flags = flags
+        self._types = [type_of(a) if isinstance(a, Tensor) else None for a in args]
+
+    def __call__(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        function, context, args = self.function, self.context, self.args
         given: list[Any] = list(cotangents)
         if context._materialize:
             from graphtorch.ops import FUNCTIONS
 
             given = [
                 FUNCTIONS["zeros"](tuple(t.shape), dtype=t.dtype, device=t.device) if g is None else g
-                for g, t in zip(given, results, strict=True)
+                for g, t in zip(given, self.results, strict=True)
             ]
         returned = function.backward(context, *given)
         values = list(returned) if isinstance(returned, tuple) else [returned]
@@ -420,8 +428,6 @@ def _custom_rule(
             )
         return [
             None if value is None or of is None else fit(value, of)
-            for value, of, wanted in zip(values, types, tensors, strict=True)
-            if wanted
+            for value, of, arg in zip(values, self._types, args, strict=True)
+            if isinstance(arg, Tensor)
         ]
-
-    return rule

@@ -78,15 +78,15 @@ class JointProgram:
         simplified = default_pipeline().run(ExpandGradients().run(joint))
         overwritten = {simplified.inputs[i] for i, _ in captured.written}
         given: list[Value] = simplified.inputs[len(simplified.inputs) - count :]
-        # The rules of custom functions and hooks belong to this capture: what they do can't be run again.
-        self.rerun = None if by_python else Rerun(captured, self.leaves)
+        self.by_python = by_python
+        self.rerun = Rerun(captured, self.leaves)
         changed = {position for position, _ in captured.written}
-        copied = [] if self.rerun is None else [simplified.inputs[i] for i in self.rerun.needed if i in changed]
+        copied = [simplified.inputs[i] for i in self.rerun.needed if i in changed]
         parts = partition(simplified, given, self.output_count, overwritten, memory_budget, copied)
         self.parts = parts
         donations = {output: position for position, output in captured.written}
         self.forward: Compiled = compile_joint(shown, parts.forward, backend, donations, lower)
-        if self.rerun is not None and self.rerun.generators:
+        if self.rerun.generators:
             self.forward.executable = NotingGenerators(self.forward.executable, self.rerun.generators)
         self.joint: Graph = simplified
         # A parameter is the same leaf at every call.
@@ -96,9 +96,8 @@ class JointProgram:
             else None
             for leaf in self.leaves
         ]
-        needed = [] if self.rerun is None else self.rerun.needed
         # The inputs that a call holds on to.
-        self._held = sorted({*parts.kept_inputs, *needed} - set(parts.copied_inputs))
+        self._held = sorted({*parts.kept_inputs, *self.rerun.needed} - set(parts.copied_inputs))
         self.captured = captured
         self._partial: dict[frozenset[int], tuple[Compiled, list[int]] | None] = {}
         self._backward: Compiled | None = None
@@ -115,14 +114,13 @@ class JointProgram:
     def backward_of(self, places: frozenset[int]) -> tuple[Compiled, list[int]] | None:
         """The backward for gradients that flow to these of the differentiable outputs, and the leaves that it is for;
         None for that of all outputs."""
-        if len(places) == len(self.captured.differentiable) or self.rerun is None:
+        if len(places) == len(self.captured.differentiable) or self.by_python:
             return None
         if places not in self._partial:
             self._partial[places] = self._compile_partial(places)
         return self._partial[places]
 
     def _compile_partial(self, places: frozenset[int]) -> tuple[Compiled, list[int]] | None:
-        assert self.rerun is not None
         scopes = {id(s.scope): s.scope for s in self.joint.symbols.values() if s.scope is not None}.values()
         held = [len(scope.guards) for scope in scopes]
         made = partial_backward(
@@ -147,14 +145,12 @@ class JointProgram:
         call's arguments, `tensors` its inputs."""
         residuals = list(arrays[self.output_count :])
         saved = {i: SavedTensor(tensors[i]) if isinstance(tensors[i], Tensor) else tensors[i] for i in self._held}
-        again: Again | None = None
-        if self.rerun is not None:
-            states = residuals.pop() if self.rerun.generators else []
-            held = saved
-            if self.parts.copied_inputs:
-                copies = residuals[-len(self.parts.copied_inputs) :]
-                held = saved | {i: Tensor._wrap(a) for i, a in zip(self.parts.copied_inputs, copies, strict=True)}
-            again = Again([held[i] for i in self.rerun.needed], states)
+        states = residuals.pop() if self.rerun.generators else []
+        held = saved
+        if self.parts.copied_inputs:
+            copies = residuals[-len(self.parts.copied_inputs) :]
+            held = saved | {i: Tensor._wrap(a) for i, a in zip(self.parts.copied_inputs, copies, strict=True)}
+        again = Again([held[i] for i in self.rerun.needed], states)
         kept = [saved[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
         edges = [
             edge or (None if leaf.owner is None else edge_of(leaf.owner.fetch(leaves)))
@@ -258,7 +254,7 @@ class CompiledBackward(Node):
         self._check_watched()
         if state.grad_enabled:
             return self._differentiably(cotangents)
-        if state.anomaly and self.program.rerun is not None and self.again is not None:
+        if state.anomaly:
             # Operator by operator on the tape, which says at which line a gradient becomes NaN.
             with enable_grad():
                 found = self._differentiably(cotangents)
@@ -290,13 +286,7 @@ class CompiledBackward(Node):
 
     def _differentiably(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """The leaves' cotangents with a history of their own."""
-        rerun = self.program.rerun
-        if rerun is None or self.again is None:
-            raise RuntimeError(
-                "create_graph=True through a compiled forward with a custom autograd.Function or a tensor hook is not "
-                "supported: call autograd.grad() inside the compiled function, where derivatives of any order are part "
-                "of its graph"
-            )
+        assert self.again is not None
         inputs = [s.unpack(self, self._name) if isinstance(s, SavedTensor) else s for s in self.again.inputs]
         flowing = {place: g for place, g in zip(self.places, cotangents, strict=True) if g is not None}
-        return rerun.gradients(inputs, self.again.states, self.edges, flowing)
+        return self.program.rerun.gradients(inputs, self.again.states, self.edges, flowing)

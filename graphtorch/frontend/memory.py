@@ -104,6 +104,20 @@ def assume_other(
             )
 
 
+def writable(tensor: Tensor) -> bool:
+    """Whether eager execution lets a tensor be changed in place: it does not for a view of what requires grad that was
+    made under no_grad."""
+    base = tensor._base
+    return base is None or tensor._node_version >= 0 or not base.requires_grad
+
+
+def assume_writable(guards: GuardSet, index: int, name: str, tensor: Tensor) -> None:
+    """Assume that an argument that the function changes may be changed."""
+    own = f"leaves[{index}]._base is None" if tensor._base is None else None
+    meaning = f"{name} was no view made under no_grad"
+    guards.add(f"{guards.name(writable)}(leaves[{index}])", meaning, own)
+
+
 def _check(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
     if overlap(tensor, other):
         raise refuse(

@@ -18,10 +18,10 @@ from graphtorch.autograd.graph import Node, edge_of
 from graphtorch.autograd.views import overlay, replay
 from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.errors import refuse
-from graphtorch.frontend.memory import assume_apart, assume_other
+from graphtorch.frontend.memory import assume_apart, assume_other, assume_writable
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
 from graphtorch.frontend.recorder import Recorder
-from graphtorch.frontend.sources import Source
+from graphtorch.frontend.sources import ArgumentSource, Source
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
@@ -73,8 +73,9 @@ class Output:
 
     `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `number` for a
     run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the result
-    out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down). A history that was used up inside the function, or that needs what was
-    overwritten since, is the name of its node and the `error` that a backward pass through it raises."""
+    out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down). A history that was
+    used up inside the function, or that needs what was overwritten since, is the name of its node and the `error` that a
+    backward pass through it raises."""
 
     index: int
     requires_grad: bool = False
@@ -225,6 +226,8 @@ class _Assembler:
                 index = self.output(storage.value, f"new {storage.source.name}")
                 original = recorder.graph.inputs[recorder.sources.index(storage.source)]
                 captured.written.append((position[original], index))
+                if isinstance(storage.source, ArgumentSource) and storage.concrete is not None:
+                    assume_writable(recorder.guards, storage.source.index, storage.source.name, storage.concrete)
                 if not storage.counted:
                     captured.quiet.add(position[original])
                 if storage.carries and storage.base is not None:

@@ -24,6 +24,7 @@ from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import attribute, dictionary, is_scalar
 from graphtorch.frontend.layouts import pointwise_layout, stated_layout
+from graphtorch.frontend.memory import writable
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
 from graphtorch.ir.builder import Traced, hint, wrap
@@ -614,6 +615,10 @@ class Recorder(GradientRecorder):
         data = target._data
         base = data.storage.base
         outside = None if data.storage.concrete is None else data.storage.concrete._base
+        if outside is not None and not data.detached:
+            with recorder_paused():
+                if not writable(data.storage.concrete):
+                    raise RuntimeError(VIEW_OF_NO_GRAD)
         if outside is not None and outside._requires_grad and outside._node is None and not data.detached:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
         if target._requires_grad and target._node is None and not data.steps:

@@ -7,15 +7,19 @@ function overwrites are copied, and the random generators' states noted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import CellType, FunctionType
 from typing import Any
 
 from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.autograd.engine import grad
+from graphtorch.autograd.function import FunctionContext, FunctionNode
 from graphtorch.autograd.graph import AccumulateGrad, Edge, OperatorNode
 from graphtorch.autograd.state import state
 from graphtorch.frontend.decisions import generators_of
 from graphtorch.frontend.program import Captured, LeafValue
+from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Node, Value
 from graphtorch.lowering.backend import Executable
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
@@ -31,7 +35,10 @@ class Rerun:
     """
 
     def __init__(self, captured: Captured, leaves: Sequence[LeafValue]) -> None:
-        self.graph = ExpandGradients().run(captured.graph)
+        self.graph, mapping = ExpandGradients().mapped(captured.graph, keep_custom=True)
+        self._place = lambda value: mapping.get(value, value)
+        self.custom = {self._place(n.results[0]).node: rule for n, rule in captured.custom.items()}
+        self.hooks = {self._place(value): tuple(hooks.values()) for value, hooks in captured.hooks.items()}
         self.outputs = [self.graph.outputs[i] for i in captured.differentiable]
         self.leaves = [(self.graph.outputs if leaf.output else self.graph.inputs)[leaf.position] for leaf in leaves]
         self.nodes = self._needed_nodes()
@@ -48,6 +55,10 @@ class Rerun:
 
     def _needed_nodes(self) -> list[Node]:
         wanted: set[Value] = {*self.outputs, *self.leaves}
+        for rule in self.custom.values():
+            wanted.update(map(self._place, values_in((vars(rule.context), rule.function.backward))))
+        for hooks in self.hooks.values():
+            wanted.update(map(self._place, values_in(hooks)))
         found: list[Node] = []
         for node in reversed(self.graph.nodes):
             if node.op.random or any(r in wanted for r in node.results):
@@ -93,6 +104,13 @@ class Rerun:
 
         def define(value: Value, content: Any) -> None:
             values[value] = _leaf(content, leaf_edges[value]) if value in leaf_edges else content
+            for hook in self.hooks.get(value, ()):
+                if values[value].requires_grad:
+                    values[value].register_hook(lambda g, hook=hook: with_values(hook, find)(g))
+
+        def find(tensor: Tensor) -> Tensor:
+            found: Tensor = values[self._place(tensor._data.value)]
+            return found if tensor._requires_grad else found.detach()
 
         for i, given in zip(self.needed, inputs, strict=True):
             define(self.graph.inputs[i], given.detach() if isinstance(given, Tensor) else given)
@@ -107,7 +125,9 @@ class Rerun:
                 else concrete(a, bindings)
                 for a in node.args
             )
-            if node.op.name == "view":
+            if node in self.custom:
+                made = self._apply_custom(node, args[0], args[1], values)
+            elif node.op.name == "view":
                 made = args[0].reshape(args[1])  # on values, what the strides were does not matter
             else:
                 made = call(node.op, args)
@@ -119,6 +139,35 @@ class Rerun:
             for result, content in zip(node.results, contents, strict=True):
                 define(result, content.item() if result.type.is_number and isinstance(content, Tensor) else content)
         return values
+
+
+    def _apply_custom(
+        self, node: Node, outputs: Sequence[Tensor], inputs: Sequence[Tensor], values: Mapping[Value, Any]
+    ) -> tuple[Tensor, ...]:
+        """The results of a custom function on the tape: its forward has run, its backward is to run on this call's
+        tensors."""
+        rule = self.custom[node]
+        results = tuple(o.detach() for o in outputs)
+        known = dict(zip((*node.args[1], *node.results), (*inputs, *results), strict=True))
+
+        def find(tensor: Tensor) -> Tensor:
+            value = self._place(tensor._data.value)
+            found: Tensor | None = known.get(value)
+            return values[value].detach() if found is None else found  # what forward made inside has no history
+
+        context = FunctionContext()
+        vars(context).update(with_values(vars(rule.context), find))
+        function = rule.function
+        backward = with_values(function.backward, find)
+        if backward is not function.backward:
+            function = type(function.__name__, (function,), {"backward": staticmethod(backward)})
+        given = iter(inputs)
+        made = FunctionNode(function, context, [next(given) if isinstance(a, Tensor) else a for a in rule.args])
+        made.results = list(rule.results)
+        for i, (result, flag) in enumerate(zip(results, rule.flags, strict=True)):
+            if flag:
+                result._node, result._output_index, result._requires_grad = made, i, True
+        return results
 
 
 def _leaf(content: Tensor, edge: Edge | None) -> Tensor:
@@ -133,6 +182,40 @@ def _leaf(content: Tensor, edge: Edge | None) -> Tensor:
         made._node, made._output_index = edge
     apart: Tensor = made.view_as(made)
     return apart
+
+
+def values_in(held: Any) -> Iterator[Value]:
+    """The captured values that containers, and the closures of functions, refer to by recorded tensors."""
+    if isinstance(held, Tensor):
+        if isinstance(held._data, Traced):
+            yield held._data.value
+    elif isinstance(held, dict):
+        for item in held.values():
+            yield from values_in(item)
+    elif isinstance(held, list | tuple):
+        for item in held:
+            yield from values_in(item)
+    elif isinstance(held, FunctionType):
+        for cell in held.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                if not isinstance(cell.cell_contents, FunctionType):
+                    yield from values_in(cell.cell_contents)
+
+
+def with_values(held: Any, find: Callable[[Tensor], Tensor]) -> Any:
+    """The same with this call's tensors for recorded ones; the object itself where it holds none."""
+    if next(values_in(held), None) is None:
+        return held
+    if isinstance(held, Tensor):
+        return find(held)
+    if isinstance(held, dict):
+        return {key: with_values(item, find) for key, item in held.items()}
+    if isinstance(held, list | tuple):
+        return type(held)([with_values(item, find) for item in held])
+    cells = tuple(CellType(with_values(cell.cell_contents, find)) for cell in held.__closure__)
+    made = FunctionType(held.__code__, held.__globals__, held.__name__, held.__defaults__, cells)
+    made.__kwdefaults__ = held.__kwdefaults__
+    return made
 
 
 class NotingGenerators(Executable):

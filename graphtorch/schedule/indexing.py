@@ -65,8 +65,8 @@ def product(sizes: Sequence[Any]) -> Any:
 
 
 def row_major(shape: Sequence[Any]) -> tuple[Any, ...]:
-    """The strides of a contiguous array, in elements. An empty dimension counts as one, as in NumPy: a stride of 0 would
-    say that another dimension repeats its elements."""
+    """The strides of a contiguous array, in elements. An empty dimension counts as one, as in NumPy: a stride of 0
+    would say that another dimension repeats its elements."""
     strides: list[Any] = []
     step: Any = 1
     for size in reversed(shape):

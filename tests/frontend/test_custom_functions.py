@@ -213,3 +213,93 @@ def test_symbolic_sizes_with_backward_outside(name):
         expected.square().sum().backward()
         actual.square().sum().backward()
         np.testing.assert_allclose(y.grad.numpy(), x.grad.numpy(), rtol=1e-5)
+
+
+# -- derivatives of derivatives, outside ------------------------------------------------------------------------------
+
+
+class Saving(torch.autograd.Function):
+    """Keeps an input, a result, and what forward made inside, which has no derivative in backward."""
+
+    @staticmethod
+    def forward(ctx, x, k):
+        result, inside = x.exp() * k, x * 2
+        ctx.save_for_backward(result, x)
+        ctx.inside = inside
+        return result
+
+    @staticmethod
+    def backward(ctx, g):
+        result, x = ctx.saved_tensors
+        return g * result + x * x * g * ctx.inside, None
+
+
+class Pair(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, y):
+        ctx.save_for_backward(x, y)
+        return x * y, x + y, x > 0
+
+    @staticmethod
+    def backward(ctx, a, b, c):
+        x, y = ctx.saved_tensors
+        return a * y + b * x * x, a * x + b
+
+
+def saving(x):
+    return (Saving.apply(x * x, 3.0) * x).sum()
+
+
+def pair(x):
+    p, q, positive = Pair.apply(x.sin(), x * 0.5)
+    return (p * q).sum() + positive.sum()
+
+
+def hooks_that_close_over_tensors(x):
+    y, z = x.sin(), x * x
+    y.register_hook(lambda g: g * z * 2)
+    u = y * y
+    u.register_hook(lambda g: g + u)
+    return (u * x).sum()
+
+
+def function_made_inside(x):
+    factor = x.detach() * 3
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2 * ctx.saved_tensors[0] * factor
+
+    return Square.apply(x).sum()
+
+
+def gradient_inside(x):
+    (g,) = torch.autograd.grad(Saving.apply(x, 2.0).sum(), x, create_graph=True)
+    product = g * x
+    product.register_hook(lambda g: g * 3)
+    return product.sum()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize(
+    "function", [saving, pair, hooks_that_close_over_tensors, function_made_inside, gradient_inside]
+)
+def test_three_derivatives_outside(function, backend):
+    found = []
+    for f in (function, torch.compile(function, backend=backend)):
+        x = torch.tensor([0.5, 0.7], dtype=torch.float64, requires_grad=True)
+        derivatives = [f(x)]
+        for order in range(3):
+            (g,) = torch.autograd.grad(derivatives[-1].sum(), x, create_graph=order < 2)
+            derivatives.append(g)
+            if not g.requires_grad:
+                break
+        found.append([d.tolist() for d in derivatives])
+    assert len(found[0]) > 2
+    np.testing.assert_allclose(np.concatenate(list(map(np.ravel, found[1]))), np.concatenate(list(map(np.ravel, found[0]))))

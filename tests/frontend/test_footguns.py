@@ -747,8 +747,12 @@ def test_expanded_argument_is_not_written_row_by_row():
     def use(x):
         x[0] += 1
 
+    x = torch.zeros(1, 3).expand(4, 3)
     with pytest.raises(CaptureError, match="expanded"):
-        use(torch.zeros(1, 3).expand(4, 3))
+        torch.compile(use.function, fullgraph=True)(x)
+    with pytest.warns(UserWarning, match="expanded"):
+        use(x)
+    assert x.tolist() == [[1, 1, 1]] * 4
 
 
 def test_backward_twice_through_one_call():

@@ -228,20 +228,3 @@ def test_leaf_made_inside() -> None:
         gx, gy = torch.autograd.grad(loss, (x, y), create_graph=True)
         found.append((gx.detach(), gy.detach(), *torch.autograd.grad((gx * gy).sum(), (x, y))))
     assert_same(found[1], found[0])
-
-
-def test_custom_function_says_what_to_do() -> None:
-    class Square(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any) -> Any:
-            ctx.save_for_backward(x)
-            return x * x
-
-        @staticmethod
-        def backward(ctx: Any, g: Any) -> Any:
-            return g * 2 * ctx.saved_tensors[0]
-
-    x = torch.ones(2, requires_grad=True)
-    y = torch.compile(lambda x: Square.apply(x))(x)
-    with pytest.raises(RuntimeError, match="inside the compiled function"):
-        torch.autograd.grad(y.sum(), x, create_graph=True)

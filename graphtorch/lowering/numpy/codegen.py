@@ -411,7 +411,7 @@ class _Emitter:
         ufunc = UFUNCS.get(expr.instruction)
         direct = ufunc is not None and _plain_types(expr)
         if not direct and (expansion is None or not _plain_types(expr)):
-            name = f"{expr.instruction}_"
+            name = f"{expr.instruction}_{expr.dtype.abbreviation}"
             self._use(name, fallback(expr.instruction, expr.dtype))
             target = f"v{len(segment.names)}"
             segment.lines.append(f"{segment.indent}{target} = {name}({', '.join(names)})")
