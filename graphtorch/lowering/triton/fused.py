@@ -206,7 +206,7 @@ class _Rewrite:
 
         found = pointwise_part(kernel, result)
         if found is None:
-            refuse("it folds what it reads")
+            refuse("it folds what it reads, or reads what it overwrites")
             return None
         inside, rest = found
         why = _may_follow(inside, result, call)
@@ -400,18 +400,25 @@ def _may_load(kernel: Kernel, view: View, call: ExternCall, position: int) -> bo
 
 
 def pointwise_part(kernel: Kernel, result: Buffer) -> tuple[Kernel, Kernel | None] | None:
-    """A kernel without folds, and the rest of the given one, which reads what the first stores instead of `result`;
-    None if there are no such parts."""
-    if not any(a.reduction for a in kernel.axes):
-        return replace_stores(kernel, list(kernel.stores), kernel.axes), None
+    """The part of a kernel that is made of `result` without folds, and the rest, which reads what the first part stores
+    instead of `result`; None if there are no such parts."""
     folds: set[int] = set()
+    follows: set[int] = set()
     for expr in post_order(s.value for s in kernel.stores):
         if isinstance(expr, Reduce) or any(id(o) in folds for o in expr.operands()):
             folds.add(id(expr))
-    first = [s for s in kernel.stores if id(s.value) not in folds and _is_large(kernel, s.access)]
+        own = isinstance(expr, Load) and expr.access.buffer is result
+        if own or any(id(o) in follows for o in expr.operands()):
+            follows.add(id(expr))
+    first = [
+        s for s in kernel.stores if id(s.value) in follows and id(s.value) not in folds and _is_large(kernel, s.access)
+    ]
     others = [s for s in kernel.stores if not any(s is f for f in first)]
-    if not first or not others:
+    if not first:
         return None
+    inside = replace_stores(kernel, first, tuple(replace(a, reduction=False) for a in kernel.axes))
+    if not others:
+        return inside, None
     stored = {id(s.value): s.access for s in first}
 
     def read_back(expr: Expr) -> Expr | None:
@@ -422,11 +429,11 @@ def pointwise_part(kernel: Kernel, result: Buffer) -> tuple[Kernel, Kernel | Non
         return load if load.dtype is expr.dtype else Compute("cast", (load,), expr.dtype)
 
     rebuild = rebuilder(read_back)
-    rest = [Store(s.access, rebuild(s.value)) for s in others]
-    second = replace_stores(kernel, rest, kernel.axes)
-    if any(e.access.buffer is result for e in loads_of(second)):
+    rest = replace_stores(kernel, [Store(s.access, rebuild(s.value)) for s in others], kernel.axes)
+    if any(e.access.buffer is result for e in loads_of(rest)):
         return None
-    return replace_stores(kernel, first, tuple(replace(a, reduction=False) for a in kernel.axes)), second
+    overwritten = set(inside.writes()) & set(kernel.reads())
+    return None if overwritten & set(rest.reads()) else (inside, rest)
 
 
 def replace_stores(kernel: Kernel, stores: list[Store], axes: tuple[Axis, ...]) -> Kernel:

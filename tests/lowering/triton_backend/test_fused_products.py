@@ -165,6 +165,11 @@ def test_training_step_updates_in_epilogues(limits: Limits | None) -> None:
     assert any("where" in line and "on the tiles of mm" in line for line in executable.schedule.report)
 
 
+def test_siblings_go_to_the_product_that_they_follow() -> None:
+    graph = trace(lambda x, y: ((x @ y).exp() + 1, (y @ x).exp() + 1), f32(18, 18), f32(18, 18))
+    assert launches(run(graph, arrays(graph), 1e-4, SMALL)) == 2
+
+
 def test_operand_that_would_be_overwritten_is_left_alone() -> None:
     graph = trace(lambda p, x: (p - 0.5 * (p @ x),), f32(18, 18), f32(18, 18))
     executable = run(graph, arrays(graph), 1e-4, SMALL, {0: 0})
