@@ -24,7 +24,7 @@ LAYERS = (
     ("autograd", "ops"),
     ("ir",),
     ("ir.passes", "autodiff"),
-    ("schedule", "lowering.kernel"),
+    ("schedule", "lowering.kernel", "runtime"),
     ("lowering",),
     ("frontend",),
     (

@@ -74,6 +74,10 @@ class Backend(ABC):
         """What compiled graphs depend on beside the graph: a capture is valid while this stays equal. None: nothing."""
         return None
 
+    def variant(self, mode: str) -> Backend:
+        """This backend in a mode of `torch.compile`; the same for backends that know no modes."""
+        return self
+
     @abstractmethod
     def compile(self, graph: Graph, donations: Mapping[int, int] | None = None) -> Executable:
         """Compile a graph of operators. `donations`: see `build_schedule`."""
@@ -90,10 +94,16 @@ def register(backend: Backend) -> Backend:
 
 
 def get_backend(name: str) -> Backend:
-    """The backend of that name, imported on first use. Raises ValueError for an unknown one."""
+    """The backend of that name, imported on first use; "name:mode" is its variant for a mode.
+
+    Raises ValueError for an unknown one.
+    """
     found = _BACKENDS.get(name)
     if found is not None:
         return found
+    name, separator, mode = name.partition(":")
+    if separator:
+        return get_backend(name).variant(mode)
     home = _HOMES.get(name, f"graphtorch.lowering.{name}")
     if name.isidentifier():
         try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
-from graphtorch.ops.dispatch import call
+from graphtorch.ops.dispatch import call, executor, make_on, on_device
 from graphtorch.ops.record import SOURCE, Sample, sample
 from graphtorch.ops.strides import contiguous_strides, laid_out, layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
@@ -145,9 +145,16 @@ def _finish(result: Tensor, requires_grad: bool) -> Tensor:
 
 
 def _constant(
-    size: tuple[Any, ...], value: Any, d: dtype_class, device: Any, requires_grad: bool, fill: Callable[..., Any]
+    size: tuple[Any, ...],
+    value: Any,
+    d: dtype_class,
+    device: Any,
+    requires_grad: bool,
+    fill: Callable[..., Any],
+    strides: tuple[int, ...] | None = None,
 ) -> Tensor:
-    """A tensor of one value. `fill(size, dtype)` makes the array when eager."""
+    """A tensor of one value. `fill(size, dtype)` makes the array when eager; on another device than the CPU it has the
+    `strides`, in elements, or lies row by row."""
     dtypes.check_fits(value, d, fill=True)
     where = canonical(device)
     if state.recorder is not None:
@@ -159,7 +166,7 @@ def _constant(
     elif where is CPU:
         made = Tensor._wrap(fill(size, d.numpy), d)
     else:
-        raise AssertionError(f"graphtorch has no eager device {where}")
+        made = on_device(executor(where).constant(size, None if fill is np.empty else value, d, where, strides))
     if state.inference:
         made._inference = True
     return _finish(made, requires_grad)
@@ -255,7 +262,12 @@ def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) 
     d = input.dtype if dtype is None else _resolve_dtype(dtype)
     where = input.device if device is None else device
     shape = tuple(input.shape)
-    made = _constant(shape, 0 if value is None else value, d, where, requires_grad, _like_fill(input, value))
+    fill = _like_fill(input, value)
+    strides = None
+    if input._device.type == "cuda" and state.recorder is None:
+        fill = np.empty if value is None else fill
+        strides = pointwise_strides(shape, [layout_of(input._layout())])
+    made = _constant(shape, 0 if value is None else value, d, where, requires_grad, fill, strides)
     keep_order = getattr(state.recorder, "keep_order", None)
     if keep_order is not None:
         keep_order(made, input)
@@ -312,7 +324,7 @@ def empty_strided(
         strides = tuple(s * d.itemsize for s in stride)
         return np.ndarray(size, numpy_dtype, np.empty(max(extent, 1), numpy_dtype).data, strides=strides)
 
-    return _constant(shape, 0, d, device, requires_grad, fill)
+    return _constant(shape, 0, d, device, requires_grad, fill, tuple(stride))
 
 
 @function()
@@ -429,6 +441,8 @@ def _eager_source(source: Any, args: tuple[Any, ...]) -> Tensor:
         result = Tensor._wrap(meta_array(kind.shape, kind.dtype), kind.dtype)
         result._device = META
         return result
+    if state.recorder is None and args[-1] is not CPU:
+        return make_on(source.operator, args, args[-1])
     made: Tensor = call(source.operator, args)
     return made
 
@@ -539,7 +553,8 @@ def eye(
 def _triangle(rows: int, columns: int, offset: int, dtype: Any, device: Any, upper: bool) -> Tensor:
     d = dtypes.int64 if dtype is None else _resolve_dtype(dtype)
     indices = np.triu_indices(rows, offset, columns) if upper else np.tril_indices(rows, offset, columns)
-    return Tensor._wrap(np.stack(indices).astype(d.numpy), d)
+    made = Tensor._wrap(np.stack(indices).astype(d.numpy), d)
+    return made if device is None else made.to(device)
 
 
 @function()

@@ -20,7 +20,8 @@ from graphtorch.diagnostics import advice
 from graphtorch.ops.record import Operator
 from graphtorch.ops.strides import laid_out, layout_of, like_pointwise, ordered_strides, row_major
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.devices import CPU, META
+from graphtorch.tensor.devices import CPU, META, device
+from graphtorch.tensor.remote import as_device, plain
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -92,8 +93,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
             arrays.append(arg)
     try:
         if elsewhere:
-            _check_devices(args)
-            results: Any = _meta(op, args, arrays)
+            results: Any = _elsewhere(op, args, arrays, _check_devices(args))
         else:
             if not op.lazy_check:
                 op.type_rule(*args)
@@ -103,7 +103,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
     if op.kind == "view":
         _link_view(op, args, results)
         results._inference = args[0]._inference
-    elif elsewhere:
+    elif elsewhere:  # laid out already
         pass
     elif op.kind == "pointwise":
         _lay_out(op, arrays, results)
@@ -176,6 +176,58 @@ def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
         result._data = laid_out(data, ordered_strides(order, data.shape, layouts))
 
 
+def _elsewhere(op: Operator, args: tuple[Any, ...], arrays: list[Any], where: device) -> Any:
+    """The results on another device than the CPU."""
+    if where is META:
+        return _meta(op, args, arrays)
+    if op.kind == "view":
+        source = arrays[0]
+        return on_device(as_device(op.numpy(*map(plain, arrays)), source))
+    made = executor(where).run(op, args, where)
+    return on_device(made[0]) if len(op.results) == 1 else tuple(map(on_device, made))
+
+
+def on_device(array: Any) -> Tensor:
+    """A fresh tensor over an array of a device."""
+    tensor = Tensor._wrap(array)
+    tensor._device = array.place
+    return tensor
+
+
+def executor(where: device) -> Any:
+    """The module that runs operators on a device: `run(op, args, where)` and `update(op, args, where)`.
+
+    Raises AssertionError where there is no such device, RuntimeError for a kind of device that nothing runs on.
+    """
+    if where.type != "cuda":
+        raise RuntimeError(f"device {where} has no eager executor here")
+    import importlib
+
+    importlib.import_module("graphtorch.runtime.cuda.devices").device(where.index)
+    return importlib.import_module("graphtorch.lowering.triton.eager")  # the compiler, below which operators stand
+
+
+def transfer(where: device) -> Any:
+    """The module that moves bytes to a device and back: `graphtorch.runtime.cuda.transfer`.
+
+    Raises as `executor`.
+    """
+    executor(where)
+    import importlib
+
+    return importlib.import_module("graphtorch.runtime.cuda.transfer")
+
+
+def make_on(op: Operator, args: tuple[Any, ...], where: device) -> Tensor:
+    """The result of an operator without tensor operands, on another device than the CPU."""
+    if op.normalize is not None:
+        args = op.normalize(*args)
+    made: Tensor = _elsewhere(op, args, list(args), where)
+    if state.inference:
+        mark_inference(made)
+    return made
+
+
 def _meta(op: Operator, args: tuple[Any, ...], arrays: list[Any]) -> Any:
     """Results without data: the type rule's shapes, and for views NumPy's strides."""
     types = op.infer(args)
@@ -191,8 +243,8 @@ def _meta(op: Operator, args: tuple[Any, ...], arrays: list[Any]) -> Any:
     return results[0] if len(op.results) == 1 else tuple(results)
 
 
-def _check_devices(args: tuple[Any, ...]) -> None:
-    """All operands with dimensions live on one device; zero-dimensional CPU tensors mix with any.
+def _check_devices(args: tuple[Any, ...]) -> device:
+    """All operands with dimensions live on one device, which is returned; zero-dimensional CPU tensors mix with any.
 
     Raises RuntimeError with PyTorch's message.
     """
@@ -207,8 +259,7 @@ def _check_devices(args: tuple[Any, ...]) -> None:
                 "Expected all tensors to be on the same device, but found at least two devices, "
                 f"{first._device} and {tensor._device}!"
             )
-    if first is not None and first._device.type not in ("cpu", "meta"):
-        raise RuntimeError(f"device {first._device} has no eager executor here")
+    return CPU if first is None else first._device
 
 
 def tensors_of(args: tuple[Any, ...]) -> list[Tensor]:
@@ -254,10 +305,7 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
             recorder.call_inplace(op, args)
             return target
         if any(t._device is not CPU for t in operands):
-            _check_devices(args)
-            _check_result(op, target, op.infer(args)[0])
-            target._bump_version()
-            return target
+            return _update_elsewhere(op, args, tracked)
         if not op.lazy_check:
             op.type_rule(*args)
         differentiable = bool(op.derivative) and target._dtype.is_differentiable
@@ -282,6 +330,29 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
         record_inplace(op, args, lambda: quiet.run(np.copyto, target._data, value, casting="unsafe"))
     else:
         quiet.run(np.copyto, target._data, value, casting="unsafe")
+        _written(target)
+    return target
+
+
+def _update_elsewhere(op: Operator, args: tuple[Any, ...], tracked: bool) -> Tensor:
+    """`call_inplace` on another device than the CPU."""
+    target: Tensor = args[0]
+    where = _check_devices(args)
+    _check_result(op, target, op.infer(args)[0])
+    if target._device is not where:
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, "
+            f"{target._device} and {where}!"
+        )
+    if where is META:
+        target._bump_version()
+        return target
+    run = executor(where)
+    differentiable = bool(op.derivative) and target._dtype.is_differentiable
+    if tracked and differentiable and any(t._requires_grad for t in tensors_of(args)):
+        record_inplace(op, args, lambda: run.update(op, args, where))
+    else:
+        run.update(op, args, where)
         _written(target)
     return target
 
@@ -364,7 +435,8 @@ def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
             "arguments requires grad."
         )
     for tensor in outs:
-        if tensor._device is not CPU and state.recorder is None and all(t._device is CPU for t in tensors_of(args)):
+        given = tensors_of(args)
+        if given and tensor._device is not CPU and state.recorder is None and all(t._device is CPU for t in given):
             raise RuntimeError(f"Expected out tensor to have device cpu, but got {tensor._device} instead")
     if op.random and state.recorder is None:
         _check_outs(outs, op.infer(op.normalize(*args) if op.normalize is not None else args))

@@ -14,11 +14,11 @@ import numpy as np
 
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
-from graphtorch.ops.dispatch import call, call_inplace
+from graphtorch.ops.dispatch import call, call_inplace, make_on
 from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.devices import META, canonical
+from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.generator import Generator, default_generator
 from graphtorch.tensor.tensor import Tensor, meta_array
@@ -170,6 +170,9 @@ def _draw(source: Any, *args: Any) -> Tensor:
         made = Tensor._wrap(meta_array(of.shape, of.dtype), of.dtype)
         made._device = META
         return made
+    where = canonical(args[-2])
+    if state.recorder is None and where is not CPU:
+        return make_on(source.operator, (*args[:-2], where, args[-1]), where)
     drawn: Tensor = source(*args)
     return drawn
 

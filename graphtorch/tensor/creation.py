@@ -13,7 +13,7 @@ import numpy as np
 
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.devices import META, canonical
+from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor, meta_array
 
@@ -218,6 +218,7 @@ def tensor(
         )
         made: Tensor = data.detach().clone()
         made = made if dtype is None else made.to(dtype)
+        made = made if device is None else made.to(device)
         return made.requires_grad_(True) if requires_grad else made
     if isinstance(data, np.ndarray):
         d = dtypes.from_numpy_dtype(data.dtype) if dtype is None else dtype
@@ -243,11 +244,13 @@ def _leaf(array: Any, device: Any, requires_grad: bool) -> Tensor:
     d = dtypes.from_numpy_dtype(array.dtype)
     if requires_grad and not d.is_differentiable:
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
-    if where.type == "cuda":
-        raise AssertionError("graphtorch has no eager CUDA device")
+    if where.type == "cuda" and state.recorder is None:
+        from graphtorch.tensor.remote import runtime
+
+        array = runtime().to_device(array, where)
     made = Tensor._wrap(meta_array(array.shape, d) if where is META else array, d)
-    if where is META:
-        made._device = META
+    if where is not CPU:
+        made._device = where
     if requires_grad:
         made._requires_grad = True
     if state.inference:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-# PyTorch's names, in its order. Tensors live on the CPU, on meta and, compiled, on CUDA devices.
+# PyTorch's names, in its order. Tensors live on the CPU, on meta and on CUDA devices.
 # fmt: off
 KNOWN_TYPES = (
     "cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga", "maia", "xla", "lazy",
@@ -109,10 +109,20 @@ def set_default_device(device: device | str | int | None) -> None:
     _defaults.current = CPU if device is None else canonical(device)
 
 
-def canonical(value: device | str | int | None) -> device:
-    """The device object for what an API accepts as `device=`; the same object for every spelling of cpu and meta.
+_cuda: list[device] = []  # by number: tensors of one device have the same object
 
-    None is the default device.
+
+def cuda_device(index: int) -> device:
+    """The one object that stands for a CUDA device by its number."""
+    while len(_cuda) <= index:
+        _cuda.append(device("cuda", len(_cuda)))
+    return _cuda[index]
+
+
+def canonical(value: device | str | int | None) -> device:
+    """The device object for what an API accepts as `device=`; the same object for every spelling of a device.
+
+    None is the default device; "cuda" the current CUDA device, where there is one.
     """
     if value is None:
         return _defaults.current
@@ -121,4 +131,10 @@ def canonical(value: device | str | int | None) -> device:
         return CPU
     if found.type == "meta":
         return META
+    if found.type == "cuda":
+        if found.index is not None:
+            return cuda_device(found.index)
+        from graphtorch.runtime.cuda import devices  # reached from below, where a program asks for a device
+
+        return cuda_device(devices.current.index) if devices.count() else found
     return found

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphtorch.tensor.devices import CPU
+from graphtorch.tensor.devices import CPU, canonical
 from graphtorch.tensor.devices import device as device_class
+from graphtorch.tensor.remote import DeviceArray, as_device, device_array, runtime
 
 if TYPE_CHECKING:
     from graphtorch.tensor.dtypes import dtype as dtype_class
@@ -42,13 +43,15 @@ class UntypedStorage:
     version: int
 
     def __init__(self, owner: np.ndarray[Any, Any] | int = 0, device: device_class = CPU) -> None:
-        self.owner = np.empty(owner, np.uint8) if isinstance(owner, int) else owner
+        if isinstance(owner, int):
+            owner = np.empty(owner, np.uint8) if device.type != "cuda" else _empty(owner, device)
+        self.owner = owner
         self.device = device
         self.version = 0
 
     def data_ptr(self) -> int:
         """The address of the first byte; 0 for no memory."""
-        if not self.owner.size or self.device is not CPU:
+        if not self.owner.size or self.device.type == "meta":
             return 0
         return np.lib.array_utils.byte_bounds(self.owner)[0]
 
@@ -72,16 +75,27 @@ class UntypedStorage:
         return self
 
     def bytes(self) -> np.ndarray[Any, Any]:
-        """The memory as a uint8 array that shares it.
+        """The memory as a uint8 array that shares it; on another device, a copy on the host.
 
         Raises NotImplementedError for a storage on the meta device, which has none.
         """
+        if self.device.type == "cuda":
+            return self._flat().host()
         if self.device is not CPU:
             raise NotImplementedError(f"Not available for '{self.device.type}' storage")
         if not self.owner.size:
             return np.empty(0, np.uint8)
         low, high = np.lib.array_utils.byte_bounds(self.owner)
         return np.asarray(_Memory(self.owner, int(low), int(high - low)))
+
+    def _flat(self) -> DeviceArray:
+        """The bytes of a storage on a device, as an array there."""
+        low = self.data_ptr()
+        owner = self.owner
+        assert type(owner) is DeviceArray
+        if not owner.size:
+            return as_device(np.empty(0, np.uint8), owner)
+        return device_array(owner.memory, (self.nbytes(),), np.dtype(np.uint8), low - owner.memory.address)
 
     def view(self, of: dtype_class, offset: int, size: Sequence[int], stride: Sequence[int]) -> np.ndarray[Any, Any]:
         """The elements of a strided tensor in this memory; offset and strides in elements.
@@ -105,7 +119,12 @@ class UntypedStorage:
         strides = tuple(s * of.itemsize for s in stride)
         try:
             if count == 0:
-                return np.lib.stride_tricks.as_strided(np.empty(0, of.numpy), tuple(size), strides)
+                nothing = np.lib.stride_tricks.as_strided(np.empty(0, of.numpy), tuple(size), strides)
+                return as_device(nothing, self.owner) if type(self.owner) is DeviceArray else nothing
+            if type(self.owner) is DeviceArray:
+                memory = self.owner.memory
+                start = self.data_ptr() - memory.address + offset * of.itemsize
+                return device_array(memory, tuple(size), of.numpy, start, strides)
             return np.ndarray(tuple(size), of.numpy, self.bytes().data, offset * of.itemsize, strides)
         except (ValueError, OverflowError) as error:
             raise RuntimeError(f"no array of sizes {list(size)} and strides {list(stride)}: {error}") from None
@@ -118,6 +137,12 @@ class UntypedStorage:
         """
         if sys.getrefcount(self) > holders + 2:  # the method's own `self` and getrefcount's argument
             raise RuntimeError("Trying to resize storage that other tensors share")
+        if self.device.type == "cuda":
+            larger, held = _empty(nbytes, self.device), self._flat()
+            if held.size:
+                runtime().copy_bytes(larger[: held.size], held)
+            self.owner = larger
+            return
         fresh = np.zeros(nbytes, np.uint8)
         old = self.bytes()
         fresh[: old.size] = old
@@ -137,7 +162,10 @@ class UntypedStorage:
         return int(self.bytes()[key])
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.bytes()[key] = value
+        changed = self.bytes()
+        changed[key] = value
+        if self.device.type == "cuda":
+            runtime().copy_bytes(self._flat(), runtime().to_device(changed, self.device))
         self.version += 1
 
     def fill_(self, value: int) -> UntypedStorage:
@@ -156,10 +184,20 @@ class UntypedStorage:
 
     def clone(self) -> UntypedStorage:
         """A copy in memory of its own."""
+        if self.device.type == "cuda":
+            return UntypedStorage(self._flat().copy(), self.device)
         return UntypedStorage(self.bytes().copy())
 
     def cpu(self) -> UntypedStorage:
-        return self
+        """The storage itself, or its copy in the host's memory."""
+        return self if self.device is CPU else UntypedStorage(self.bytes())
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> UntypedStorage:
+        """A copy on a CUDA device; the storage itself if it lies there. Raises AssertionError without one."""
+        where = canonical("cuda" if device is None else device)
+        if self.device is where:
+            return self
+        return UntypedStorage(runtime().to_device(self.bytes(), where), where)
 
     @property
     def is_cuda(self) -> bool:
@@ -176,13 +214,15 @@ class UntypedStorage:
         return True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UntypedStorage:
-        copied = self.clone() if self.device is CPU else UntypedStorage(self.owner, self.device)
+        copied = UntypedStorage(self.owner, self.device) if self.device.type == "meta" else self.clone()
         memo[id(self)] = copied
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.device is not CPU:
+        if self.device.type == "meta":
             return (UntypedStorage, (0, self.device))
+        if self.device.type == "cuda":
+            return (_from_bytes, (self.bytes().tobytes(), self.device))
         return (_from_bytes, (self.bytes().tobytes(),))
 
     def __repr__(self) -> str:
@@ -192,9 +232,19 @@ class UntypedStorage:
     __str__ = __repr__
 
 
-def _from_bytes(data: bytes) -> UntypedStorage:
+def _from_bytes(data: bytes, device: device_class = CPU) -> UntypedStorage:
     """What unpickling calls; the copy makes the memory writable."""
-    return UntypedStorage(np.frombuffer(data, np.uint8).copy())
+    array = np.frombuffer(data, np.uint8)
+    if device.type == "cuda":
+        where = canonical(device)
+        return UntypedStorage(runtime().to_device(array, where), where)
+    return UntypedStorage(array.copy())
+
+
+def _empty(size: int, device: device_class) -> DeviceArray:
+    """So many bytes on a device."""
+    made: DeviceArray = runtime().empty((size,), np.dtype(np.uint8), device)
+    return made
 
 
 class TypedStorage:

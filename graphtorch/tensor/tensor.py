@@ -21,6 +21,7 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, device
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.formats import layout, lies_in, memory_format, strided
+from graphtorch.tensor.remote import DeviceArray, plain
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.storage import Storage
 
@@ -188,6 +189,8 @@ class Tensor(metaclass=_TensorMeta):
         data = self._data
         if type(data) is np.ndarray:
             return data
+        if type(data) is DeviceArray:
+            return plain(data)  # type: ignore[no-any-return]
         return data.layout  # type: ignore[no-any-return]
 
     def stride(self, dim: int | None = None) -> Any:
@@ -198,7 +201,7 @@ class Tensor(metaclass=_TensorMeta):
 
     def storage_offset(self) -> int:
         """The first element's distance from the start of the storage, in elements."""
-        if self._storage is None or type(self._data) is not np.ndarray or not self._data.size:
+        if self._storage is None or not isinstance(self._data, np.ndarray) or not self._data.size:
             return 0
         address = self._data.__array_interface__["data"][0]
         return int(address - self._storage.data_ptr()) // self._dtype.itemsize
@@ -208,7 +211,7 @@ class Tensor(metaclass=_TensorMeta):
 
     def data_ptr(self) -> int:
         """The address of the first element; 0 for an empty tensor."""
-        array = self._host("data_ptr()")
+        array = self._data if type(self._data) is DeviceArray else self._host("data_ptr()")
         return int(array.__array_interface__["data"][0]) if array.size else 0
 
     def is_contiguous(self, memory_format: memory_format | None = None) -> bool:
@@ -228,6 +231,8 @@ class Tensor(metaclass=_TensorMeta):
         """The data for Python to read. `operation` names the reader in the errors of tensors without readable data."""
         if state.recorder is not None:
             return state.recorder.read(self, operation)  # type: ignore[no-any-return]
+        if type(self._data) is DeviceArray:
+            return self._data.host()
         if type(self._data) is not np.ndarray:
             raise RuntimeError(
                 f"{operation} on a tensor that was recorded by a @compile capture which has ended; a recorded tensor "
@@ -246,6 +251,11 @@ class Tensor(metaclass=_TensorMeta):
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         if self._dtype is dtypes.bfloat16:
             raise TypeError("Got unsupported ScalarType BFloat16")
+        if self._device.type == "cuda" and not force and state.recorder is None:
+            raise TypeError(
+                f"can't convert {self._device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to "
+                "host memory first."
+            )
         self._shared_storage()
         return self._host("numpy()")
 
@@ -324,7 +334,8 @@ class Tensor(metaclass=_TensorMeta):
         show = getattr(self._data, "show", None)
         if show is not None:  # inside a functional transform
             return show()  # type: ignore[no-any-return]
-        if getattr(state.recorder, "captures", state.recorder is not None) or type(self._data) is not np.ndarray:
+        here = isinstance(self._data, np.ndarray)
+        if getattr(state.recorder, "captures", state.recorder is not None) or not here:
             note_effect = getattr(state.recorder, "note_effect", None)
             if note_effect is not None:
                 note_effect("makes a text of a tensor")
@@ -334,12 +345,12 @@ class Tensor(metaclass=_TensorMeta):
 
         node = self.grad_fn
         return tensor_str(
-            self._data,
+            self._data.host() if type(self._data) is DeviceArray else self._data,
             dtype_name=self._dtype.name,
             default_dtype_name=dtypes.get_default_dtype().name,
             device=str(self._device),
             requires_grad=self.requires_grad,
-            grad_fn_name=None if node is None else node.name(),
+            grad_fn_name=None if node is None else node.name().rpartition(":")[2],
             prefix=prefix,
         )
 
@@ -609,8 +620,10 @@ def _rebuild(
     requires_grad: bool,
 ) -> Tensor:
     """A leaf over a storage; what copies and unpickling call."""
-    if storage.device is CPU:
+    if storage.device.type != "meta":
         tensor = cls._from_array(storage.view(of, offset, size, stride), requires_grad)
+        if storage.device is not CPU:
+            tensor._device = storage.device
     else:
         tensor = cls._from_array(meta_array(size, of), requires_grad)
         tensor._device = storage.device

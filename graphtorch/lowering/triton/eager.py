@@ -1,0 +1,490 @@
+"""Eager operators on CUDA devices: each is a graph of one node, compiled like any other graph and kept.
+
+What is kept is found by the operator, its attributes, and its operands' dtypes, ranks and pattern of sizes (which are
+1, which are equal). The first shape that is met is compiled as it is; another one of the same pattern makes the sizes
+symbolic, so that further shapes cost nothing. Pointwise operators on operands of one layout run over their memory in a
+row, whatever the shape; operands in another order of dimensions are permuted, other strided ones packed first. Numbers
+that programs change from call to call are arguments of the kernels.
+
+Operators without a kernel, and those whose results' shapes depend on data, run on the host, with one warning each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphtorch.ir.builder import GraphBuilder, wrap
+from graphtorch.ir.graph import Graph
+from graphtorch.lowering.triton.execution import DeviceExecutable
+from graphtorch.lowering.triton.strided import strided_copy, tell_about_host, write_into
+from graphtorch.ops.dispatch import lies_in_rows, quiet
+from graphtorch.ops.record import Operator
+from graphtorch.ops.strides import contiguous_strides, layout_of, ordered_strides, pointwise_strides
+from graphtorch.runtime.cuda import devices, transfer
+from graphtorch.schedule import build_schedule
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.devices import device as device_class
+from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.remote import DeviceArray, as_device, device_array, plain
+from graphtorch.tensor.symint import SymbolScope, SymInt
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType
+
+Array = np.ndarray[Any, Any]
+
+_STATIC = 2  # shapes of one pattern that are compiled as they are
+_KEPT = 64  # shapes of one pattern that are remembered where sizes can't be symbolic
+
+
+@dataclass
+class _Operand:
+    """A tensor operand as an input of the graph.
+
+    shape       of the input; sizes of expanded dimensions are 1
+    permuted    the dimensions in the order in which the input has them; None: as they are
+    expanded    the operand's own shape where the input is expanded to it
+    """
+
+    array: Any
+    of: dtype
+    shape: tuple[int, ...]
+    permuted: tuple[int, ...] | None = None
+    expanded: tuple[int, ...] | None = None
+
+
+@dataclass
+class _Variants:
+    """What was compiled for one operator and pattern."""
+
+    shapes: dict[tuple[int, ...], DeviceExecutable] = field(default_factory=dict)
+    symbolic: list[tuple[SymbolScope, DeviceExecutable]] = field(default_factory=list)
+    fixed: bool = False  # sizes can't be symbolic
+
+
+_variants: dict[tuple[Any, ...], _Variants] = {}
+_on_host: set[Operator] = set()
+_constants: set[Operator] = set()  # operators whose numbers decide what is computed, such as a range's end
+_lock = threading.RLock()
+
+
+def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, ...]:
+    """The results of an operator as arrays on the device, laid out as PyTorch would.
+
+    Raises what the operator's type rule raises. Views are not for here.
+    """
+    if op.name == "clone":
+        return (_clone(args[0]._data, args[1]),)
+    types = op.infer(args)
+    if op in _on_host or not all(type(n) is int for t in types for n in t.shape):
+        return _run_on_host(op, args, place)
+    if any(t.dtype.is_complex for t in types) or any(d.is_complex for d in _dtypes_of(args)):
+        return _run_on_host(op, args, place)
+    try:
+        found = _run(op, args, types, place)
+    except devices_errors():
+        raise
+    except _NoKernel:
+        with _lock:
+            _on_host.add(op)
+        return _run_on_host(op, args, place)
+    return tuple(_lay_out(op, args, name, array) for name, array in zip(op.results, found, strict=True))
+
+
+def update(op: Operator, args: tuple[Any, ...], place: device_class) -> None:
+    """`args[0] <- op(*args)` in the memory of the target."""
+    target = args[0]._data
+    if (
+        op not in _on_host
+        and not any(d.is_complex for d in _dtypes_of(args))
+        and transfer.dense(target)
+        and target.address % 16 == 0
+        and not _overlaps(target, args[1:])
+    ):
+        try:
+            if _update(op, args, place):
+                return
+        except _NoKernel:
+            with _lock:
+                _on_host.add(op)
+    (value,) = run(op, args, place)
+    if value.dtype != target.dtype:
+        value = cast(value, args[0]._dtype)
+    write_into(target, _expanded(value, target.shape))
+
+
+def constant(
+    size: Sequence[int], value: Any, of: dtype, place: device_class, strides: Sequence[int] | None = None
+) -> DeviceArray:
+    """A new array of one value, or of none in particular for None; `strides` in elements."""
+    where = devices.device(place.index)
+    steps = contiguous_strides(size) if strides is None else strides
+    count = 1 + sum((n - 1) * s for n, s in zip(size, steps, strict=True)) if 0 not in size else 0
+    memory = transfer.allocate(where, count * of.itemsize)
+    made = device_array(memory, size, of.numpy, 0, [s * of.itemsize for s in steps])
+    if value is None or not count:
+        return made
+    pattern = np.asarray(value).astype(of.numpy).tobytes()
+    if len(set(pattern)) == 1:
+        where.driver.fill(memory.address, pattern[0], memory.nbytes, devices.stream_of(where))
+        return made
+    from graphtorch.ops.record import lookup
+
+    flat = Tensor._wrap(device_array(memory, (count,), of.numpy), of)
+    flat._device = place
+    update(lookup("fill"), (flat, float(value) if of.is_floating_point else value), place)
+    return made
+
+
+class _NoKernel(Exception):
+    """The operator has no form on the device."""
+
+
+def devices_errors() -> tuple[type[BaseException], ...]:
+    """What goes wrong on a device, and is nothing that the host could do better."""
+    from graphtorch.runtime.cuda.memory import OutOfMemoryError
+
+    return (OutOfMemoryError,)
+
+
+def cast(array: DeviceArray, to: dtype) -> DeviceArray:
+    """An array in another dtype."""
+    from graphtorch.ops.record import lookup
+
+    tensor = Tensor._wrap(array, dtypes.from_numpy_dtype(array.dtype))
+    tensor._device = array.place
+    (made,) = run(lookup("cast"), (tensor, to), array.place)
+    return made  # type: ignore[no-any-return]
+
+
+# -- operands ---------------------------------------------------------------------------------------------------------
+
+
+def _dtypes_of(args: Sequence[Any]) -> list[dtype]:
+    found: list[dtype] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg._dtype)
+        elif type(arg) is tuple:
+            found += [a._dtype for a in arg if isinstance(a, Tensor)]
+    return found
+
+
+def _operand(tensor: Tensor) -> _Operand:
+    array = tensor._data
+    if type(array) is not DeviceArray or array.flags.c_contiguous:
+        return _Operand(array, tensor._dtype, array.shape)
+    shape: tuple[int, ...] = array.shape
+    expanded = None
+    if 0 in array.strides and array.size:
+        expanded = shape
+        kept = tuple(slice(0, 1) if s == 0 else slice(None) for s in array.strides)
+        array = as_device(plain(array)[kept], array)
+        shape = array.shape
+        if array.flags.c_contiguous:
+            return _Operand(array, tensor._dtype, shape, None, expanded)
+    order = tuple(sorted(range(array.ndim), key=lambda d: -array.strides[d]))
+    turned = as_device(plain(array).transpose(order), array)
+    if turned.flags.c_contiguous:
+        return _Operand(turned, tensor._dtype, turned.shape, order, expanded)
+    return _Operand(array.copy(), tensor._dtype, shape, None, expanded)
+
+
+def _overlaps(target: Any, args: Sequence[Any]) -> bool:
+    """Whether an operand shares memory with the target without being the very same elements."""
+    for arg in args:
+        for tensor in arg if type(arg) is tuple else (arg,):
+            if isinstance(tensor, Tensor) and type(tensor._data) is DeviceArray:
+                other = tensor._data
+                same = other.address == target.address and other.strides == target.strides
+                if not same and np.may_share_memory(plain(other), plain(target)):
+                    return True
+    return False
+
+
+class _Call:
+    """A call with its tensors as inputs of a graph and its changing numbers as numbers of it."""
+
+    def __init__(self, op: Operator, args: tuple[Any, ...], flat: bool) -> None:
+        self.op = op
+        self.operands: list[_Operand] = []
+        self.numbers: list[float] = []
+        self.sizes: dict[int, int] = {}  # a size, and which symbol it is in the pattern
+        template = []
+        for parameter, arg in zip(op.parameters, args, strict=True):
+            if isinstance(arg, Tensor):
+                template.append(self._tensor(arg, flat))
+            elif type(arg) is tuple and any(isinstance(a, Tensor) for a in arg):
+                template.append(
+                    ("list", *(self._tensor(a, flat) if isinstance(a, Tensor) else ("constant", a) for a in arg))
+                )
+            elif type(arg) is float and "Number" in parameter.kind and op not in _constants and op.name != "pow":
+                self.numbers.append(arg)
+                template.append(("number", len(self.numbers) - 1))
+            else:
+                template.append(("constant", type(arg), arg))
+        self.template = tuple(template)
+
+    def _tensor(self, tensor: Tensor, flat: bool) -> tuple[Any, ...]:
+        if flat and tensor._data.ndim:
+            array = tensor._data
+            made = _Operand(_in_a_row(array), tensor._dtype, (array.size,))
+        else:
+            made = _operand(tensor)
+        self.operands.append(made)
+        pattern = tuple(self._symbol(n) for n in made.shape)
+        expanded = None if made.expanded is None else tuple(self._symbol(n) for n in made.expanded)
+        return ("tensor", len(self.operands) - 1, made.of, pattern, made.permuted, expanded)
+
+    def _symbol(self, size: int) -> int:
+        """0 and 1 as they are, -1, -2, ... for other sizes in the order in which they come."""
+        return size if size < 2 else self.sizes.setdefault(size, -1 - len(self.sizes))
+
+    def inputs(self) -> list[Any]:
+        return [*(o.array for o in self.operands), *self.numbers]
+
+    def graph(self, symbols: Mapping[int, SymInt] | None, place: device_class, onto: dtype | None) -> Graph:
+        """The graph; with symbols, for any sizes. `onto`: the dtype that the only result is cast to."""
+        graph = Graph(self.op.name)
+
+        def size(n: int) -> Any:
+            return symbols[n] if symbols is not None and n in symbols else n
+
+        values = [
+            graph.add_input(TensorType(o.of, tuple(map(size, o.shape)), place), f"x{i}")
+            for i, o in enumerate(self.operands)
+        ]
+        numbers = [
+            graph.add_input(TensorType(dtypes.float64, (), place, True), f"number{i}", "number")
+            for i in range(len(self.numbers))
+        ]
+        builder = GraphBuilder(graph)
+        with builder:
+
+            def fill(entry: tuple[Any, ...]) -> Any:
+                kind = entry[0]
+                if kind == "constant":
+                    return entry[-1]
+                if kind == "number":
+                    return wrap(numbers[entry[1]])
+                if kind == "list":
+                    return tuple(map(fill, entry[1:]))
+                operand = self.operands[entry[1]]
+                made = wrap(values[entry[1]])
+                if operand.permuted is not None:
+                    inverse = np.argsort(operand.permuted)
+                    made = made.permute(*(int(d) for d in inverse))
+                if operand.expanded is not None:
+                    made = made.expand(tuple(map(size, operand.expanded)))
+                return made
+
+            results = builder.call(self.op, tuple(map(fill, self.template)))
+            if onto is not None and results.dtype is not onto:
+                results = results.to(onto)
+            for result in results if isinstance(results, tuple) else (results,):
+                graph.add_output(builder.value_of(result))
+        return graph
+
+
+def _in_a_row(array: Any) -> Any:
+    """A dense array's memory as one dimension."""
+    flat = np.lib.stride_tricks.as_strided(plain(array), (array.size,), (array.itemsize,))
+    return as_device(flat, array)
+
+
+def _flat_strides(op: Operator, args: Sequence[Any], types: Sequence[TensorType]) -> tuple[int, ...] | None:
+    """The strides in bytes per element that all operands have, where the operator can run over memory in a row."""
+    if op.kind != "pointwise" or op.random or len(types) != 1:
+        return None
+    first: Any = None
+    for tensor in _tensors(args):
+        array = tensor._data
+        if array.ndim == 0:
+            continue
+        if type(array) is not DeviceArray:
+            return None
+        steps = tuple(s // array.itemsize for s in array.strides)
+        if first is None:
+            if not array.size or min(steps) < 0 or not transfer.dense(array) or 0 in steps:
+                return None
+            first = (array.shape, steps)
+        elif (array.shape, steps) != first:
+            return None
+    if first is None or tuple(types[0].shape) != first[0]:
+        return None
+    if lies_in_rows(op, args[0]) and first[1] != contiguous_strides(first[0]):
+        return None
+    return first[1]  # type: ignore[no-any-return]
+
+
+def _tensors(args: Sequence[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for arg in args:
+        if isinstance(arg, Tensor):
+            found.append(arg)
+        elif type(arg) is tuple:
+            found += [a for a in arg if isinstance(a, Tensor)]
+    return found
+
+
+# -- running ----------------------------------------------------------------------------------------------------------
+
+
+def _run(op: Operator, args: tuple[Any, ...], types: Sequence[TensorType], place: device_class) -> list[Any]:
+    rows = _flat_strides(op, args, types)
+    results = _attempt(op, args, rows is not None, place, None, None)
+    if rows is not None:
+        (flat,) = results
+        shape = tuple(types[0].shape)
+        steps = [s * flat.itemsize for s in rows]
+        return [device_array(flat.memory, shape, flat.dtype, flat.address - flat.memory.address, steps)]
+    return results
+
+
+def _update(op: Operator, args: tuple[Any, ...], place: device_class) -> bool:
+    """The in-place form with the result written where the first operand is; False if that can't be done."""
+    target: Tensor = args[0]
+    (of,) = op.infer(args)
+    if tuple(of.shape) != tuple(target.shape):
+        return False
+    rows = _flat_strides(op, args, (of,))
+    if rows is None and not target._data.flags.c_contiguous:
+        return False
+    _attempt(op, args, rows is not None, place, target._dtype, {0: 0})
+    return True
+
+
+def _attempt(
+    op: Operator,
+    args: tuple[Any, ...],
+    flat: bool,
+    place: device_class,
+    onto: dtype | None,
+    donations: Mapping[int, int] | None,
+) -> list[Any]:
+    call = _Call(op, args, flat)
+    try:
+        return _execute(call, place, onto, donations)
+    except _NoKernel:
+        if not call.numbers:
+            raise
+        with _lock:
+            _constants.add(op)
+        return _execute(_Call(op, args, flat), place, onto, donations)
+
+
+def _execute(call: _Call, place: device_class, onto: dtype | None, donations: Mapping[int, int] | None) -> list[Any]:
+    key = (call.op, call.template, place.index, onto, donations is not None)
+    try:
+        variants = _variants.get(key)
+    except TypeError:  # an attribute that is no key
+        raise _NoKernel from None
+    if variants is None:
+        variants = _variants.setdefault(key, _Variants())
+    sizes = tuple(call.sizes)
+    executable = variants.shapes.get(sizes)
+    if executable is not None:
+        return executable.run(call.inputs())
+    bindings = {f"s{i}": n for i, n in enumerate(sizes)}
+    for scope, general in variants.symbolic:
+        if all(g.holds(bindings) for g in scope.guards):
+            return general.run_with(bindings, call.inputs())
+    with _lock:
+        return _compile(call, variants, place, onto, donations).run(call.inputs())
+
+
+def _compile(
+    call: _Call, variants: _Variants, place: device_class, onto: dtype | None, donations: Mapping[int, int] | None
+) -> DeviceExecutable:
+    """A further variant; symbolic ones from the third shape on."""
+    device = devices.device(place.index)
+    sizes = tuple(call.sizes)
+    if len(variants.shapes) >= _STATIC and not variants.fixed and len(variants.symbolic) < 4:
+        scope = SymbolScope()
+        symbols = {n: scope.symbol(hint=n, name=f"s{i}") for i, n in enumerate(sizes)}
+        try:
+            graph = call.graph(symbols, place, onto)
+            general = DeviceExecutable(build_schedule(graph, donations), device)
+            general.run_with({f"s{i}": n for i, n in enumerate(sizes)}, None)
+        except Exception:  # it has no symbolic form, whatever the reason: each shape is compiled as it is
+            variants.fixed = True
+        else:
+            if not general.fallbacks:
+                variants.symbolic.append((scope, general))
+                return general
+            variants.fixed = True
+    try:
+        made = DeviceExecutable(build_schedule(call.graph(None, place, onto), donations), device)
+    except devices_errors():
+        raise
+    except Exception as error:
+        raise _NoKernel(str(error)) from error
+    if len(variants.shapes) >= _KEPT:
+        variants.shapes.pop(next(iter(variants.shapes)))
+    variants.shapes[sizes] = made
+    return made
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+
+def _lay_out(op: Operator, args: Sequence[Any], name: str, array: Any) -> Any:
+    """A result with PyTorch's strides."""
+    if array.ndim < 2 or not array.size:
+        return array
+    layouts = [
+        layout_of(a._data if isinstance(a, Tensor) else a)
+        for p, a in zip(op.parameters, args, strict=True)
+        if p.is_operand and (isinstance(a, Tensor) or type(a) in (bool, int, float, complex))
+    ]
+    if op.order.get("result") == "reversed":
+        layouts.reverse()
+    if op.kind == "pointwise":
+        if all(tuple(s) == contiguous_strides(n) for n, s in layouts) or lies_in_rows(op, args[0]):
+            wanted = contiguous_strides(array.shape)
+        else:
+            wanted = pointwise_strides(array.shape, layouts)
+    else:
+        order = op.order.get(name) if op.order else None
+        wanted = ordered_strides(None if order == "kept" else order, array.shape, layouts)
+    steps = tuple(s * array.itemsize for s in wanted)
+    if array.strides == steps or array.nbytes == array.itemsize:
+        return array
+    where = devices.device(array.place.index)
+    made = device_array(transfer.allocate(where, array.nbytes), array.shape, array.dtype, 0, steps)
+    strided_copy(made, array)
+    return made
+
+
+def _clone(array: DeviceArray, memory_format: str | None) -> DeviceArray:
+    from graphtorch.tensor.formats import ORDERS
+
+    order = ORDERS.get(memory_format or "")
+    if order is None:
+        return array.copy("C" if memory_format == "contiguous_format" else "K")
+    turned = as_device(plain(array).transpose(order), array).copy()
+    return as_device(plain(turned).transpose(np.argsort(order)), turned)
+
+
+def _expanded(array: DeviceArray, shape: Sequence[int]) -> DeviceArray:
+    return array if array.shape == tuple(shape) else as_device(np.broadcast_to(plain(array), shape), array)
+
+
+# -- the host ---------------------------------------------------------------------------------------------------------
+
+
+def _run_on_host(op: Operator, args: Sequence[Any], place: device_class) -> tuple[Any, ...]:
+    tell_about_host(op.name)
+
+    def value(arg: Any) -> Any:
+        if isinstance(arg, Tensor):
+            return arg._data.host() if type(arg._data) is DeviceArray else arg._data
+        return tuple(map(value, arg)) if type(arg) is tuple else arg
+
+    made = quiet.run(op.numpy, *map(value, args))
+    results = made if type(made) is tuple else (made,)
+    found = tuple(transfer.to_device(np.asarray(r), place) for r in results)
+    return tuple(_lay_out(op, args, name, array) for name, array in zip(op.results, found, strict=True))

@@ -1,0 +1,559 @@
+"""Running launch plans on a CUDA device: prepared arguments, memory from the caching allocator, and CUDA graphs.
+
+A `Program` is a schedule for given sizes. What does not change from call to call is prepared: kernels, grids, argument
+lists in which the addresses of this call's arrays are put where they differ from those of the last call. Run-time
+numbers and the positions of random streams lie side by side and go to the device in one copy.
+
+With `graphs` the launches are recorded once as a CUDA graph and replayed. A graph has its addresses inside: memory that
+a program works in is its own then, results are copied out of it, and inputs that were found elsewhere than at the
+recording are copied to a place of their own from then on. Parameters stay where they are and need no copy.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphtorch.lowering.backend import Executable, InputMismatchError
+from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
+from graphtorch.lowering.triton.kernels import load_all
+from graphtorch.lowering.triton.launch import HostCall, Launch, LaunchPlan, make_plan
+from graphtorch.lowering.triton.memory import RandomState
+from graphtorch.lowering.triton.passes import prepare_schedule
+from graphtorch.lowering.triton.strided import strided_copy, tell_about_host, write_into
+from graphtorch.lowering.triton.tiling import Limits
+from graphtorch.runtime.cuda import devices, transfer
+from graphtorch.runtime.cuda.memory import Allocation
+from graphtorch.tensor.remote import DeviceArray, as_device, device_array, plain
+
+Array = np.ndarray[Any, Any]
+_ALIGNED = 16  # bytes: what kernels are compiled for
+_SLOT = 256
+_PROGRAMS = 32  # sizes that an executable remembers
+
+
+class DeviceExecutable(Executable):
+    """A schedule on a CUDA device. Inputs may be on the device or the host; results are on the device, or on the host
+    where `on_host`. Thread-safe: each run takes a frame of its own."""
+
+    checks_inputs = True
+    contiguous_results = True
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        device: devices.Device,
+        limits: Limits | None = None,
+        graphs: bool = False,
+        on_host: bool = False,
+    ) -> None:
+        self.schedule: Schedule = prepare_schedule(schedule)
+        self.device = device
+        self.limits = limits
+        self.graphs = graphs
+        self.on_host = on_host
+        self._dims = symbolic_dims([b.value for b in schedule.inputs])
+        self._programs: dict[tuple[int, ...], Program] = {}
+        self._lock = threading.RLock()
+        self._only = None if self._dims else self._program({})
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        program = self._only
+        if program is None:
+            try:
+                program = self._program(bind(self._dims, inputs))
+            except RuntimeError as error:
+                raise InputMismatchError(str(error)) from None
+        results = program.run(inputs)
+        if self.on_host:
+            return [r.host() if type(r) is DeviceArray else r for r in results]
+        return results
+
+    def run_with(self, bindings: dict[str, int], inputs: Sequence[Any] | None) -> list[Any]:
+        """Run with given values for the symbols; without inputs, only prepare."""
+        program = self._program(bindings)
+        return [] if inputs is None else program.run(inputs)
+
+    def _program(self, bindings: dict[str, int]) -> Program:
+        key = tuple(bindings.values())
+        found = self._programs.get(key)
+        if found is None:
+            with self._lock:
+                if len(self._programs) >= _PROGRAMS:
+                    self._programs.pop(next(iter(self._programs)))
+                plan = make_plan(self.schedule, bindings, self.limits)
+                found = self._programs[key] = Program(self.schedule, plan, self.device, self.graphs)
+                self.fallbacks = [f"{s.step}: {s.reason}" for s in plan.unsupported]
+        self.plan = found.plan.memory
+        return found
+
+    def sources(self) -> dict[str, str]:
+        program = next(reversed(self._programs.values()), None)
+        return {} if program is None else {s.step: s.function.source for s in program.plan.launches}
+
+
+@dataclass(eq=False)
+class _Input:
+    """An input of a program: what an array for it must be."""
+
+    position: int
+    buffer: Buffer
+    shape: tuple[int, ...]
+    of: np.dtype[Any]
+    nbytes: int
+    donated: bool
+    is_number: bool
+
+
+class Program:
+    """A schedule for given sizes, and the frames that run it."""
+
+    def __init__(self, schedule: Schedule, plan: LaunchPlan, device: devices.Device, graphs: bool) -> None:
+        self.schedule = schedule
+        self.plan = plan
+        self.device = device
+        self.graphs = graphs and not plan.unsupported
+        written = {b for s in schedule.steps for b in s.writes()}
+        self.inputs = [self._input(i, b, b in written) for i, b in enumerate(schedule.inputs)]
+        given = set(schedule.inputs)
+        made = dict.fromkeys([*(v.buffer for v in schedule.outputs), *(b for s in schedule.steps for b in s.writes())])
+        self.outputs = [b for b in made if b not in given and b not in plan.memory.offsets]
+        # Numbers and random states: one block, written by one copy.
+        self.uploads: dict[Buffer, int] = {}
+        size = 0
+        for buffer in (*plan.states, *(i.buffer for i in self.inputs if i.is_number)):
+            self.uploads[buffer] = size
+            size += _ALIGNED
+        self.upload_bytes = size
+        self.arena_bytes = plan.nbytes - plan.fixed
+        self.kernels = load_all([launch.function for launch in plan.launches], device)
+        for step in plan.unsupported:
+            tell_about_host(step.call.op.name if isinstance(step.call, ExternCall) else step.call.name)
+        self._frames: dict[int, list[Frame]] = {}  # by the id of the stream: runs of one stream follow each other
+
+    def _input(self, position: int, buffer: Buffer, donated: bool) -> _Input:
+        shape, of = concrete(buffer.shape, self.plan.bindings), buffer.dtype.numpy
+        nbytes = of.itemsize
+        for n in shape:
+            nbytes *= n
+        return _Input(position, buffer, shape, of, nbytes, donated, buffer.value.type.is_number)
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        stream = devices.stream_of(self.device)
+        idle = self._frames.setdefault(id(stream), [])
+        frame = idle.pop() if idle else Frame(self)
+        try:
+            return frame.run(inputs, stream)
+        finally:
+            idle.append(frame)
+
+
+class Frame:
+    """The prepared launches of one run at a time."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.device = program.device
+        plan = program.plan
+        self.steps: list[tuple[Callable[[Any, Sequence[Any]], None], Any]] = []
+        self.places: dict[Buffer, list[tuple[list[Any], int]]] = {}  # where a buffer's address stands in arguments
+        kernels = iter(program.kernels)
+        for step in plan.steps:
+            if isinstance(step, HostCall):
+                self.steps.append((self._on_host(step), None))
+                continue
+            self.steps.append(self._prepare(step, next(kernels)))
+        # Inputs that were the same array in two calls are expected to be it again, and then cost a comparison only.
+        self.expected: list[Any] = [None] * len(program.inputs)
+        self.last: list[int] = [0] * len(program.inputs)
+        self.addresses: dict[Buffer, int] = {}
+        self.shift: int = getattr(self.device.driver, "shift", 0)
+        self.staging = np.zeros(max(program.upload_bytes, 1), np.uint8)
+        self.numbers = {
+            b: self.staging[o : o + b.dtype.itemsize].view(b.dtype.numpy) for b, o in program.uploads.items()
+            if not isinstance(b, RandomState)
+        }  # fmt: skip
+        self.states = [
+            (b, self.staging[o : o + 16].view(np.int64))
+            for b, o in program.uploads.items()
+            if isinstance(b, RandomState)
+        ]
+        self.upload = self._hold(program.upload_bytes) if program.upload_bytes else None
+        if self.upload is not None:
+            for buffer, offset in program.uploads.items():
+                self._place(buffer, self.upload.address + offset)
+        self.arena: Allocation | None = None
+        self.base = -1
+        self.tables = bool(plan.tables)
+        self.recording: Recording | None = None
+
+    def _hold(self, nbytes: int) -> Allocation:
+        return transfer.allocate(self.device, nbytes)
+
+    def _prepare(self, step: Launch, kernel: Any) -> tuple[Callable[[Any, Sequence[Any]], None], list[Any]]:
+        values = [0 if isinstance(a, Buffer) else a for a in step.arguments]
+        arguments = kernel.arguments(values)
+        for i, argument in enumerate(step.arguments):
+            if isinstance(argument, Buffer):
+                self.places.setdefault(argument, []).append((arguments, i))
+        return kernel.launcher(step.grid), arguments
+
+    def _place(self, buffer: Buffer, address: int) -> None:
+        """Put a buffer's address of this run into the arguments."""
+        if self.addresses.get(buffer) != address:
+            self.addresses[buffer] = address
+            self.tables = bool(self.program.plan.tables)
+            address += self.shift
+            for arguments, i in self.places.get(buffer, ()):
+                arguments[i] = address
+
+    # -- a run -------------------------------------------------------------------------------------------------------
+
+    def run(self, inputs: Sequence[Any], stream: Any) -> list[Any]:
+        program = self.program
+        if len(inputs) != len(program.inputs):
+            raise RuntimeError(f"expected {len(program.inputs)} inputs, got {len(inputs)}")
+        changed = [i for i, same in enumerate(map(operator.is_, inputs, self.expected)) if not same]
+        for i in changed:
+            self._check(program.inputs[i], inputs[i])
+        copied: list[tuple[Any, DeviceArray]] = []
+        held: list[Any] = []
+        if program.graphs:
+            return self._replay(inputs, changed, stream)
+        for i in changed:
+            self._take(program.inputs[i], inputs[i], copied, held)
+        self._use_arena(held)
+        memory = self._make_outputs()
+        self._write(stream)
+        for launch, arguments in self.steps:
+            launch(stream, arguments)
+        self._give_back(copied)
+        return self._results(inputs, memory)
+
+    def _check(self, slot: _Input, value: Any) -> None:
+        """Raise InputMismatchError for an array that the program was not made for. Nothing has changed by then."""
+        if slot.is_number:
+            return
+        if value.shape != slot.shape or value.dtype != slot.of:
+            raise InputMismatchError(
+                f"input {slot.position} ({slot.buffer.name}) is {value.dtype}{list(value.shape)}, the graph was "
+                f"compiled for {slot.buffer.value.type}"
+            )
+        if type(value) is DeviceArray and value.place.index != self.device.index:
+            raise InputMismatchError(f"input {slot.position} is on {value.place}, not on {self.device.place}")
+
+    def _take(self, slot: _Input, value: Any, copied: list[tuple[Any, DeviceArray]], held: list[Any]) -> None:
+        """Make an input's elements reachable: where they are, or as a copy."""
+        i = slot.position
+        if slot.is_number:
+            self.numbers[slot.buffer][0] = value
+            self.expected[i] = value
+            return
+        if type(value) is DeviceArray:
+            address = value.address
+            if value.flags.c_contiguous and address % _ALIGNED == 0:
+                self._place(slot.buffer, address)
+                # The same array again: a parameter, or a state. Others are not kept alive from here.
+                self.expected[i] = value if self.last[i] == id(value) else None
+                self.last[i] = id(value)
+                return
+        copy = self._copied(value)
+        held.append(copy)  # until the launches are in the stream
+        self._place(slot.buffer, copy.address)
+        if slot.donated:
+            copied.append((value, copy))
+
+    def _copied(self, value: Any) -> DeviceArray:
+        if type(value) is DeviceArray:
+            return value.copy()
+        made: DeviceArray = transfer.to_device(np.ascontiguousarray(value).reshape(value.shape), self.device.place)
+        return made
+
+    def _use_arena(self, held: list[Any]) -> None:
+        """Memory for temporaries, for the time of a run."""
+        size = self.program.arena_bytes
+        if size:
+            arena = self._hold(size)
+            held.append(arena)
+            self._lay_out(arena)
+
+    def _lay_out(self, arena: Allocation) -> None:
+        if arena.address != self.base:
+            self.base = arena.address
+            plan = self.program.plan
+            start = self.base - plan.fixed
+            for buffer, offset in plan.offsets.items():
+                if offset >= plan.fixed and buffer not in self.program.uploads and buffer.kind != "input":
+                    self._place(buffer, start + offset)
+        elif self.program.plan.tables:
+            self.tables = True  # what lies in the memory since the last run is not known
+
+    def _make_outputs(self) -> dict[Buffer, DeviceArray]:
+        memory: dict[Buffer, DeviceArray] = {}
+        bindings = self.program.plan.bindings
+        for buffer in self.program.outputs:
+            made = transfer.empty(concrete(buffer.shape, bindings), buffer.dtype.numpy, self.device.place)
+            memory[buffer] = made
+            self._place(buffer, made.memory.address)
+        return memory
+
+    def _write(self, stream: Any) -> None:
+        """Send numbers, random states and tables."""
+        program, driver = self.program, self.device.driver
+        for state, place in self.states:
+            place[:] = state.contents(program.plan.bindings)
+        if self.upload is not None:
+            source = self.staging.__array_interface__["data"][0]
+            driver.copy_in(self.upload.address, source, program.upload_bytes, stream)
+        if self.tables:
+            for table in program.plan.tables:
+                content = np.ascontiguousarray(table.contents(lambda b: self.addresses[b] + self.shift))
+                address = content.__array_interface__["data"][0]
+                driver.copy_in(self.addresses[table], address, content.nbytes, stream)
+            self.tables = False
+
+    @staticmethod
+    def _give_back(copied: list[tuple[Any, DeviceArray]]) -> None:
+        """Write what was changed in a copy to where it came from."""
+        for value, copy in copied:
+            if type(value) is DeviceArray:
+                write_into(value, copy)
+            else:
+                np.copyto(value, copy.host())
+
+    def _results(self, inputs: Sequence[Any], memory: Mapping[Buffer, DeviceArray]) -> list[Any]:
+        return [self._result(view, inputs, memory) for view in self.program.schedule.outputs]
+
+    def _result(self, view: View, inputs: Sequence[Any], memory: Mapping[Buffer, DeviceArray]) -> Any:
+        """An output: an array of the caller's, or (a view of) one that is shared by all outputs in its buffer."""
+        bindings = self.program.plan.bindings
+        shape, strides, offset = (concrete(x, bindings) for x in (view.shape, view.strides, view.offset))
+        buffer = view.buffer
+        base: Any = memory.get(buffer)
+        if base is None:
+            slot = next(i for i in self.program.inputs if i.buffer is buffer)
+            base = inputs[slot.position]
+            if slot.is_number:
+                return base
+        if not offset and shape == base.shape and _is_row_major(shape, strides):
+            return base
+        return strided_view(base, shape, strides, offset)
+
+    # -- CUDA graphs -------------------------------------------------------------------------------------------------
+
+    def _replay(self, inputs: Sequence[Any], changed: Sequence[int], stream: Any) -> list[Any]:
+        recording = self.recording
+        if recording is None:
+            recording = self.recording = Recording(self)
+        return recording.run(inputs, changed, stream)
+
+    # -- steps without a kernel --------------------------------------------------------------------------------------
+
+    def _array(self, buffer: Buffer) -> DeviceArray:
+        """What lies in a buffer now."""
+        shape = concrete(buffer.shape, self.program.plan.bindings)
+        return device_array(_Place(self.addresses[buffer], shape, buffer, self.device), shape, buffer.dtype.numpy)
+
+    def _on_host(self, step: HostCall) -> Callable[[Any, Any], None]:
+        call, bindings = step.call, self.program.plan.bindings
+        if isinstance(call, Kernel):
+            return self._kernel_on_host(call)
+
+        def value(arg: Any) -> Any:
+            if isinstance(arg, View):
+                shape, strides, offset = (concrete(x, bindings) for x in (arg.shape, arg.strides, arg.offset))
+                array = strided_view(self._array(arg.buffer), shape, strides, offset).host()
+                return array.item() if arg.buffer.value.type.is_number else array
+            return tuple(map(value, arg)) if type(arg) is tuple else concrete(arg, bindings)
+
+        def run(stream: Any, _: Any) -> None:
+            with np.errstate(all="ignore"):
+                made = call.op.numpy(*map(value, call.args))
+            for buffer, result in zip(call.outputs, made if type(made) is tuple else (made,), strict=True):
+                if buffer is not None:
+                    result = result.host() if type(result) is DeviceArray else np.asarray(result)
+                    shape = concrete(buffer.shape, bindings)
+                    packed = np.empty(shape, buffer.dtype.numpy)
+                    np.copyto(packed, result, casting="unsafe")
+                    write_into(self._array(buffer), packed)
+
+        return run
+
+    def _kernel_on_host(self, kernel: Kernel) -> Callable[[Any, Any], None]:
+        from graphtorch.lowering.numpy.codegen import Slot, lower_kernel
+
+        lowered = lower_kernel(kernel, self.program.plan.bindings)
+
+        def run(stream: Any, _: Any) -> None:
+            held = {b: self._array(b).host() for b in {*kernel.reads(), *kernel.writes()}}
+
+            def array(slot: Slot) -> Array:
+                flat = held[slot.buffer].reshape(-1)[slot.offset :]
+                steps = [s * flat.itemsize for s in slot.strides]
+                return np.lib.stride_tricks.as_strided(flat, slot.shape, steps)
+
+            registers = [np.empty(r.shape, r.dtype.numpy) for r in lowered.registers]
+            loads, stores = map(array, lowered.loads), map(array, lowered.stores)
+            with np.errstate(all="ignore"):
+                lowered.function(*loads, *lowered.indices, *stores, *registers, *lowered.sizes)
+            for buffer in kernel.writes():
+                write_into(self._array(buffer), held[buffer])
+
+        return run
+
+
+class _Place:
+    """Memory at an address that somebody else keeps."""
+
+    def __init__(self, address: int, shape: Sequence[int], buffer: Buffer, device: devices.Device) -> None:
+        from graphtorch.tensor.remote import window
+
+        self.address = address
+        self.nbytes = int(np.prod(shape, dtype=np.int64)) * buffer.dtype.itemsize
+        self.window = window(address, self.nbytes)
+        self.start = 0
+        self.place = device.place
+
+
+class Recording:
+    """The launches of a frame as a CUDA graph, and where it expects its inputs."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.graph: Any = None
+        self.slots: dict[int, DeviceArray] = {}  # inputs that move have a place of their own
+        self.addresses: dict[int, int] = {}  # where the others were at the recording
+        program = frame.program
+        if program.arena_bytes:
+            frame.arena = frame._hold(program.arena_bytes)
+            frame._lay_out(frame.arena)
+        # Outputs side by side: one copy takes the small ones out.
+        bindings = program.plan.bindings
+        self.outputs: list[tuple[Buffer, int, int, tuple[int, ...]]] = []
+        size = 0
+        for buffer in sorted(program.outputs, key=lambda b: _nbytes(b, bindings)):
+            nbytes = _nbytes(buffer, bindings)
+            self.outputs.append((buffer, size, nbytes, concrete(buffer.shape, bindings)))
+            size += -(-max(nbytes, 1) // _SLOT) * _SLOT
+        self.results = frame._hold(size) if size else None
+        for buffer, offset, _, _ in self.outputs:
+            assert self.results is not None
+            frame._place(buffer, self.results.address + offset)
+        small = [o for o in self.outputs if o[2] <= 1 << 16]
+        self.small_bytes = small[-1][1] + small[-1][2] if small else 0
+        self.small = len(small)
+
+    def run(self, inputs: Sequence[Any], changed: Sequence[int], stream: Any) -> list[Any]:
+        frame = self.frame
+        program, driver = frame.program, frame.device.driver
+        stale = self.graph is None
+        copied: list[tuple[Any, DeviceArray]] = []
+        moved: list[tuple[DeviceArray, Any]] = []
+        for i in changed:
+            slot, value = program.inputs[i], inputs[i]
+            if slot.is_number:
+                frame.numbers[slot.buffer][0] = value
+                frame.expected[i] = value
+                continue
+            place = self.slots.get(i)
+            if place is not None:
+                moved.append((place, value))
+                if slot.donated:
+                    copied.append((value, place))
+                continue
+            address = value.address if type(value) is DeviceArray and value.flags.c_contiguous else 1
+            if address % _ALIGNED:
+                place = None
+            elif self.addresses.get(i) == address:
+                # Where it was at the recording. An array that comes again and again is known by itself from then on.
+                frame.expected[i] = value if frame.last[i] == id(value) else None
+                frame.last[i] = id(value)
+                continue
+            elif i not in self.addresses or slot.donated:
+                # The first time, or a parameter that was given other memory: record with it where it is.
+                self.addresses[i] = address
+                frame._place(slot.buffer, address)
+                frame.expected[i], frame.last[i] = None, id(value)
+                stale = True
+                continue
+            # It moves: from now on it is copied to a place of its own.
+            place = self.slots[i] = transfer.empty(slot.shape, slot.of, frame.device.place)
+            frame._place(slot.buffer, place.memory.address)
+            frame.expected[i] = None
+            moved.append((place, value))
+            if slot.donated:
+                copied.append((value, place))
+            stale = True
+        for place, value in moved:
+            write_into(place, value)
+        frame._write(stream)
+        if stale:
+            self.graph = self.record(stream)
+        driver.launch_graph(self.graph, stream)
+        frame._give_back(copied)
+        return frame._results(inputs, self._take_out(stream))
+
+    def record(self, stream: Any) -> Any:
+        """The launches as a graph of the addresses of now."""
+        frame = self.frame
+        with frame.device.driver.capture(frame.device.index, stream) as capture:
+            for launch, arguments in frame.steps:
+                launch(capture.stream, arguments)
+        return capture.graph
+
+    def _take_out(self, stream: Any) -> dict[Buffer, DeviceArray]:
+        """The results in memory of their own, which the next replay does not touch."""
+        frame, driver = self.frame, self.frame.device.driver
+        memory: dict[Buffer, DeviceArray] = {}
+        if self.results is None:
+            return memory
+        source = self.results.address
+        block: Allocation | None = None
+        if self.small_bytes:
+            block = frame._hold(self.small_bytes)
+            driver.copy(block.address, source, self.small_bytes, stream)
+        for i, (buffer, offset, nbytes, shape) in enumerate(self.outputs):
+            of = buffer.dtype.numpy
+            if i < self.small:
+                assert block is not None or not nbytes
+                memory[buffer] = (
+                    transfer.empty(shape, of, frame.device.place)
+                    if block is None
+                    else device_array(block, shape, of, offset)
+                )
+                continue
+            made = memory[buffer] = transfer.empty(shape, of, frame.device.place)
+            driver.copy(made.memory.address, source + offset, nbytes, stream)
+        return memory
+
+
+def _nbytes(buffer: Buffer, bindings: Mapping[str, int]) -> int:
+    return int(np.prod(concrete(buffer.shape, bindings), dtype=np.int64)) * buffer.dtype.itemsize
+
+
+def _is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    step = 1
+    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if n != 1 and stride != step:
+            return False
+        step *= n
+    return True
+
+
+def strided_view(base: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
+    """A view of a row-major array; strides and offset in elements."""
+    if 0 in shape:
+        made = np.empty(shape, base.dtype)
+        return as_device(made, base) if type(base) is DeviceArray else made
+    flat = plain(base).reshape(-1)[offset:]
+    view = np.lib.stride_tricks.as_strided(flat, shape, [s * base.itemsize for s in strides])
+    return as_device(view, base) if type(base) is DeviceArray else view
+
+
+__all__ = ["DeviceExecutable", "Program", "strided_copy", "strided_view"]

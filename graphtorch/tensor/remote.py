@@ -1,0 +1,120 @@
+"""`DeviceArray`: an ndarray whose memory is on an accelerator, the payload of tensors that live there.
+
+It has an ndarray's shape, strides and address, so that views, strides, overlaps and storage offsets are computed as
+they are for arrays of the host. Its elements are out of the host's reach: whatever would read them raises TypeError, and
+copies go over the device. What devices there are and how bytes move is the business of `graphtorch.runtime`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from graphtorch.tensor.devices import device as device_class
+
+Array = np.ndarray[Any, Any]
+
+
+class DeviceArray(np.ndarray[Any, Any]):
+    """Elements in the memory of a device. Views keep the memory, and know the device."""
+
+    place: device_class
+    memory: Memory
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.place = getattr(source, "place", None)  # type: ignore[assignment]
+        self.memory = getattr(source, "memory", None)  # type: ignore[assignment]
+
+    @property
+    def address(self) -> int:
+        """Of the first element."""
+        return int(self.__array_interface__["data"][0])
+
+    # -- what goes over the device -----------------------------------------------------------------------------------
+
+    def copy(self, order: Any = "C") -> DeviceArray:
+        """A copy on the same device, in the order of the host's arrays."""
+        return runtime().copy_of(self, order)  # type: ignore[no-any-return]
+
+    def host(self) -> Array:
+        """A copy in the host's memory, with the same strides; waits for the device."""
+        return runtime().to_host(self)  # type: ignore[no-any-return]
+
+    def item(self, *index: Any) -> Any:
+        return self.host().item(*index)
+
+    def tolist(self) -> Any:
+        return self.host().tolist()
+
+    # -- what would read memory that the host can't reach ------------------------------------------------------------
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(f"the memory of an array on {self.place} can't be read by the host; copy it with .cpu() first")
+
+    __array_ufunc__ = __array_function__ = _refuse
+    __bool__ = __int__ = __float__ = __complex__ = __index__ = __iter__ = _refuse
+    __setitem__ = __contains__ = __reduce__ = __reduce_ex__ = __deepcopy__ = __copy__ = _refuse
+    astype = tobytes = tofile = dump = dumps = fill = flatten = take = put = sum = any = all = max = min = _refuse
+    mean = prod = argmax = argmin = sort = argsort = nonzero = dot = _refuse
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype}{list(self.shape)} on {self.place} at {self.address:#x}>"
+
+    __str__ = __repr__
+
+
+class Memory(Protocol):
+    """A block of device memory: what keeps it alive, and how NumPy may see it.
+
+    window  a buffer over addresses around the block, that begins `start` bytes before it
+    """
+
+    address: int
+    nbytes: int
+    window: memoryview
+    start: int
+    place: device_class
+
+
+class _Interface:
+    """What NumPy makes an array over an address of."""
+
+    __slots__ = ("__array_interface__",)
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__array_interface__ = {"version": 3, "shape": (size,), "typestr": "|u1", "data": (address, False)}
+
+
+def window(address: int, size: int) -> memoryview:
+    """A buffer over memory that is never read through it."""
+    made: Array = np.asarray(_Interface(address, size))
+    return made.data
+
+
+def device_array(
+    memory: Memory, shape: Sequence[int], of: np.dtype[Any], offset: int = 0, strides: Sequence[int] | None = None
+) -> DeviceArray:
+    """An array in a block of memory, which it and its views keep; offset and strides in bytes."""
+    made = DeviceArray(shape, of, memory.window, memory.start + offset, strides)  # type: ignore[arg-type]
+    made.place, made.memory = memory.place, memory
+    return made
+
+
+def as_device(array: Array, like: DeviceArray) -> DeviceArray:
+    """A plain array over a device array's memory, as what it is."""
+    made = array.view(DeviceArray)
+    made.place, made.memory = like.place, like.memory
+    return made
+
+
+def plain(array: Any) -> Any:
+    """A device array as an ndarray to compute shapes and strides with; it must not be read. Others as they are."""
+    return array.view(np.ndarray) if type(array) is DeviceArray else array
+
+
+def runtime() -> Any:
+    """The module that moves bytes between the host and devices."""
+    import graphtorch.runtime.cuda.transfer
+
+    return graphtorch.runtime.cuda.transfer
