@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import record_call
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
-from graphtorch.ops.dispatch import call, call_inplace
+from graphtorch.ops.dispatch import call, call_inplace, on_device, transfer
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import POINTWISE, VIEW, Sample, sample
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.devices import META, canonical
+from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.formats import ORDERS, contiguous_format, lies_in, memory_format, preserve_format
@@ -52,14 +53,50 @@ cast = operator(
 )
 
 
-def _to_device(input: Tensor, target: device_class) -> Tensor:
-    if target.type == "cuda":
-        raise AssertionError("graphtorch has no eager CUDA device; compile for one instead")
-    if target.type == "meta":
+to_device = operator(
+    "to_device(Tensor input, device device)",
+    type=lambda input, device: TensorType(input.dtype, tuple(input.shape), device),
+    numpy=lambda input, device: np.array(input, order="K", copy=True),
+    kind=POINTWISE,
+    derivative={"input": lambda g, input_type: to(g, input_type.device)},
+    decompose=lambda input, device: clone(input),
+    compute=lambda input, device: input.dtype,
+    samples=lambda make: [sample(make(3, 4), CPU)],
+    categories="bifc",
+    grad_name="ToCopyBackward0",
+    public=False,
+    method=False,
+)
+
+
+def _move(input: Tensor, target: device_class, non_blocking: bool) -> Tensor:
+    """A copy on another device, with the same strides where they are dense.
+
+    Raises NotImplementedError for a tensor without data, AssertionError where there is no such device.
+    """
+    op = to_device.operator  # type: ignore[attr-defined]
+    if state.recorder is not None:
+        moved: Tensor = call(op, (input, target))
+        return moved
+    if target is META:
         result = Tensor._wrap(meta_array(tuple(input.shape), input.dtype), input.dtype)
         result._device = META
-        return result
-    raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+    elif input._device is META:
+        raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+    elif target is CPU:
+        result = Tensor._wrap(input._data.host(), input._dtype)
+    else:
+        data = input._data
+        result = on_device(
+            transfer(target).to_device(data, target, non_blocking)
+            if input._device is CPU
+            else transfer(target).to_other(data, target)
+        )
+    if state.inference:
+        result._inference = True
+    if state.grad_enabled and input.requires_grad:
+        record_call(op, (input, target), result)
+    return result
 
 
 @function(method=True)
@@ -71,7 +108,7 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
     d: Any = kwargs.pop("dtype", None)
     target: Any = kwargs.pop("device", None)
     copy = kwargs.pop("copy", False)
-    kwargs.pop("non_blocking", None)
+    non_blocking = bool(kwargs.pop("non_blocking", False))
     layout = kwargs.pop("memory_format", None)
     rest = list(args)
     if "other" in kwargs:
@@ -95,6 +132,8 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
             )
         elif rest and isinstance(rest[0], dtype_class):
             d = rest.pop(0)
+        if rest:
+            non_blocking = bool(rest[0])
         if len(rest) > 1:
             copy = rest[1]
     if d is float:
@@ -105,7 +144,9 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
     if target is not None:
         wanted = canonical(target)
         if wanted != input.device:
-            result = _to_device(input, wanted)
+            if d is not None and d is not input.dtype and wanted.type == "cpu":
+                input, d = call(cast.operator, (input, d)), None  # type: ignore[attr-defined]
+            result = _move(input, wanted, non_blocking)
     if d is not None and (d is not result.dtype or result.is_number):
         result = call(cast.operator, (result, d))  # type: ignore[attr-defined]
     elif copy and result is input:
@@ -182,7 +223,7 @@ def _cpu(input: Any, memory_format: Any = None) -> Any:
 
 def _cuda(input: Any, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Any:
     """`to("cuda")`."""
-    return input.to("cuda" if device is None else device)
+    return input.to("cuda" if device is None else device, non_blocking=non_blocking)
 
 
 Tensor.type = _type  # type: ignore[attr-defined]
@@ -302,7 +343,7 @@ _copy = operator(
     compute=lambda input, src, non_blocking: input.dtype,
     samples=lambda make: [sample(make(3, 4), make(3, 4)), sample(make(3, 4), make(4))],
     categories="bifc",
-    grad_name="CopyBackwards",
+    grad_name="torch::autograd::CopyBackwards",
 )
 
 
@@ -310,6 +351,8 @@ def _copy_(input: Any, src: Any, non_blocking: bool = False) -> Any:
     """Copy the elements of `src`, broadcast and cast, into this tensor. See torch.Tensor.copy_."""
     if not isinstance(src, Tensor):
         raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
+    if src._device is not input._device and state.recorder is None and input._device is not META:
+        src = to(src, input._device, src._dtype, non_blocking)
     return call_inplace(_copy.operator, (input, src, non_blocking))  # type: ignore[attr-defined]
 
 
@@ -333,6 +376,7 @@ def _decompose_fill(input: Any, value: Any) -> Any:
 
 fill = operator(
     "fill(Tensor input, Tensor|Number value)",
+    overload=lambda input, value: 3 if hasattr(value, "shape") else 2,
     type=_fill_type,
     numpy=lambda input, value: np.full_like(input, convert(value, dtypes.from_numpy_dtype(input.dtype))),
     kind=POINTWISE,
