@@ -23,6 +23,8 @@ from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import TensorType
 
+FRESH_BYTES = 1 << 16  # what is larger may come from the system anew
+
 # -- records ----------------------------------------------------------------------------------------------------------
 
 
@@ -31,10 +33,20 @@ def _source_samples(make: Any) -> Iterable[Sample]:
     yield sample((), 0, dtype=make.dtype)
 
 
+def _zeros(size: Any, numpy_dtype: Any) -> Any:
+    """Zeros that are in memory. `np.zeros` takes fresh pages of the system, which read as zero before they are there:
+    a kernel that reads and writes one, as an optimizer's first step does, would be interrupted twice for it."""
+    if math.prod(size) * numpy_dtype.itemsize < FRESH_BYTES:
+        return np.zeros(size, numpy_dtype)
+    made = np.empty(size, numpy_dtype)
+    made.fill(0)
+    return made
+
+
 def _filled(size: Any, value: Any, numpy_dtype: Any) -> Any:
     """An array of one value, converted as a cast does: integers wrap around."""
     if type(value) is int and value == 0:
-        return np.zeros(size, numpy_dtype)  # fresh pages, which nothing has to fill
+        return _zeros(size, numpy_dtype)
     return np.full(size, np.asarray(value).astype(numpy_dtype), numpy_dtype)
 
 
@@ -198,7 +210,7 @@ def zeros(
 ) -> Tensor:  # fmt: skip
     """All zeros. See torch.zeros."""
     shape = _size("zeros", size)
-    result = _constant(shape, 0, _resolve_dtype(dtype), device, requires_grad, np.zeros)
+    result = _constant(shape, 0, _resolve_dtype(dtype), device, requires_grad, _zeros)
     return result if out is None else _into(out, result)
 
 
@@ -246,10 +258,8 @@ def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
 
     def fill(size: Any, numpy_dtype: Any) -> Any:
         strides = pointwise_strides(size, [layout_of(input._layout())])
-        zero = type(value) is int and value == 0
-        # Fresh pages of zeros need no filling: they are touched when they are used.
-        array = laid_out(np.zeros(size, numpy_dtype) if zero else np.empty(size, numpy_dtype), strides)
-        if value is not None and not zero:
+        array = laid_out(np.empty(size, numpy_dtype), strides)
+        if value is not None:
             array.fill(np.asarray(value).astype(numpy_dtype)[()])
         return array
 
