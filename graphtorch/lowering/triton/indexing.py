@@ -15,6 +15,8 @@ from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import memory
 from graphtorch.lowering.triton.pooling import POOLING
+from graphtorch.lowering.triton.scan import SCANS, generate_scan
+from graphtorch.lowering.triton.sorting import generate_sort
 from graphtorch.lowering.triton.tiling import Limits, is_zero
 from graphtorch.lowering.triton.writer import Writer, check_atomic, names_of, position, start
 
@@ -24,6 +26,10 @@ Template = Callable[[Callable[..., Writer], tuple[Any, ...], Buffer], list[Gener
 def generate_indexing(call: ExternCall, bindings: Mapping[str, int], limits: Limits) -> list[Generated]:
     """The functions of a call, in order. Raises UnsupportedError for one without a template."""
     name = call.op.name
+    if name in SCANS:
+        return generate_scan(call, bindings, limits)
+    if name == "sort":
+        return generate_sort(call, bindings, limits)
     if name not in TEMPLATES and name not in POOLING:
         raise UnsupportedError(f"no Triton template for {name}")
     out = call.outputs[0]

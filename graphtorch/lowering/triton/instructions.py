@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.helpers import SORT_HELPERS
 from graphtorch.lowering.triton.philox import RANDOM_HELPERS
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
@@ -102,7 +103,35 @@ def _integer_power(base, exponent):
         left = left >> 1
     return tl.where(zero, result * 0, result)
 """,
+    "_plus": """
+@triton.jit
+def _plus(a, b):
+    return a + b
+""",
+    "_last_larger": """
+@triton.jit
+def _last_larger(a, i, b, j):
+    # The larger value with its position; NaN is larger than anything; of equal ones the last.
+    better = (b > a) | ((b != b) & (a == a)) | (((a == b) | ((a != a) & (b != b))) & (j > i))
+    return tl.where(better, b, a), tl.where(better, j, i)
+""",
+    "_last_smaller": """
+@triton.jit
+def _last_smaller(a, i, b, j):
+    # The smaller value with its position; NaN is smaller than anything; of equal ones the last.
+    better = (b < a) | ((b != b) & (a == a)) | (((a == b) | ((a != a) & (b != b))) & (j > i))
+    return tl.where(better, b, a), tl.where(better, j, i)
+""",
+    "_log_add_exp": """
+@triton.jit
+def _log_add_exp(a, b):
+    high = tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    low = tl.minimum(a, b, propagate_nan=tl.PropagateNan.ALL)
+    # Equal infinities have no difference.
+    return tl.where(low == high, high + 0.6931471805599453, high + libdevice.log1p(libdevice.exp(low - high)))
+""",
     **RANDOM_HELPERS,
+    **SORT_HELPERS,
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ place no kernel can be compiled: `LOCK` keeps the two apart.
 
 What is replaced in it while a kernel runs: conversions of bfloat16 (its own lose a carry) and products of such
 matrices; the type of comparisons (numbers, once such a scalar is broadcast); library functions (it has none); and
-folds with a function of one's own (its own call it once an element; here it folds halves).
+folds and scans with a function of one's own (its own call it once an element; here it takes halves).
 """
 
 from __future__ import annotations
@@ -141,6 +141,7 @@ def _interpreting() -> Iterator[Any]:
         scope.set_attr(tl.core.tensor, "__index__", lambda self: int(self.handle.data.reshape(-1)[0]))
         replace(interpreter, "_convert_float", _convert_float(interpreter._convert_float))
         replace(interpreter.ReduceOps, "generic_reduce", _fold_halves)
+        replace(interpreter.ScanOps, "generic_scan", _scan_doubling)
         builder = interpreter.InterpreterBuilder
         replace(builder, "create_dot", _dot(builder.create_dot))
         replace(builder, "binary_op", _binary(builder.binary_op))
@@ -221,6 +222,21 @@ def _fold_halves(self: Any, input: Any) -> Any:
     if self.keep_dims:
         results = [np.expand_dims(r, self.axis) for r in results]
     return [self.to_tensor(r, d) for r, d in zip(results, of, strict=True)]
+
+
+def _scan_doubling(self: Any, input: Any) -> Any:
+    """A running fold: each element combined with what lies 1, 2, 4, ... before it."""
+    parts = [np.moveaxis(x.handle.data, self.axis, 0).copy() for x in input]
+    of = [x.dtype for x in input]
+    step = 1
+    while step < parts[0].shape[0]:
+        before = [self.to_tensor(np.roll(p, step, 0), d) for p, d in zip(parts, of, strict=True)]
+        here = [self.to_tensor(p.copy(), d) for p, d in zip(parts, of, strict=True)]
+        made = self.combine_fn.fn(*before, *here)
+        for part, m in zip(parts, made if isinstance(made, tuple) else (made,), strict=True):
+            part[step:] = m.handle.data[step:]
+        step *= 2
+    return [self.to_tensor(np.moveaxis(p, 0, self.axis), d) for p, d in zip(parts, of, strict=True)]
 
 
 # -- library functions ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
+from graphtorch.lowering.triton.attention import ATTENTION, generate_attention
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.convolution import CONVOLUTIONS, generate_convolution
 from graphtorch.lowering.triton.custom import generate_custom
@@ -16,7 +17,6 @@ from graphtorch.lowering.triton.indexing import generate_indexing
 from graphtorch.lowering.triton.instructions import register
 from graphtorch.lowering.triton.placement import Coordinate
 from graphtorch.lowering.triton.products import Operands, Product, choose, product_of, reach
-from graphtorch.lowering.triton.scan import generate_cumsum
 from graphtorch.lowering.triton.shapes import Config, candidates
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.schedule.indexing import row_major
@@ -35,8 +35,6 @@ def generate_call(
         return [generate_matmul(call, bindings, limits, config)]
     if call.op.name in CONVOLUTIONS:
         return [generate_convolution(call, bindings, limits, config)]
-    if call.op.name == "cumsum":
-        return [generate_cumsum(call, bindings, limits or Limits())]
     return generate_indexing(call, bindings, limits or Limits())
 
 

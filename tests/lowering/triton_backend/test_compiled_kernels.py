@@ -16,6 +16,7 @@ from graphtorch.ops.record import lookup
 from graphtorch.schedule import build_schedule
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import symbol
+from graphtorch.tensor.type import TensorType
 
 pytest.importorskip("triton")
 
@@ -54,7 +55,21 @@ def draws() -> Graph:
     return trace(program, f32(1024, 1024), f32(n))
 
 
-PROGRAMS: dict[str, Callable[[], Graph]] = {"draws": draws}
+def sorts() -> Graph:
+    def program(x: Any, y: Any, z: Any) -> Any:
+        return (*x.sort(1), *y.sort(1, descending=True), *z.sort(0))
+
+    return trace(program, f32(64, 1000), TensorType(dtypes.float64, (600, 100)), f32(100000))
+
+
+def scans() -> Graph:
+    def program(x: Any, y: Any) -> Any:
+        return (*x.cummax(1), x.cumprod(0), x.logcumsumexp(1), y.cumsum(0), *y.cummin(0))
+
+    return trace(program, f32(300, 1000), f32(100000))
+
+
+PROGRAMS: dict[str, Callable[[], Graph]] = {"draws": draws, "sorts": sorts, "scans": scans}
 
 
 @pytest.mark.parametrize("to", TARGETS)
