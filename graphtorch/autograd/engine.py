@@ -12,6 +12,7 @@ from typing import Any
 from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, edge_of
 from graphtorch.autograd.state import state
 from graphtorch.tensor.devices import CPU
+from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -293,7 +294,10 @@ def _accumulate_leaf(
     # An operator's own fresh result is stolen; anything that may be shared (a view, a given cotangent, one array sent
     # to two leaves, a saved value) is copied.
     storage = value._storage
-    fresh = value._device is CPU and data.base is None and id(data) not in given and storage is None
+    owned = (
+        data.base is None if value._device is CPU else type(data) is DeviceArray and data.nbytes == data.memory.nbytes
+    )
+    fresh = owned and id(data) not in given and storage is None
     given.add(id(data))
     accumulate(node.variable, value, create_graph, fresh)
     for hook in tuple((node.variable._post_accumulate_hooks or {}).values()):

@@ -33,8 +33,10 @@ from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
 from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
+from graphtorch.frontend.stance import DEFAULT, Stance
+from graphtorch.frontend.stance import holder as stance
 from graphtorch.frontend.tree import flatten, unflatten
-from graphtorch.lowering.backend import default_backend
+from graphtorch.lowering.backend import default_backend, get_backend
 from graphtorch.ops.dispatch import user_frame
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymbolScope, UndecidedError, free_symbols
@@ -43,6 +45,7 @@ from graphtorch.tensor.tensor import Tensor
 logger = logging.getLogger("graphtorch.compile")
 
 RECOMPILE_LIMIT = 8
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
 class Sizes:
@@ -177,7 +180,10 @@ class CompiledFunction:
         memory_budget: float = 1.0,
         on_recompile: str = "warn",
         check: bool | None = None,
+        mode: str | None = None,
     ) -> None:
+        if mode is not None and mode not in MODES:
+            raise RuntimeError(f"Unrecognized mode={mode}, should be one of: {', '.join(MODES)}")
         if on_recompile not in ("warn", "error"):
             raise ValueError(f'on_recompile must be "warn" or "error", got {on_recompile!r}')
         if not 0 <= memory_budget <= 1:
@@ -185,6 +191,7 @@ class CompiledFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self._backend = backend
+        self.mode = mode or "default"
         self.dynamic = dynamic
         self.fullgraph = fullgraph
         self.recompile_limit = recompile_limit
@@ -198,6 +205,8 @@ class CompiledFunction:
         self._refusals = 0  # captures that ended in something that no graph can hold
         self._refusal = ""
         self._warned = False
+        self._called = False
+        self._forced: dict[str, CompiledFunction] = {}  # the same for backends that a stance asks for
         CompiledFunction.instances.add(self)
 
     @property
@@ -211,9 +220,21 @@ class CompiledFunction:
     def backend(self, name: str) -> None:
         self._backend = name
 
+    def _backend_for(self, captured: Captured) -> str:
+        """The backend of one capture: what computes on a CUDA device runs there, in the mode that was asked for."""
+        graph = captured.graph
+        values = (*graph.inputs, *(r for node in graph.nodes for r in node.results))
+        on_cuda = any(v.type.device.type == "cuda" for v in values)
+        name = "triton" if on_cuda else self.backend
+        return name if self.mode == "default" or ":" in name else f"{name}:{self.mode}"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.recorder is not None:
             return self.function(*args, **kwargs)  # inside another capture: part of its graph
+        if stance.current is not DEFAULT:
+            decided = self._by_stance(stance.current, args, kwargs)
+            if decided is not MISS:
+                return decided
         for replay in self._replays:
             result = replay(args, kwargs)
             if result is not MISS:
@@ -225,6 +246,26 @@ class CompiledFunction:
 
             return checked_call(self, args, kwargs)
         return self.find(args, kwargs)
+
+    def _by_stance(self, now: Stance, args: Any, kwargs: Any) -> Any:
+        """A call under another stance; MISS for one that goes on as usual."""
+        if now.name == "force_eager" or (now.name == "eager_then_compile" and not self._called):
+            self._called = True
+            return self.function(*args, **kwargs)
+        if now.backend is not None and now.backend != self.backend:
+            forced = self._forced.get(now.backend)
+            if forced is None:
+                forced = self._forced[now.backend] = CompiledFunction(
+                    self.function,
+                    backend=now.backend,
+                    dynamic=self.dynamic,
+                    fullgraph=self.fullgraph,
+                    recompile_limit=self.recompile_limit,
+                    memory_budget=self.memory_budget,
+                    on_recompile=self.on_recompile,
+                )
+            return forced(*args, **kwargs)
+        return MISS
 
     def find_or_compile(self, tree: Any, leaves: list[Any]) -> Specialization | None:
         """The specialisation for a call; None for one that runs eagerly."""
@@ -298,7 +339,7 @@ class CompiledFunction:
 
     def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
         self.eager_calls += 1
-        if not self._warned:
+        if not self._warned and stance.current.name != "eager_on_recompile":
             self._warned = True
             caller = user_frame()
             warnings.warn_explicit(
@@ -320,6 +361,13 @@ class CompiledFunction:
         on tensor data, a further one of `paths`.
 
         Raises RunEagerly where that is impossible."""
+        if stance.current.name == "eager_on_recompile":
+            raise RunEagerly("the stance says so", once=True)
+        if stance.current.name == "fail_on_recompile":
+            raise RuntimeError(
+                f"{self!r} would be compiled because {self._reason(tree, leaves)}, and set_stance("
+                '"fail_on_recompile") is in effect'
+            )
         start = time.perf_counter()
         reason = self._reason(tree, leaves) if paths is None else f"this time {known[-1]}"
         changed = self._changed_sizes(tree, leaves)
@@ -362,6 +410,8 @@ class CompiledFunction:
 
     def _note(self, why: RunEagerly) -> None:
         """Remember that a call, or every call, can't be compiled."""
+        if stance.current.name == "eager_on_recompile":
+            return
         if why.once:
             self._refusals += 1
             self._refusal = str(why)
@@ -374,6 +424,9 @@ class CompiledFunction:
         """Record one run of the function; nothing concrete changes."""
         name = getattr(self.function, "__name__", type(self.function).__name__)
         recorder = Recorder(name)
+        on_cuda = any(isinstance(leaf, Tensor) and leaf._device.type == "cuda" for leaf in leaves)
+        backend = get_backend("triton" if on_cuda else self.backend)
+        recorder.composites = backend.composites
         if not self.fullgraph:
             recorder.decisions = Decisions(leaves, known)
         guards = recorder.guards
@@ -403,6 +456,9 @@ class CompiledFunction:
                 f"{state_name}.autocast is not None and {state_name}.autocast.key == {guards.name(key)}",
                 f"autocast was on, to {key[0]}",
             )
+        assumed = backend.settings()
+        if assumed is not None:
+            guards.add(f"{guards.name(backend)}.settings() == {assumed!r}", f"the backend's settings were {assumed!r}")
         default = guards.name(dtypes)
         guards.same_object(
             f"{default}.get_default_dtype()",
@@ -450,7 +506,7 @@ class CompiledFunction:
         if fixed:
             raise FixedSizes(fixed)
         name = getattr(self.function, "__name__", type(self.function).__name__)
-        made = Specialization(captured, guards, tree, self.backend, name, paths, self.memory_budget)
+        made = Specialization(captured, guards, tree, self._backend_for(captured), name, paths, self.memory_budget)
         fixed = sizes.fixed()
         if fixed:
             raise FixedSizes(fixed)
@@ -653,6 +709,9 @@ def compile(
     memory_budget: float = 1.0,
     on_recompile: str = "warn",
     check: bool | None = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    disable: bool = False,
 ) -> Any:
     """Compile a function (or a module's forward) as one graph: forward, backward and parameter updates.
 
@@ -670,12 +729,17 @@ def compile(
     on_recompile      "warn", or "error": raise instead, saying what differed.
     check             run each call eagerly too, and raise at the first operation that differs, with its line. None: as
                       GRAPHTORCH_CHECK says. For finding mistakes: every call costs as much as both.
+    mode              what is worth some effort on a CUDA device: "reduce-overhead" replays CUDA graphs, which costs
+                      memory that stays allocated; "max-autotune" also measures which form of a kernel is fastest. On
+                      the CPU all modes are the same.
+    options           PyTorch's settings of its compiler: there are none here, and unknown ones are refused.
+    disable           return the function as it is.
     memory_budget     from 0 to 1: how much of what a backward pass outside needs is kept for it. At 1, only what costs
                       nothing is computed again instead; at 0, everything but random numbers.
 
     Raises CaptureError at the user's line for what no graph can express.
     See https://docs.pytorch.org/docs/stable/generated/torch.compile.html."""
-    options: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "fullgraph": fullgraph,
         "dynamic": dynamic,
         "backend": None if backend == "inductor" else backend,
@@ -683,15 +747,22 @@ def compile(
         "memory_budget": memory_budget,
         "on_recompile": on_recompile,
         "check": check,
+        "mode": mode,
     }
+    if options:
+        raise RuntimeError(f"Unexpected optimization option {next(iter(options))}, known options are []")
+    if disable and model is not None:
+        return model
+    if model is None and disable:
+        return lambda function: function
     if model is None:
-        return lambda function: compile(function, **options)
+        return lambda function: compile(function, **settings)
     if not callable(model):
         raise TypeError(f"compile() expects a function or a module, not {type(model).__name__}")
     if hasattr(model, "_compiled_call_impl"):
-        model._compiled_call_impl = CompiledFunction(model._call_impl, **options)
+        model._compiled_call_impl = CompiledFunction(model._call_impl, **settings)
         return model
-    return CompiledFunction(model, **options)
+    return CompiledFunction(model, **settings)
 
 
 __all__ = ["CompiledFunction", "Constant", "Specialization", "compile"]

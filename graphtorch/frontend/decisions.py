@@ -28,6 +28,7 @@ from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.ir.passes import DeadCodeElimination
 from graphtorch.ops.dispatch import user_frame, user_location
 from graphtorch.tensor.generator import Generator, default_generator
+from graphtorch.tensor.remote import readable
 from graphtorch.tensor.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Decisions:
         held = [(g, g.state_array()) for g in generators_of(prefix.nodes)]
         try:
             with recorder_paused():
-                (array,) = interpret(prefix, [t._data if isinstance(t, Tensor) else t for t in found])
+                (array,) = interpret(prefix, [readable(t._data) if isinstance(t, Tensor) else t for t in found])
         finally:
             for generator, saved in held:
                 generator.set_state(saved)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.autodiff.partial_backward import partial_backward
 from graphtorch.autodiff.partition import partition
@@ -22,8 +20,10 @@ from graphtorch.frontend.rerun import NotingGenerators, Rerun
 from graphtorch.frontend.sources import TensorSource
 from graphtorch.ir.graph import Graph, Value, copy_graph
 from graphtorch.ir.passes import default_pipeline
+from graphtorch.ops.build import FUNCTIONS
 from graphtorch.tensor.storage import Storage
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType
 
 
 class JointProgram:
@@ -149,7 +149,7 @@ class JointProgram:
         held = saved
         if self.parts.copied_inputs:
             copies = residuals[-len(self.parts.copied_inputs) :]
-            held = saved | {i: Tensor._wrap(a) for i, a in zip(self.parts.copied_inputs, copies, strict=True)}
+            held = saved | {i: Tensor._over(a) for i, a in zip(self.parts.copied_inputs, copies, strict=True)}
         again = Again([held[i] for i in self.rerun.needed], states)
         kept = [saved[i] for i in self.parts.kept_inputs] + [tensors[i]._data for i in self.parts.sized_inputs]
         edges = [
@@ -272,15 +272,15 @@ class CompiledBackward(Node):
                 flowing.add(place)
         for place, (of, shape) in enumerate(zip(types, self.shapes, strict=True)):
             if given[place] is None:
-                given[place] = np.zeros(shape, of.dtype.numpy)
+                given[place] = _zeros(shape, of)
         inputs = [s.unpack(self, self._name)._data if isinstance(s, SavedTensor) else s for s in self.saved]
         arrays = backward.run([*inputs, *self.residuals, *given], {})
         if partial is not None:
             reached = dict(zip(partial[1], arrays, strict=True))
-            return [Tensor._wrap(reached[i]) if i in reached else None for i in range(len(self.program.leaves))]
+            return [Tensor._over(reached[i]) if i in reached else None for i in range(len(self.program.leaves))]
         # Leaves that nothing flows to get no gradient, which is something else than zeros.
         return [
-            None if leaf.reached_by.isdisjoint(flowing) else Tensor._wrap(a)
+            None if leaf.reached_by.isdisjoint(flowing) else Tensor._over(a)
             for leaf, a in zip(self.program.leaves, arrays, strict=True)
         ]
 
@@ -290,3 +290,8 @@ class CompiledBackward(Node):
         inputs = [s.unpack(self, self._name) if isinstance(s, SavedTensor) else s for s in self.again.inputs]
         flowing = {place: g for place, g in zip(self.places, cotangents, strict=True) if g is not None}
         return self.program.rerun.gradients(inputs, self.again.states, self.edges, flowing)
+
+
+def _zeros(shape: Sequence[int], of: TensorType) -> Any:
+    """The cotangent of a result through which nothing flows."""
+    return FUNCTIONS["zeros"](tuple(shape), dtype=of.dtype, device=of.device)._data

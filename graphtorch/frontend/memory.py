@@ -15,6 +15,7 @@ import numpy as np
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.sources import ArgumentSource, Source, TensorSource
+from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -48,6 +49,8 @@ class Apart:
 
 def owner(data: Any) -> Any:
     """The object that an array's memory belongs to; an array itself for one that views no other."""
+    if type(data) is DeviceArray:
+        return data.memory
     while isinstance(data, np.ndarray) and data.base is not None:
         data = data.base
     return data

@@ -27,6 +27,7 @@ from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
 from graphtorch.lowering.backend import Executable, get_backend
 from graphtorch.ops.record import SOURCE, VIEW
+from graphtorch.tensor.remote import duplicate, readable
 from graphtorch.tensor.symint import SymInt, symbols_of
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Stage:
             if self.numbers.get(key):
                 arrays[i] = array.item() if hasattr(array, "item") else array
             elif any(np.may_share_memory(array, other) for other in held):
-                arrays[i] = np.array(array)
+                arrays[i] = duplicate(array)
         return keys, arrays
 
 
@@ -166,7 +167,7 @@ class PathTree:
             return "number", self.expressions.keep(source.container), source.key
         assert isinstance(source, TensorSource)
         if source.kind == "constant":  # made anew by each capture
-            array = np.ascontiguousarray(source.tensor._data)
+            array = np.ascontiguousarray(readable(source.tensor._data))
             return "constant", array.dtype.str, array.shape, array.tobytes()
         return "tensor", self.expressions.keep(source.tensor)
 

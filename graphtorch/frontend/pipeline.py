@@ -16,6 +16,7 @@ from graphtorch.ir.passes import default_pipeline, verify_by_default
 from graphtorch.ir.region import lower_regions
 from graphtorch.lowering.backend import Executable, get_backend
 from graphtorch.tensor.generator import Generator
+from graphtorch.tensor.remote import duplicate
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Compiled:
         if self._copies is None:
             self._copies = self._shared(inputs, outputs, written)
         for index in self._copies:
-            outputs[index] = np.array(outputs[index])
+            outputs[index] = duplicate(outputs[index])
         return outputs
 
     @property

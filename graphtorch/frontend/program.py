@@ -27,6 +27,7 @@ from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.ops.record import lookup
+from graphtorch.tensor.remote import DeviceArray, as_device, contiguous, plain, runtime
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import type_of
@@ -524,7 +525,7 @@ class _Call:
         else:
             made = self.bases.get(spec.index)
             if made is None:
-                made = self.bases[spec.index] = Tensor._wrap(
+                made = self.bases[spec.index] = Tensor._over(
                     _laid_out(self.arrays[spec.index], spec.strides, spec.order)
                 )
                 if spec.is_leaf:
@@ -543,6 +544,13 @@ def _shown(call: _Call, leaves: Sequence[Any], of: Any) -> Tensor:
 
 def _laid_out(array: Any, strides: tuple[int, ...] | None, order: tuple[int, ...] | None = None) -> Any:
     """A result in the memory order that eager execution gives it."""
+    if type(array) is DeviceArray:
+        if order is not None:
+            turned = contiguous(as_device(plain(array).transpose(order), array))
+            return as_device(plain(turned).transpose(np.argsort(order)), turned)
+        if strides is None:
+            return contiguous(array)
+        return runtime().with_strides(array, [s * array.itemsize for s in strides])
     if order is not None:
         return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
     if strides is None:

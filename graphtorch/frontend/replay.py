@@ -11,13 +11,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from graphtorch.frontend.program import Alias, BrokenNode, Constant, Output, _laid_out
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
 from graphtorch.frontend.tree import Leaf, unflatten
 from graphtorch.ir.passes import verify_by_default
 from graphtorch.lowering.backend import InputMismatchError
+from graphtorch.tensor.devices import CPU
+from graphtorch.tensor.remote import contiguous
 from graphtorch.tensor.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -235,8 +235,10 @@ class _Writer:
             f"{variable}._dtype = {self.name(self.captured.graph.outputs[spec.index].type.dtype)}",
         ]
         if not ordered and not (self.contiguous and spec.index not in self.specialization._written):
-            repair = f"{variable}._data = {self.name(np.ascontiguousarray)}(array)"
+            repair = f"{variable}._data = {self.name(contiguous)}(array)"
             self.lines.append(f"if not array.flags.c_contiguous: {repair}")
+        if self.captured.graph.outputs[spec.index].type.device is not CPU:
+            self.lines.append(f"{variable}._device = array.place")
         if spec.is_leaf or spec.error:
             self.lines.append(f"{variable}._requires_grad = True")
         if spec.error:

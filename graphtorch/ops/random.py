@@ -18,6 +18,7 @@ from graphtorch.ops.dispatch import call, call_inplace, make_on
 from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.cuda_generator import seed_all
 from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.generator import Generator, default_generator
@@ -33,7 +34,8 @@ def _generator(given: Generator | None) -> Generator:
 
 @function()
 def manual_seed(seed: int) -> Generator:
-    """Seed the default generator; returns it. See torch.manual_seed."""
+    """Seed the default generator, and those of all devices; returns it. See torch.manual_seed."""
+    seed_all(int(seed))
     return default_generator.manual_seed(int(seed))
 
 

@@ -121,6 +121,16 @@ class Generator:
     Source: https://docs.pytorch.org/docs/stable/generated/torch.Generator.html
     """
 
+    def __new__(cls, device: str | int | Device | None = None) -> Generator:
+        if cls is Generator and device is not None and canonical(device).type == "cuda":
+            from graphtorch.runtime.cuda import devices
+            from graphtorch.tensor.cuda_generator import CudaGenerator
+
+            if not devices.count():
+                raise RuntimeError("Cannot get CUDA generator without a CUDA device")
+            return object.__new__(CudaGenerator)
+        return object.__new__(cls)
+
     def __init__(self, device: str | int | Device | None = None) -> None:
         kind = "cpu" if device is None else canonical(device).type
         if kind != "cpu":

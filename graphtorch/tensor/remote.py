@@ -1,8 +1,8 @@
 """`DeviceArray`: an ndarray whose memory is on an accelerator, the payload of tensors that live there.
 
 It has an ndarray's shape, strides and address, so that views, strides, overlaps and storage offsets are computed as
-they are for arrays of the host. Its elements are out of the host's reach: whatever would read them raises TypeError, and
-copies go over the device. What devices there are and how bytes move is the business of `graphtorch.runtime`."""
+they are for arrays of the host. Its elements are out of the host's reach: whatever would read them raises TypeError,
+and copies go over the device. What devices there are and how bytes move is the business of `graphtorch.runtime`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,13 @@ class DeviceArray(np.ndarray[Any, Any]):
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(f"the memory of an array on {self.place} can't be read by the host; copy it with .cpu() first")
 
-    __array_ufunc__ = __array_function__ = _refuse
+    __array_ufunc__ = _refuse
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function in (np.may_share_memory, np.shares_memory):  # which look at addresses only
+            return function(*map(plain, args), **kwargs)
+        self._refuse()
+
     __bool__ = __int__ = __float__ = __complex__ = __index__ = __iter__ = _refuse
     __setitem__ = __contains__ = __reduce__ = __reduce_ex__ = __deepcopy__ = __copy__ = _refuse
     astype = tobytes = tofile = dump = dumps = fill = flatten = take = put = sum = any = all = max = min = _refuse
@@ -111,6 +117,23 @@ def as_device(array: Array, like: DeviceArray) -> DeviceArray:
 def plain(array: Any) -> Any:
     """A device array as an ndarray to compute shapes and strides with; it must not be read. Others as they are."""
     return array.view(np.ndarray) if type(array) is DeviceArray else array
+
+
+def contiguous(array: Any) -> Any:
+    """The array, or a row-major copy of one that is not: `np.ascontiguousarray` for arrays of any device."""
+    if type(array) is DeviceArray:
+        return array if array.flags.c_contiguous else array.copy()
+    return np.ascontiguousarray(array)
+
+
+def duplicate(array: Any) -> Any:
+    """A copy in the same order of dimensions, on the same device."""
+    return array.copy("K") if type(array) is DeviceArray else np.array(array)
+
+
+def readable(array: Any) -> Any:
+    """The array for the host to read: a copy of one that lies on a device."""
+    return array.host() if type(array) is DeviceArray else array
 
 
 def runtime() -> Any:

@@ -79,6 +79,14 @@ class Tensor(metaclass=_TensorMeta):
         tensor._dtype = dtypes.from_numpy_dtype(data.dtype) if of is None else of
         return tensor
 
+    @staticmethod
+    def _over(data: Any) -> Tensor:
+        """`_wrap` of an array of any device."""
+        tensor = Tensor._wrap(data)
+        if type(data) is DeviceArray:
+            tensor._device = data.place
+        return tensor
+
     def _alias(self) -> Tensor:
         """The same elements as a new tensor object outside the autograd graph; shares the storage."""
         alias = Tensor._wrap(self._data, self._dtype)
@@ -355,7 +363,7 @@ class Tensor(metaclass=_TensorMeta):
         )
 
     def __format__(self, spec: str) -> str:
-        if self.ndim == 0 and spec:
+        if self.ndim == 0 and (spec or type(self) is Tensor):
             if state.recorder is not None:
                 return format(self._python_number("format()"), spec)
             return self.item().__format__(spec)  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ interpreter (`InterpretedBackend`).
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,12 @@ from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.launch import Device, HostCall, InterpreterDevice, LaunchPlan, host_array, make_plan
 from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.lowering.triton.tiling import Limits
+from graphtorch.runtime.cuda import devices, driver
 from graphtorch.schedule import build_schedule
+from graphtorch.tensor.precision import settings as precision
 
 Array = np.ndarray[Any, Any]
+REPLAYING_MODES = ("reduce-overhead", "max-autotune")
 
 
 class TritonExecutable(Executable):
@@ -207,30 +211,73 @@ def _strided(base: Array, shape: Sequence[int], strides: Sequence[int], offset: 
     return np.lib.stride_tricks.as_strided(flat, shape, [s * base.itemsize for s in strides])
 
 
+COMPOSITES = frozenset(["fused_attention"])
+
+
 class TritonBackend(Backend):
     """The backend "triton": NVIDIA GPUs."""
 
     name = "triton"
 
+    def __init__(self, mode: str = "") -> None:
+        self.mode = mode
+
+    @property
+    def composites(self) -> frozenset[str]:
+        return COMPOSITES
+
+    def settings(self) -> Any:
+        return settings()
+
+    def variant(self, mode: str) -> Backend:
+        """The backend in a mode of torch.compile: "reduce-overhead" and "max-autotune" replay CUDA graphs."""
+        return TritonBackend(mode)
+
     def unavailable(self) -> str | None:
-        from graphtorch.lowering.triton.cuda import missing
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed (pip install 'graphtorch[gpu]')"
+        return driver.unavailable()
 
-        return missing()
-
-    def compile(self, graph: Graph, donations: Mapping[int, int] | None = None) -> TritonExecutable:
-        """Raises RuntimeError where there is no GPU, UnsupportedError where a step has no Triton form."""
+    def compile(self, graph: Graph, donations: Mapping[int, int] | None = None) -> Executable:
+        """Raises RuntimeError where there is no GPU."""
         reason = self.unavailable()
         if reason is not None:
             raise RuntimeError(f"the backend 'triton' cannot run here: {reason}")
-        from graphtorch.lowering.triton.cuda import CudaDevice
+        from graphtorch.lowering.triton.execution import DeviceExecutable
 
-        return TritonExecutable(build_schedule(graph, donations), CudaDevice())
+        place = device_of(graph)
+        return DeviceExecutable(
+            build_schedule(graph, donations),
+            devices.device(None if place is None else place.index),
+            graphs=self.mode in REPLAYING_MODES,
+            on_host=place is None,
+        )
+
+
+def settings() -> tuple[str, bool]:
+    """The precision of float32 products and convolutions."""
+    return precision.matmul, precision.convolution
+
+
+def device_of(graph: Graph) -> Any:
+    """The CUDA device that a graph computes on; None for one of CPU tensors only."""
+    for value in (*graph.inputs, *graph.outputs, *(r for node in graph.nodes for r in node.results)):
+        if value.type.device.type == "cuda":
+            return value.type.device
+    return None
 
 
 class InterpretedBackend(Backend):
     """Every kernel through Triton's interpreter: slow, exact, and without a GPU. For tests: it is not registered."""
 
     name = "triton-interpreter"
+
+    @property
+    def composites(self) -> frozenset[str]:
+        return COMPOSITES
+
+    def settings(self) -> Any:
+        return settings()
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits

@@ -20,7 +20,7 @@ import numpy as np
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.triton.execution import DeviceExecutable
-from graphtorch.lowering.triton.strided import strided_copy, tell_about_host, write_into
+from graphtorch.lowering.triton.strided import tell_about_host, with_generator, write_into
 from graphtorch.ops.dispatch import lies_in_rows, quiet
 from graphtorch.ops.record import Operator
 from graphtorch.ops.strides import contiguous_strides, layout_of, ordered_strides, pointwise_strides
@@ -453,10 +453,7 @@ def _lay_out(op: Operator, args: Sequence[Any], name: str, array: Any) -> Any:
     steps = tuple(s * array.itemsize for s in wanted)
     if array.strides == steps or array.nbytes == array.itemsize:
         return array
-    where = devices.device(array.place.index)
-    made = device_array(transfer.allocate(where, array.nbytes), array.shape, array.dtype, 0, steps)
-    strided_copy(made, array)
-    return made
+    return transfer.with_strides(array, steps)
 
 
 def _clone(array: DeviceArray, memory_format: str | None) -> DeviceArray:
@@ -484,7 +481,7 @@ def _run_on_host(op: Operator, args: Sequence[Any], place: device_class) -> tupl
             return arg._data.host() if type(arg._data) is DeviceArray else arg._data
         return tuple(map(value, arg)) if type(arg) is tuple else arg
 
-    made = quiet.run(op.numpy, *map(value, args))
+    made = quiet.run(op.numpy, *map(value, with_generator(op, args, place)))
     results = made if type(made) is tuple else (made,)
     found = tuple(transfer.to_device(np.asarray(r), place) for r in results)
     return tuple(_lay_out(op, args, name, array) for name, array in zip(op.results, found, strict=True))

@@ -26,7 +26,7 @@ from graphtorch.lowering.triton.kernels import load_all
 from graphtorch.lowering.triton.launch import HostCall, Launch, LaunchPlan, make_plan
 from graphtorch.lowering.triton.memory import RandomState
 from graphtorch.lowering.triton.passes import prepare_schedule
-from graphtorch.lowering.triton.strided import strided_copy, tell_about_host, write_into
+from graphtorch.lowering.triton.strided import tell_about_host, with_generator, write_into
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.runtime.cuda import devices, transfer
 from graphtorch.runtime.cuda.memory import Allocation
@@ -365,6 +365,8 @@ class Frame:
         if isinstance(call, Kernel):
             return self._kernel_on_host(call)
 
+        arguments = with_generator(call.op, call.args, self.device.place)
+
         def value(arg: Any) -> Any:
             if isinstance(arg, View):
                 shape, strides, offset = (concrete(x, bindings) for x in (arg.shape, arg.strides, arg.offset))
@@ -374,7 +376,7 @@ class Frame:
 
         def run(stream: Any, _: Any) -> None:
             with np.errstate(all="ignore"):
-                made = call.op.numpy(*map(value, call.args))
+                made = call.op.numpy(*map(value, arguments))
             for buffer, result in zip(call.outputs, made if type(made) is tuple else (made,), strict=True):
                 if buffer is not None:
                     result = result.host() if type(result) is DeviceArray else np.asarray(result)
@@ -556,4 +558,4 @@ def strided_view(base: Any, shape: Sequence[int], strides: Sequence[int], offset
     return as_device(view, base) if type(base) is DeviceArray else view
 
 
-__all__ = ["DeviceExecutable", "Program", "strided_copy", "strided_view"]
+__all__ = ["DeviceExecutable", "Program", "strided_view"]

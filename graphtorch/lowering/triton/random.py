@@ -38,8 +38,9 @@ from graphtorch.lowering.triton.splitting import copy_expressions
 from graphtorch.lowering.triton.tiling import post_order
 from graphtorch.schedule.indexing import estimate, product, row_major
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.cuda_generator import generator_for
 from graphtorch.tensor.dtypes import dtype
-from graphtorch.tensor.generator import WIDE_RANGE, closest_range, default_generator, largest_random
+from graphtorch.tensor.generator import WIDE_RANGE, closest_range, largest_random
 from graphtorch.tensor.philox import THREADS, advance_of, threads_of
 
 READERS = 3  # kernels that may compute the same numbers again
@@ -249,7 +250,7 @@ def draw_in_kernels(schedule: Schedule) -> Schedule:
 def _as_kernel(call: ExternCall, states: dict[int, RandomState]) -> Kernel | ExternCall | None:
     """The kernel of a call; the call itself where it has none; None if nobody uses what it draws."""
     result = call.nodes[0].results[0].type
-    generator = call.args[-1] or default_generator
+    generator = call.args[-1] or generator_for(result.device)
     if call.op.name in ("bernoulli", "rrelu_slopes"):
         sample: Sample | None = Sample("neighbours", "unit", "{0}", dtypes.float32)
         if call.op.name == "rrelu_slopes":

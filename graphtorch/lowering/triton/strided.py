@@ -12,7 +12,10 @@ import numpy as np
 from graphtorch.ir.graph import Value
 from graphtorch.lowering.kernel import Buffer
 from graphtorch.lowering.triton.codegen import IMPORTS, Generated
+from graphtorch.ops.record import Operator
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.cuda_generator import cuda_generator
+from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.type import TensorType
 
@@ -124,6 +127,14 @@ def write_into(target: DeviceArray, value: Any) -> None:
         transfer.copy_bytes(target, value)
     else:
         strided_copy(target, value)
+
+
+def with_generator(op: Operator, args: Sequence[Any], place: device_class) -> tuple[Any, ...]:
+    """The arguments of an operator that draws on the host, from the generator of the device."""
+    at = op.positions.get("generator")
+    if at is None or args[at] is not None:
+        return tuple(args)
+    return (*args[:at], cuda_generator(place.index), *args[at + 1 :])
 
 
 _told: set[str] = set()

@@ -4,7 +4,8 @@ As in PyTorch (c10/cuda/CUDACachingAllocator): sizes are rounded up to 512 bytes
 segments of 2 MiB, those below 10 MiB from segments of 20 MiB, larger ones get a segment of their own in steps of 2 MiB;
 the smallest block that fits is taken, split if much is left over, and merged with its free neighbours when it comes
 back. A block belongs to the stream that it was allocated on, and may be given out again on that stream at once: what
-the stream does next comes after what it did before. Uses by other streams are noted (`record_stream`) and waited for with events.
+the stream does next comes after what it did before. Uses by other streams are noted
+(`record_stream`) and waited for with events.
 """
 
 from __future__ import annotations

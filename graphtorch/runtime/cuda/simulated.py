@@ -2,8 +2,8 @@
 
 A device's memory has addresses that the host can't read (a range without access rights, so that a mistake is a fault
 here as it is on a real device) and lies in truth in a second range, at a constant distance. Kernels are Python
-functions that get addresses of that second range: Triton's interpreter runs their source. Freed memory is filled with a pattern,
-NaN in every floating-point dtype. Streams run what they are given at once.
+functions that get addresses of that second range: Triton's interpreter runs their source. Freed memory is filled with a
+pattern, NaN in every floating-point dtype. Streams run what they are given at once.
 
 `executes=False` makes a recording device: kernels are counted and not run, for measuring what a launch costs the host.
 """

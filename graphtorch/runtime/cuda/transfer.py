@@ -175,6 +175,16 @@ def copy_of(array: DeviceArray, order: Any = "C") -> DeviceArray:
     return made
 
 
+def with_strides(array: DeviceArray, strides: Sequence[int]) -> DeviceArray:
+    """A copy on the same device under the given strides, in bytes, which leave no gaps."""
+    from graphtorch.lowering.triton.strided import strided_copy
+
+    where = devices.device(array.place.index)
+    made = device_array(allocate(where, array.nbytes), array.shape, array.dtype, 0, strides)
+    strided_copy(made, array)
+    return made
+
+
 # -- page-locked memory -----------------------------------------------------------------------------------------------
 
 
