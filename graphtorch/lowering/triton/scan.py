@@ -8,10 +8,10 @@ before it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Buffer, ExternCall, View
+from graphtorch.lowering.kernel import ExternCall, View
 from graphtorch.lowering.triton import splitting
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.errors import UnsupportedError
@@ -109,7 +109,7 @@ def _pass(
     n = 2 if scan.positions else 1
     values = ", ".join(f"v{i}" for i in range(n))
     carries = ", ".join(f"carry{i}" for i in range(n))
-    folded = ", ".join(["t0.to({})".format(register(of)), "t1"][:n])  # narrow integers fold in 32 bits
+    folded = ", ".join([f"t0.to({register(of)})", "t1"][:n])  # narrow integers fold in 32 bits
     if mode != "fold":
         scanned = ", ".join(f"s{i}" for i in range(n))
         call_of = (
@@ -123,8 +123,8 @@ def _pass(
             if buffer is not None:
                 value = f"s{i}" if i else f"s{i}.to({memory(of)})"
                 body.append(f"tl.store({w.result(buffer, 'k')}, {value}, mask=k < end)")
-    total = f"tl.reduce(({values}), 0, {scan.combine})" if n > 1 else f"tl.reduce(v0, 0, {scan.combine})"
-    body.append(f"{', '.join(f't{i}' for i in range(n))} = {total}")
+    reduced = f"tl.reduce(({values}), 0, {scan.combine})" if n > 1 else f"tl.reduce(v0, 0, {scan.combine})"
+    body.append(f"{', '.join(f't{i}' for i in range(n))} = {reduced}")
     body.append(f"{carries} = {scan.combine}({carries}, {folded})")
     w.add("for start in range(begin, end, BLOCK):", *(f"    {line}" for line in body))
     if mode == "fold":

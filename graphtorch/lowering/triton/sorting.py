@@ -9,13 +9,12 @@ of one run goes behind as many elements of the other as a binary search finds be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.errors import UnsupportedError
-from graphtorch.lowering.triton.instructions import memory, register
+from graphtorch.lowering.triton.instructions import memory
 from graphtorch.lowering.triton.memory import Scratch
 from graphtorch.lowering.triton.rows import RowWriter
 from graphtorch.lowering.triton.tiling import Limits, power_of_two

@@ -7,7 +7,6 @@ from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
-from graphtorch.lowering.triton.attention import ATTENTION, generate_attention
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.convolution import CONVOLUTIONS, generate_convolution
 from graphtorch.lowering.triton.custom import generate_custom
