@@ -66,6 +66,9 @@ class FunctionNode(Node):
     def name(self) -> str:
         return self.function.__name__ + "Backward"
 
+    def __repr__(self) -> str:
+        return f"<torch.autograd.function.{self.name()} object at {hex(id(self))}>"
+
     def result_count(self) -> int:
         return len(self.results)
 

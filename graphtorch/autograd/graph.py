@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from graphtorch.autograd.rules import evaluate, fit, saved_names
 from graphtorch.autograd.state import state
@@ -17,6 +17,7 @@ from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
 _sequence = itertools.count()
+F = TypeVar("F", bound=Callable[..., Any])
 
 FREED = (
     "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
@@ -84,13 +85,16 @@ class Node:
         return add(self.prehooks, hook)
 
     def __repr__(self) -> str:
-        return f"<{self.name()} object at {hex(id(self))}>"
+        return f"<{self.name().rpartition(':')[2]} object at {hex(id(self))}>"
 
 
 class AccumulateGrad(Node):
     """The sink of a leaf: adds into its `.grad`."""
 
     __slots__ = ("variable",)
+
+    def name(self) -> str:
+        return "torch::autograd::AccumulateGrad"
 
     def __init__(self, variable: Tensor) -> None:
         super().__init__(())
@@ -278,7 +282,8 @@ class OperatorNode(Node):
                 differentiated.append(name)
         super().__init__(edges)
         self.op = op
-        self.overload = -1 if op.overload is None else op.overload(*args)
+        # The number that ends PyTorch's name for this call (-1: the record's), or the whole name.
+        self.overload: int | str = -1 if op.overload is None else op.overload(*args)
         self.operands = operands
         self.differentiated = tuple(differentiated)
         self.results: tuple[TensorType, ...] = ()
@@ -309,9 +314,20 @@ class OperatorNode(Node):
                 self.saved[name] = SavedTensor(results[index], index)
 
     def name(self) -> str:
+        if isinstance(self.overload, str):
+            return self.overload
         if self.overload < 0:
             return self.op.grad_name
         return f"{self.op.grad_name.rstrip('0123456789')}{self.overload}"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
+        found = super().next_functions
+        order = self.op.edge_order
+        if not order:
+            return found
+        names = [name for name, _ in self.operands]
+        return tuple(found[names.index(name)] for name in order if found[names.index(name)][0] is not None)
 
     def result_count(self) -> int:
         return len(self.op.results)
@@ -360,6 +376,30 @@ class OperatorNode(Node):
                 value = value[place]
             gradients.append(fit(value, operand))
         return gradients
+
+
+def renamed(result: Tensor, name: str) -> Tensor:
+    """Call the newest step in the history of `result` by PyTorch's name for the whole composition that it ends."""
+    node = result._node
+    if node is not None and type(node) is OperatorNode and state.recorder is None:
+        node.overload = name
+    return result
+
+
+def composes(name: str) -> Callable[[F], F]:
+    """Decorate a composition of operators, so that the history of its result bears PyTorch's name for it."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def composition(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if isinstance(result, Tensor) and result._node is not None and not any(result is a for a in args):
+                renamed(result, name)
+            return result
+
+        return composition  # type: ignore[return-value]
+
+    return decorate
 
 
 def record_call(op: Operator, args: tuple[Any, ...], results: Any) -> None:

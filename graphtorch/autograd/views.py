@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, OperatorNode, edge_of
+from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, OperatorNode, edge_of, renamed
 from graphtorch.tensor.tensor import Tensor
 
 Steps = tuple[tuple[Any, tuple[Any, ...]], ...]
@@ -47,6 +47,9 @@ class CopySlices(Node):
         super().__init__((base_edge, *inner.edges[1:]))
         self.inner = inner
         self.steps = steps
+
+    def name(self) -> str:
+        return "torch::autograd::CopySlices"
 
     def release(self) -> None:
         self.inner.release()
@@ -124,11 +127,13 @@ def refresh(view: Tensor) -> None:
         fresh = replay(base, view._steps)
     finally:
         state.grad_enabled = previous
-    if (fresh._data.shape, fresh._data.strides) != (view._data.shape, view._data.strides):
+    if (fresh._data.shape, fresh._layout().strides) != (view._data.shape, view._layout().strides):
         raise RuntimeError(
             "the history of a view is asked for whose base changed its geometry in place since (t_, unsqueeze_, ...); "
             "make the view again"
         )
+    if fresh is not base and base._dtype is view._dtype:
+        renamed(fresh, "AsStridedBackward0")  # what PyTorch's view is from then on
     view._node = fresh._node
     view._output_index = fresh._output_index
     view._requires_grad = True

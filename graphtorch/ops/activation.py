@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import composes
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.error_function import erf
 from graphtorch.ops.pointwise import common, not_implemented, pointwise_type
@@ -218,6 +219,7 @@ def selu(input: Tensor) -> Tensor:
 
 
 @function()
+@composes("CeluBackward0")
 def celu(input: Tensor, alpha: float = 1.0) -> Tensor:
     """`x` where positive, else `alpha * (exp(x / alpha) - 1)`. See torch.celu.
 
@@ -411,6 +413,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 
 @function()
+@composes("GluBackward0")
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """`a * sigmoid(b)` for the two halves of a dimension. See torch.nn.functional.glu.
 

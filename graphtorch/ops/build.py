@@ -46,12 +46,13 @@ def operator(
     random: bool = False,
     scatter: Callable[..., Any] | None = None,
     grad_name: str | None = None,
-    overload: Callable[..., int] | None = None,
+    overload: Callable[..., int | str] | None = None,
     return_name: str | None = None,
     doc: str = "",
     lazy_check: bool = False,
     update: Callable[..., bool] | None = None,
     order: Mapping[str, str] | None = None,
+    edge_order: tuple[str, ...] = (),
     public: bool = True,
     method: bool = True,
     inplace: bool = False,
@@ -88,6 +89,7 @@ def operator(
         doc=inspect.cleandoc(doc),
         lazy_check=lazy_check,
         order=order or {},
+        edge_order=edge_order,
         update=update,
     )
     if len(results) > 1:

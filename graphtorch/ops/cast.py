@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.autograd.graph import record_call
+from graphtorch.autograd.graph import record_call, renamed
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call, call_inplace, on_device, transfer
@@ -394,4 +394,4 @@ _fill_ = FUNCTIONS["fill_"]
 @function(method=True)
 def zero_(input: Any) -> Any:
     """Set every element to zero. See torch.Tensor.zero_."""
-    return _fill_(input, 0)
+    return renamed(_fill_(input, 0), "ZeroBackward0")

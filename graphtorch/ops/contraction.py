@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 from graphtorch.ops.build import function
@@ -137,12 +138,30 @@ def _dropped(tensor: Tensor, labels: Labels, kept: Labels) -> Tensor:
     return reshape(tensor, tuple(n for n, label in zip(tensor.shape, labels, strict=True) if label in kept))
 
 
+def _from_sublists(given: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """The equation and the operands of `einsum(a, [0, 1], b, [1, 2], [0, 2])`."""
+
+    def letters(labels: Any) -> str:
+        for n in labels:
+            if n is not Ellipsis and not 0 <= n < 52:
+                raise ValueError(f"einsum(): expected subscript {n} to be within the range [0, 52)")
+        alphabet = string.ascii_uppercase + string.ascii_lowercase
+        return "".join("..." if n is Ellipsis else alphabet[n] for n in labels)
+
+    operands, lists = given[0 : len(given) // 2 * 2 : 2], given[1::2]
+    equation = ",".join(letters(labels) for labels in lists)
+    return (f"{equation}->{letters(given[-1])}" if len(given) % 2 else equation), operands
+
+
 @function()
-def einsum(equation: str, *operands: Any) -> Tensor:
-    """Sum products of elements as an equation such as "ij,jk->ik" says. See torch.einsum.
+def einsum(equation: Any, *operands: Any) -> Tensor:
+    """Sum products of elements as an equation such as "ij,jk->ik" says, or as lists of labels after each operand
+    (`einsum(a, [0, 1], b, [1, 2], [0, 2])`). See torch.einsum.
 
     Raises RuntimeError, in PyTorch's words, for an equation that doesn't fit the operands.
     """
+    if isinstance(equation, Tensor):
+        equation, operands = _from_sublists((equation, *operands))
     tensors = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], list | tuple) else list(operands)
     left, arrow, right = equation.partition("->")
     parts = left.split(",")
@@ -189,4 +208,4 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     extra = [n for n in own if n not in output]
     if extra:
         result, own = result.sum(tuple(own.index(n) for n in extra)), [n for n in own if n in output]
-    return permute(result, tuple(own.index(n) for n in output))
+    return result if own == output else permute(result, tuple(own.index(n) for n in output))

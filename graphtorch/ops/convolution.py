@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import composes
 from graphtorch.ops.build import function, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.join import constant_pad_nd
@@ -399,6 +400,7 @@ def conv2d(
 
 
 @function()
+@composes("ConvolutionBackward0")
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -455,6 +457,7 @@ def _transposed(
 
 
 @function()
+@composes("ConvolutionBackward0")
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -473,6 +476,7 @@ def conv_transpose2d(
 
 
 @function()
+@composes("ConvolutionBackward0")
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import renamed
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import scalar_type
 from graphtorch.ops.record import Sample, sample
@@ -50,6 +51,7 @@ def _c2c_numpy(input: Any, dim: Any, scaling: int, forward: bool) -> Any:
 
 fft_c2c: Callable[..., Tensor] = operator(
     "fft_c2c(Tensor input, int[] dim, int scaling, bool forward)",
+    grad_name="FftC2CBackward0",
     type=_complex_only,
     numpy=_c2c_numpy,
     derivative={"input": lambda g, dim, scaling, forward: fft_c2c(g, dim, scaling, not forward)},
@@ -83,6 +85,7 @@ def _r2c_formula(g: Any, input_type: TensorType, dim: Any, scaling: int) -> Any:
 
 fft_r2c: Callable[..., Tensor] = operator(
     "fft_r2c(Tensor input, int[] dim, int scaling)",
+    grad_name="FftR2CBackward0",
     type=_r2c_type,
     numpy=_r2c_numpy,
     derivative={"input": _r2c_formula},
@@ -125,6 +128,7 @@ def _c2r_formula(g: Any, dim: Any, scaling: int, last: Any) -> Any:
 
 fft_c2r: Callable[..., Tensor] = operator(
     "fft_c2r(Tensor input, int[] dim, int scaling, int last_dim_size)",
+    grad_name="FftC2RBackward0",
     type=_c2r_type,
     numpy=_c2r_numpy,
     derivative={"input": lambda g, dim, scaling, last_dim_size: _c2r_formula(g, dim, scaling, last_dim_size)},
@@ -206,7 +210,10 @@ def _transform(name: str, input: Any, s: Any, dim: Any, norm: str | None, forwar
         if not dims:
             return real.to(real.dtype.to_complex())
     x = _resize(_floating(name, input, True), dims, sizes)
-    return fft_c2c(x, dims, _scaling(name, norm, forward), forward) if dims else x.clone()
+    if not dims:
+        return x.clone()
+    found = fft_c2c(x, dims, _scaling(name, norm, forward), forward)
+    return found if input.dtype.is_complex else renamed(found, "FftR2CBackward0")
 
 
 def _to_half(name: str, input: Any, s: Any, dim: Any, norm: str | None, forward: bool) -> Any:

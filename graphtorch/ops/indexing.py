@@ -12,6 +12,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from graphtorch.autograd.graph import composes
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import _SCALAR_NAMES
@@ -285,6 +286,7 @@ def argwhere(input: Tensor) -> Tensor:
 
 
 @function(method=True)
+@composes("MaskedSelectBackward0")
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where `mask` is true, as a vector. See torch.masked_select."""
     if mask.dtype is not dtypes.bool_:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import composes, renamed
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
@@ -413,6 +414,7 @@ def flipud(input: Tensor) -> Tensor:
 
 
 @function(method=True)
+@composes("Rot90Backward0")
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """A quarter turn, `k` times, in the plane of `dims`. See torch.rot90."""
     if len(dims) != 2:
@@ -667,7 +669,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         else:
             at = at.remainder(size)
         input = input.index_select(dim, at)
-    return input
+    kind = {"reflect": "ReflectionPad", "replicate": "ReplicationPad"}.get(mode)
+    return renamed(input, f"{kind}{len(widths) // 2}DBackward0" if kind else "CopySlices")
 
 
 # -- block_diag and products of vectors -------------------------------------------------------------------------------
@@ -702,6 +705,7 @@ def cartesian_prod(*tensors: Any) -> Tensor:
 
 
 @function(method=True)
+@composes("DiagEmbedBackward0")
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """The diagonal of a matrix, or the matrix with a vector on its diagonal. See torch.diag."""
     if input.ndim == 1:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import composes
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.linalg import (
     ResultTuple,
@@ -156,6 +157,7 @@ def _is_vector(A: Any, B: Any) -> bool:
 
 
 @function()
+@composes("LinalgSolveExBackward0")
 def linalg_solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     """The solution of A X = B, or of X A = B with `left=False`. See torch.linalg.solve.
 
@@ -197,36 +199,6 @@ def triangular_solve(
     matrix = A.transpose(-2, -1) if transpose else A
     solution = solve_triangular_matrix(matrix, input, upper != transpose, unitriangular)
     return _triangular_result(solution, A.clone())
-
-
-_info_results = {
-    "inv": ResultTuple("linalg_inv_ex", "inverse", "info"),
-    "solve": ResultTuple("linalg_solve_ex", "result", "info"),
-    "cholesky": ResultTuple("linalg_cholesky_ex", "L", "info"),
-}
-
-
-def _no_info(A: Tensor) -> Tensor:
-    made: Tensor = FUNCTIONS["zeros"](tuple(A.shape[:-2]), dtype=dtypes.int32, device=A.device)
-    return made
-
-
-@function()
-def linalg_inv_ex(A: Tensor, *, check_errors: bool = False) -> Any:
-    """The inverses, and zeros. See torch.linalg.inv_ex; a singular matrix raises LinAlgError here in any case."""
-    return _info_results["inv"](inv(A), _no_info(A))
-
-
-@function()
-def linalg_solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> Any:
-    """The solution, and zeros. See torch.linalg.solve_ex; a singular matrix raises LinAlgError here in any case."""
-    return _info_results["solve"](linalg_solve(A, B, left=left), _no_info(A))
-
-
-@function()
-def linalg_cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> Any:
-    """The factor, and zeros. See torch.linalg.cholesky_ex; an indefinite matrix raises LinAlgError here in any case."""
-    return _info_results["cholesky"](linalg_cholesky(A, upper=upper), _no_info(A))
 
 
 def _cut(A: Any, atol: Any, rtol: Any) -> tuple[Any, Any]:
@@ -407,6 +379,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
 
 
 @function()
+@composes("CdistBackward0")
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     """The p-norm distances between the rows of two sets: (..., P, M) and (..., R, M) give (..., P, R).
 
@@ -574,6 +547,7 @@ matrix_exp: Callable[..., Tensor] = operator(
 
 
 @function(method=True)
+@composes("TraceBackward0")
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal. See torch.trace."""
     if input.ndim != 2:
@@ -590,6 +564,7 @@ def linalg_vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
 
 
 @function()
+@composes("LinalgCrossBackward0")
 def linalg_cross(input: Tensor, other: Tensor, *, dim: int = -1) -> Tensor:
     """The vector product along `dim`, of size 3. See torch.linalg.cross."""
     if input.ndim != other.ndim:

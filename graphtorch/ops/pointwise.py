@@ -27,7 +27,7 @@ def broadcast_shapes(*shapes: Sequence[Any]) -> tuple[Any, ...]:
     """
     rank = max((len(s) for s in shapes), default=0)
     result: list[Any] = []
-    for i in range(rank):
+    for i in reversed(range(rank)):  # the last dimension that doesn't fit is the one that PyTorch names
         size: Any = 1
         for shape in shapes:
             j = i - rank + len(shape)
@@ -44,7 +44,7 @@ def broadcast_shapes(*shapes: Sequence[Any]) -> tuple[Any, ...]:
                     f"dimension {i}"
                 )
         result.append(size)
-    return tuple(result)
+    return tuple(reversed(result))
 
 
 def pointwise_type(operands: Sequence[Any], d: dtype) -> TensorType:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import composes, renamed
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import function, method, operator
 from graphtorch.ops.dispatch import _scalar_name
@@ -233,7 +234,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         rows = reshape(input, (product(lead), input.shape[-1]))
         if n == 1:
             return reshape(mv(rows, other), lead)
-        return reshape(mm(rows, other), (*lead, other.shape[-1]))
+        return renamed(reshape(mm(rows, other), (*lead, other.shape[-1])), "UnsafeViewBackward0")
     if m <= 2:
         if m == 1:
             return matmul(transpose(other, -2, -1), input)
@@ -242,7 +243,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     count = product(batch)
     a = reshape(expand(input, (*batch, *input.shape[-2:])), (count, *input.shape[-2:]))
     b = reshape(expand(other, (*batch, *other.shape[-2:])), (count, *other.shape[-2:]))
-    return reshape(bmm(a, b), (*batch, input.shape[-2], other.shape[-1]))
+    return renamed(reshape(bmm(a, b), (*batch, input.shape[-2], other.shape[-1])), "UnsafeViewBackward0")
 
 
 @method("__matmul__")
@@ -372,6 +373,7 @@ def _plus(input: Tensor, found: Tensor, beta: Any, alpha: Any) -> Tensor:
 
 
 @function(method=True)
+@composes("AddmvBackward0")
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`beta * input + alpha * (mat @ vec)`. See torch.addmv."""
     return _plus(input, mv(mat, vec), beta, alpha)
@@ -462,6 +464,14 @@ def _linear_decompose(input: Any, weight: Any, bias: Any) -> Any:
     return found if bias is None else found + bias
 
 
+def _linear_name(input: Any, weight: Any, bias: Any) -> int | str:
+    """PyTorch's node depends on the shapes."""
+    rank = len(input.shape)
+    if bias is not None:
+        return 0 if rank == 2 else "ViewBackward0"
+    return "SqueezeBackward4" if rank == 1 else "MmBackward0" if rank == 2 else "UnsafeViewBackward0"
+
+
 linear: Callable[..., Tensor] = operator(
     "linear(Tensor input, Tensor weight, Tensor? bias=None)",
     type=_linear_type,
@@ -484,6 +494,8 @@ linear: Callable[..., Tensor] = operator(
     categories="ifc",
     method=False,
     grad_name="AddmmBackward0",
+    overload=_linear_name,
+    edge_order=("bias", "input", "weight"),
     doc="`input @ weight.T + bias`, for `input` of (*, in) and `weight` of (out, in).",
 )
 
@@ -563,4 +575,4 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     a, b = padded(input), padded(other)
     left = reshape(input, tuple(n for size in a for n in (size, 1)))
     right = reshape(other, tuple(n for size in b for n in (1, size)))
-    return reshape(left * right, tuple(m * n for m, n in zip(a, b, strict=True)))
+    return renamed(reshape(left * right, tuple(m * n for m, n in zip(a, b, strict=True))), "UnsafeViewBackward0")

@@ -94,7 +94,8 @@ class Operator:
     normalize   canonical arguments (non-negative dims, resolved defaults); returns the argument tuple.
     samples     called with a `Sampler`; yields Samples.
     categories  the dtype categories the generated tests use: letters of "bifc" (bool, int, float, complex).
-    overload    called with the arguments: the number that ends PyTorch's grad_fn name for this call.
+    overload    called with the arguments: the number that ends PyTorch's grad_fn name for this call, or the whole name.
+    edge_order  the operands in the order in which PyTorch's node lists them, if that is another than the signature's.
     order       result name -> how its memory is ordered where that is not row by row: "columns" (each matrix column by
                 column, as LAPACK leaves them), "input" (as a copy of the first operand) or "operands" (as a pointwise
                 operator would on these operands); "kept": as the evaluation leaves it, gaps included; "rows" of a
@@ -124,7 +125,7 @@ class Operator:
     random: bool = False
     scatter: Callable[..., Any] | None = None
     grad_name: str = ""
-    overload: Callable[..., int] | None = None
+    overload: Callable[..., int | str] | None = None
     kernels: dict[str, Any] = field(default_factory=dict)
     doc: str = ""
     function: Callable[..., Any] | None = None
@@ -133,6 +134,7 @@ class Operator:
     update: Callable[..., bool] | None = None
     order: Mapping[str, str] = field(default_factory=dict)
     saved: tuple[str, ...] = ()
+    edge_order: tuple[str, ...] = ()
     autocast: bool = False  # whether `autocast` runs it in the lower precision; see ops/autocast.py
 
     # Read at every call, so worked out once.

@@ -390,6 +390,7 @@ def _scatter_numpy(input: Any, dim: int, index: Any, src: Any) -> Any:
 
 scatter_record: Callable[..., Tensor] = operator(
     "scatter(Tensor input, int dim, Tensor index, Tensor|Number src)",
+    overload=lambda input, dim, index, src: 0 if hasattr(src, "shape") else 1,
     type=_scatter_type,
     numpy=_scatter_numpy,
     kind=OPAQUE,

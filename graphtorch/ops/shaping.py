@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.graph import renamed
 from graphtorch.ops import view as views
 from graphtorch.ops.build import function, method, operator
 from graphtorch.ops.dispatch import _scalar_name
@@ -181,7 +182,7 @@ def reshape(input: Tensor, *shape: Any, **named: Any) -> Tensor:
         view_strides(layout.shape, layout.strides, [concrete(n) for n in size]) is not None
     ):
         return views.view(input, size)
-    return views.view(input.contiguous(), size)
+    return renamed(views.view(input.contiguous(), size), "UnsafeViewBackward0")
 
 
 @function(method=True)
@@ -335,7 +336,9 @@ def _reversed_dims(input: Tensor) -> Tensor:
             "`x.permute(*torch.arange(x.ndim - 1, -1, -1))` to reverse the dimensions of a tensor.",
             stacklevel=3,
         )
-    return views.t(input) if input.ndim == 2 else views.permute(input, tuple(reversed(range(input.ndim))))
+    if input.ndim == 2:
+        return renamed(views.t(input), "PermuteBackward0")
+    return views.permute(input, tuple(reversed(range(input.ndim))))
 
 
 def _conjugate(input: Tensor) -> Tensor:
@@ -403,7 +406,7 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
             raise RuntimeError(f"split_size can only be 0 if dimension size is 0, but got dimension size of {size}")
         return (views.slice_(tensor, dim, 0, 0, 1),)
     starts = list(range(0, size, step)) or [0]
-    return tuple(views.slice_(tensor, dim, s, min(s + step, size), 1) for s in starts)
+    return tuple(renamed(views.slice_(tensor, dim, s, min(s + step, size), 1), "SplitBackward0") for s in starts)
 
 
 @function(method=True)
@@ -425,7 +428,7 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
     pieces: list[Tensor] = []
     start: Any = 0
     for n in sizes:
-        pieces.append(views.slice_(input, dim, start, start + n, 1))
+        pieces.append(renamed(views.slice_(input, dim, start, start + n, 1), "SplitWithSizesBackward0"))
         start = start + n
     return tuple(pieces)
 
@@ -477,7 +480,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     if not input.ndim:
         raise RuntimeError("Dimension specified as 0 but tensor has no dimensions")
     dim = wrap_dim(dim, input.ndim)
-    return tuple(select(input, dim, i) for i in range(input.shape[dim]))
+    return tuple(renamed(select(input, dim, i), "UnbindBackward0") for i in range(input.shape[dim]))
 
 
 def _pieces(name: str, dim_of: Any) -> None:

@@ -596,6 +596,7 @@ def _part_type(name: str) -> Callable[[Any], TensorType]:
 
 _real = operator(
     "real(Tensor input)",
+    grad_name="SelectBackward0",
     type=_part_type("real"),
     numpy=lambda input: input.real,
     kind=VIEW,
@@ -608,6 +609,7 @@ _real = operator(
 )
 _imag = operator(
     "imag(Tensor input)",
+    grad_name="SelectBackward0",
     type=_part_type("imag"),
     numpy=lambda input: input.imag,
     kind=VIEW,

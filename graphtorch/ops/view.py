@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.ops.build import operator
+from graphtorch.autograd.graph import renamed
+from graphtorch.ops.build import function, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.record import OPAQUE, VIEW, Sample, sample
 from graphtorch.ops.shapes import wrap_dim
@@ -263,7 +264,7 @@ def _squeezed(shape: Sequence[Any], dim: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(n for i, n in enumerate(shape) if i not in dim)
 
 
-squeeze: Callable[..., Tensor] = operator(
+_squeeze: Callable[..., Tensor] = operator(
     "squeeze(Tensor input, int[]? dim=None)",
     lazy_check=True,
     type=lambda input, dim: type_of(input).with_shape(_squeezed(input.shape, dim)),
@@ -282,6 +283,18 @@ squeeze: Callable[..., Tensor] = operator(
     categories="bifc",
     doc="Drop dimensions of size 1: all of them, or those given.",
 )
+
+
+@function(method=True)
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+    """Drop dimensions of size 1: all of them, or those given. See torch.squeeze."""
+    result = _squeeze(input, dim)
+    if dim is not None and result._node is not None:
+        return renamed(result, "SqueezeBackward2" if isinstance(dim, tuple | list) else "SqueezeBackward1")
+    return result
+
+
+squeeze.operator = _squeeze.operator  # type: ignore[attr-defined]
 
 
 def _unsqueezed(shape: Sequence[Any], dim: int) -> tuple[Any, ...]:

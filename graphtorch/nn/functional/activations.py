@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphtorch import ops
+from graphtorch.autograd.graph import renamed
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = [
@@ -22,7 +23,9 @@ def _apply(function: Callable[..., Tensor], input: Tensor, inplace: bool, *args:
     if not inplace:
         return function(input, *args)
     # Backward may need the old values, so the function gets a copy of its own.
-    return input.copy_(function(input.clone(), *args))
+    result = function(input.clone(), *args)
+    input.copy_(result)
+    return input if result._node is None else renamed(input, result._node.name())
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:

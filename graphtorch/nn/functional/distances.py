@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphtorch import ops
+from graphtorch.autograd.graph import composes
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["cosine_similarity", "normalize", "pairwise_distance", "pdist"]
@@ -15,6 +16,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, o
     return result if out is None else out.copy_(result)
 
 
+@composes("NormBackward1")
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """The p-norm of ``x1 - x2 + eps`` along the last dimension."""
     return (x1 - x2 + eps).norm(p, -1, keepdim=keepdim)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from graphtorch import ops
+from graphtorch.autograd.graph import composes
 from graphtorch.nn.functional.convolutions import embedding
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
@@ -12,6 +13,7 @@ from graphtorch.tensor.tensor import Tensor
 __all__ = ["embedding_bag"]
 
 
+@composes("EmbeddingBagBackward0")
 def embedding_bag(
     input: Tensor,
     weight: Tensor,

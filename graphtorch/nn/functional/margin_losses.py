@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch import ops
+from graphtorch.autograd.graph import composes
 from graphtorch.nn.functional.activations import logsigmoid
 from graphtorch.nn.functional.distances import pairwise_distance
 from graphtorch.nn.functional.losses import _reduce, legacy_reduction
@@ -24,6 +25,7 @@ __all__ = [
 
 
 @autocasts("float32")
+@composes("MultiMarginLossBackward0")
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,

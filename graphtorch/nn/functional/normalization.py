@@ -11,6 +11,7 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
+from graphtorch.autograd.graph import composes
 from graphtorch.tensor.dtypes import bfloat16, finfo, float16, float32
 from graphtorch.tensor.tensor import Tensor
 
@@ -89,6 +90,7 @@ def rms_norm(
     return _affine(normalized, weight, None).to(input.dtype)
 
 
+@composes("NativeGroupNormBackward0")
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -126,6 +128,7 @@ def group_norm(
     ).to(input.dtype)
 
 
+@composes("NativeBatchNormBackward0")
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -186,6 +189,7 @@ def _move_towards(running: Tensor | None, batch: Tensor, momentum: Any) -> None:
         running.mul_(1 - momentum).add_(batch.detach().reshape(running.shape).to(running.dtype) * momentum)
 
 
+@composes("ViewBackward0")
 def instance_norm(
     input: Tensor,
     running_mean: Tensor | None = None,

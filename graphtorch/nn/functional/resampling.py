@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphtorch import ops
+from graphtorch.autograd.graph import renamed
 from graphtorch.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.creation import as_tensor
@@ -85,7 +86,8 @@ def interpolate(
             input = _cubic(input, 2 + axis, want, step, bool(align_corners))
         else:
             input = _linear(input, 2 + axis, want, step, bool(align_corners))
-    return input
+    kind = {"nearest-exact": "NearestExact"}.get(mode, mode.capitalize())
+    return renamed(input, f"Upsample{kind}{spatial}D{'Aa' if antialias else ''}Backward0")
 
 
 def upsample(
