@@ -58,6 +58,9 @@ from graphtorch.ops import (
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.record import REGISTRY, Operator, lookup
 
+
+# isort: split
+from graphtorch.ops import inplace_forms, out_forms  # made of the functions above
 __all__ = ["FUNCTIONS", "REGISTRY", "Operator", "lookup"]
 
 autocast.install()

@@ -440,7 +440,15 @@ def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
             raise RuntimeError(f"Expected out tensor to have device cpu, but got {tensor._device} instead")
     if op.random and state.recorder is None:
         _check_outs(outs, op.infer(op.normalize(*args) if op.normalize is not None else args))
-    results = call(op, args)
+    write_out(outs, call(op, args))
+    return out
+
+
+def write_out(outs: Sequence[Tensor], results: Any) -> None:
+    """Write results into the tensors given as `out=`.
+
+    Raises RuntimeError, before anything is written, for a tensor that can't hold its result.
+    """
     given = results if isinstance(results, tuple) else (results,)
     _check_outs(outs, given)
     for tensor, result in zip(outs, given, strict=True):
@@ -456,7 +464,6 @@ def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
             tensor.data = result.to(tensor.dtype)
         else:
             tensor.copy_(result)
-    return out
 
 
 def _check_outs(outs: Sequence[Tensor], results: Sequence[Any]) -> None:
