@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.cpu.assembly import BITS, SUFFIX, Builder, Val, const
@@ -54,7 +55,7 @@ def emit_packed(product: Product, lanes: int, registers: int, fma: bool) -> list
     vectors = panel_vectors(registers)
     width = vectors * lanes
     panels = -(-n // width)
-    emitter = _Emitter("float" if a.buffer.dtype.itemsize == 4 else "double", lanes, vectors, fma)
+    emitter = _emitter("float" if a.buffer.dtype.itemsize == 4 else "double", lanes, vectors, fma)
     # Fewer rows than columns: each thread takes panels, and reads the larger operand once.
     by_rows = type(m) is not int or m >= n
     # A chunk meets all panels, whatever its rows: it should not be small.
@@ -74,8 +75,8 @@ def emit_packed(product: Product, lanes: int, registers: int, fma: bool) -> list
     sizes, work = [offset, n, k, row, along], m * n * k // lanes * 2
     if not by_rows:
         buffers = [left, b.buffer, product.output]
-        sizes += [m, b.offset, sn, sk, tile]
-        return [*functions, emitter.product_by_panels(buffers, sizes, tile != 0, panels, work)]
+        sizes += [m, b.offset, sn, sk, tile or row * ROWS]
+        return [*functions, emitter.product_by_panels(buffers, sizes, panels, work)]
     packed_b = Buffer("packed_b", b.buffer.dtype, (panels * k * width,), SCRATCH, b.buffer.value)
     functions.append(emitter.pack_b([b.buffer, packed_b], [b.offset, n, k, sn, sk], panels, n * k))
     buffers = [left, packed_b, product.output]
@@ -97,8 +98,17 @@ class Ahead(NamedTuple):
     lines: int
 
 
+class _Text(NamedTuple):
+    """A function without what it is called with."""
+
+    name: str
+    text: str
+    declarations: set[str]
+    helpers: set[tuple[str, str, int]]
+
+
 class _Emitter:
-    """Writes the functions for one element kind and register width."""
+    """Writes the functions for one element kind and register width, each once."""
 
     def __init__(self, kind: str, lanes: int, vectors: int, fma: bool) -> None:
         self.kind = kind
@@ -106,6 +116,28 @@ class _Emitter:
         self.vectors = vectors
         self.width = vectors * lanes
         self.fma = fma
+        self._texts: dict[tuple[str, bool], _Text] = {}
+
+    def _function(
+        self,
+        write: Callable[[bool], Builder],
+        flag: bool,
+        buffers: list[Buffer],
+        sizes: list[Any],
+        extent: Any,
+        grain: int,
+        work: Any,
+    ) -> Function:
+        """What `write` gives with a flag, as a launch."""
+        key = (write.__name__, flag)
+        if key not in self._texts:
+            b = write(flag)
+            body = "\n".join(["entry:", *b.lines, "  ret void"])
+            name = "p" + hashlib.blake2b(body.encode(), digest_size=10).hexdigest()
+            text = f"define void @{name}(ptr noalias %args, i64 %low, i64 %high) #0 {{\n{body}\n}}\n"
+            self._texts[key] = _Text(name, text, b.declarations, b.helpers)
+        name, text, declarations, helpers = self._texts[key]
+        return Function(name, text, buffers, sizes, extent, grain, work, declarations, helpers)
 
     def _start(self, pointers: int, sizes: int) -> tuple[Builder, list[str], list[Val]]:
         b = Builder(self.fma)
@@ -119,19 +151,13 @@ class _Emitter:
             numbers.append(b.emit(f"load i64, ptr {slot}, align 8", "i64"))
         return b, loaded, numbers
 
-    def _finish(
-        self, b: Builder, buffers: list[Buffer], sizes: list[Any], extent: Any, grain: int, work: Any
-    ) -> Function:
-        b.line("ret void")
-        body = "\n".join(["entry:", *b.lines])
-        name = "p" + hashlib.blake2b(body.encode(), digest_size=10).hexdigest()
-        text = f"define void @{name}(ptr noalias %args, i64 %low, i64 %high) #0 {{\n{body}\n}}\n"
-        return Function(name, text, buffers, sizes, extent, grain, work, b.declarations, b.helpers)
-
     # -- packing -----------------------------------------------------------------------------------------------------
 
     def pack_b(self, buffers: list[Buffer], sizes: list[Any], panels: int, work: int) -> Function:
         """Panels [low, high) of B."""
+        return self._function(self._pack_b, sizes[3] == 1, buffers, sizes, panels, 1, work // 2)
+
+    def _pack_b(self, contiguous: bool) -> Builder:
         b, (source, target), (offset, n, k, sn, sk) = self._start(2, 5)
         source = b.offset(source, offset, self.kind)
 
@@ -139,11 +165,11 @@ class _Emitter:
             first = b.mul(index, self.width)
             columns = self._minimum(b, b.sub(n, first), self.width)
             into = b.offset(target, b.mul(first, k), self.kind)
-            self._pack_block(b, b.offset(source, b.mul(first, sn), self.kind), into, k, columns, sn, sk, sizes[3] == 1)
+            self._pack_block(b, b.offset(source, b.mul(first, sn), self.kind), into, k, columns, sn, sk, contiguous)
             return ()
 
         b.loop(Val("%low", "i64"), Val("%high", "i64"), 1, panel)
-        return self._finish(b, buffers, sizes, panels, 1, work // 2)
+        return b
 
     def _pack_block(
         self, b: Builder, at: str, into: str, deep: Val, columns: Val, sn: Val, sk: Val, contiguous: bool
@@ -194,6 +220,9 @@ class _Emitter:
     def pack_a(self, buffers: list[Buffer], sizes: list[Any], groups: int, work: int) -> Function:
         """Groups [low, high) of the rows of an A whose rows lie side by side: for each k the run of a group's elements
         is cut into tiles. The last tile of a group may have fewer rows."""
+        return self._function(self._pack_a, False, buffers, sizes, groups, 1, work)
+
+    def _pack_a(self, _: bool) -> Builder:
         b, (source, target), (offset, m, k, sk, step, group) = self._start(2, 6)
         source = b.offset(source, offset, self.kind)
         tiles = self._tiles(b, group)
@@ -226,7 +255,7 @@ class _Emitter:
             return ()
 
         b.loop(const(0, "i64"), k, 1, line)
-        return self._finish(b, buffers, sizes, groups, 1, work)
+        return b
 
     @staticmethod
     def _parts(b: Builder, count: Val, size: Val) -> Val:
@@ -269,6 +298,9 @@ class _Emitter:
 
     def product_by_rows(self, buffers: list[Buffer], sizes: list[Any], extent: Any, grain: int, work: Any) -> Function:
         """Rows [low, high) of C. Of a packed A, one group after another."""
+        return self._function(self._by_rows, sizes[-1] != 0, buffers, sizes, extent, grain, work)
+
+    def _by_rows(self, tiled: bool) -> Builder:
         b, (left, right, result), (offset, n, k, row, along, panels, tile, group) = self._start(3, 8)
         left = b.offset(left, offset, self.kind)
         low, high = Val("%low", "i64"), Val("%high", "i64")
@@ -296,7 +328,7 @@ class _Emitter:
 
             b.loop(const(0, "i64"), panels, 1, panel)
 
-        if not sizes[-1]:
+        if not tiled:
             step = b.mul(row, ROWS)
             rows(low, high, b.offset(left, b.mul(low, row), self.kind))
         else:
@@ -312,17 +344,16 @@ class _Emitter:
 
             first = b.emit(f"udiv {low.typed}, {group.text}", "i64")
             b.loop(first, self._parts(b, high, group), 1, one)
-        return self._finish(b, buffers, sizes, extent, grain, work)
+        return b
 
-    def product_by_panels(
-        self, buffers: list[Buffer], sizes: list[Any], tiled: bool, panels: int, work: Any
-    ) -> Function:
-        """Panels [low, high) of C; `tiled` is whether A is packed."""
-        b, (left, right, result), (offset, n, k, row, along, m, at, sn, sk, tile) = self._start(3, 10)
+    def product_by_panels(self, buffers: list[Buffer], sizes: list[Any], panels: int, work: Any) -> Function:
+        """Panels [low, high) of C."""
+        return self._function(self._by_panels, sizes[7] == 1, buffers, sizes, panels, 1, work)
+
+    def _by_panels(self, contiguous: bool) -> Builder:
+        b, (left, right, result), (offset, n, k, row, along, m, at, sn, sk, step) = self._start(3, 10)
         left, right = b.offset(left, offset, self.kind), b.offset(right, at, self.kind)
-        contiguous = sizes[7] == 1
         packed = b.emit(f"alloca [{DEPTH * self.width} x {self.kind}], align 64", "ptr").text
-        step = tile if tiled else b.mul(row, ROWS)
 
         def panel(p: Val, _: Sequence[Val]) -> Sequence[Val]:
             column = b.mul(p, self.width)
@@ -346,7 +377,7 @@ class _Emitter:
             return ()
 
         b.loop(Val("%low", "i64"), Val("%high", "i64"), 1, panel)
-        return self._finish(b, buffers, sizes, panels, 1, work)
+        return b
 
     def _blocks(self, b: Builder, k: Val, depth: Callable[[Val, Val], None]) -> None:
         """The blocks of k: where each one starts, and how deep it is."""
@@ -396,6 +427,11 @@ class _Emitter:
             done = b.logic("and", rest, rows)
             a = b.offset(a, b.mul(done, row), self.kind)
             full = b.add(full, done)
+
+
+@cache
+def _emitter(kind: str, lanes: int, vectors: int, fma: bool) -> _Emitter:
+    return _Emitter(kind, lanes, vectors, fma)
 
 
 def prefetch(b: Builder, at: str, *, write: bool) -> None:
