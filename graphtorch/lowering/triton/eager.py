@@ -377,7 +377,7 @@ def _attempt(
 
 
 def _execute(call: _Call, place: device_class, onto: dtype | None, donations: Mapping[int, int] | None) -> list[Any]:
-    key = (call.op, call.template, place.index, onto, donations is not None)
+    key = (call.op, call.template, devices.device(place.index), onto, donations is not None)
     try:
         variants = _variants.get(key)
     except TypeError:  # an attribute that is no key

@@ -184,7 +184,7 @@ class Frame:
             for b, o in program.uploads.items()
             if isinstance(b, RandomState)
         ]
-        self.upload = self._hold(program.upload_bytes) if program.upload_bytes else None
+        self.upload = self._hold(program.upload_bytes, False) if program.upload_bytes else None
         if self.upload is not None:
             for buffer, offset in program.uploads.items():
                 self._place(buffer, self.upload.address + offset)
@@ -193,8 +193,8 @@ class Frame:
         self.tables = bool(plan.tables)
         self.recording: Recording | None = None
 
-    def _hold(self, nbytes: int) -> Allocation:
-        return transfer.allocate(self.device, nbytes)
+    def _hold(self, nbytes: int, counted: bool = True) -> Allocation:
+        return self.device.allocator.allocate(nbytes, devices.stream_of(self.device), counted)
 
     def _prepare(self, step: Launch, kernel: Any) -> tuple[Callable[[Any, Sequence[Any]], None], list[Any]]:
         values = [0 if isinstance(a, Buffer) else a for a in step.arguments]

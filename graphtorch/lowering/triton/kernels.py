@@ -84,8 +84,7 @@ def load_all(functions: Sequence[Generated], device: devices.Device) -> list[Loa
 
 def _key(function: Generated, device: devices.Device) -> tuple[Any, ...]:
     return (
-        id(device.driver),
-        device.index,
+        device,
         without_comments(function.source),
         function.name,
         tuple(function.signature().items()),

@@ -45,7 +45,7 @@ class _Current(threading.local):
 
 current = _Current()
 _lock = threading.RLock()
-_devices: dict[tuple[int, int], Device] = {}
+_devices: dict[tuple[Driver, int], Device] = {}
 
 
 def count() -> int:
@@ -68,14 +68,14 @@ def device(index: int | None = None) -> Device:
         raise AssertionError(NOT_COMPILED) from None
     if index is None:
         index = current.index
-    found = _devices.get((id(owner), index))
+    found = _devices.get((owner, index))
     if found is None:
         with _lock:
-            found = _devices.get((id(owner), index))
+            found = _devices.get((owner, index))
             if found is None:
                 if not 0 <= index < owner.device_count():
                     raise RuntimeError("CUDA error: invalid device ordinal")
-                found = _devices[id(owner), index] = Device(owner, index)
+                found = _devices[owner, index] = Device(owner, index)
     if current.told != (owner, index):
         owner.make_current(index)
         current.told = (owner, index)

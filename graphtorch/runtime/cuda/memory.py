@@ -155,8 +155,11 @@ class Allocator:
         self._requested: dict[int, int] = {}
         self._spoil = getattr(driver, "spoil", None)
 
-    def allocate(self, nbytes: int, stream: Any) -> Allocation:
-        """A block of memory for use on a stream. Raises OutOfMemoryError."""
+    def allocate(self, nbytes: int, stream: Any, counted: bool = True) -> Allocation:
+        """A block of memory for use on a stream; not `counted` as allocated if it is the library's own.
+
+        Raises OutOfMemoryError.
+        """
         size = -(-nbytes // _ROUND) * _ROUND or _ROUND
         with self._lock:
             self._settle()
@@ -174,10 +177,11 @@ class Allocator:
                 pool.add(tail)
             block.used = True
             statistics = self.statistics
-            statistics.allocated.add(block.size)
-            statistics.requested.add(nbytes)
-            statistics.blocks.add(1)
-            self._requested[block.address] = nbytes
+            if counted:
+                statistics.allocated.add(block.size)
+                statistics.requested.add(nbytes)
+                statistics.blocks.add(1)
+                self._requested[block.address] = nbytes
             return Allocation(self, block, nbytes)
 
     def _pool(self, stream: Any, small: bool) -> _Pool:
@@ -247,9 +251,11 @@ class Allocator:
         """Take back what was returned, and what other streams have finished with."""
         while self._returned:
             block, streams = self._returned.pop()
-            self.statistics.allocated.remove(block.size)
-            self.statistics.requested.remove(self._requested.pop(block.address))
-            self.statistics.blocks.remove(1)
+            requested = self._requested.pop(block.address, None)
+            if requested is not None:
+                self.statistics.allocated.remove(block.size)
+                self.statistics.requested.remove(requested)
+                self.statistics.blocks.remove(1)
             if not streams:
                 self._merge(block)
                 continue
