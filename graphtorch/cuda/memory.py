@@ -6,7 +6,8 @@ from collections import OrderedDict
 from typing import Any
 
 from graphtorch.runtime.cuda import devices
-from graphtorch.runtime.cuda.memory import Allocator, Counter, OutOfMemoryError
+from graphtorch.runtime.cuda.memory import Allocator, Counter
+from graphtorch.runtime.cuda.memory import OutOfMemoryError as OutOfMemoryError
 from graphtorch.runtime.cuda.streams import index_of
 
 __all__ = [

@@ -344,6 +344,16 @@ def _run(op: Operator, args: tuple[Any, ...], types: Sequence[TensorType], place
     return results
 
 
+def _owned(results: list[Any], call: _Call) -> list[Any]:
+    """Results in memory of their own: a graph may return a view of an input, or one value twice."""
+    taken = {id(o.array.memory) for o in call.operands if type(o.array) is DeviceArray}
+    for i, result in enumerate(results):
+        if id(result.memory) in taken or not result.flags.c_contiguous:
+            results[i] = result.copy()
+        taken.add(id(results[i].memory))
+    return results
+
+
 def _update(op: Operator, args: tuple[Any, ...], place: device_class) -> bool:
     """The in-place form with the result written where the first operand is; False if that can't be done."""
     target: Tensor = args[0]
@@ -367,13 +377,15 @@ def _attempt(
 ) -> list[Any]:
     call = _Call(op, args, flat)
     try:
-        return _execute(call, place, onto, donations)
+        results = _execute(call, place, onto, donations)
     except _NoKernel:
         if not call.numbers:
             raise
         with _lock:
             _constants.add(op)
-        return _execute(_Call(op, args, flat), place, onto, donations)
+        call = _Call(op, args, flat)
+        results = _execute(call, place, onto, donations)
+    return results if donations is not None else _owned(results, call)
 
 
 def _execute(call: _Call, place: device_class, onto: dtype | None, donations: Mapping[int, int] | None) -> list[Any]:
