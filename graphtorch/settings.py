@@ -10,19 +10,12 @@ import warnings
 from typing import Any
 
 from graphtorch.tensor.precision import settings as float32_precision
+from graphtorch.tensor.threads import get_num_threads as get_num_threads
 
 _interop_threads = 0
 _deterministic = False
 _warn_only = False
 _warn_always = False
-
-
-def get_num_threads() -> int:
-    """How many threads compiled code may use: GRAPHTORCH_NUM_THREADS, else the cores. See torch.get_num_threads."""
-    wanted = os.environ.get("GRAPHTORCH_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted):
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_num_threads(num: int) -> None:

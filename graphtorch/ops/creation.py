@@ -6,6 +6,7 @@ Two records, `full` and `arange`, are what a captured graph holds; eager calls w
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,9 +22,11 @@ from graphtorch.tensor.creation import tensor
 from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor, meta_array
+from graphtorch.tensor.threads import get_num_threads
 from graphtorch.tensor.type import TensorType
 
 FRESH_BYTES = 1 << 16  # what is larger may come from the system anew
+SHARED_BYTES = 1 << 21  # what threads fill together
 
 # -- records ----------------------------------------------------------------------------------------------------------
 
@@ -39,8 +42,22 @@ def _zeros(size: Any, numpy_dtype: Any) -> Any:
     if math.prod(size) * numpy_dtype.itemsize < FRESH_BYTES:
         return np.zeros(size, numpy_dtype)
     made = np.empty(size, numpy_dtype)
-    made.fill(0)
+    _fill(made, 0)
     return made
+
+
+def _fill(array: Any, value: Any) -> None:
+    """Write a value everywhere. Threads share what is large: most of the time goes into providing the pages."""
+    if array.nbytes < SHARED_BYTES or not array.flags.c_contiguous:
+        array.fill(value)
+        return
+    parts = np.array_split(array.reshape(-1), min(get_num_threads(), 8))
+    threads = [threading.Thread(target=part.fill, args=(value,)) for part in parts[1:]]
+    for thread in threads:
+        thread.start()
+    parts[0].fill(value)
+    for thread in threads:
+        thread.join()
 
 
 def _filled(size: Any, value: Any, numpy_dtype: Any) -> Any:
@@ -260,7 +277,7 @@ def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
         strides = pointwise_strides(size, [layout_of(input._layout())])
         array = laid_out(np.empty(size, numpy_dtype), strides)
         if value is not None:
-            array.fill(np.asarray(value).astype(numpy_dtype)[()])
+            _fill(array, np.asarray(value).astype(numpy_dtype)[()])
         return array
 
     return fill

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -459,7 +458,7 @@ def _fastcall(address: int) -> Any:
 @cache
 def layout_is_known() -> bool:
     """Whether lists and arrays lie in memory as the native entry expects (CPython with the GIL, NumPy 2)."""
-    if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
+    if sys.implementation.name != "cpython" or "t" in getattr(sys, "abiflags", ""):
         return False
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         return False

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.tensor.threads import get_num_threads
+
 PATIENCE = 2_000  # pauses before the calling thread lets others run
 STACK = 16 << 20  # bytes of a worker's stack
 SPIN = 20_000  # pauses before a worker sleeps: a few tenths of a millisecond
@@ -208,13 +210,6 @@ def _pause() -> tuple[str, str]:
     return "", ""
 
 
-def available_cores() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
-
-
 class Pool:
     """The pool of the process, started on first use: `address` is its memory, `entry` the address of `parallel_for`."""
 
@@ -296,13 +291,11 @@ _lock = threading.Lock()
 
 
 def get_pool() -> Pool:
-    """The process's pool. GRAPHTORCH_NUM_THREADS, else the cores that the process may use, is its size."""
+    """The process's pool; `get_num_threads` is its size."""
     global _pool
     with _lock:
         if _pool is None:
-            wanted = os.environ.get("GRAPHTORCH_NUM_THREADS", "")
-            threads = int(wanted) if wanted.isdigit() and int(wanted) else available_cores()
-            _pool = Pool(threads if hasattr(ctypes.CDLL(None), "pthread_create") else 1)
+            _pool = Pool(get_num_threads() if hasattr(ctypes.CDLL(None), "pthread_create") else 1)
             atexit.register(_pool.stop)
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(after_in_child=_pool.forget_workers)
