@@ -105,6 +105,7 @@ else:
             f"{kind}Tensor": ("graphtorch.tensor.legacy", f"{kind}Tensor")
             for kind in ("Bool", "Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double")
         },
+        "distributions": ("graphtorch.distributions", None),
         "fft": ("graphtorch.fft", None),
         "func": ("graphtorch.func", None),
         "library": ("graphtorch.library", None),

@@ -42,6 +42,7 @@ from graphtorch.ops import (
     properties,
     random,
     reduction,
+    sampled_distributions,
     scan,
     scattering,
     segments,
@@ -52,6 +53,7 @@ from graphtorch.ops import (
     special_functions,
     statistics,
     ternary,
+    tolerant_factors,
     unary,
     view,
 )

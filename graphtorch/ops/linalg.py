@@ -397,7 +397,8 @@ def _hermitian_samples(make: Any) -> Iterable[Sample]:
 # -- Cholesky ---------------------------------------------------------------------------------------------------------
 
 
-def _bad_minor(matrix: Any) -> int:
+def first_bad_minor(matrix: Any) -> int:
+    """The order of the first leading minor that is not positive-definite; 0 if all are."""
     for order in range(1, matrix.shape[-1] + 1):
         try:
             np.linalg.cholesky(matrix[:order, :order])
@@ -410,7 +411,7 @@ def _cholesky_numpy(A: Any) -> Any:
     try:
         return np.linalg.cholesky(A)
     except np.linalg.LinAlgError:
-        prefix, order = _first_failure("linalg.cholesky", A, _bad_minor)
+        prefix, order = _first_failure("linalg.cholesky", A, first_bad_minor)
         raise LinAlgError(
             f"{prefix}: The factorization could not be completed because the input is not positive-definite (the "
             f"leading minor of order {order} is not positive-definite)."
