@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graphtorch.autograd import functional
+    from graphtorch.autograd import forward_ad, functional
     from graphtorch.autograd.checks import gradcheck, gradgradcheck
     from graphtorch.autograd.engine import backward, grad
     from graphtorch.autograd.function import Function
@@ -43,8 +43,8 @@ def __getattr__(name: str) -> Any:
         from graphtorch.tensor.tensor import Tensor
 
         return Tensor
-    if name == "functional":
-        return importlib.import_module("graphtorch.autograd.functional")
+    if name in ("functional", "forward_ad"):
+        return importlib.import_module(f"graphtorch.autograd.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -54,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "Variable", "functional"})
+    return sorted({*globals(), *_HOMES, "Variable", "forward_ad", "functional"})

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from graphtorch.autograd.state import state
 from graphtorch.frontend.compiler import CompiledFunction, compile
 from graphtorch.frontend.logs import set_logs
+from graphtorch.frontend.stance import set_stance
 from graphtorch.tensor.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -115,4 +116,5 @@ __all__ = [
     "maybe_mark_dynamic",
     "reset",
     "set_logs",
+    "set_stance",
 ]

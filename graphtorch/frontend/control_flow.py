@@ -17,6 +17,7 @@ from graphtorch.autodiff.custom import CUSTOM
 from graphtorch.autodiff.gradient import GRADIENT
 from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import refuse
+from graphtorch.frontend.parts import note_cond, note_scan
 from graphtorch.frontend.recorded import RecordedNode
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.tree import flatten, unflatten
@@ -209,6 +210,7 @@ def _record_cond(recorder: Recorder, pred: Tensor, true_fn: Any, false_fn: Any, 
             otherwise.region("otherwise", outside),
         ),
     )
+    note_cond(recorder, [recorder.value_of(t) for t in _tuple(results)], bodies)
     flags = [a or b for a, b in zip(then.flags, otherwise.flags, strict=True)]
     return unflatten(then.tree, iter(_flagged(recorder, _tuple(results), flags)))
 
@@ -344,8 +346,10 @@ def _record_scan(
     def body(*given: Any) -> Any:
         return combine_fn(unflatten(carry[1], iter(given[:count])), unflatten(xs[1], iter(given[count:])))
 
+    given: list[Tensor] = []
+
     def record(flags: Sequence[bool]) -> _Body:
-        given = [_placeholder(recorder, of, flag) for of, flag in zip((*types, *steps), flags, strict=True)]
+        given[:] = [_placeholder(recorder, of, flag) for of, flag in zip((*types, *steps), flags, strict=True)]
         found = _record(recorder, body, given, flatten(tuple(given), []))
         if found.tree.type is not tuple or len(found.tree.children) != 2:
             raise refuse("a function of scan that does not return (carry, y)", "return a pair")
@@ -366,7 +370,9 @@ def _record_scan(
             "return a carry of the shapes and dtypes that it takes",
         )
     arguments = (tuple(init), tuple(over), _wrapped(recorder, outside), step.region("step", outside))
-    results = _flagged(recorder, _tuple(recorder.call(SCAN, arguments)), step.flags)
+    made = _tuple(recorder.call(SCAN, arguments))
+    note_scan(recorder, [recorder.value_of(t) for t in made], step, count, (*init, *over), given)
+    results = _flagged(recorder, made, step.flags)
     ys = [flip(y, (0,)) if reverse else y for y in results[count:]]
     return unflatten(carry[1], iter(results[:count])), unflatten(step.tree.children[1], iter(ys))
 

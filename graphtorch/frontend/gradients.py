@@ -23,8 +23,9 @@ from graphtorch.autograd.rules import fit
 from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.guards import GuardSet
-from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
-from graphtorch.frontend.sources import GradSource, Source, TensorSource
+from graphtorch.frontend.parts import Part, Saved
+from graphtorch.frontend.recorded import Recorded, RecordedNode
+from graphtorch.frontend.sources import GradSource, Source
 from graphtorch.ir.builder import GraphBuilder, Traced
 from graphtorch.ir.graph import Graph, Location, Node, Value
 from graphtorch.tensor.tensor import Tensor
@@ -47,8 +48,9 @@ class GradientRecorder(GraphBuilder):
         self.retained: set[Value] = set()  # what retain_grad() was asked of
         self.custom: dict[Node, CustomCall] = {}
         self._known: dict[int, Source] = {}  # id of a concrete tensor -> where to find it
-        self._saved: dict[Node, list[tuple[RecordedStorage, int, Tensor]]] = {}
-        self._freed: set[Node] = set()
+        self.parts: dict[Value, Part] = {}  # the results of control-flow nodes
+        self._saved: dict[Node | Part, list[Saved]] = {}
+        self._freed: set[Node | Part] = set()
         self._alive: list[Any] = []  # objects whose ids are keys above
 
     @abstractmethod
@@ -252,25 +254,38 @@ class GradientRecorder(GraphBuilder):
             by_value[target] = tensor
         return [by_value.get(t) for t in targets]
 
-    def _between(self, reached: set[Value], targets: Sequence[Value]) -> list[Node]:
-        """The nodes that a backward pass to `targets` runs: those on a way to one."""
+    def saver(self, value: Value) -> Node | Part:
+        """What the tape's node of a value would be: the graph's, or a part of it."""
+        assert value.node is not None
+        return self.parts.get(value, value.node)
+
+    def _between(self, reached: set[Value], targets: Sequence[Value]) -> list[Node | Part]:
+        """The tape's nodes that a backward pass to `targets` runs: those on a way to one."""
         active = set(targets)
         found: list[Node] = []
         for node in self.graph.nodes:
             if any(r in reached for r in node.results) and any(v in active for v in node.operands()):
                 found.append(node)
                 active.update(r for r in node.results if r in reached)
-        return [n for n in found if not all(r in targets for r in n.results)]
+        kept = [n for n in found if not all(r in targets for r in n.results)]
+        return list({self.saver(r): None for n in kept for r in n.results if r in reached or r not in self.parts})
 
     def broken_history(self, value: Value) -> str:
         """Why a later backward pass through a value must fail; empty if it needs not."""
-        return self._broken([v.node for v in self._reached([value]) if v.node is not None])
+        return self._broken([self.saver(v) for v in self._reached([value]) if v.node is not None])
 
-    def _broken(self, nodes: Sequence[Node]) -> str:
-        for node in nodes:
-            if node in self._freed:
+    def _broken(self, nodes: Sequence[Node | Part]) -> str:
+        for saver in nodes:
+            node = saver.node if isinstance(saver, Part) else saver
+            doubtful = saver.doubtful if isinstance(saver, Part) else []
+            if saver in self._freed and self._saved.get(saver):
                 return FREED
-            for storage, version, tensor in self._saved.get(node, ()):
+            if doubtful and (saver in self._freed or any(storage.version != v for storage, v, _ in doubtful)):
+                raise refuse(
+                    "a backward pass that is an error in one of the branches of cond only",
+                    "clone() what both need before it is changed",
+                )
+            for storage, version, tensor in self._saved.get(saver, ()):
                 if storage.version != version:
                     return (
                         "one of the variables needed for gradient computation has been modified by an inplace "
@@ -308,20 +323,28 @@ class GradientRecorder(GraphBuilder):
                 continue
             seen.add(value)
             node = value.node
-            if node is None or value in self.leaves:
-                continue
-            if node.op is GRADIENT:
-                stack.extend(v for v in node.operands() if v in self.tracked)
-                continue
-            if node.op is CUSTOM:
-                stack.extend(v for v in node.args[1] if v in self.tracked)
-                continue
-            for parameter, arg in zip(node.op.parameters, node.args, strict=True):
-                if parameter.name in node.op.derivative:
-                    for operand in arg if type(arg) is tuple else (arg,):
-                        if type(operand) is Value and operand in self.tracked:
-                            stack.append(operand)
+            if node is not None and value not in self.leaves:
+                stack.extend(self.flows_from(value))
         return seen
+
+    def flows_from(self, value: Value) -> list[Value]:
+        """The operands of a value's node that its gradient flows to."""
+        node, part = value.node, self.parts.get(value)
+        assert node is not None
+        if part is not None:
+            operands: Sequence[Any] = part.operands
+        elif node.op is GRADIENT:
+            operands = list(node.operands())
+        elif node.op is CUSTOM:
+            operands = node.args[1]
+        else:
+            operands = [
+                operand
+                for parameter, arg in zip(node.op.parameters, node.args, strict=True)
+                if parameter.name in node.op.derivative
+                for operand in (arg if type(arg) is tuple else (arg,))
+            ]
+        return [v for v in operands if type(v) is Value and v in self.tracked]
 
     def register_hook(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """A hook on a recorded tensor's gradient."""
@@ -341,8 +364,8 @@ class GradientRecorder(GraphBuilder):
 
     @staticmethod
     def _is_state(data: Recorded) -> bool:
-        """Whether this is a tensor that the function reached by itself."""
-        return not data.steps and isinstance(data.storage.source, TensorSource) and not data.storage.constant
+        """Whether this is a tensor from outside: an argument, or one that the function reached by itself."""
+        return not data.steps and data.storage.source is not None and not data.storage.constant
 
     def apply_function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a custom autograd.Function: its forward's operators, and behind them a node that stands for its

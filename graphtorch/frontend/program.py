@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphtorch.autodiff.reverse import CustomRule
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
 from graphtorch.autograd.views import overlay, replay
 from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.errors import refuse
+from graphtorch.frontend.gradients import CustomCall
 from graphtorch.frontend.memory import assume_apart, assume_other, assume_writable
+from graphtorch.frontend.parts import Part
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.sources import ArgumentSource, Source
@@ -73,10 +74,10 @@ class Output:
     """A result that is a graph output.
 
     `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `number` for a
-    run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the result
-    out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down). A history that was
-    used up inside the function, or that needs what was overwritten since, is the name of its node and the `error` that a
-    backward pass through it raises."""
+    run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the
+    result out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down). A history
+    that was used up inside the function, or that needs what was overwritten since, is the name of its node and the
+    `error` that a backward pass through it raises."""
 
     index: int
     requires_grad: bool = False
@@ -161,7 +162,7 @@ class Captured:
     watched: dict[int, list[Watched]] = field(default_factory=dict)
     hooks: Mapping[Value, Mapping[int, Callable[[Tensor], Tensor | None]]] = field(default_factory=dict)
     leaves: list[LeafValue] = field(default_factory=list)
-    custom: dict[GraphNode, CustomRule] = field(default_factory=dict)
+    custom: dict[GraphNode, CustomCall] = field(default_factory=dict)
     flags: list[tuple[Source, bool]] = field(default_factory=list)
     quiet: set[int] = field(default_factory=set)
     decisions: list[Decision] = field(default_factory=list)
@@ -300,7 +301,8 @@ class _Assembler:
         first: dict[Any, int] = {}
         saving: list[int] = []
         for place, values in enumerate(reached):
-            nodes = {v.node for v in values if v.node in recorder._saved or v.node in recorder.custom}
+            savers = {recorder.saver(v) for v in values if v.node is not None}
+            nodes = {s for s in savers if s in recorder._saved or s in recorder.custom}
             found.append(place)
             if nodes:
                 saving.append(place)
@@ -317,9 +319,9 @@ class _Assembler:
         found: dict[int, dict[int, Watched]] = {}
         for group, values in zip(groups, reached, strict=True):
             mine = found.setdefault(group, {})
-            for node in {v.node: None for v in values if v.node in recorder._saved}:
-                assert node is not None
-                for storage, _, tensor in recorder._saved[node]:
+            for saver in {recorder.saver(v): None for v in values if v.node is not None}:
+                node = saver.node if isinstance(saver, Part) else saver
+                for storage, _, tensor in recorder._saved.get(saver, ()):
                     of = self.shown.get(id(storage)) if storage.source is None else storage.source
                     if of is not None and not storage.constant and not isinstance(of, Constant):
                         mine.setdefault(id(storage), Watched(of, f"[{type_of(tensor)}], which {node.op.name} saved"))

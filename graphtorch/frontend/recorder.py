@@ -496,7 +496,7 @@ class Recorder(GradientRecorder):
             if op.kind == POINTWISE:
                 tensors[0]._data._layout = pointwise_layout(op, args, results[0])
             for name, made, value in zip(op.results, tensors, results, strict=False):
-                if op.order.get(name) in ("columns", "input", "operands"):
+                if op.order.get(name) in ("channels", "columns", "input", "operands"):
                     made._data._layout = stated_layout(op, args, name, value)
         for tensor in tensors:
             if wanted and tensor._dtype.is_differentiable:

@@ -18,6 +18,7 @@ from graphtorch.autograd.function import FunctionContext, FunctionNode
 from graphtorch.autograd.graph import AccumulateGrad, Edge, OperatorNode
 from graphtorch.autograd.state import state
 from graphtorch.frontend.decisions import generators_of
+from graphtorch.frontend.gradients import CustomCall
 from graphtorch.frontend.program import Captured, LeafValue
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Node, Value
@@ -36,8 +37,10 @@ class Rerun:
 
     def __init__(self, captured: Captured, leaves: Sequence[LeafValue]) -> None:
         self.graph, mapping = ExpandGradients().mapped(captured.graph, keep_custom=True)
-        self._place = lambda value: mapping.get(value, value)
-        self.custom = {self._place(n.results[0]).node: rule for n, rule in captured.custom.items()}
+        self._mapping = mapping
+        self.custom: dict[Node | None, CustomCall] = {
+            self._place(n.results[0]).node: call for n, call in captured.custom.items()
+        }
         self.hooks = {self._place(value): tuple(hooks.values()) for value, hooks in captured.hooks.items()}
         self.outputs = [self.graph.outputs[i] for i in captured.differentiable]
         self.leaves = [(self.graph.outputs if leaf.output else self.graph.inputs)[leaf.position] for leaf in leaves]
@@ -52,6 +55,10 @@ class Rerun:
                 sizes -= named
         self.generators = generators_of(self.nodes)
         self._dims = symbolic_dims([self.graph.inputs[i] for i in self.needed])
+
+    def _place(self, value: Value) -> Value:
+        """A value of the captured graph in the expanded one."""
+        return self._mapping.get(value, value)
 
     def _needed_nodes(self) -> list[Node]:
         wanted: set[Value] = {*self.outputs, *self.leaves}
@@ -134,12 +141,11 @@ class Rerun:
             contents = made if isinstance(made, tuple) else (made,)
             if state.anomaly:
                 for content in contents:
-                    if isinstance(getattr(content, "_node", None), OperatorNode):
+                    if isinstance(content, Tensor) and isinstance(content._node, OperatorNode):
                         content._node.user_line = f"{node.location}: {node.location.text}"
             for result, content in zip(node.results, contents, strict=True):
                 define(result, content.item() if result.type.is_number and isinstance(content, Tensor) else content)
         return values
-
 
     def _apply_custom(
         self, node: Node, outputs: Sequence[Tensor], inputs: Sequence[Tensor], values: Mapping[Value, Any]

@@ -154,3 +154,50 @@ def test_inference_tensors_stay_out_of_autograd(compiled: bool) -> None:
     with graphtorch.inference_mode():
         made.add_(1)
     assert made.tolist() == [3.0, 3.0, 3.0]
+
+
+# -- stance -----------------------------------------------------------------------------------------------------------
+
+
+def test_stance():
+    @graphtorch.compile
+    def f(x):
+        return x * 2 if x.sum() > 0 else x - 1
+
+    with graphtorch.compiler.set_stance("force_eager"):
+        assert f(graphtorch.ones(3)).tolist() == [2, 2, 2]
+    assert not f.specializations
+    f(graphtorch.ones(3))
+    with graphtorch.compiler.set_stance("eager_on_recompile"):
+        assert f(graphtorch.ones(4)).tolist() == [2] * 4 and f(-graphtorch.ones(3)).tolist() == [-2] * 3
+        assert f(graphtorch.ones(3)).tolist() == [2] * 3
+    assert len(f.specializations) == 1 and f.eager_calls == 2
+    with graphtorch.compiler.set_stance("fail_on_recompile"):
+        f(graphtorch.ones(3))
+        with pytest.raises(RuntimeError, match=r"shape of x was \[3\](.|\n)*fail_on_recompile"):
+            f(graphtorch.ones(4))
+    f(-graphtorch.ones(3)), f(graphtorch.ones(4))
+    assert len(f.specializations) == 3
+
+    @graphtorch.compiler.set_stance("force_eager")
+    def outer(x):
+        return f(x)
+
+    outer(graphtorch.ones(7, 2)), f(graphtorch.ones(4))
+    assert len(f.specializations) == 3
+
+    g = graphtorch.compile(lambda x: x + 1)
+    with graphtorch.compiler.set_stance("eager_then_compile"):
+        g(graphtorch.ones(2))
+        assert not g.specializations
+        g(graphtorch.ones(2))
+        assert len(g.specializations) == 1
+
+    graphtorch.compiler.set_stance(force_backend="interpreter")
+    try:
+        assert g(graphtorch.ones(2)).tolist() == [2, 2] and len(g.specializations) == 1
+    finally:
+        graphtorch.compiler.set_stance("default")
+    assert g(graphtorch.ones(2)).tolist() == [2, 2]
+    with pytest.raises(RuntimeError, match="stance"):
+        graphtorch.compiler.set_stance("lazy")
