@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +12,11 @@ from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
 from graphtorch.lowering.triton.errors import UnsupportedError
-from graphtorch.lowering.triton.instructions import memory, register
+from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory, register
 from graphtorch.lowering.triton.tiling import Limits, is_zero, power_of_two, warps
 from graphtorch.tensor import dtypes
 
-_ATOMIC = (dtypes.float32, dtypes.float64, dtypes.int32, dtypes.int64)
+ATOMIC = (dtypes.float32, dtypes.float64, dtypes.int32, dtypes.int64)
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Writer:
     buffers: dict[Buffer, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     reach: int = 0
+    indent: str = "    "
 
     def pointer(self, buffer: Buffer) -> str:
         """The argument for a buffer."""
@@ -60,11 +62,23 @@ class Writer:
         )
 
     def let(self, name: str, text: str) -> str:
-        self.lines.append(f"    {name} = {text}")
+        self.add_line(f"{name} = {text}")
         return name
 
+    def add_line(self, line: str) -> None:
+        self.lines.append(self.indent + line)
+
+    @contextmanager
+    def loop(self, name: str, count: Any) -> Iterator[None]:
+        """A block of lines that runs for every number below `count`."""
+        self.add_line(f"for {name} in range({count}):")
+        before = self.indent
+        self.indent += "    "
+        yield
+        self.indent = before
+
     def store(self, buffer: Buffer, value: str, where: str = "n", mask: str = "mask") -> None:
-        self.lines.append(f"    tl.store({self.pointer(buffer)} + {where}, {value}, mask={mask})")
+        self.add_line(f"tl.store({self.pointer(buffer)} + {where}, {value}, mask={mask})")
 
     def index(self, view: View, indices: Sequence[str], size: Any) -> tuple[str, str]:
         """An index read from memory, and the mask of those within a dimension of that size."""
@@ -78,7 +92,7 @@ class Writer:
 
     def add(self, buffer: Buffer, where: str, value: str, mask: str) -> None:
         """An atomic addition to an element."""
-        self.lines.append(f"    tl.atomic_add({self.pointer(buffer)} + {where}, {value}, mask={mask})")
+        self.add_line(f"tl.atomic_add({self.pointer(buffer)} + {where}, {value}, mask={mask})")
 
     def finish(self) -> Generated:
         """The function."""
@@ -103,12 +117,13 @@ class Writer:
             coordinates.append(f"    i{i} = {text}" + (f" % {self.sizes.factor(self.shape[i])}" if i else ""))
             inner = inner * self.shape[i]
         body = "\n".join([*head, *reversed(coordinates), *self.lines])
+        helpers = "".join("\n" + HELPERS[h] for h in helpers_in(body))
         pointers = list(self.buffers.values())
         arguments = ", ".join([*pointers, *(n for n, _ in self.sizes.arguments()), "BLOCK: tl.constexpr"])
-        imports = "".join(IMPORTS.splitlines(True)[:2])
+        imports = IMPORTS if "libdevice." in body + helpers else "".join(IMPORTS.splitlines(True)[:2])
         return Generated(
             self.name,
-            f"{imports}\n\n@triton.jit\ndef {self.name}({arguments}):\n{body}\n",
+            f"{imports}{helpers}\n\n@triton.jit\ndef {self.name}({arguments}):\n{body}\n",
             tuple(self.buffers),
             tuple(pointers),
             self.sizes.arguments(),
@@ -138,7 +153,7 @@ def position(w: Writer, indices: Sequence[str], shape: Sequence[Any]) -> str:
 
 def check_atomic(out: Buffer) -> None:
     """Raise UnsupportedError for dtypes that atomic additions don't exist for."""
-    if out.dtype not in _ATOMIC:
+    if out.dtype not in ATOMIC:
         raise UnsupportedError(f"atomic additions in {out.dtype.name}")
 
 
