@@ -102,7 +102,7 @@ def _count(
         found = found / found.sum() if found.sum() else found
         for i, width in enumerate(widths):
             found = found / width.reshape(-1, *(1,) * (len(sizes) - 1 - i))
-    return Tensor._wrap(found.astype(data.dtype, copy=False)), tuple(Tensor._wrap(edge) for edge in edges)
+    return points._beside(found.astype(data.dtype, copy=False)), tuple(points._beside(edge) for edge in edges)
 
 
 def _edges(column: Any, bins: int | Tensor, range: Sequence[float] | None, dim: int) -> Any:

@@ -172,7 +172,7 @@ def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
         order = op.order.get(name) if op.order else None
         if data.ndim < 2 or not data.size or order == "kept" or (order is None and data.flags.c_contiguous):
             continue
-        layouts = [layout_of(a) for a in _operands(op, arrays)] if order in ("input", "operands") else []
+        layouts = [layout_of(a) for a in _operands(op, arrays)] if order in ("channels", "input", "operands") else []
         result._data = laid_out(data, ordered_strides(order, data.shape, layouts))
 
 
@@ -187,11 +187,7 @@ def _elsewhere(op: Operator, args: tuple[Any, ...], arrays: list[Any], where: de
     return on_device(made[0]) if len(op.results) == 1 else tuple(map(on_device, made))
 
 
-def on_device(array: Any) -> Tensor:
-    """A fresh tensor over an array of a device."""
-    tensor = Tensor._wrap(array)
-    tensor._device = array.place
-    return tensor
+on_device = Tensor._over
 
 
 def executor(where: device) -> Any:
@@ -255,6 +251,8 @@ def _check_devices(args: tuple[Any, ...]) -> device:
         if first is None:
             first = tensor
         elif tensor._device != first._device:
+            if META in (tensor._device, first._device):
+                raise RuntimeError(f"Tensor on device {tensor._device} is not on the expected device {first._device}!")
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, "
                 f"{first._device} and {tensor._device}!"

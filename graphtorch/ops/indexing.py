@@ -19,6 +19,7 @@ from graphtorch.ops.dispatch import _SCALAR_NAMES
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shaping import reshape
+from graphtorch.ops.strides import laid_out, pointwise_strides
 from graphtorch.ops.view import check_expand, expand, select, slice_, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
@@ -72,11 +73,29 @@ def _translated(error: IndexError) -> IndexError:
 
 def _index_numpy(input: Any, indices: tuple[Any, ...]) -> Any:
     try:
-        if len(indices) == 1 and indices[0] is not None and indices[0].dtype == np.int64:
+        if len(indices) == 1 and indices[0] is not None and indices[0].dtype == np.int64 and input.flags.c_contiguous:
             return input.take(indices[0], 0)
-        return np.array(input[_key(indices)], order="C")
+        found = np.array(input[_key(indices)], order="C")
     except IndexError as error:
         raise _translated(error) from None
+    if found.ndim < 2 or not found.size or input.flags.c_contiguous:
+        return found
+    return laid_out(found, _indexed_strides(input, indices, found.shape))
+
+
+def _indexed_strides(input: Any, indices: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides of PyTorch's result: the indexed dimensions step as the indices do, the others as the input's."""
+    places = [i for i, index in enumerate(indices) if index is not None]
+    given = np.broadcast_arrays(*(indices[i] for i in places))
+    first = places[0] if places[-1] - places[0] == len(places) - 1 else 0
+    own = [s // input.itemsize for i, s in enumerate(input.strides) if i not in places]
+    common = given[0].ndim
+    rest = [0] * (len(shape) - first - common)
+    layouts = [(shape, (*own[:first], *[0] * common, *own[first:]))]
+    for index in given:
+        steps = [s // index.itemsize for s in index.strides]
+        layouts.append((shape, (*[0] * first, *steps, *rest)))
+    return pointwise_strides(shape, layouts)
 
 
 def _index_samples(make: Any) -> Any:
@@ -89,6 +108,7 @@ def _index_samples(make: Any) -> Any:
 
 index: Callable[..., Tensor] = operator(
     "index(Tensor input, Tensor?[] indices)",
+    order={"result": "kept"},
     type=_index_type,
     numpy=_index_numpy,
     kind=OPAQUE,
@@ -251,7 +271,8 @@ def positions(mask: Tensor | _KnownMask) -> tuple[Tensor, ...]:
         found: tuple[Tensor, ...] = nonzero(reshape(mask, (1,)) if mask.ndim == 0 else mask).unbind(1)
         return found
     array = mask.array if isinstance(mask, _KnownMask) else mask._host("nonzero()")
-    return tuple(Tensor._wrap(at) for at in np.array(np.nonzero(np.atleast_1d(array))))
+    wrap = Tensor._wrap if isinstance(mask, _KnownMask) else mask._beside
+    return tuple(wrap(at) for at in np.array(np.nonzero(np.atleast_1d(array))))
 
 
 def _check_mask(mask: Any, shape: Sequence[Any], at: int) -> None:
@@ -275,7 +296,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
         count = int(FUNCTIONS["count_nonzero"](input))
         return FUNCTIONS["nonzero_static"](input, size=count)
     array = input._host("nonzero()")
-    return Tensor._wrap(np.argwhere(array) if array.ndim else np.empty((int(array != 0), 0), np.int64))
+    return input._beside(np.argwhere(array) if array.ndim else np.empty((int(array != 0), 0), np.int64))
 
 
 @function(method=True)

@@ -125,11 +125,14 @@ class DLDeviceType(enum.IntEnum):
     """DLPack's device types (https://dmlc.github.io/dlpack/latest/c_api.html), those that tensors live on here."""
 
     kDLCPU = 1
+    kDLCUDA = 2
 
 
 @method("__dlpack_device__")
 def _dlpack_device(self: Tensor) -> tuple[DLDeviceType, int]:
     """(device type, device number). Raises BufferError for a tensor without memory."""
+    if self._device.type == "cuda":
+        return (DLDeviceType.kDLCUDA, self.get_device())
     if self._device is not CPU:
         raise BufferError(f"Cannot pack tensors on {self._device}")
     return (DLDeviceType.kDLCPU, 0)
@@ -150,6 +153,8 @@ def _dlpack(
     """
     if self.requires_grad:
         raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+    if self._device.type == "cuda":
+        return _device_capsule(self, stream, max_version, dl_device, copy)
     if self._device is not CPU:
         raise BufferError(f"Cannot pack tensors on {self._device}")
     array: Any = self.numpy() if self.dtype is not dtypes.bfloat16 else self._data.view(np.int16)
@@ -161,6 +166,21 @@ def _dlpack(
     if self.dtype is dtypes.bfloat16:
         _type_code(capsule).value = _BFLOAT
     return capsule
+
+
+def _device_capsule(tensor: Tensor, stream: Any, max_version: Any, dl_device: Any, copy: bool | None) -> Any:
+    """A capsule over a CUDA tensor's memory, or a copy of it on the host."""
+    if dl_device is not None and tuple(map(int, dl_device)) == (1, 0) and copy is not False:
+        return tensor.cpu().__dlpack__(max_version=max_version)
+    if dl_device is not None and tuple(map(int, dl_device)) != (2, tensor.get_device()):
+        raise BufferError(f"Can't export a tensor on {tensor._device} to device {tuple(dl_device)}")
+    data = tensor._data.copy() if copy else tensor._data
+    versioned = max_version is not None and max_version[0] >= 1
+    return _device_dlpack().export(data, tensor.dtype, stream, versioned, bool(copy))
+
+
+def _device_dlpack() -> Any:
+    return importlib.import_module("graphtorch.runtime.cuda.dlpack")
 
 
 # DLPack's type codes (DLDataTypeCode), and where a managed tensor holds its own, in bytes from its start. A versioned
@@ -218,6 +238,11 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
             "from_dlpack received an invalid capsule. Note that DLTensor capsules can be consumed only once, so you "
             "might have already constructed a tensor from it once."
         )
+    ask = getattr(ext_tensor, "__dlpack_device__", None)
+    if ask is not None and int(ask()[0]) == DLDeviceType.kDLCUDA:
+        over = Tensor._over(_device_dlpack().take(ext_tensor))
+        over = over.clone() if copy else over
+        return over if device is None else over.to(device)
     source = _Source(ext_tensor)
     try:
         array: Any = np.from_dlpack(source)

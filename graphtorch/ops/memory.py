@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphtorch.ops.build import function, method
 from graphtorch.ops.strides import contiguous_strides
 from graphtorch.tensor.devices import CPU
+from graphtorch.tensor.remote import runtime
 from graphtorch.tensor.storage import TypedStorage, UntypedStorage, warn_typed_storage
 from graphtorch.tensor.tensor import Tensor, meta_array
 
@@ -49,13 +52,16 @@ def _share_memory(self: Tensor) -> Tensor:
 
 @method("is_pinned")
 def _is_pinned(self: Tensor, device: Any = None) -> bool:
-    """Whether the memory is page-locked: never, here. See torch.Tensor.is_pinned."""
-    return False
+    """Whether the memory is page-locked. See torch.Tensor.is_pinned."""
+    if self._device is not CPU or type(self._data) is not np.ndarray or self._data.base is None:
+        return False
+    found: bool = runtime().is_pinned(self._data)
+    return found
 
 
 def _place(target: Tensor, storage: UntypedStorage, offset: int, size: Sequence[int], stride: Sequence[int]) -> None:
     """Make `target` view these elements of a storage."""
-    if storage.device is CPU:
+    if storage.device.type != "meta":
         target._data = storage.view(target.dtype, offset, size, stride)
     else:
         target._data = meta_array(tuple(size), target.dtype)
@@ -89,7 +95,7 @@ def _set(
     if state.grad_enabled and self.requires_grad and self.is_leaf:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     if source is None:
-        _place(self, UntypedStorage(), 0, (0,), (1,))
+        _place(self, UntypedStorage(0, self._device), 0, (0,), (1,))
         return self
     if not isinstance(source, Tensor | UntypedStorage | TypedStorage):
         raise TypeError(f"set_(): argument 'source' must be Tensor or a storage, not {type(source).__name__}")
@@ -147,7 +153,7 @@ def _resize(self: Tensor, *size: Any, memory_format: Any = None) -> Tensor:
     offset = self.storage_offset()
     storage = self.untyped_storage()
     needed = (offset + math.prod(size)) * self.dtype.itemsize if math.prod(size) else 0
-    if storage.device is CPU and needed > storage.nbytes():
+    if storage.device.type != "meta" and needed > storage.nbytes():
         storage.grow(needed, holders=2)  # this function and the tensor
     _place(self, storage, offset, size, strides)
     return self

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
+
+import numpy as np
 
 from graphtorch.ops import pointwise
 from graphtorch.ops.build import function, method
@@ -159,8 +162,32 @@ def _to_dense(self: Tensor, dtype: Any = None, *, masked_grad: bool = True) -> T
 
 @method("pin_memory")
 def _pin_memory(self: Tensor, device: Any = None) -> Tensor:
-    """Refused, as by PyTorch where there is no accelerator. See torch.Tensor.pin_memory."""
-    raise RuntimeError("Cannot access accelerator device when none is available.")
+    """A copy in page-locked memory, from where a device copies at its full rate and while the host goes on; the tensor
+    itself if it lies there. See torch.Tensor.pin_memory.
+
+    Raises RuntimeError where there is no accelerator, and for a tensor on one.
+    """
+    if not importlib.import_module("graphtorch.runtime.cuda.devices").count():
+        raise RuntimeError("Cannot access accelerator device when none is available.")
+    if self.device.type != "cpu":
+        raise RuntimeError("cannot pin 'torch.cuda.FloatTensor' only dense CPU tensors can be pinned")
+    transfer = importlib.import_module("graphtorch.runtime.cuda.transfer")
+    if transfer.is_pinned(self._data):
+        return self
+    fresh = transfer.pinned(tuple(self.shape), self.dtype.numpy)
+    np.copyto(fresh, self._host("pin_memory()"))
+    return Tensor._wrap(fresh, self.dtype)
+
+
+@method("record_stream")
+def _record_stream(self: Tensor, stream: Any) -> None:
+    """Note that another stream uses the memory, so that it is not given out again before that stream is done.
+
+    See torch.Tensor.record_stream. Raises RuntimeError for a tensor that is on no stream's device.
+    """
+    if self.device.type != "cuda":
+        raise RuntimeError("record_stream is implemented for tensors on CUDA devices")
+    self._data.memory.record_stream(stream._raw)
 
 
 @method("narrow_copy")

@@ -174,8 +174,8 @@ def _unpack(found: list[Tensor]) -> Any:
     return found[0] if len(found) == 1 else tuple(found)
 
 
-def _wrap(array: Any) -> Tensor:
-    return Tensor._wrap(np.ascontiguousarray(array))
+def _wrap(input: Tensor, array: Any) -> Tensor:
+    return input._beside(np.ascontiguousarray(array))
 
 
 @function(method=True)
@@ -194,11 +194,11 @@ def unique(
     axis = None if dim is None else wrap_dim(dim, input.ndim)
     keys = _sortable(array)
     values, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True, axis=axis)
-    found = [_wrap(values.astype(array.dtype, copy=False))]
+    found = [_wrap(input, values.astype(array.dtype, copy=False))]
     if return_inverse:
-        found.append(_wrap(inverse.reshape(array.shape if axis is None else (-1,)).astype(np.int64, copy=False)))
+        found.append(_wrap(input, inverse.reshape(array.shape if axis is None else (-1,)).astype(np.int64, copy=False)))
     if return_counts:
-        found.append(_wrap(counts.astype(np.int64, copy=False)))
+        found.append(_wrap(input, counts.astype(np.int64, copy=False)))
     return _unpack(found)
 
 
@@ -218,12 +218,12 @@ def unique_consecutive(
         changed = rows[1:] != rows[:-1]
         starts[1:] = changed.reshape(len(rows) - 1, -1).any(1)
     values = rows[starts] if axis is None else np.moveaxis(rows[starts], 0, axis)
-    found = [_wrap(values)]
+    found = [_wrap(input, values)]
     if return_inverse:
         inverse = np.cumsum(starts) - 1
-        found.append(_wrap(inverse.reshape(array.shape if axis is None else (-1,))))
+        found.append(_wrap(input, inverse.reshape(array.shape if axis is None else (-1,))))
     if return_counts:
-        found.append(_wrap(np.diff(np.append(np.flatnonzero(starts), len(rows)))))
+        found.append(_wrap(input, np.diff(np.append(np.flatnonzero(starts), len(rows)))))
     return _unpack(found)
 
 

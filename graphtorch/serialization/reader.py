@@ -15,7 +15,7 @@ import numpy as np
 from graphtorch.serialization.archive import Archive
 from graphtorch.serialization.names import STORAGE_CLASSES
 from graphtorch.serialization.unpickler import Allowed, Unpickler, check_key, refuse
-from graphtorch.tensor.devices import CPU, META, device
+from graphtorch.tensor.devices import CPU, META, canonical, device
 from graphtorch.tensor.dtypes import BY_NAME, dtype
 from graphtorch.tensor.formats import strided
 from graphtorch.tensor.size import Size
@@ -93,6 +93,8 @@ class _Reader:
             else:
                 data = self._archive.read_array(name)
                 storage = UntypedStorage(_swapped(data, of) if self._archive.big_endian else data)
+                if target is not CPU:
+                    storage = storage.cuda(target)
             if callable(self._map_location):
                 placed = self._map_location(storage, location)
                 storage = storage if placed is None else placed.untyped()
@@ -108,13 +110,27 @@ class _Reader:
         if isinstance(chosen, Mapping):
             chosen = chosen.get(saved, saved)
         target = device(saved if chosen is None else chosen)
-        if target.type == "cuda":
+        if target.type == "cuda" and not _cuda_devices():
             raise RuntimeError(
                 "Attempting to deserialize object on a CUDA device but torch.cuda.is_available() is False. If you are "
                 "running on a CPU-only machine, please use torch.load with map_location=torch.device('cpu') to map "
                 "your storages to the CPU."
             )
+        if target.type == "cuda":
+            if target.index is not None and target.index >= _cuda_devices():
+                raise RuntimeError(
+                    f"Attempting to deserialize object on CUDA device {target.index} but torch.cuda.device_count() is "
+                    f"{_cuda_devices()}. Please use torch.load with map_location to map your storages to an existing "
+                    "device."
+                )
+            return canonical(target)
         return META if target.type == "meta" else CPU
+
+
+def _cuda_devices() -> int:
+    from graphtorch.runtime.cuda import devices  # loaded where a CUDA device is asked for
+
+    return devices.count()
 
 
 class _StorageClass:
@@ -183,7 +199,8 @@ def _tensor_of(
         array = memory.view(of, offset, size, stride)
     except RuntimeError as error:
         raise refuse(str(error)) from None
-    tensor = Tensor._wrap(array, of)
+    tensor = Tensor._over(array)
+    tensor._dtype = of
     tensor._storage = memory
     return _finish(tensor, requires_grad)
 

@@ -335,7 +335,7 @@ class _Encoder:
 
         Raises RuntimeError where one memory is saved in two dtypes, which the format can't express.
         """
-        if storage.device is not CPU:
+        if storage.device.type == "meta":
             raise NotImplementedError(f"save(): a storage on the {storage.device.type} device has no data")
         place = (storage.data_ptr(), storage.nbytes()) if storage.nbytes() else id(storage)
         key = self._keys.get(place)
@@ -344,7 +344,7 @@ class _Encoder:
             self.storages.append(storage)
         if of is not None and self._element_types.setdefault(key, of) is not of:
             raise RuntimeError("Cannot save multiple tensors or storages that view the same data as different types")
-        self._save_tuple(("storage", _Written(lambda: self._global(module, name)), key, "cpu", count))
+        self._save_tuple(("storage", _Written(lambda: self._global(module, name)), key, str(storage.device), count))
         self._out += pickle.BINPERSID
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, device
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.formats import layout, lies_in, memory_format, strided
-from graphtorch.tensor.remote import DeviceArray, plain
+from graphtorch.tensor.remote import DeviceArray, plain, runtime
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.storage import Storage
 
@@ -86,6 +86,12 @@ class Tensor(metaclass=_TensorMeta):
         if type(data) is DeviceArray:
             tensor._device = data.place
         return tensor
+
+    def _beside(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """A tensor of an array of the host, on the device of this one."""
+        if self._device.type == "cuda" and state.recorder is None:
+            return Tensor._over(runtime().to_device(array, self._device))
+        return Tensor._wrap(array)
 
     def _alias(self) -> Tensor:
         """The same elements as a new tensor object outside the autograd graph; shares the storage."""
@@ -247,15 +253,28 @@ class Tensor(metaclass=_TensorMeta):
                 "has no data"
             )
         if self._device is META:
-            raise RuntimeError(f"{operation} cannot be called on meta tensors")
+            self._refuse_meta(operation)
         return self._data
+
+    def _refuse_meta(self, operation: str) -> NoReturn:
+        """Raise PyTorch's error for asking a tensor on the meta device for its data."""
+        if operation == "numpy()":
+            raise TypeError(
+                "can't convert meta device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory "
+                "first."
+            )
+        if operation in ("item()", "bool()", "int()", "float()", "complex()", "__index__()"):
+            raise RuntimeError("Tensor.item() cannot be called on meta tensors")
+        if operation == "tolist()":
+            raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        raise NotImplementedError(f"{operation} cannot be called on meta tensors: the result depends on data")
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """An ndarray that shares this tensor's memory.
 
         Raises RuntimeError for a tensor that requires grad, unless `force`, TypeError for bfloat16.
         """
-        if self.requires_grad and not force:
+        if not force and state.grad_enabled and self.requires_grad:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         if self._dtype is dtypes.bfloat16:
             raise TypeError("Got unsupported ScalarType BFloat16")

@@ -473,7 +473,11 @@ def _clone(array: DeviceArray, memory_format: str | None) -> DeviceArray:
 
     order = ORDERS.get(memory_format or "")
     if order is None:
-        return array.copy("C" if memory_format == "contiguous_format" else "K")
+        if memory_format == "contiguous_format" or array.flags.c_contiguous:
+            return array.copy()
+        shape, strides = layout_of(array)
+        steps = [s * array.itemsize for s in pointwise_strides(shape, [(shape, strides)])]
+        return transfer.with_strides(array, steps)  # type: ignore[no-any-return]
     turned = as_device(plain(array).transpose(order), array).copy()
     return as_device(plain(turned).transpose(np.argsort(order)), turned)
 

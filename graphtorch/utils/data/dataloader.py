@@ -9,7 +9,7 @@ import multiprocessing
 import queue
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from graphtorch.utils.data import worker
@@ -130,7 +130,7 @@ class DataLoader:
         return self.sampler if self.batch_sampler is None else self.batch_sampler
 
     def __iter__(self) -> Iterator[Any]:
-        if self.pin_memory:
+        if self.pin_memory and not is_available():
             warnings.warn(
                 "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
                 "used.",
@@ -178,6 +178,8 @@ class _LoaderIterator:
 
     def __next__(self) -> Any:
         batch = self._next()
+        if self._loader.pin_memory and is_available():
+            batch = _pinned(batch)
         self._yielded += 1
         promised = self._loader._promised_length
         if self._loader.iterable and promised is not None and self._yielded > promised:
@@ -349,6 +351,27 @@ def _check_worker_options(
         raise ValueError("prefetch_factor option should be non-negative")
     if persistent_workers and num_workers == 0:
         raise ValueError("persistent_workers option needs num_workers > 0")
+
+
+def is_available() -> bool:
+    """Whether there is a device for which memory could be page-locked."""
+    from graphtorch.runtime.cuda import devices  # loaded where somebody wants pinned memory
+
+    return devices.count() > 0
+
+
+def _pinned(batch: Any) -> Any:
+    """A batch with its tensors in page-locked memory; objects with a `pin_memory` of their own are asked for it."""
+    if hasattr(batch, "pin_memory"):
+        return batch.pin_memory()
+    if isinstance(batch, Mapping):
+        moved = {key: _pinned(value) for key, value in batch.items()}
+        return moved if type(batch) is dict else type(batch)(moved)  # type: ignore[call-arg]
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(_pinned, batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(map(_pinned, batch))
+    return batch
 
 
 def _check_sampling_options(
