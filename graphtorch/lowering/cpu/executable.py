@@ -21,7 +21,7 @@ import numpy as np
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.backend import Backend, Executable, InputMismatchError
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
-from graphtorch.lowering.cpu import launch
+from graphtorch.lowering.cpu import launch, stack
 from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.calls import Target, native_call
 from graphtorch.lowering.cpu.chain import Chain, find_chains, private_buffers
@@ -89,6 +89,7 @@ class CpuExecutable(Executable):
             schedule.report.append(f"{names} run chunk by chunk: what one hands to the next stays in cache")
         self.plan = self.static_plan = None if self._dims else plan(schedule, {}, self.together, self.private)
         self.program = launch.Writer(schedule, self.native, self.plan, pool.threads, blas, self.chains).run()
+        self.stack_bytes = stack.needed([*(f.text for f in self.functions.values()), *self.program.chains])
         self.llvm = module_text(self.functions.values(), self.program.text)
         imported = {"parallel_for": pool.entry}
         if blas is not None and self.program.uses_blas:
@@ -167,6 +168,8 @@ class CpuExecutable(Executable):
         sized = self._static
         if sized is None:
             sized = self._sized_for(bind(self._dims, inputs) if self._dims else {})
+        if self.stack_bytes > stack.ANY and not stack.suffices(self.stack_bytes):
+            return stack.with_room(sized.run, inputs)
         return sized.run(inputs)
 
     def _sized_for(self, bindings: Mapping[str, int]) -> Sized:

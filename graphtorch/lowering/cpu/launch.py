@@ -124,6 +124,7 @@ class Program:
     scratch_bytes   memory behind the planned arena
     failures        exceptions and their messages, numbered from 1 in the context's word FAILURE
     generators      the random generators whose state the functions advance
+    chains          the text of each chain's function
     """
 
     text: str
@@ -135,6 +136,7 @@ class Program:
     exported: list[str] = field(default_factory=list)
     failures: list[tuple[type[Exception], str]] = field(default_factory=list)
     generators: list[Generator] = field(default_factory=list)
+    chains: list[str] = field(default_factory=list)
 
 
 class Writer:
@@ -227,6 +229,7 @@ class Writer:
             names,
             self.failures,
             self.generators,
+            self.chain_texts,
         )
 
     # -- values ------------------------------------------------------------------------------------------------------
