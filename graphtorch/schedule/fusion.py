@@ -144,6 +144,7 @@ class Fusion:
         self.roots: dict[Value, tuple[Value, tuple[Node, ...]]] = {}
         self.refusals: list[Refusal] = []
         self._known_reads: dict[tuple[Value, bool], list[tuple[Value, Layout]]] = {}
+        self._layouts: dict[Value, Layout] = {}  # of whole buffers
         self._copy_op = lookup("clone")
         self._last_random: Group | None = None
 
@@ -221,7 +222,9 @@ class Fusion:
                 else:
                     return root, rest, None
         rest = chain + steps
-        layout = contiguous(root.type.shape)
+        layout = self._layouts.get(root)
+        if layout is None:
+            layout = self._layouts[root] = contiguous(root.type.shape)
         start = 0
         for i, step in enumerate(rest):
             viewed = apply_view(layout, step)
