@@ -57,6 +57,7 @@ def wrap(value: Value) -> Tensor:
 class GraphBuilder:
     """A recorder that appends operator calls to a graph. Tensors are immutable here: in-place forms are refused."""
 
+    composites: frozenset[str] = frozenset()  # functions of several operators that are recorded in one piece
     autocasts = False  # whether an autocast region around it applies: a formula or decomposition says its dtypes itself
 
     def __init__(self, graph: Graph, location: Location = UNKNOWN, origin: str = "") -> None:

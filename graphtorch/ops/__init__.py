@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from graphtorch.ops import (
     activation,
     arithmetic,
+    attention,
     autocast,
     bessel_functions,
     binning,

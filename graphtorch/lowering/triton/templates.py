@@ -7,6 +7,7 @@ from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
+from graphtorch.lowering.triton.attention import ATTENTION, Shape, generate_attention
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.convolution import CONVOLUTIONS, generate_convolution
 from graphtorch.lowering.triton.custom import generate_custom
@@ -22,14 +23,21 @@ from graphtorch.schedule.indexing import row_major
 from graphtorch.tensor.precision import convolution_precision, matmul_precision
 
 
+# The blocks of a product, or of each pass of attention.
+Choice = Config | tuple[Shape, ...]
+
+
 def generate_call(
-    call: ExternCall, bindings: Mapping[str, int], limits: Limits | None = None, config: Config | None = None
+    call: ExternCall, bindings: Mapping[str, int], limits: Limits | None = None, choice: Choice | None = None
 ) -> list[Generated]:
-    """The functions of a call for sizes like the given ones, in order; a product with the blocks of `config`, if that
-    is given. Raises UnsupportedError for one without a template."""
+    """The functions of a call for sizes like the given ones, in order; with the blocks of `choice`, if that is given.
+    Raises UnsupportedError for a call without a template."""
     custom = call.op.kernels.get("triton")
     if custom is not None:
         return [generate_custom(call, custom, bindings)]
+    if call.op.name in ATTENTION:
+        return generate_attention(call, bindings, limits, choice if isinstance(choice, tuple) else None)
+    config = choice if isinstance(choice, Config) else None
     if call.op.name in ("mm", "bmm"):
         return [generate_matmul(call, bindings, limits, config)]
     if call.op.name in CONVOLUTIONS:

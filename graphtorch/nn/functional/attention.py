@@ -1,14 +1,16 @@
-"""Attention as a composition of products and softmax."""
+"""Attention: a composition of products and softmax, or one operator where a GPU or a backend has it."""
 
 from __future__ import annotations
 
 import math
 
 from graphtorch import ops
+from graphtorch.autograd.state import state
 from graphtorch.nn.functional.convolutions import linear
 from graphtorch.nn.functional.dropouts import dropout
+from graphtorch.ops.attention import LARGEST_HEAD, fused_attention
 from graphtorch.ops.autocast import autocasts
-from graphtorch.tensor.dtypes import bool_, dtype
+from graphtorch.tensor.dtypes import bfloat16, bool_, dtype, float16, float32
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
@@ -36,6 +38,8 @@ def scaled_dot_product_attention(
     """
     if is_causal and attn_mask is not None:
         raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
+    if _in_one_piece(query, key, value, attn_mask, enable_gqa):
+        return _fused(query, key, value, attn_mask, dropout_p, is_causal, scale)
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
@@ -53,6 +57,51 @@ def scaled_dot_product_attention(
     if dropout_p > 0.0:
         weights = dropout(weights, dropout_p)
     return weights @ value
+
+
+def _in_one_piece(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, shared_heads: bool) -> bool:
+    """Whether attention on these operands is one operator: on a GPU, or in a capture for a backend that has it."""
+    recorded = getattr(state.recorder, "composites", ())
+    if query.device.type != "cuda" and "fused_attention" not in recorded:
+        return False
+    operands = (query, key, value)
+    rank = query.dim()
+    if query.dtype not in (float16, bfloat16, float32) or any(t.dtype is not query.dtype for t in operands):
+        return False
+    if not 3 <= rank <= 4 or any(t.dim() != rank for t in operands):
+        return False
+    heads = [t.shape[-3] for t in operands]
+    if any(t.shape[:-3] != query.shape[:-3] for t in operands) or heads[1] != heads[2]:
+        return False
+    if heads[0] != heads[1] and (not shared_heads or heads[0] % heads[1] != 0):
+        return False
+    if key.shape[-2] != value.shape[-2] or query.shape[-1] != key.shape[-1]:
+        return False
+    if any(type(t.shape[-1]) is not int or not 1 <= t.shape[-1] <= LARGEST_HEAD for t in operands):
+        return False
+    return mask is None or not mask.requires_grad
+
+
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> Tensor:
+    """Attention as one operator, whose operands have heads beside each other."""
+    rank = query.dim()
+    q, k, v = (t if rank == 4 else t.unsqueeze(0) for t in (query, key, value))
+    shape = (*q.shape[:3], k.shape[2])
+    if mask is not None:
+        mask = mask.expand(shape)
+    keep = dropout(ops.ones(shape, dtype=query.dtype, device=query.device), dropout_p) if dropout_p > 0.0 else None
+    factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    result: Tensor = fused_attention(q, k, v, mask, keep, is_causal, factor)[0].transpose(1, 2)
+    return result if rank == 4 else result.squeeze(0)
 
 
 def _as_addend(mask: Tensor | None, name: str, like: dtype) -> Tensor | None:
