@@ -1,7 +1,8 @@
 """Helpers on modules and their parameters. See https://docs.pytorch.org/docs/stable/nn.html#utilities"""
 
-from graphtorch.nn.utils import parametrizations, parametrize, rnn
+from graphtorch.nn.utils import parametrizations, parametrize, prune, rnn, stateless
 from graphtorch.nn.utils.clip_grad import (
+    clip_grad_norm,
     clip_grad_norm_,
     clip_grad_value_,
     clip_grads_with_norm_,
@@ -15,6 +16,10 @@ from graphtorch.nn.utils.fusion import (
     fuse_linear_bn_weights,
 )
 from graphtorch.nn.utils.init import skip_init
+from graphtorch.nn.utils.memory_format import (
+    convert_conv2d_weight_memory_format,
+    convert_conv3d_weight_memory_format,
+)
 from graphtorch.nn.utils.normalized_weights import (
     remove_spectral_norm,
     remove_weight_norm,
@@ -23,8 +28,9 @@ from graphtorch.nn.utils.normalized_weights import (
 )
 
 __all__ = [
-    "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval", "fuse_conv_bn_weights",
+    "clip_grad_norm", "clip_grad_norm_", "convert_conv2d_weight_memory_format", "convert_conv3d_weight_memory_format",
+    "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval", "fuse_conv_bn_weights",
     "fuse_linear_bn_eval", "fuse_linear_bn_weights", "get_total_norm", "parameters_to_vector", "parametrizations",
-    "parametrize", "remove_spectral_norm", "remove_weight_norm", "rnn", "skip_init", "spectral_norm",
-    "vector_to_parameters", "weight_norm",
+    "parametrize", "prune", "remove_spectral_norm", "remove_weight_norm", "rnn", "skip_init", "spectral_norm",
+    "stateless", "vector_to_parameters", "weight_norm",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Ready-made parametrizations: weight and spectral normalisation."""
+"""Ready-made parametrizations: weight and spectral normalisation, orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.nn import functional as F
 from graphtorch.nn.modules.conv import _ConvTransposeNd
 from graphtorch.nn.modules.module import Module
+from graphtorch.nn.utils.orthogonal import orthogonal
 from graphtorch.nn.utils.parametrize import register_parametrization
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 
 def norm_except_dim(weight: Tensor, dim: int) -> Tensor:
