@@ -467,6 +467,8 @@ class CompiledFunction:
             f"{guards.name(vars(dtypes))}['_default_dtype']",
         )
         recorder.module_names, recorder.optimizers = _tensor_names(self.function, leaves)
+        for optimizer in recorder.optimizers:
+            getattr(optimizer, "_prepare_for_capture", bool)()
         environment = recorder.environment = Environment(self.function, leaves, guards)
         args, kwargs = unflatten(tree, iter(given))
         modes = Modes()

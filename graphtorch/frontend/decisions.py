@@ -82,8 +82,8 @@ def answer_of(operation: str, array: Any) -> Any:
     """What Python learns from data, as a key."""
     ask = _ANSWERS.get(operation)
     if ask is not None:
-        return ask(np.asarray(array).reshape(()).item())
-    array = np.asarray(array)
+        return ask(np.asarray(readable(array)).reshape(()).item())
+    array = np.asarray(readable(array))
     return array.dtype.str, array.shape, array.tobytes()
 
 

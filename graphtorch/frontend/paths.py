@@ -214,7 +214,7 @@ class PathExecutable(Executable):
             known.update(zip(*done, strict=True))
             answer = answer_of(decision.operation, known[asked])
             if answer != decision.answer:
-                array = np.array(known[asked], dtype=decision.array.dtype)
+                array = np.array(readable(known[asked]), dtype=decision.array.dtype)
                 given = [*self.decisions[:place], replace(decision, answer=answer, array=array)]
                 raise Diverged(tuple(d.answer for d in given), given, held)
         found: list[Any] = [None] * self.count
