@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(0)
 
 
-def A(*shape):  # noqa: N802  short, because it is in every line below
+def A(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
