@@ -6,7 +6,8 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
-from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, new_state
+from graphtorch.autograd.state import state
+from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, move_counts, new_state
 from graphtorch.tensor.dtypes import float32
 from graphtorch.tensor.tensor import Tensor
 
@@ -134,12 +135,15 @@ class Adam(Optimizer):
     def _state_of(self, param: Tensor, amsgrad: bool) -> dict[str, Tensor]:
         own: dict[str, Tensor] = self.state[param]
         if not own:
+            captured = state.recorder is not None
             with new_state():
                 own["step"] = ops.zeros((), dtype=float32)
                 own["exp_avg"] = ops.zeros_like(param)
                 own["exp_avg_sq"] = ops.zeros_like(param)
                 if amsgrad:
                     own["max_exp_avg_sq"] = ops.zeros_like(param)
+                if captured:
+                    move_counts(param, own)
         return own
 
 

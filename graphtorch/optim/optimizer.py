@@ -101,6 +101,12 @@ class Optimizer:
 
     # ------------------------------------------------------------------ groups
 
+    def _prepare_for_capture(self) -> None:
+        """Called before a function that steps is captured."""
+        for param, own in self.state.items():
+            if isinstance(param, Tensor) and param.is_cuda:
+                move_counts(param, own)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, for example to train further layers from now on.
 
@@ -328,6 +334,17 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
 
     hooked._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
     return hooked
+
+
+def move_counts(param: Tensor, own: dict[str, Any]) -> None:
+    """Bring a parameter's counts to where it is, for a step that is compiled.
+
+    An eager step reads them, and need not wait for the device where they are on the host; a compiled one computes with
+    them, and need not bring them over. PyTorch's compiler moves them, too.
+    """
+    for name, value in own.items():
+        if isinstance(value, Tensor) and value.ndim == 0 and value.device != param.device:
+            own[name] = value.to(param.device)
 
 
 def _match_param(param: Tensor, value: Any, key: Hashable = None) -> Any:

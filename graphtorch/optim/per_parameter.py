@@ -6,7 +6,8 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
-from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, new_state
+from graphtorch.autograd.state import state
+from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, move_counts, new_state
 from graphtorch.tensor.dtypes import float32, float64, get_default_dtype
 from graphtorch.tensor.tensor import Tensor
 
@@ -56,8 +57,11 @@ class PerParameterOptimizer(Optimizer):
     def _state_of(self, param: Tensor, group: ParamGroup) -> dict[str, Any]:
         own: dict[str, Any] = self.state[param]
         if not own:
+            captured = state.recorder is not None
             with new_state():
                 own.update(self._initial_state(param, group))
+                if captured:
+                    move_counts(param, own)
         return own
 
     def _initial_state(self, param: Tensor, group: ParamGroup) -> dict[str, Tensor]:

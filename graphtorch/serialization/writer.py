@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 
 from graphtorch.serialization.names import BUILTINS, STORAGE_CLASS_OF
-from graphtorch.tensor.devices import CPU, device
+from graphtorch.tensor.devices import device
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.formats import layout
 from graphtorch.tensor.size import Size

@@ -1,4 +1,4 @@
-"""Tensors on CUDA devices, eagerly: where they live, how they get there and back, and that all else is as on the CPU."""
+"""Tensors on CUDA devices, eagerly: where they live, how they get there and back, and that all else is as ever."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,14 +17,26 @@ from graphtorch.lowering.backend import Backend, Executable
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
 from graphtorch.lowering.triton.errors import UnsupportedError
-from graphtorch.lowering.triton.launch import Device, HostCall, InterpreterDevice, LaunchPlan, host_array, make_plan
+from graphtorch.lowering.triton.launch import (
+    Choose,
+    Device,
+    HostCall,
+    InterpreterDevice,
+    LaunchPlan,
+    host_array,
+    make_plan,
+)
 from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.runtime.cuda import devices, driver
 from graphtorch.schedule import build_schedule
 from graphtorch.tensor.precision import settings as precision
 
+if TYPE_CHECKING:
+    from graphtorch.lowering.triton.autotune import Tuner
+
 Array = np.ndarray[Any, Any]
+_TUNERS: dict[devices.Device, Tuner] = {}
 REPLAYING_MODES = ("reduce-overhead", "max-autotune")
 
 
@@ -246,12 +258,24 @@ class TritonBackend(Backend):
         from graphtorch.lowering.triton.execution import DeviceExecutable
 
         place = device_of(graph)
+        device = devices.device(None if place is None else place.index)
         return DeviceExecutable(
             build_schedule(graph, donations),
-            devices.device(None if place is None else place.index),
+            device,
             graphs=self.mode in REPLAYING_MODES,
-            on_host=place is None,
+            on_host=[v.type.device.type == "cpu" and not v.type.is_number for v in graph.outputs],
+            choose=self._chooser(device),
         )
+
+    def _chooser(self, device: devices.Device) -> Choose | None:
+        """What chooses block sizes by measurement, in the modes that ask for it."""
+        if not self.mode.startswith("max-autotune") or device.driver.interprets:
+            return None
+        from graphtorch.lowering.triton.measuring import device_tuner
+
+        if device not in _TUNERS:
+            _TUNERS[device] = device_tuner(device)
+        return _TUNERS[device].functions
 
 
 def settings() -> tuple[str, bool]:

@@ -419,7 +419,7 @@ def _compile(
         symbols = {n: scope.symbol(hint=n, name=f"s{i}") for i, n in enumerate(sizes)}
         try:
             graph = call.graph(symbols, place, onto)
-            general = DeviceExecutable(build_schedule(graph, donations), device)
+            general = DeviceExecutable(build_schedule(graph, donations), device, expects=False)
             general.run_with({f"s{i}": n for i, n in enumerate(sizes)}, None)
         except Exception:  # it has no symbolic form, whatever the reason: each shape is compiled as it is
             variants.fixed = True
@@ -429,7 +429,7 @@ def _compile(
                 return general
             variants.fixed = True
     try:
-        made = DeviceExecutable(build_schedule(call.graph(None, place, onto), donations), device)
+        made = DeviceExecutable(build_schedule(call.graph(None, place, onto), donations), device, expects=False)
     except devices_errors():
         raise
     except Exception as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,8 @@ from graphtorch.lowering.backend import Executable, InputMismatchError
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
 from graphtorch.lowering.triton.kernels import load_all
-from graphtorch.lowering.triton.launch import HostCall, Launch, LaunchPlan, make_plan
-from graphtorch.lowering.triton.memory import RandomState
+from graphtorch.lowering.triton.launch import Choose, HostCall, Launch, LaunchPlan, make_plan
+from graphtorch.lowering.triton.memory import RandomState, Table
 from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.lowering.triton.strided import tell_about_host, with_generator, write_into
 from graphtorch.lowering.triton.tiling import Limits
@@ -39,8 +40,14 @@ _PROGRAMS = 32  # sizes that an executable remembers
 
 
 class DeviceExecutable(Executable):
-    """A schedule on a CUDA device. Inputs may be on the device or the host; results are on the device, or on the host
-    where `on_host`. Thread-safe: each run takes a frame of its own."""
+    """A schedule on a CUDA device. Thread-safe: each run takes a frame of its own.
+
+    Inputs may be on the device or the host.
+
+    on_host     of each result, whether it is wanted there and not on the device
+    expects     whether an input is often the very array of the call before
+    graphs      whether to replay CUDA graphs
+    """
 
     checks_inputs = True
     contiguous_results = True
@@ -51,13 +58,17 @@ class DeviceExecutable(Executable):
         device: devices.Device,
         limits: Limits | None = None,
         graphs: bool = False,
-        on_host: bool = False,
+        on_host: Sequence[bool] = (),
+        expects: bool = True,
+        choose: Choose | None = None,
     ) -> None:
         self.schedule: Schedule = prepare_schedule(schedule)
         self.device = device
         self.limits = limits
         self.graphs = graphs
-        self.on_host = on_host
+        self.expects = expects
+        self.choose = choose
+        self.on_host = [i for i, wanted in enumerate(on_host) if wanted]
         self._dims = symbolic_dims([b.value for b in schedule.inputs])
         self._programs: dict[tuple[int, ...], Program] = {}
         self._lock = threading.RLock()
@@ -71,8 +82,9 @@ class DeviceExecutable(Executable):
             except RuntimeError as error:
                 raise InputMismatchError(str(error)) from None
         results = program.run(inputs)
-        if self.on_host:
-            return [r.host() if type(r) is DeviceArray else r for r in results]
+        for i in self.on_host:
+            if type(results[i]) is DeviceArray:
+                results[i] = results[i].host()
         return results
 
     def run_with(self, bindings: dict[str, int], inputs: Sequence[Any] | None) -> list[Any]:
@@ -87,8 +99,8 @@ class DeviceExecutable(Executable):
             with self._lock:
                 if len(self._programs) >= _PROGRAMS:
                     self._programs.pop(next(iter(self._programs)))
-                plan = make_plan(self.schedule, bindings, self.limits)
-                found = self._programs[key] = Program(self.schedule, plan, self.device, self.graphs)
+                plan = make_plan(self.schedule, bindings, self.limits, self.choose)
+                found = self._programs[key] = Program(self.schedule, plan, self.device, self.graphs, self.expects)
                 self.fallbacks = [f"{s.step}: {s.reason}" for s in plan.unsupported]
         self.plan = found.plan.memory
         return found
@@ -114,7 +126,10 @@ class _Input:
 class Program:
     """A schedule for given sizes, and the frames that run it."""
 
-    def __init__(self, schedule: Schedule, plan: LaunchPlan, device: devices.Device, graphs: bool) -> None:
+    def __init__(
+        self, schedule: Schedule, plan: LaunchPlan, device: devices.Device, graphs: bool, expects: bool
+    ) -> None:
+        self.expects = expects
         self.schedule = schedule
         self.plan = plan
         self.device = device
@@ -162,6 +177,7 @@ class Frame:
         self.device = program.device
         plan = program.plan
         self.steps: list[tuple[Callable[[Any, Sequence[Any]], None], Any]] = []
+        self.scratch: list[Allocation] = []  # of kernels that need some for each program
         self.places: dict[Buffer, list[tuple[list[Any], int]]] = {}  # where a buffer's address stands in arguments
         kernels = iter(program.kernels)
         for step in plan.steps:
@@ -171,8 +187,9 @@ class Frame:
             self.steps.append(self._prepare(step, next(kernels)))
         # Inputs that were the same array in two calls are expected to be it again, and then cost a comparison only.
         self.expected: list[Any] = [None] * len(program.inputs)
-        self.last: list[int] = [0] * len(program.inputs)
+        self.last: list[Any] = [None] * len(program.inputs)  # weak references to the arrays of the last call
         self.addresses: dict[Buffer, int] = {}
+        self.tabled: dict[Buffer, set[int]] = {}  # the tables that a buffer's address is in
         self.shift: int = getattr(self.device.driver, "shift", 0)
         self.staging = np.zeros(max(program.upload_bytes, 1), np.uint8)
         self.numbers = {
@@ -184,13 +201,18 @@ class Frame:
             for b, o in program.uploads.items()
             if isinstance(b, RandomState)
         ]
+        self.stale: set[int] = set()
         self.upload = self._hold(program.upload_bytes, False) if program.upload_bytes else None
         if self.upload is not None:
             for buffer, offset in program.uploads.items():
                 self._place(buffer, self.upload.address + offset)
         self.arena: Allocation | None = None
         self.base = -1
-        self.tables = bool(plan.tables)
+        # Tables of addresses lie in memory of their own, and are written again when an address in them has changed.
+        self.tables = [self._hold(_nbytes(t, plan.bindings), False) for t in plan.tables]
+        self.stale = set(range(len(self.tables)))
+        for table, memory in zip(plan.tables, self.tables, strict=True):
+            self._place(table, memory.address)
         self.recording: Recording | None = None
 
     def _hold(self, nbytes: int, counted: bool = True) -> Allocation:
@@ -198,7 +220,11 @@ class Frame:
 
     def _prepare(self, step: Launch, kernel: Any) -> tuple[Callable[[Any, Sequence[Any]], None], list[Any]]:
         values = [0 if isinstance(a, Buffer) else a for a in step.arguments]
-        arguments = kernel.arguments(values)
+        scratch = 0
+        if kernel.scratch:
+            self.scratch.append(self._hold(kernel.scratch * step.grid[0], False))
+            scratch = self.scratch[-1].address
+        arguments = kernel.arguments(values, scratch)
         for i, argument in enumerate(step.arguments):
             if isinstance(argument, Buffer):
                 self.places.setdefault(argument, []).append((arguments, i))
@@ -208,7 +234,8 @@ class Frame:
         """Put a buffer's address of this run into the arguments."""
         if self.addresses.get(buffer) != address:
             self.addresses[buffer] = address
-            self.tables = bool(self.program.plan.tables)
+            if buffer in self.tabled:
+                self.stale |= self.tabled[buffer]
             address += self.shift
             for arguments, i in self.places.get(buffer, ()):
                 arguments[i] = address
@@ -259,15 +286,21 @@ class Frame:
             address = value.address
             if value.flags.c_contiguous and address % _ALIGNED == 0:
                 self._place(slot.buffer, address)
-                # The same array again: a parameter, or a state. Others are not kept alive from here.
-                self.expected[i] = value if self.last[i] == id(value) else None
-                self.last[i] = id(value)
+                self._expect(i, value)
                 return
         copy = self._copied(value)
         held.append(copy)  # until the launches are in the stream
         self._place(slot.buffer, copy.address)
         if slot.donated:
             copied.append((value, copy))
+
+    def _expect(self, i: int, value: Any) -> None:
+        """Note an input that was found where it is. The same array again is a parameter, or a state; others are not
+        kept alive from here."""
+        if self.program.expects:
+            last = self.last[i]
+            self.expected[i] = value if last is not None and last() is value else None
+            self.last[i] = weakref.ref(value)
 
     def _copied(self, value: Any) -> DeviceArray:
         if type(value) is DeviceArray:
@@ -289,10 +322,8 @@ class Frame:
             plan = self.program.plan
             start = self.base - plan.fixed
             for buffer, offset in plan.offsets.items():
-                if offset >= plan.fixed and buffer not in self.program.uploads and buffer.kind != "input":
+                if offset >= plan.fixed and buffer not in self.program.uploads and not isinstance(buffer, Table):
                     self._place(buffer, start + offset)
-        elif self.program.plan.tables:
-            self.tables = True  # what lies in the memory since the last run is not known
 
     def _make_outputs(self) -> dict[Buffer, DeviceArray]:
         memory: dict[Buffer, DeviceArray] = {}
@@ -311,12 +342,15 @@ class Frame:
         if self.upload is not None:
             source = self.staging.__array_interface__["data"][0]
             driver.copy_in(self.upload.address, source, program.upload_bytes, stream)
-        if self.tables:
-            for table in program.plan.tables:
-                content = np.ascontiguousarray(table.contents(lambda b: self.addresses[b] + self.shift))
-                address = content.__array_interface__["data"][0]
-                driver.copy_in(self.addresses[table], address, content.nbytes, stream)
-            self.tables = False
+        for i in self.stale:
+            content = np.ascontiguousarray(program.plan.tables[i].contents(lambda b: self._tabled_address(b, i)))  # noqa: B023
+            source = content.__array_interface__["data"][0]
+            driver.copy_in(self.tables[i].address, source, content.nbytes, stream)
+        self.stale.clear()
+
+    def _tabled_address(self, buffer: Buffer, table: int) -> int:
+        self.tabled.setdefault(buffer, set()).add(table)
+        return self.addresses[buffer] + self.shift
 
     @staticmethod
     def _give_back(copied: list[tuple[Any, DeviceArray]]) -> None:
@@ -474,14 +508,13 @@ class Recording:
                 place = None
             elif self.addresses.get(i) == address:
                 # Where it was at the recording. An array that comes again and again is known by itself from then on.
-                frame.expected[i] = value if frame.last[i] == id(value) else None
-                frame.last[i] = id(value)
+                frame._expect(i, value)
                 continue
             elif i not in self.addresses or slot.donated:
                 # The first time, or a parameter that was given other memory: record with it where it is.
                 self.addresses[i] = address
                 frame._place(slot.buffer, address)
-                frame.expected[i], frame.last[i] = None, id(value)
+                frame.expected[i], frame.last[i] = None, weakref.ref(value)
                 stale = True
                 continue
             # It moves: from now on it is copied to a place of its own.

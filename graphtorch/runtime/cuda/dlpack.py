@@ -1,7 +1,7 @@
 """DLPack capsules over device memory, both ways: NumPy makes and reads those of the host only.
 
-See https://dmlc.github.io/dlpack/latest/c_api.html. A capsule holds a managed tensor: a description of the memory, and a
-function that gives it back. Who reads the capsule renames it and calls that function in the end; one that nobody read
+See https://dmlc.github.io/dlpack/latest/c_api.html. A capsule holds a managed tensor: a description of the memory, and
+a function that gives it back. Who reads the capsule renames it and calls that function in the end; one that nobody read
 is given back by the capsule itself."""
 
 from __future__ import annotations
@@ -107,8 +107,11 @@ def _dtype_of(code: int, bits: int) -> dtype:
 
 
 def export(array: DeviceArray, of: dtype, stream: Any, versioned: bool, copied: bool = False) -> Any:
-    """A capsule over an array. `stream` as in the protocol: the number of the reader's stream, which is made to wait for
-    what computes the elements; None: the default stream; -1: the reader needs no waiting."""
+    """A capsule over an array.
+
+    `stream` as in the protocol: the number of the reader's stream, which is made to wait for what computes the elements;
+    None: the default stream; -1: the reader needs no waiting.
+    """
     where = devices.device(array.place.index)
     if stream != -1:
         _order(where, stream)
