@@ -111,6 +111,16 @@ def compile_all(functions: Iterable[Generated], to: str = DEFAULT_TARGET) -> lis
 
     Raises ResourceError where one needs more shared memory or threads than the target has.
     """
+    made: list[Compiled] = []
+    for compiled in compile_each(functions, to):
+        if isinstance(compiled, ResourceError):
+            raise compiled
+        made.append(compiled)
+    return made
+
+
+def compile_each(functions: Iterable[Generated], to: str = DEFAULT_TARGET) -> list[Compiled | ResourceError]:
+    """`compile_all`, with the error in the place of what the target can't run."""
     wanted = list(functions)
     made = target(to)
     keys = [cache_key(f, made) for f in wanted]
@@ -128,9 +138,14 @@ def compile_all(functions: Iterable[Generated], to: str = DEFAULT_TARGET) -> lis
         for key, compiled in zip(missing, _compile(list(missing.values()), made), strict=True):
             _write(key, compiled)
             found[key] = compiled
-    for compiled in found.values():
-        check_resources(compiled)
-    return [found[key] for key in keys]
+    checked: dict[str, Compiled | ResourceError] = {}
+    for key, compiled in found.items():
+        try:
+            check_resources(compiled)
+            checked[key] = compiled
+        except ResourceError as error:
+            checked[key] = error
+    return [checked[key] for key in keys]
 
 
 def compile_one(function: Generated, to: str = DEFAULT_TARGET) -> Compiled:

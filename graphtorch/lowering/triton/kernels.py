@@ -24,6 +24,7 @@ class Loaded:
 
     types       of the arguments, without constants
     shift       from a device's address to what the kernel must be given for it: not 0 on simulated devices only
+    scratch     bytes of global memory that each program of a launch needs for itself (tensor descriptors)
     """
 
     handle: Any
@@ -32,19 +33,20 @@ class Loaded:
     types: tuple[str, ...]
     shift: int
     device: devices.Device
+    scratch: int = 0
 
     def launcher(self, grid: tuple[int, int, int]) -> Callable[[Any, Sequence[Any]], None]:
         """A function `launch(stream, arguments)` with what `arguments` gave."""
         return self.device.driver.launcher(self.handle, grid, self.block, self.shared)
 
-    def arguments(self, values: Sequence[int]) -> list[Any]:
+    def arguments(self, values: Sequence[int], scratch: int = 0) -> list[Any]:
         """Addresses and integers as the driver takes them: integers in their width, then the two pointers to scratch
-        memory that every Triton kernel takes."""
+        memory that every Triton kernel takes (the first is `scratch`)."""
         shift = self.shift
         made: list[Any] = [
             v + shift if t.startswith("*") else _INTEGERS[t](v) for t, v in zip(self.types, values, strict=True)
         ]
-        return [*made, 0, 0]
+        return [*made, scratch, 0]
 
 
 _lock = threading.RLock()
@@ -102,18 +104,15 @@ def _types(function: Generated) -> tuple[str, ...]:
 def load(function: Generated, compiled: Compiled, device: devices.Device) -> Loaded:
     """A compiled function on a device.
 
-    Raises ResourceError where it needs more shared memory than there is, UnsupportedError for one that needs scratch
-    memory.
+    Raises ResourceError where it needs more shared memory than there is.
     """
-    if compiled.global_scratch:
-        raise UnsupportedError(f"{compiled.name} needs {compiled.global_scratch} bytes of scratch memory a program")
     if compiled.shared > device.properties.shared_memory_per_block_optin:
         raise ResourceError(
             f"{compiled.name} needs {compiled.shared} bytes of shared memory, the device has "
             f"{device.properties.shared_memory_per_block_optin}"
         )
     handle = device.driver.load(device.index, compiled.binary, compiled.name, compiled.shared)
-    return Loaded(handle, compiled.threads, compiled.shared, _types(function), 0, device)
+    return Loaded(handle, compiled.threads, compiled.shared, _types(function), 0, device, compiled.global_scratch)
 
 
 def _interpreted(function: Generated, device: devices.Device) -> Loaded:
@@ -135,4 +134,6 @@ def launch_now(function: Generated, grid: tuple[int, int, int], values: Sequence
     """One launch on a device's current stream."""
     device = devices.device(index)
     (kernel,) = load_all([function], device)
-    kernel.launcher(grid)(devices.stream_of(device), kernel.arguments(values))
+    stream = devices.stream_of(device)
+    scratch = device.allocator.allocate(kernel.scratch * grid[0], stream) if kernel.scratch else None
+    kernel.launcher(grid)(stream, kernel.arguments(values, 0 if scratch is None else scratch.address))

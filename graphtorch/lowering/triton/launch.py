@@ -80,7 +80,13 @@ class LaunchPlan:
         return [base + self.offsets[a] if isinstance(a, Buffer) else a for a in launch.arguments]
 
 
-def make_plan(schedule: Schedule, bindings: Mapping[str, int], limits: Limits | None = None) -> LaunchPlan:
+# What chooses the functions of a step by measurement (see `autotune.Tuner.functions`).
+Choose = Callable[[Kernel | ExternCall, Mapping[str, int]], Sequence[Generated]]
+
+
+def make_plan(
+    schedule: Schedule, bindings: Mapping[str, int], limits: Limits | None = None, choose: Choose | None = None
+) -> LaunchPlan:
     """Generate every function and lay out memory. Launches over no points are left out."""
     memory = plan(schedule, bindings)
     offsets: dict[Buffer, int] = {}
@@ -95,23 +101,32 @@ def make_plan(schedule: Schedule, bindings: Mapping[str, int], limits: Limits | 
     steps: list[Launch | HostCall] = []
     for step in schedule.steps:
         try:
-            if isinstance(step, Kernel):
+            if choose is not None:
+                functions = choose(step, bindings)
+            elif isinstance(step, Kernel):
                 functions = [generate(step, bindings, limits)]
             else:
                 functions = generate_call(step, bindings, limits)
         except UnsupportedError as error:
             steps.append(HostCall(step.name, step, str(error)))
             continue
-        for i, function in enumerate(functions):
-            grid = function.grid(bindings)
-            if grid[0]:
-                name = f"{step.name}_{i}" if len(functions) > 1 else step.name
-                integers = (concrete(size, bindings) for _, size in function.integers)
-                steps.append(Launch(name, function, grid, (*function.buffers, *integers)))
+        steps += launches_of(step.name, functions, bindings)
     size = _place_extra(steps, offsets, end + memory.arena_bytes, bindings)
     tables = tuple(b for b in offsets if isinstance(b, Table))
     states = tuple(b for b in offsets if isinstance(b, RandomState))
     return LaunchPlan(steps, offsets, size, memory, bindings, tables, states, end)
+
+
+def launches_of(step: str, functions: Sequence[Generated], bindings: Mapping[str, int]) -> list[Launch]:
+    """The launches of a step's functions, without those over no points."""
+    made: list[Launch] = []
+    for i, function in enumerate(functions):
+        grid = function.grid(bindings)
+        if grid[0]:
+            name = f"{step}_{i}" if len(functions) > 1 else step
+            integers = (concrete(size, bindings) for _, size in function.integers)
+            made.append(Launch(name, function, grid, (*function.buffers, *integers)))
+    return made
 
 
 def _place_extra(

@@ -22,7 +22,6 @@ from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.schedule.indexing import row_major
 from graphtorch.tensor.precision import convolution_precision, matmul_precision
 
-
 # The blocks of a product, or of each pass of attention.
 Choice = Config | tuple[Shape, ...]
 
@@ -204,4 +203,6 @@ def product_candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[Co
     m, n, k = (concrete(e, bindings) for e in extents(call)[:3])
     image = call.op.name in CONVOLUTIONS
     tf32 = (convolution_precision() if image else matmul_precision()) == "tf32"
-    return candidates(m, n, k, call.args[0].buffer.dtype, tf32, not image and describable(call, bindings))
+    default = choose(call, (m, n, k), bindings, None, tf32)
+    others = candidates(m, n, k, call.args[0].buffer.dtype, tf32, not image and describable(call, bindings))
+    return list(dict.fromkeys([default, *others]))

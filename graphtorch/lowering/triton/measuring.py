@@ -1,0 +1,62 @@
+"""The time that launches take on a CUDA device, for autotuning."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from graphtorch.lowering.kernel import Buffer
+from graphtorch.lowering.triton.autotune import Tuner
+from graphtorch.lowering.triton.kernels import load_all, target_of
+from graphtorch.lowering.triton.launch import Launch
+from graphtorch.runtime.cuda import devices
+from graphtorch.schedule.memory import nbytes
+
+_WARMUPS = 2
+_RUNS = 15
+_LEAST_FLUSH = 64 << 20  # bytes
+
+
+class DeviceClock:
+    """Times launches on memory of their own, filled with zeros. Between runs the second-level cache is overwritten, for
+    in a step other kernels run in between."""
+
+    def __init__(self, device: devices.Device) -> None:
+        self.device = device
+
+    def __call__(self, launches: Sequence[Launch], bindings: Mapping[str, int]) -> float:
+        """The median of several runs, in seconds. Raises ResourceError and UnsupportedError as loading does."""
+        device, driver = self.device, self.device.driver
+        stream = devices.stream_of(device)
+        kernels = load_all([launch.function for launch in launches], device)
+        buffers = dict.fromkeys(a for launch in launches for a in launch.arguments if isinstance(a, Buffer))
+        memory = {b: device.allocator.allocate(max(nbytes(b, bindings), 1), stream, False) for b in buffers}
+        for buffer, allocation in memory.items():
+            driver.fill(allocation.address, 0, max(nbytes(buffer, bindings), 1), stream)
+        flushed = max(2 * device.properties.L2_cache_size, _LEAST_FLUSH)
+        flush = device.allocator.allocate(flushed, stream, False)
+        held, steps = [], []
+        for launch, kernel in zip(launches, kernels, strict=True):
+            values = [memory[a].address if isinstance(a, Buffer) else a for a in launch.arguments]
+            scratch = None
+            if kernel.scratch:
+                scratch = device.allocator.allocate(kernel.scratch * launch.grid[0], stream, False)
+                held.append(scratch)
+            arguments = kernel.arguments(values, 0 if scratch is None else scratch.address)
+            steps.append((kernel.launcher(launch.grid), arguments))
+        pairs = []
+        for _ in range(_WARMUPS + _RUNS):
+            driver.fill(flush.address, 0, flushed, stream)
+            start, end = (driver.create_event(device.index, True, False) for _ in range(2))
+            driver.record_event(start, stream)
+            for run, arguments in steps:
+                run(stream, arguments)
+            driver.record_event(end, stream)
+            pairs.append((start, end))
+        driver.wait_stream(stream)
+        return statistics.median(driver.elapsed(start, end) for start, end in pairs[_WARMUPS:]) / 1e3
+
+
+def device_tuner(device: devices.Device) -> Tuner:
+    """What chooses block sizes by measurement on a device."""
+    return Tuner(target_of(device), device.properties.name, DeviceClock(device))
