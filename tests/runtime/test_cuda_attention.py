@@ -1,0 +1,65 @@
+"""Attention and timed launches on a simulated device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch as torch
+from graphtorch.nn import functional as F
+from graphtorch.runtime.cuda import devices
+from graphtorch.runtime.cuda.simulated import SimulatedDriver
+
+pytest.importorskip("triton")
+
+from graphtorch.lowering.triton.launch import make_plan
+from graphtorch.lowering.triton.measuring import DeviceClock
+from graphtorch.lowering.triton.passes import prepare_schedule
+from graphtorch.schedule import build_schedule
+
+
+def attention(q: Any, k: Any, v: Any) -> Any:
+    result = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    (result * result).sum().backward()
+    return result
+
+
+def run(function: Any, place: str) -> list[Any]:
+    torch.manual_seed(0)
+    given = [torch.randn(*s) for s in ((2, 4, 18, 16), (2, 2, 18, 16), (2, 2, 18, 16))]
+    moved = [t.to(place).requires_grad_() for t in given]
+    result = function(*moved)
+    return [x.detach().cpu().numpy() for x in (result, *(t.grad for t in moved))]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_attention_on_the_device_agrees_with_the_host(cuda: SimulatedDriver, compiled: bool) -> None:
+    mine = run(torch.compile(attention) if compiled else attention, "cuda")
+    for actual, expected in zip(mine, run(attention, "cpu"), strict=True):
+        np.testing.assert_allclose(actual, expected, 2e-5, 2e-5)
+
+
+def test_compiled_attention_on_the_device_is_one_operator(cuda: SimulatedDriver) -> None:
+    step = torch.compile(attention)
+    run(step, "cuda")
+    assert "fused_attention" in str(step.explain()) and "softmax" not in str(step.explain())
+
+
+def test_launches_are_timed_on_memory_of_their_own(cuda: SimulatedDriver) -> None:
+    from graphtorch.ir.builder import GraphBuilder, wrap
+    from graphtorch.ir.graph import Graph
+    from graphtorch.tensor.type import TensorType
+
+    graph = Graph()
+    x = graph.add_input(TensorType(torch.float32, (8, 8)), "x")
+    builder = GraphBuilder(graph)
+    with builder:
+        graph.add_output(builder.value_of((wrap(x) @ wrap(x)).softmax(-1)))
+    device = devices.device(0)
+    launches = make_plan(prepare_schedule(build_schedule(graph)), {}).launches
+    before = torch.cuda.memory_allocated()
+    seconds = DeviceClock(device)(launches, {})
+    assert 0 <= seconds < 10
+    assert torch.cuda.memory_allocated() == before
