@@ -36,6 +36,7 @@ from graphtorch.tensor.remote import DeviceArray, as_device, device_array, plain
 Array = np.ndarray[Any, Any]
 _ALIGNED = 16  # bytes: what kernels are compiled for
 _SLOT = 256
+_SMALL_RESULT = 1 << 16  # bytes up to which results are copied together
 _PROGRAMS = 32  # sizes that an executable remembers
 
 
@@ -111,6 +112,25 @@ class DeviceExecutable(Executable):
 
 
 @dataclass(eq=False)
+class _Output:
+    """A buffer that is made by each run."""
+
+    buffer: Buffer
+    shape: tuple[int, ...]
+    of: np.dtype[Any]
+    nbytes: int
+
+
+@dataclass(eq=False)
+class _Result:
+    """What a run returns: an input, or the output of that number; a view of it where one is given."""
+
+    source: int
+    output: int
+    view: tuple[tuple[int, ...], tuple[int, ...], int] | None
+
+
+@dataclass(eq=False)
 class _Input:
     """An input of a program: what an array for it must be."""
 
@@ -118,7 +138,6 @@ class _Input:
     buffer: Buffer
     shape: tuple[int, ...]
     of: np.dtype[Any]
-    nbytes: int
     donated: bool
     is_number: bool
 
@@ -138,7 +157,12 @@ class Program:
         self.inputs = [self._input(i, b, b in written) for i, b in enumerate(schedule.inputs)]
         given = set(schedule.inputs)
         made = dict.fromkeys([*(v.buffer for v in schedule.outputs), *(b for s in schedule.steps for b in s.writes())])
-        self.outputs = [b for b in made if b not in given and b not in plan.memory.offsets]
+        self.outputs = [self._output(b) for b in made if b not in given and b not in plan.memory.offsets]
+        results = [self._result(v) for v in schedule.outputs]
+        # Donated inputs come back as they are; all other results are looked up in each run.
+        self.returned = [r.source if r.view is None else -1 for r in results]
+        self.fresh = [(j, r) for j, r in enumerate(results) if self.returned[j] < 0]
+        self.donated = {i for i in self.returned if i >= 0}
         # Numbers and random states: one block, written by one copy.
         self.uploads: dict[Buffer, int] = {}
         size = 0
@@ -154,10 +178,18 @@ class Program:
 
     def _input(self, position: int, buffer: Buffer, donated: bool) -> _Input:
         shape, of = concrete(buffer.shape, self.plan.bindings), buffer.dtype.numpy
-        nbytes = of.itemsize
-        for n in shape:
-            nbytes *= n
-        return _Input(position, buffer, shape, of, nbytes, donated, buffer.value.type.is_number)
+        return _Input(position, buffer, shape, of, donated, buffer.value.type.is_number)
+
+    def _output(self, buffer: Buffer) -> _Output:
+        bindings = self.plan.bindings
+        return _Output(buffer, concrete(buffer.shape, bindings), buffer.dtype.numpy, _nbytes(buffer, bindings))
+
+    def _result(self, view: View) -> _Result:
+        shape, strides, offset = (concrete(x, self.plan.bindings) for x in (view.shape, view.strides, view.offset))
+        source = next((i.position for i in self.inputs if i.buffer is view.buffer), -1)
+        output = next((k for k, o in enumerate(self.outputs) if o.buffer is view.buffer), -1)
+        whole = not offset and shape == concrete(view.buffer.shape, self.plan.bindings)
+        return _Result(source, output, None if whole and _is_row_major(shape, strides) else (shape, strides, offset))
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         stream = devices.stream_of(self.device)
@@ -187,6 +219,7 @@ class Frame:
             self.steps.append(self._prepare(step, next(kernels)))
         # Inputs that were the same array in two calls are expected to be it again, and then cost a comparison only.
         self.expected: list[Any] = [None] * len(program.inputs)
+        self.kept: list[Any] | None = None  # the results that are donated inputs, while these are the expected ones
         self.last: list[Any] = [None] * len(program.inputs)  # weak references to the arrays of the last call
         self.addresses: dict[Buffer, int] = {}
         self.tabled: dict[Buffer, set[int]] = {}  # the tables that a buffer's address is in
@@ -256,12 +289,13 @@ class Frame:
         for i in changed:
             self._take(program.inputs[i], inputs[i], copied, held)
         self._use_arena(held)
-        memory = self._make_outputs()
+        made = self._make_outputs(stream)
         self._write(stream)
         for launch, arguments in self.steps:
             launch(stream, arguments)
-        self._give_back(copied)
-        return self._results(inputs, memory)
+        if copied:
+            self._give_back(copied)
+        return self._results(inputs, made, changed)
 
     def _check(self, slot: _Input, value: Any) -> None:
         """Raise InputMismatchError for an array that the program was not made for. Nothing has changed by then."""
@@ -325,14 +359,14 @@ class Frame:
                 if offset >= plan.fixed and buffer not in self.program.uploads and not isinstance(buffer, Table):
                     self._place(buffer, start + offset)
 
-    def _make_outputs(self) -> dict[Buffer, DeviceArray]:
-        memory: dict[Buffer, DeviceArray] = {}
-        bindings = self.program.plan.bindings
-        for buffer in self.program.outputs:
-            made = transfer.empty(concrete(buffer.shape, bindings), buffer.dtype.numpy, self.device.place)
-            memory[buffer] = made
-            self._place(buffer, made.memory.address)
-        return memory
+    def _make_outputs(self, stream: Any) -> list[DeviceArray]:
+        made: list[DeviceArray] = []
+        allocate = self.device.allocator.allocate
+        for output in self.program.outputs:
+            memory = allocate(output.nbytes, stream)
+            made.append(device_array(memory, output.shape, output.of))
+            self._place(output.buffer, memory.address)
+        return made
 
     def _write(self, stream: Any) -> None:
         """Send numbers, random states and tables."""
@@ -361,23 +395,20 @@ class Frame:
             else:
                 np.copyto(value, copy.host())
 
-    def _results(self, inputs: Sequence[Any], memory: Mapping[Buffer, DeviceArray]) -> list[Any]:
-        return [self._result(view, inputs, memory) for view in self.program.schedule.outputs]
-
-    def _result(self, view: View, inputs: Sequence[Any], memory: Mapping[Buffer, DeviceArray]) -> Any:
-        """An output: an array of the caller's, or (a view of) one that is shared by all outputs in its buffer."""
-        bindings = self.program.plan.bindings
-        shape, strides, offset = (concrete(x, bindings) for x in (view.shape, view.strides, view.offset))
-        buffer = view.buffer
-        base: Any = memory.get(buffer)
-        if base is None:
-            slot = next(i for i in self.program.inputs if i.buffer is buffer)
-            base = inputs[slot.position]
-            if slot.is_number:
-                return base
-        if not offset and shape == base.shape and _is_row_major(shape, strides):
-            return base
-        return strided_view(base, shape, strides, offset)
+    def _results(self, inputs: Sequence[Any], made: Sequence[DeviceArray], changed: Sequence[int]) -> list[Any]:
+        """The outputs: arrays of the caller's, and those of this run, or views of them."""
+        program = self.program
+        if self.kept is None or not program.donated.isdisjoint(changed):
+            results = [inputs[i] if i >= 0 else None for i in program.returned]
+            # Donated inputs are expected to be the same arrays in the next call.
+            settled = all(self.expected[i] is inputs[i] for i in program.donated)
+            self.kept = results.copy() if settled and program.donated else None
+        else:
+            results = self.kept.copy()
+        for j, result in program.fresh:
+            base = made[result.output] if result.output >= 0 else inputs[result.source]
+            results[j] = base if result.view is None else strided_view(base, *result.view)
+        return results
 
     # -- CUDA graphs -------------------------------------------------------------------------------------------------
 
@@ -467,23 +498,21 @@ class Recording:
         self.addresses: dict[int, int] = {}  # where the others were at the recording
         program = frame.program
         if program.arena_bytes:
-            frame.arena = frame._hold(program.arena_bytes)
+            frame.arena = frame._hold(program.arena_bytes)  # counted: it is what the program works in
             frame._lay_out(frame.arena)
-        # Outputs side by side: one copy takes the small ones out.
-        bindings = program.plan.bindings
-        self.outputs: list[tuple[Buffer, int, int, tuple[int, ...]]] = []
-        size = 0
-        for buffer in sorted(program.outputs, key=lambda b: _nbytes(b, bindings)):
-            nbytes = _nbytes(buffer, bindings)
-            self.outputs.append((buffer, size, nbytes, concrete(buffer.shape, bindings)))
+        # Outputs side by side, the small ones first: one copy takes these out.
+        self.offsets = [0] * len(program.outputs)
+        size = self.small_bytes = 0
+        for k in sorted(range(len(program.outputs)), key=lambda k: program.outputs[k].nbytes):
+            nbytes = program.outputs[k].nbytes
+            self.offsets[k] = size
+            if nbytes <= _SMALL_RESULT:
+                self.small_bytes = size + nbytes
             size += -(-max(nbytes, 1) // _SLOT) * _SLOT
-        self.results = frame._hold(size) if size else None
-        for buffer, offset, _, _ in self.outputs:
+        self.results = frame._hold(size, False) if size else None
+        for output, offset in zip(program.outputs, self.offsets, strict=True):
             assert self.results is not None
-            frame._place(buffer, self.results.address + offset)
-        small = [o for o in self.outputs if o[2] <= 1 << 16]
-        self.small_bytes = small[-1][1] + small[-1][2] if small else 0
-        self.small = len(small)
+            frame._place(output.buffer, self.results.address + offset)
 
     def run(self, inputs: Sequence[Any], changed: Sequence[int], stream: Any) -> list[Any]:
         frame = self.frame
@@ -531,8 +560,9 @@ class Recording:
         if stale:
             self.graph = self.record(stream)
         driver.launch_graph(self.graph, stream)
-        frame._give_back(copied)
-        return frame._results(inputs, self._take_out(stream))
+        if copied:
+            frame._give_back(copied)
+        return frame._results(inputs, self._take_out(stream), changed)
 
     def record(self, stream: Any) -> Any:
         """The launches as a graph of the addresses of now."""
@@ -542,30 +572,26 @@ class Recording:
                 launch(capture.stream, arguments)
         return capture.graph
 
-    def _take_out(self, stream: Any) -> dict[Buffer, DeviceArray]:
+    def _take_out(self, stream: Any) -> list[DeviceArray]:
         """The results in memory of their own, which the next replay does not touch."""
         frame, driver = self.frame, self.frame.device.driver
-        memory: dict[Buffer, DeviceArray] = {}
         if self.results is None:
-            return memory
-        source = self.results.address
+            return []
+        allocate, source = frame.device.allocator.allocate, self.results.address
         block: Allocation | None = None
         if self.small_bytes:
-            block = frame._hold(self.small_bytes)
+            block = allocate(self.small_bytes, stream)
             driver.copy(block.address, source, self.small_bytes, stream)
-        for i, (buffer, offset, nbytes, shape) in enumerate(self.outputs):
-            of = buffer.dtype.numpy
-            if i < self.small:
-                assert block is not None or not nbytes
-                memory[buffer] = (
-                    transfer.empty(shape, of, frame.device.place)
-                    if block is None
-                    else device_array(block, shape, of, offset)
-                )
+        made: list[DeviceArray] = []
+        for output, offset in zip(frame.program.outputs, self.offsets, strict=True):
+            if block is not None and output.nbytes <= _SMALL_RESULT:
+                made.append(device_array(block, output.shape, output.of, offset))
                 continue
-            made = memory[buffer] = transfer.empty(shape, of, frame.device.place)
-            driver.copy(made.memory.address, source + offset, nbytes, stream)
-        return memory
+            memory = allocate(output.nbytes, stream)
+            if output.nbytes:
+                driver.copy(memory.address, source + offset, output.nbytes, stream)
+            made.append(device_array(memory, output.shape, output.of))
+        return made
 
 
 def _nbytes(buffer: Buffer, bindings: Mapping[str, int]) -> int:

@@ -109,8 +109,8 @@ def _dtype_of(code: int, bits: int) -> dtype:
 def export(array: DeviceArray, of: dtype, stream: Any, versioned: bool, copied: bool = False) -> Any:
     """A capsule over an array.
 
-    `stream` as in the protocol: the number of the reader's stream, which is made to wait for what computes the elements;
-    None: the default stream; -1: the reader needs no waiting.
+    `stream` as in the protocol: the number of the reader's stream, which is made to wait for what computes the
+    elements; None: the default stream; -1: the reader needs no waiting.
     """
     where = devices.device(array.place.index)
     if stream != -1:

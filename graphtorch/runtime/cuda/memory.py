@@ -42,6 +42,7 @@ class _Block:
     before: _Block | None = None
     after: _Block | None = None
     used: bool = False
+    requested: int = -1  # bytes that were asked for; -1: not counted
 
 
 @dataclass(eq=False, slots=True)
@@ -106,7 +107,7 @@ class _Pool:
         return block
 
 
-@dataclass
+@dataclass(slots=True)
 class Counter:
     """One figure of the statistics."""
 
@@ -152,7 +153,7 @@ class Allocator:
         self._segments: dict[int, _Segment] = {}
         self._waiting: list[tuple[_Block, list[Any]]] = []  # with the events of streams that still use them
         self._returned: list[tuple[_Block, list[Any] | None]] = []
-        self._requested: dict[int, int] = {}
+        self._recent: dict[tuple[int, int], list[_Block]] = {}  # came back, and not merged yet: by stream and size
         self._spoil = getattr(driver, "spoil", None)
 
     def allocate(self, nbytes: int, stream: Any, counted: bool = True) -> Allocation:
@@ -162,27 +163,40 @@ class Allocator:
         """
         size = -(-nbytes // _ROUND) * _ROUND or _ROUND
         with self._lock:
-            self._settle()
-            small = size <= _SMALL
-            pool = self._pool(stream, small)
-            block = pool.take(size)
-            if block is None:
-                block = self._grow(size, stream, small, nbytes)
-            rest = block.size - size
-            if rest >= _ROUND if small else rest > _SMALL:
-                tail = _Block(block.address + size, rest, block.segment, block, block.after)
-                if block.after is not None:
-                    block.after.before = tail
-                block.after, block.size = tail, size
-                pool.add(tail)
-            block.used = True
-            statistics = self.statistics
+            if self._returned or self._waiting:
+                self._settle()
+            # Programs ask for the same sizes again and again: what came back last is looked at first, as it is.
+            recent = self._recent.get((id(stream), size))
+            block = recent.pop() if recent else self._find(size, stream, nbytes)
             if counted:
-                statistics.allocated.add(block.size)
-                statistics.requested.add(nbytes)
-                statistics.blocks.add(1)
-                self._requested[block.address] = nbytes
-            return Allocation(self, block, nbytes)
+                s = self.statistics
+                for counter, amount in ((s.allocated, block.size), (s.requested, nbytes), (s.blocks, 1)):
+                    counter.allocated += amount
+                    counter.current += amount
+                    if counter.current > counter.peak:
+                        counter.peak = counter.current
+                block.requested = nbytes
+        return Allocation(self, block, nbytes)
+
+    def _find(self, size: int, stream: Any, nbytes: int) -> _Block:
+        """A free block of the size, cut from a larger one or from a new segment."""
+        small = size <= _SMALL
+        pool = self._pool(stream, small)
+        block = pool.take(size)
+        if block is None and self._recent:
+            self._merge_recent()
+            block = pool.take(size)
+        if block is None:
+            block = self._grow(size, stream, small, nbytes)
+        rest = block.size - size
+        if rest >= _ROUND if small else rest > _SMALL:
+            tail = _Block(block.address + size, rest, block.segment, block, block.after)
+            if block.after is not None:
+                block.after.before = tail
+            block.after, block.size = tail, size
+            pool.add(tail)
+        block.used = True
+        return block
 
     def _pool(self, stream: Any, small: bool) -> _Pool:
         key = (id(stream), small)
@@ -251,13 +265,14 @@ class Allocator:
         """Take back what was returned, and what other streams have finished with."""
         while self._returned:
             block, streams = self._returned.pop()
-            requested = self._requested.pop(block.address, None)
-            if requested is not None:
-                self.statistics.allocated.remove(block.size)
-                self.statistics.requested.remove(requested)
-                self.statistics.blocks.remove(1)
+            if block.requested >= 0:
+                s = self.statistics
+                for counter, amount in ((s.allocated, block.size), (s.requested, block.requested), (s.blocks, 1)):
+                    counter.current -= amount
+                    counter.freed += amount
+                block.requested = -1
             if not streams:
-                self._merge(block)
+                self._keep(block)
                 continue
             events = []
             for stream in streams:
@@ -269,15 +284,25 @@ class Allocator:
             kept = []
             for block, events in self._waiting:
                 if all(map(self.driver.event_done, events)):
-                    self._merge(block)
+                    self._keep(block)
                 else:
                     kept.append((block, events))
             self._waiting = kept
 
-    def _merge(self, block: _Block) -> None:
-        block.used = False
+    def _keep(self, block: _Block) -> None:
+        """Have a block ready for the next request of its size."""
         if self._spoil is not None:
             self._spoil(block.address, block.size)
+        self._recent.setdefault((id(block.segment.stream), block.size), []).append(block)
+
+    def _merge_recent(self) -> None:
+        for blocks in self._recent.values():
+            for block in blocks:
+                self._merge(block)
+        self._recent.clear()
+
+    def _merge(self, block: _Block) -> None:
+        block.used = False
         pool = self._pool(block.segment.stream, block.segment.small)
         before, after = block.before, block.after
         if before is not None and not before.used and before.address in pool.blocks:
@@ -305,8 +330,9 @@ class Allocator:
         for block, events in self._waiting:
             for event in events:
                 self.driver.wait_event(event)
-            self._merge(block)
+            self._keep(block)
         self._waiting = []
+        self._merge_recent()
         whole = [
             (pool, block)
             for pool in self._pools.values()
@@ -347,6 +373,7 @@ class Allocator:
         """The segments and their blocks. See torch.cuda.memory_snapshot."""
         with self._lock:
             self._settle()
+            self._merge_recent()
             free = {b.address: b for pool in self._pools.values() for b in pool.blocks.values()}
             found = []
             for segment in self._segments.values():
