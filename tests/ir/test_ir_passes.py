@@ -221,7 +221,7 @@ def test_pipeline_text():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dce,nope", "unknown pass 'nope'; there are cse, dce, fold, join, simplify"),
+        ("dce,nope", "unknown pass 'nope'; there are cse, dce, fold, join, products, simplify"),
         ("dce;cse", "malformed pipeline at column 1: 'dce;cse'"),
         ("simplify{rounds=3}", "the pass 'simplify' has no option 'rounds'; it has max_rounds, rounding, extremes"),
         ("dce{fast}", "the pass 'dce' has no option 'fast'; it has none"),

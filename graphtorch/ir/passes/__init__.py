@@ -5,10 +5,11 @@ from graphtorch.ir.passes.cse import CommonSubexpressions
 from graphtorch.ir.passes.dce import DeadCodeElimination
 from graphtorch.ir.passes.fold import ConstantFolding
 from graphtorch.ir.passes.join import JoinParts
+from graphtorch.ir.passes.products import SumsOfProducts
 from graphtorch.ir.passes.simplify import Simplify
 
 # What the compiler runs on every graph. Folding makes constants that simplification finds; both leave nodes unused.
-DEFAULT = "fold,simplify,join,cse,dce"
+DEFAULT = "fold,simplify,join,products,cse,dce"
 
 
 def default_pipeline(check: bool | None = None) -> PassPipeline:
@@ -26,6 +27,7 @@ __all__ = [
     "Pass",
     "PassPipeline",
     "Simplify",
+    "SumsOfProducts",
     "default_pipeline",
     "verify_by_default",
 ]

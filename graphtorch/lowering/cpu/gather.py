@@ -32,6 +32,18 @@ def _index(b: CallBuilder, indices: View, pointer: str, at: Val) -> Val:
     return found if kind == "i64" else b.convert("sext", found, "i64")
 
 
+def _place(b: CallBuilder, view: View, at: Val, dims: int) -> Val:
+    """Where the point numbered `at` of the first dimensions lies, in elements."""
+    if contiguous(view):
+        return b.mul(at, _count(view.shape[dims:]))
+    place = const(0, "i64")
+    for size, stride in zip(reversed(view.shape[:dims]), reversed(view.strides[:dims]), strict=True):
+        here = b.emit(f"urem {at.typed}, {size}", "i64")
+        at = b.emit(f"udiv {at.typed}, {size}", "i64")
+        place = b.add(place, b.mul(here, stride))
+    return place
+
+
 @emitter("embedding")
 def embedding(call: ExternCall, target: Target) -> Function | None:
     """Rows of a table at indices; a unit is one index."""
@@ -82,7 +94,9 @@ def embedding_backward(call: ExternCall, target: Target) -> Function | None:
     """Cotangents added up by index. Threads share the columns, so that no two write to one element."""
     g, indices, rows, padding, by_frequency = call.args
     out = call.outputs[0]
-    if out is None or by_frequency or not contiguous(g) or not contiguous(indices) or not static(g.shape[-1]):
+    if out is None or by_frequency or not static(g.shape[-1]) or (g.strides[-1] != 1 and g.shape[-1] != 1):
+        return None
+    if not all(contiguous(v) or static(v.offset, *v.shape, *v.strides) for v in (g, indices)):
         return None
     kind = FLOATS.get(g.buffer.dtype)
     if kind is None or indices.buffer.dtype not in _INDEX or g.shape[-1] == 0:
@@ -112,13 +126,14 @@ def embedding_backward(call: ExternCall, target: Target) -> Function | None:
         return []
 
     def add(i: Val) -> list[Val]:
-        row = _index(b, indices, places, i)
+        row = _index(b, indices, places, _place(b, indices, i, len(indices.shape)))
         counts = b.compare("ult", row, table)
         if padding >= 0:
             counts = b.logic("and", counts, b.compare("ne", row, padding))
 
         def put() -> None:
-            source, line = b.at(given, kind, (i, width)), b.at(result, kind, (row, width))
+            source = b.at(given, kind, _place(b, g, i, len(g.shape) - 1))
+            line = b.at(result, kind, (row, width))
 
             def one(at: Val, mask: Val | None) -> None:
                 here = b.at(line, kind, at)

@@ -100,3 +100,22 @@ def test_symbolic_counts() -> None:
     for count in (2, 700):
         at = np.random.default_rng(count).integers(0, 30, (count, 4))
         np.testing.assert_array_equal(executable.run([table, at])[0], table[at])
+
+
+def test_gradient_of_transposed_operands() -> None:
+    rng = np.random.default_rng(0)
+    for rows, first, second, width in ((10, 4, 3, 16), (9, 5, 1, 3), (7, 1, 4, 1), (9, 4, 6, 20)):
+        table = graphtorch.zeros(rows, width, requires_grad=True)
+        at = graphtorch.from_numpy(rng.integers(0, rows, (second, first)))
+        weight = graphtorch.from_numpy(rng.standard_normal((second, first, width)))
+
+        @graphtorch.compile(backend="cpu", dynamic=False)
+        def gradient(table: Any, at: Any, weight: Any) -> Any:
+            found = graphtorch.nn.functional.embedding(at.t(), table) * weight.transpose(0, 1)
+            return graphtorch.autograd.grad(found.sum(), table)[0]
+
+        actual = gradient(table, at, weight).numpy()
+        assert "runs on NumPy" not in str(gradient.explain())
+        expected = np.zeros((rows, width))
+        np.add.at(expected, at.numpy(), weight.numpy())
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
