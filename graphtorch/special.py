@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphtorch.ops.build import FUNCTIONS
 
+airy_ai = FUNCTIONS["special_airy_ai"]
 bessel_j0 = FUNCTIONS["special_bessel_j0"]
 bessel_j1 = FUNCTIONS["special_bessel_j1"]
 bessel_y0 = FUNCTIONS["special_bessel_y0"]

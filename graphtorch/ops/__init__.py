@@ -51,6 +51,7 @@ from graphtorch.ops import (
     shaping,
     softmax,
     sorting,
+    special_airy,
     special_functions,
     statistics,
     ternary,

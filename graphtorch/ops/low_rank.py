@@ -1,8 +1,10 @@
-"""Approximate factors of large matrices by random projections: `svd_lowrank` and `pca_lowrank`.
+"""A few factors of large matrices: by random projections `svd_lowrank` and `pca_lowrank`; `lobpcg`.
 
 The algorithm is number 5.1 of N. Halko, P. G. Martinsson, J. A. Tropp, Finding structure with randomness, 2009."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from graphtorch.ops.build import FUNCTIONS, function
 from graphtorch.tensor.tensor import Tensor
@@ -53,3 +55,52 @@ def pca_lowrank(A: Tensor, q: int | None = None, center: bool = True, niter: int
     if niter < 0:
         raise ValueError(f"niter(={niter}) must be non-negative integer")
     return svd_lowrank(A - A.mean(dim=-2, keepdim=True) if center else A, q, niter)
+
+
+@function()
+def lobpcg(
+    A: Tensor,
+    k: int | None = None,
+    B: Tensor | None = None,
+    X: Tensor | None = None,
+    n: int | None = None,
+    iK: Tensor | None = None,
+    niter: int | None = None,
+    tol: float | None = None,
+    largest: bool | None = None,
+    method: str | None = None,
+    tracker: Any = None,
+    ortho_iparams: Any = None,
+    ortho_fparams: Any = None,
+    ortho_bparams: Any = None,
+) -> tuple[Tensor, Tensor]:
+    """The `k` largest (or smallest) eigenvalues of A x = e B x and their vectors, for a symmetric A and a positive B.
+
+    Computed from the whole decomposition, so that no starting vectors, preconditioner or number of iterations matter.
+    Shapes: A and B (..., m, m); the results (..., k) and (..., m, k).
+
+    Raises ValueError if m is less than 3 k. See torch.lobpcg.
+    """
+    count = k if k is not None else n if n is not None else X.shape[-1] if X is not None else 1
+    m = A.shape[-1]
+    if m < 3 * count:
+        raise ValueError(
+            f"LPBPCG algorithm is not applicable when the number of A rows (={m}) is smaller than 3 x the number of "
+            f"requested eigenpairs (={count})"
+        )
+    down = largest is None or largest
+    root = None
+    if B is not None:
+        # With B = L L^T the vectors of L^-1 A L^-T are L^T x.
+        root = FUNCTIONS["linalg_cholesky"](B)
+        solve = FUNCTIONS["linalg_solve_triangular"]
+        A = solve(root.mT, solve(root, A, upper=False), upper=True, left=False)
+    values, vectors = FUNCTIONS["linalg_eigh"](A)
+    values, vectors = (
+        (values[..., -count:], vectors[..., -count:]) if down else (values[..., :count], vectors[..., :count])
+    )
+    if down:
+        values, vectors = values.flip(-1), vectors.flip(-1)
+    if root is not None:
+        vectors = FUNCTIONS["linalg_solve_triangular"](root.mT, vectors, upper=True)
+    return values, vectors

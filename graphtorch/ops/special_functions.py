@@ -33,7 +33,7 @@ def _refused(name: str, *operands: Any) -> dtypes.dtype:
     return d
 
 
-def _special(
+def unary_special(
     name: str,
     compute: Callable[[Any], Any],
     derivative: Callable[..., Any] | None,
@@ -132,17 +132,19 @@ def _over(value: Any, input: Any, at_zero: float) -> Any:
     return _where(input == 0, at_zero, value / _where(input == 0, 1.0, input))
 
 
-i0: Callable[..., Tensor] = _special("i0", special_numerics.i0, lambda g, input: g * i1(input), low=-3.0, method=True)
-i1: Callable[..., Tensor] = _special(
+i0: Callable[..., Tensor] = unary_special(
+    "i0", special_numerics.i0, lambda g, input: g * i1(input), low=-3.0, method=True
+)
+i1: Callable[..., Tensor] = unary_special(
     "special_i1",
     special_numerics.i1,
     lambda g, input, result: g * (i0(input) - _over(result, input, 0.5)),
     low=-3.0,
 )
-i0e: Callable[..., Tensor] = _special(
+i0e: Callable[..., Tensor] = unary_special(
     "special_i0e", special_numerics.i0e, lambda g, input, result: g * (i1e(input) - input.sgn() * result), low=-3.0
 )
-i1e: Callable[..., Tensor] = _special(
+i1e: Callable[..., Tensor] = unary_special(
     "special_i1e",
     special_numerics.i1e,
     lambda g, input, result: g * (i0e(input) - result * input.sgn() - _over(result, input, 0.5)),
@@ -162,7 +164,7 @@ def _numpy_erfcx(x: Any) -> Any:
     return np.where(large, series / (1.0 + 2.0 * far), np.exp(near * near) * error_function.erfc(near))
 
 
-erfcx: Callable[..., Tensor] = _special(
+erfcx: Callable[..., Tensor] = unary_special(
     "special_erfcx",
     in_float64(_numpy_erfcx),
     lambda g, input, result: g * (2.0 * input * result - 2.0 / math.sqrt(math.pi)),
@@ -195,7 +197,7 @@ def _numpy_ndtri(p: Any) -> Any:
     return np.where(p > 0.5, -x, x)
 
 
-ndtri: Callable[..., Tensor] = _special(
+ndtri: Callable[..., Tensor] = unary_special(
     "special_ndtri",
     in_float64(_numpy_ndtri),
     lambda g, result: g * (math.sqrt(2.0 * math.pi) * (result * result * 0.5).exp()),

@@ -65,6 +65,7 @@ from graphtorch.nn.functional.dropouts import (
 )
 from graphtorch.nn.functional.embedding_bags import embedding_bag
 from graphtorch.nn.functional.fractional import fractional_max_pool2d, fractional_max_pool3d
+from graphtorch.nn.functional.linear_losses import linear_cross_entropy
 from graphtorch.nn.functional.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -160,7 +161,8 @@ __all__ = [
     # distances and losses
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cosine_similarity",
     "cross_entropy", "ctc_loss", "gaussian_nll_loss", "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss",
-    "margin_ranking_loss", "mse_loss", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss",
+    "linear_cross_entropy", "margin_ranking_loss", "mse_loss", "multi_margin_loss", "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss", "normalize", "pairwise_distance", "pdist", "poisson_nll_loss", "smooth_l1_loss", "soft_margin_loss",
     "triplet_margin_loss", "triplet_margin_with_distance_loss",
 ]  # fmt: skip

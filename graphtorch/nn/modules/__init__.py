@@ -83,6 +83,8 @@ from graphtorch.nn.modules.loss import (
     HuberLoss,
     KLDivLoss,
     L1Loss,
+    LinearCrossEntropyLoss,
+    LinearCrossEntropyOptions,
     MarginRankingLoss,
     MSELoss,
     NLLLoss,
@@ -122,6 +124,7 @@ from graphtorch.nn.modules.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from graphtorch.nn.modules.parallel import DataParallel, SyncBatchNorm
 from graphtorch.nn.modules.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -190,5 +193,6 @@ __all__ = [
     "LocalResponseNorm", "EmbeddingBag", "AdaptiveLogSoftmaxWithLoss", "FractionalMaxPool2d", "FractionalMaxPool3d",
     "RReLU", "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
     "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d",
-    "LazyInstanceNorm3d", "LazyLinear",
+    "LazyInstanceNorm3d", "LazyLinear", "LinearCrossEntropyLoss", "LinearCrossEntropyOptions", "DataParallel",
+    "SyncBatchNorm",
 ]  # fmt: skip

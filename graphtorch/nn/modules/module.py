@@ -435,6 +435,7 @@ class Module:
             TypeError: the dtype is neither floating point nor complex.
         """
         device, dtype, non_blocking = _parse_to(*args, **kwargs)
+        memory_format = kwargs.get("memory_format")
         if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
             raise TypeError(
                 f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}"
@@ -442,6 +443,8 @@ class Module:
 
         def convert(tensor: Tensor) -> Tensor:
             wanted = dtype if tensor.is_floating_point() or tensor.is_complex() else None
+            if memory_format is not None and tensor.dim() in (4, 5):
+                tensor = tensor.contiguous(memory_format=memory_format)
             return tensor.to(device=device, dtype=wanted, non_blocking=non_blocking)
 
         return self._apply(convert)

@@ -179,12 +179,12 @@ class Identity(BasePruningMethod):
 class _Amount(BasePruningMethod):
     """Prunes a share (float) or a number (int) of elements or channels."""
 
-    def __init__(self, amount: float) -> None:
+    def __init__(self, amount: Any) -> None:
         if not isinstance(amount, Real):
             raise TypeError(f"Invalid type for amount: {amount}. Must be int or float.")
         if amount < 0 or (not isinstance(amount, Integral) and amount > 1):
             raise ValueError(f"amount={amount} should either be a float in the range [0, 1] or a non-negative integer")
-        self.amount = amount
+        self.amount: Any = amount
 
     def _count(self, size: int) -> int:
         if not isinstance(self.amount, Integral):
