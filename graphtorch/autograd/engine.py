@@ -9,8 +9,11 @@ import heapq
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, edge_of
 from graphtorch.autograd.state import state
+from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
 from graphtorch.tensor.devices import CPU
 from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.tensor import Tensor
@@ -148,6 +151,8 @@ def accumulate(variable: Tensor, gradient: Tensor, create_graph: bool, fresh: bo
             variable._grad = gradient if fresh else gradient.clone()
         else:
             own = gradient._alias() if fresh else gradient.detach().clone()
+            if own._data.strides != variable._data.strides:
+                _lay_out_as(own, variable)
             variable._grad = own
     elif create_graph:
         variable._grad = variable._grad + gradient
@@ -158,6 +163,13 @@ def accumulate(variable: Tensor, gradient: Tensor, create_graph: bool, fresh: bo
             variable._grad.add_(gradient)
         finally:
             state.grad_enabled = previous
+
+
+def _lay_out_as(gradient: Tensor, variable: Tensor) -> None:
+    """Give a gradient the strides of its leaf, if that lies without gaps: PyTorch's contract of gradient layouts."""
+    if gradient._device is CPU and variable._device is CPU and type(gradient._data) is np.ndarray:
+        strides = pointwise_strides(variable.shape, [layout_of(variable._data)])
+        gradient._data = laid_out(gradient._data, strides)
 
 
 def _run(

@@ -50,6 +50,7 @@ def _activation(
     method: bool = False,
     inplace: bool = False,
     integers: bool = False,
+    complexes: bool = False,
     grad_name: str | None = None,
     order: Mapping[str, str] | None = None,
     doc: str,
@@ -62,7 +63,8 @@ def _activation(
 
     def type_rule(input: Any, *rest: Any) -> TensorType:
         d = input.dtype
-        if d.category != dtypes.FLOATING and not (integers and d.category == dtypes.INTEGRAL):
+        allowed = (integers and d.category == dtypes.INTEGRAL) or (complexes and d.is_complex)
+        if d.category != dtypes.FLOATING and not allowed:
             raise not_implemented(kernel, d)
         return pointwise_type((input,), d)
 
@@ -81,7 +83,7 @@ def _activation(
         decompose=decompose,
         compute=lambda input, *rest: common(input),
         samples=samples,
-        categories="if" if integers else "f",
+        categories="if" if integers else "fc" if complexes else "f",
         method=method,
         inplace=inplace,
         grad_name=grad_name,
@@ -300,7 +302,8 @@ def _sigmoid(x: Any) -> Any:
 
 def _silu_derivative(g: Any, input: Any) -> Any:
     s = input.sigmoid()
-    return g * (s * (input * (1 - s) + 1))
+    slope = s * (input * (1 - s) + 1)
+    return g * (slope.conj() if input.dtype.is_complex else slope)
 
 
 silu = _activation(
@@ -309,6 +312,7 @@ silu = _activation(
     _silu_derivative,
     lambda input: input * input.sigmoid(),
     kernel="silu_cpu",
+    complexes=True,
     doc="`x * sigmoid(x)`.",
 )
 

@@ -194,8 +194,6 @@ def _check_mask(input: Any, mask: Any, value: Any) -> None:
             "masked_fill_ only supports a 0-dimensional value tensor, but got tensor with "
             f"{len(value.shape)} dimension(s)."
         )
-    if hasattr(value, "shape") and value.dtype.is_complex and not input.dtype.is_complex:
-        dtypes.check_fits(1j, input.dtype)
     dtypes.check_fits(value, input.dtype)
 
 
@@ -205,6 +203,8 @@ def _masked_fill_type(input: Any, mask: Any, value: Any) -> TensorType:
 
 
 def _numpy_masked_fill(input: Any, mask: Any, value: Any) -> Any:
+    if getattr(value, "dtype", input.dtype).kind == "c" and input.dtype.kind != "c":
+        dtypes.check_fits(value.item() if value.imag else value.item().real, dtypes.from_numpy_dtype(input.dtype))
     return np.where(mask, np.asarray(value).astype(input.dtype), input)
 
 

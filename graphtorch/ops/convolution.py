@@ -285,6 +285,7 @@ convolution: Callable[..., Tensor] = operator(
         "bias": lambda g: g.sum((0, 2, 3)),
     },
     decompose=_decompose,
+    order={"result": "channels"},
     normalize=lambda input, weight, bias, *rest: (input, weight, bias, *_normalize_pairs(*rest)),
     samples=_conv2d_samples,
     categories="f",
@@ -297,6 +298,7 @@ conv2d_input_grad: Callable[..., Tensor] = operator(
     "conv2d_input_grad(Tensor input, Tensor weight, int[] input_sizes, int[] stride, int[] padding, int[] dilation, "
     "int groups)",
     type=lambda input, weight, input_sizes, *rest: type_of(input).with_shape(input_sizes),
+    order={"result": "channels"},
     numpy=_input_grad_numpy,
     kind=OPAQUE,
     derivative={

@@ -125,8 +125,8 @@ def _numpy_histc(input: Any, bins: int, min: Any, max: Any) -> Any:
         raise RuntimeError(f"range of [{low:g}, {high:g}] is not finite")
     # In the operand's own precision, which decides for a value at the edge of a bin.
     own = input.reshape(-1)[(values >= low) & (values <= high)]
-    limit = [np.asarray(v).astype(input.dtype) for v in (low, high, bins)]
-    places = ((own - limit[0]) / (limit[1] - limit[0]) * limit[2]).astype(np.int64)
+    first, last, count = (np.asarray(v).astype(input.dtype) for v in (low, high, bins))
+    places = ((own - first) * count / (last - first)).astype(np.int64)
     return np.bincount(np.minimum(places, bins - 1), minlength=bins).astype(input.dtype)
 
 

@@ -293,8 +293,12 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
         return positions(input)
     if state.recorder is not None:
         # How many there are is a decision on the data; which these are is not.
-        count = int(FUNCTIONS["count_nonzero"](input))
-        return FUNCTIONS["nonzero_static"](input, size=count)
+        count = state.recorder.size(FUNCTIONS["count_nonzero"](input))
+        made: Tensor = FUNCTIONS["nonzero_static"](input, size=count)
+        keep_order = getattr(state.recorder, "keep_order", None)
+        if keep_order is not None and input.ndim > 1:
+            keep_order(made, made.t())  # column by column, as eager execution finds them
+        return made
     array = input._host("nonzero()")
     return input._beside(np.argwhere(array) if array.ndim else np.empty((int(array != 0), 0), np.int64))
 

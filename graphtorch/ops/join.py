@@ -12,7 +12,7 @@ from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shapes import wrap_dim
-from graphtorch.ops.shaping import reshape, sizes_of
+from graphtorch.ops.shaping import channels_as, reshape, sizes_of
 from graphtorch.ops.strides import row_major
 from graphtorch.ops.view import expand, slice_, transpose, unsqueeze
 from graphtorch.tensor import dtypes
@@ -468,6 +468,7 @@ def _roll_decompose(input: Any, shifts: tuple[Any, ...], dims: tuple[int, ...]) 
 roll: Callable[..., Tensor] = operator(
     "roll(Tensor input, int[] shifts, int[] dims=())",
     type=lambda input, shifts, dims: type_of(input),
+    order={"result": "channels"},
     numpy=_roll_numpy,
     kind=OPAQUE,
     derivative={"input": lambda g, shifts, dims: roll(g, tuple(-s for s in shifts), dims)},
@@ -618,6 +619,7 @@ def _pad_numpy(input: Any, pad: tuple[int, ...], value: Any) -> Any:
 constant_pad_nd: Callable[..., Tensor] = operator(
     "constant_pad_nd(Tensor input, int[] pad, Number value=0)",
     type=_pad_type,
+    order={"result": "channels"},
     numpy=_pad_numpy,
     kind=OPAQUE,
     derivative={"input": lambda g, pad: constant_pad_nd(g, tuple(-p for p in pad), 0)},
@@ -641,7 +643,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
 
     `pad` holds (before, after) pairs from the last dimension on. See torch.nn.functional.pad.
     """
-    widths = tuple(pad)
+    widths, given = tuple(pad), input
     if mode == "constant":
         return constant_pad_nd(input, widths, 0 if value is None else value)
     if value is not None and value != 0:
@@ -670,6 +672,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
             at = at.remainder(size)
         input = input.index_select(dim, at)
     kind = {"reflect": "ReflectionPad", "replicate": "ReplicationPad"}.get(mode)
+    input = channels_as(input, given)
     return renamed(input, f"{kind}{len(widths) // 2}DBackward0" if kind else "CopySlices")
 
 

@@ -14,6 +14,7 @@ from graphtorch.ops.build import function, operator
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.scattering import gather
+from graphtorch.ops.shapes import wrap_dim
 from graphtorch.ops.shaping import reshape
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
@@ -182,6 +183,7 @@ max_pool2d_with_indices: Callable[..., Any] = operator(
     "max_pool2d_with_indices(Tensor input, int[] kernel_size, int[] stride=(), int[] padding=(0,), int[] "
     "dilation=(1,), bool ceil_mode=False) -> (values, indices)",
     type=_max_type,
+    order={"values": "channels", "indices": "channels"},
     numpy=_max_numpy,
     kind=OPAQUE,
     derivative={
@@ -261,6 +263,7 @@ def max_pool2d(
 def _average_type(
     input: Any, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, include: bool, divisor: Any
 ) -> TensorType:
+    wrap_dim(-3, len(input.shape))  # PyTorch asks for the channels before it looks at the rank
     counts = _spatial("avg_pool2d", input, kernel_size, stride, padding, (1, 1), ceil_mode)
     if input.dtype.category == dtypes.BOOLEAN:
         raise not_implemented("avg_pool2d", input.dtype)
@@ -337,6 +340,7 @@ avg_pool2d: Callable[..., Tensor] = operator(
     "avg_pool2d(Tensor input, int[] kernel_size, int[] stride=(), int[] padding=(0,), bool ceil_mode=False, "
     "bool count_include_pad=True, int? divisor_override=None)",
     type=_average_type,
+    order={"result": "channels"},
     numpy=_average_numpy,
     kind=OPAQUE,
     derivative={

@@ -276,6 +276,10 @@ def _scaled(value: Any, scale: Any) -> Any:
 
 def _added_type(product_type: Callable[[Any, Any], TensorType]) -> Callable[..., TensorType]:
     def type_rule(input: Any, a: Any, b: Any, beta: Any, alpha: Any) -> TensorType:
+        if product_type is _bmm_type:
+            # PyTorch asks for the sizes of the result before it checks the operands' ranks.
+            for operand, dim in ((a, 0), (a, 1), (b, 2)):
+                wrap_dim(dim, len(operand.shape))
         result = product_type(a, b)
         if input.dtype is not result.dtype:
             raise RuntimeError(

@@ -97,10 +97,11 @@ class Operator:
     overload    called with the arguments: the number that ends PyTorch's grad_fn name for this call, or the whole name.
     edge_order  the operands in the order in which PyTorch's node lists them, if that is another than the signature's.
     order       result name -> how its memory is ordered where that is not row by row: "columns" (each matrix column by
-                column, as LAPACK leaves them), "input" (as a copy of the first operand) or "operands" (as a pointwise
-                operator would on these operands); "kept": as the evaluation leaves it, gaps included; "rows" of a
-                pointwise operator: row by row, which all others are by default; "reversed" of a pointwise operator: as
-                one on its operands in reverse order.
+                column, as LAPACK leaves them), "channels" (channels last if an operand of that rank is), "input" (as a
+                copy of the first operand) or "operands" (as a pointwise operator would on these operands); "kept": as
+                the evaluation leaves it, gaps included; of a pointwise operator, "rows": row by row, which all others
+                are by default, "rows of complex": so for complex operands, "reversed": as one on its operands in
+                reverse order.
     update      the in-place form on arrays: writes the result into the first one's memory and returns True, or returns
                 False before it writes anything; the general way is then to evaluate and to copy.
     random      draws from a generator: never merged, reordered or removed.

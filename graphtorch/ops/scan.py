@@ -114,11 +114,26 @@ for _name in ("cumsum", "cumprod"):
 
 def _numpy_logcumsumexp(input: Any, dim: int) -> Any:
     x = wide(input)
+    if x.dtype.kind == "c":
+        return row_major(_complex_logcumsumexp(x, dim) if x.ndim else x.copy())
     return row_major((np.logaddexp.accumulate(x, axis=dim) if x.ndim else x.copy()).astype(input.dtype, copy=False))
 
 
+def _complex_logcumsumexp(x: Any, dim: int) -> Any:
+    """Step by step, each time relative to the number with the larger real part, whose phase is kept as it is."""
+    result = np.moveaxis(x.copy(), dim, 0)
+    for i in range(1, len(result)):
+        a, b = result[i - 1], result[i]
+        first = a.real >= b.real
+        larger, smaller = np.where(first, a, b), np.where(first, b, a)
+        same = (larger.real == smaller.real) & ~np.isfinite(larger.real)  # infinities have no difference
+        step = np.log(np.exp(np.where(same, 0, smaller - larger)) + 1)
+        result[i] = np.where(same & (larger.real < 0), larger, larger + step)
+    return np.moveaxis(result, 0, dim)
+
+
 def _logcumsumexp_type(input: Any, dim: int) -> TensorType:
-    if not input.dtype.is_floating_point:
+    if not input.dtype.is_differentiable:
         raise not_implemented("logcumsumexp_out_cpu", input.dtype)
     return TensorType(input.dtype, tuple(input.shape), input.device)
 
@@ -131,12 +146,22 @@ logcumsumexp = operator(
     derivative={
         "input": lambda g, input, result, dim: (
             _reverse_weighted(g, input, result, dim) - _reverse_weighted(-g, input, result, dim)
+            if not input.dtype.is_complex
+            else _complex_derivative(g, input, result, dim)
         )
     },
     normalize=_normalize,
     samples=_samples,
+    categories="fc",
     out=True,
 )
+
+
+def _complex_derivative(g: Any, input: Any, result: Any, dim: int) -> Any:
+    """Sum over i >= k of g_i conj(exp(x_k - y_i)). Directly: there is no order among complex numbers to go by."""
+    weighted = g * (-result).exp().conj()
+    running = weighted.flip((dim,)).cumsum(dim).flip((dim,)) if len(input.shape) else weighted
+    return running * input.exp().conj()
 
 
 def _reverse_weighted(g: Any, input: Any, result: Any, dim: int) -> Any:

@@ -120,7 +120,9 @@ def _index_add_numpy(input: Any, dim: int, index: Any, source: Any, alpha: Any) 
     result = np.array(input, order="C")
     size = input.shape[dim] if input.ndim else 1
     outside = index[(index < 0) | (index >= size)]
-    if outside.size and input.ndim > 1:
+    if not input.size and input.ndim > 1:
+        return result
+    if outside.size and input.ndim > 1 and dim in (0, input.ndim - 1):
         raise RuntimeError(_OUTSIDE.format(bad=outside.flat[0], dim=dim, size=size))
     if outside.size:
         raise IndexError("index out of range in self")
@@ -356,6 +358,12 @@ def _check_scatter(name: str, input: Any, dim: int, index: Any, src: Any) -> Non
     if max(len(index.shape), 1) != max(len(input.shape), 1):
         raise RuntimeError("Index tensor must have the same number of dimensions as self tensor")
     if max(len(index.shape), 1) != max(len(src.shape), 1):
+        rank = len(src.shape)
+        fits = all(d == dim or index.shape[d] <= input.shape[d] for d in range(len(index.shape)))
+        if fits and 0 < rank < len(index.shape) and all(index.shape[d] <= src.shape[d] for d in range(rank)):
+            raise IndexError(
+                f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {rank})"
+            )
         raise RuntimeError("Index tensor must have the same number of dimensions as src tensor")
     message = (
         f"Expected index {list(index.shape)} to be no larger than self {list(input.shape)} apart from dimension {dim} "

@@ -15,9 +15,10 @@ from graphtorch.ops.build import function, method, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.record import VIEW, sample
 from graphtorch.ops.shapes import wrap_dim
-from graphtorch.ops.strides import concrete, infer_size, product, view_strides
+from graphtorch.ops.strides import channels_innermost, concrete, infer_size, layout_of, product, view_strides
 from graphtorch.ops.view import select, transpose
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.formats import channels_last, channels_last_3d
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -127,8 +128,9 @@ def _view_as_complex_type(input: Any) -> TensorType:
 def _view_as_complex_numpy(input: Any) -> Any:
     if input.size and input.strides[-1] != input.itemsize:
         raise RuntimeError("Tensor must have a last dimension with stride 1")
-    if input.size and any(s % (2 * input.itemsize) for s in input.strides[:-1]):
-        at = next(i for i, s in enumerate(input.strides) if s % (2 * input.itemsize))
+    odd = [i for i, s in enumerate(input.strides[:-1]) if s % (2 * input.itemsize) and input.shape[i] > 1]
+    if input.size and odd:
+        at = odd[0]
         raise RuntimeError(f"Tensor must have a stride divisible by 2 for all but last dimension (dimension {at})")
     return input.view(np.result_type(input.dtype, np.complex64))[..., 0]
 
@@ -183,6 +185,17 @@ def reshape(input: Tensor, *shape: Any, **named: Any) -> Tensor:
     ):
         return views.view(input, size)
     return renamed(views.view(input.contiguous(), size), "UnsafeViewBackward0")
+
+
+def channels_as(result: Tensor, source: Tensor) -> Tensor:
+    """The result of a composition channels last, if its source is, as the kernels that PyTorch has there leave it."""
+    layout = source._layout()
+    if layout.flags.c_contiguous or result.ndim not in (4, 5) or layout.ndim != result.ndim:
+        return result
+    if not channels_innermost(*layout_of(layout)):
+        return result
+    made: Tensor = result.contiguous(memory_format=channels_last if result.ndim == 4 else channels_last_3d)
+    return made
 
 
 @function(method=True)

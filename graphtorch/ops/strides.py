@@ -155,9 +155,26 @@ def ordered_strides(
         return (*outside, columns, rows)
     if order == "operands":
         return pointwise_strides(shape, operands)
+    if order == "channels":
+        like = any(channels_innermost(*layout) for layout in operands if len(layout[0]) == len(shape))
+        return (
+            _dense(shape, (1, 3, 2, 0) if len(shape) == 4 else (1, 4, 3, 2, 0)) if like else contiguous_strides(shape)
+        )
     if order == "input" and tuple(shape) == tuple(operands[0][0]):
         return pointwise_strides(shape, operands[:1])
     return contiguous_strides(shape)
+
+
+def channels_innermost(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether a batch of images or volumes lies channels last, gaps allowed; PyTorch's `suggest_memory_format`."""
+    if len(shape) not in (4, 5) or strides[1] == 0:
+        return False
+    least = 0
+    for d in (1, *range(len(shape) - 1, 1, -1), 0):
+        if shape[d] == 0 or strides[d] < least or (d == 0 and least == strides[1]):
+            return False
+        least = strides[d] * max(shape[d], 1)
+    return True
 
 
 def layout_of(operand: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -696,6 +696,7 @@ angle = unary(
         lambda x: _where(x.isnan(), x, _where(x < 0, FUNCTIONS["full"]((), math.pi, dtype=x.dtype), 0.0))
     ),
     inplace=False,
+    order={"result": "rows of complex"},
 )
 
 # -- Python's operators -----------------------------------------------------------------------------------------------

@@ -62,9 +62,8 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     # For every output: rows of flat1 times its matrix, then the product with flat2 row by row.
     left = flat1 @ weight.permute(1, 0, 2).reshape(size1, outputs * size2)
     result = (left.reshape(-1, outputs, size2) * flat2.unsqueeze(1)).sum(-1)
-    if bias is not None:
-        result = result + bias
-    return result.reshape(*batch, outputs)
+    result = result.reshape(*batch, outputs)
+    return result if bias is None else result + bias
 
 
 def conv1d(

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
+from graphtorch.autograd.graph import composes
 from graphtorch.autograd.state import state
 from graphtorch.nn.functional.distances import pairwise_distance
 from graphtorch.ops import pointwise_losses
@@ -413,6 +414,7 @@ def hinge_embedding_loss(
 
 
 @autocasts("float32")
+@composes("SoftMarginLossBackward0")
 def soft_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:

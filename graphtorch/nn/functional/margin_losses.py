@@ -66,6 +66,7 @@ def multi_margin_loss(
 
 
 @autocasts("float32")
+@composes("MultilabelMarginLossBackward0")
 def multilabel_margin_loss(
     input: Tensor, target: Tensor, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Tensor:

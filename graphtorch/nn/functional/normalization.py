@@ -12,6 +12,7 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.autograd.graph import composes
+from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.dtypes import bfloat16, finfo, float16, float32
 from graphtorch.tensor.tensor import Tensor
 
@@ -121,11 +122,12 @@ def group_norm(
     grouped = _widen(input).reshape(batch, num_groups, channels // num_groups * positions)
     normalized = _standardize(grouped, (-1,), eps).reshape(input.shape)
     by_channel = [1, channels] + [1] * (input.dim() - 2)
-    return _affine(
+    scaled = _affine(
         normalized,
         None if weight is None else weight.reshape(by_channel),
         None if bias is None else bias.reshape(by_channel),
-    ).to(input.dtype)
+    )
+    return channels_as(scaled.to(input.dtype), input)
 
 
 @composes("NativeBatchNormBackward0")

@@ -15,6 +15,7 @@ import numpy as np
 from graphtorch import ops
 from graphtorch.nn.functional.convolutions import repeat
 from graphtorch.ops.autocast import autocasts
+from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 
@@ -280,7 +281,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     Raises:
         RuntimeError: the input has not 3 or 4 dimensions.
     """
-    return _adaptive_mean("adaptive_avg_pool2d", input, output_size, 2)
+    return channels_as(_adaptive_mean("adaptive_avg_pool2d", input, output_size, 2), input)
 
 
 @autocasts("float32")

@@ -9,6 +9,7 @@ import numpy as np
 
 from graphtorch import ops
 from graphtorch.nn.functional.convolutions import repeat
+from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 
@@ -165,4 +166,5 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
             f"Number of channels must be divisible by groups. Got {channels} channels and {groups} groups."
         )
     rest: Sequence[int] = tuple(input.shape[2:])
-    return input.reshape(batch, groups, channels // groups, *rest).transpose(1, 2).reshape(batch, channels, *rest)
+    shuffled = input.reshape(batch, groups, channels // groups, *rest).transpose(1, 2).reshape(batch, channels, *rest)
+    return channels_as(shuffled, input)

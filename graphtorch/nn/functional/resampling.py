@@ -15,6 +15,7 @@ from graphtorch import ops
 from graphtorch.autograd.graph import renamed
 from graphtorch.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from graphtorch.ops.autocast import autocasts
+from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
@@ -76,6 +77,7 @@ def interpolate(
         pool: Any = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}[spatial]
         return pool(input, sizes)
     keep = size is None and not recompute_scale_factor
+    source = input
     for axis, (want, value) in enumerate(zip(sizes, values, strict=True)):
         step = 1.0 / value if keep else None
         if mode.startswith("nearest"):
@@ -87,7 +89,7 @@ def interpolate(
         else:
             input = _linear(input, 2 + axis, want, step, bool(align_corners))
     kind = {"nearest-exact": "NearestExact"}.get(mode, mode.capitalize())
-    return renamed(input, f"Upsample{kind}{spatial}D{'Aa' if antialias else ''}Backward0")
+    return renamed(channels_as(input, source), f"Upsample{kind}{spatial}D{'Aa' if antialias else ''}Backward0")
 
 
 def upsample(
