@@ -151,7 +151,10 @@ def _lay_out(op: Operator, arrays: list[Any], results: Any) -> None:
 
 def lies_in_rows(op: Operator, first: Any) -> bool:
     """Whether PyTorch lays out a pointwise operator's result row by row, whatever its operands."""
-    return op.order.get("result") == "rows" or (op.name == "pow" and not hasattr(first, "shape"))
+    order = op.order.get("result")
+    if order == "rows of complex":
+        return first.dtype.kind == "c" if isinstance(first, _ndarray) else bool(first.dtype.is_complex)
+    return order == "rows" or (op.name == "pow" and not hasattr(first, "shape"))
 
 
 def _operands(op: Operator, arrays: list[Any]) -> list[Any]:
@@ -298,7 +301,7 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
     try:
         operands = tensors_of(args)
         tracked = state.grad_enabled and _any_requires_grad(operands)
-        check_inplace(target, tracked, overlapping=op.name == "fill")  # one value everywhere writes the same twice
+        check_inplace(target, tracked, overlapping=_writes_the_same(op, target))
         if recorder is not None:
             recorder.call_inplace(op, args)
             return target
@@ -367,6 +370,11 @@ def _any_requires_grad(tensors: list[Tensor]) -> bool:
     """Whether some tensor requires grad; asks the property, which may work, only where the field does not tell."""
     recorded = state.recorder is not None
     return any([(t._requires_grad or recorded or t._base is not None) and t.requires_grad for t in tensors])
+
+
+def _writes_the_same(op: Operator, target: Tensor) -> bool:
+    """Whether an in-place operator may write a place in memory several times: one value everywhere, or nothing new."""
+    return op.name == "fill" or (op.name == "nan_to_num" and not target._dtype.is_differentiable)
 
 
 def _written(target: Tensor) -> None:
