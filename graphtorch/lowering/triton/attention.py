@@ -22,7 +22,7 @@ from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, commen
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import FusedCall
 from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory
-from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, largest_offset, pieces_of
+from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, largest_offset, pieces_of
 from graphtorch.lowering.triton.products import reach
 from graphtorch.lowering.triton.shapes import DOT
 from graphtorch.lowering.triton.tiling import Limits, is_one, is_zero, power_of_two
@@ -30,7 +30,6 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.precision import matmul_precision
 
-ATTENTION = ("fused_attention", "fused_attention_backward")
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
 
@@ -250,9 +249,10 @@ class _Pass:
         ]
         (store,) = kernel.stores
         axes = [(axis.size, stride) for axis, stride in zip(kernel.axes, store.access.strides, strict=True)]
-        pieces = pieces_of(axes, coordinates)
+        own = distinct(coordinates)
+        pieces = pieces_of(axes, own)
         assert pieces is not None, "checked when the kernel was absorbed"
-        writer = TileWriter(kernel, pieces, coordinates, self.pointers, self.sizes, whole, self.count)
+        writer = TileWriter(kernel, pieces, own, self.pointers, self.sizes, whole, self.count, self.bindings)
         value = writer.value(store.value, {})
         self.count = writer.count
         return [*writer.segment.lines, f"{name}_block = {value}"]
@@ -334,7 +334,7 @@ class _Forward(_Pass):
             "m = start + tl.arange(0, BLOCK_M)",
             "e = tl.arange(0, BLOCK_E)",
             "v = tl.arange(0, BLOCK_V)",
-            f"queries = {self._load(self.query, 'q', 'm', 'head', 'e')}",
+            f"queries = {self._load(self.query, 'query', 'm', 'head', 'e')}",
             'largest = tl.full([BLOCK_M], float("-inf"), tl.float32)',
             "total = tl.zeros([BLOCK_M], tl.float32)",
             "acc = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)",
@@ -348,7 +348,7 @@ class _Forward(_Pass):
         shared = self._shared_head()
         lines = [
             "n = n_start + tl.arange(0, BLOCK_N)",
-            f"keys = {self._load(self.key, 'k', 'n', shared, 'e', turned=True)}",
+            f"keys = {self._load(self.key, 'key', 'n', shared, 'e', turned=True)}",
             *self._scores(f"tl.dot(queries, keys{self.how})", "head", False, cut),
             "higher = tl.maximum(largest, tl.max(scores, 1))",
         ]
@@ -363,7 +363,7 @@ class _Forward(_Pass):
             "largest = higher",
             *self._kept("head", False, cut),
             *(["weights = weights * keep_block"] if self.keep is not None else []),
-            f"values = {self._load(self.value, 'v', 'n', shared, 'v')}",
+            f"values = {self._load(self.value, 'value', 'n', shared, 'v')}",
             f"acc = tl.dot(weights{self.narrow}, values, acc * shrink[:, None]{self.how})",
         ]
         self.even_n = self_even
@@ -448,8 +448,8 @@ class _KeyGradients(_Backward):
             "n = start + tl.arange(0, BLOCK_N)",
             "e = tl.arange(0, BLOCK_E)",
             "v = tl.arange(0, BLOCK_V)",
-            f"keys = {self._load(self.key, 'k', 'n', 'shared', 'e')}",
-            f"values = {self._load(self.value, 'v', 'n', 'shared', 'v')}",
+            f"keys = {self._load(self.key, 'key', 'n', 'shared', 'e')}",
+            f"values = {self._load(self.value, 'value', 'n', 'shared', 'v')}",
             "grad_keys = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)",
             "grad_values = tl.zeros([BLOCK_N, BLOCK_V], tl.float32)",
             *loops,
@@ -476,12 +476,12 @@ class _KeyGradients(_Backward):
         dropped = " * keep_block" if self.keep is not None else ""
         return [
             "m = m_start + tl.arange(0, BLOCK_M)",
-            f"queries = {self._load(self.query, 'q', 'm', 'head', 'e')}",
+            f"queries = {self._load(self.query, 'query', 'm', 'head', 'e')}",
             *self._rows(),
             *self._scores(f"tl.dot(keys, tl.trans(queries){self.how})", "head", True, cut or self.mask is not None),
             "weights = tl.exp2(scores - sums[None, :])",
             *kept,
-            f"grads = {self._load(self.grad, 'g', 'm', 'head', 'v')}",
+            f"grads = {self._load(self.grad, 'grad', 'm', 'head', 'v')}",
             f"grad_values = tl.dot((weights{dropped}){self.narrow}, grads, grad_values{self.how})",
             f"slopes = tl.dot(values, tl.trans(grads){self.how}){dropped}",
             "slopes = weights * (slopes - delta[None, :])",
@@ -504,8 +504,8 @@ class _QueryGradient(_Backward):
             "m = start + tl.arange(0, BLOCK_M)",
             "e = tl.arange(0, BLOCK_E)",
             "v = tl.arange(0, BLOCK_V)",
-            f"queries = {self._load(self.query, 'q', 'm', 'head', 'e')}",
-            f"grads = {self._load(self.grad, 'g', 'm', 'head', 'v')}",
+            f"queries = {self._load(self.query, 'query', 'm', 'head', 'e')}",
+            f"grads = {self._load(self.grad, 'grad', 'm', 'head', 'v')}",
             *self._rows(),
             "acc = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)",
             *self._over_keys([(cut, self._step(cut)) for cut in (False, True)]),
@@ -519,11 +519,11 @@ class _QueryGradient(_Backward):
         dropped = " * keep_block" if self.keep is not None else ""
         lines = [
             "n = n_start + tl.arange(0, BLOCK_N)",
-            f"keys = {self._load(self.key, 'k', 'n', shared, 'e')}",
+            f"keys = {self._load(self.key, 'key', 'n', shared, 'e')}",
             *self._scores(f"tl.dot(queries, tl.trans(keys){self.how})", "head", False, cut),
             "weights = tl.exp2(scores - sums[:, None])",
             *self._kept("head", False, cut),
-            f"values = {self._load(self.value, 'v', 'n', shared, 'v')}",
+            f"values = {self._load(self.value, 'value', 'n', shared, 'v')}",
             f"slopes = tl.dot(grads, tl.trans(values){self.how}){dropped}",
             "slopes = weights * (slopes - delta[:, None])",
             f"acc = tl.dot(slopes{self.narrow}, keys, acc{self.how})",

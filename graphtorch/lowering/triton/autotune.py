@@ -32,6 +32,7 @@ from graphtorch.lowering.triton.compiler import (
     target,
 )
 from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
+from graphtorch.lowering.triton.fused import ATTENTION
 from graphtorch.lowering.triton.groups import GroupedKernel
 from graphtorch.lowering.triton.launch import Launch, launches_of
 from graphtorch.lowering.triton.templates import Choice, generate_call, product_candidates
@@ -179,7 +180,7 @@ def _makers(
     if isinstance(step, Kernel):
         return [(_label(limits), lambda limits=limits: [generate(step, bindings, limits)]) for limits in LIMITS]  # type: ignore[misc]
     choices: Sequence[Choice | None] = product_candidates(step, bindings)
-    if step.op.name in attention.ATTENTION:
+    if step.op.name in ATTENTION:
         choices = attention.candidates(step)
     named = [(str(c), c) for c in choices] or [("default", None)]
     return [

@@ -32,7 +32,7 @@ from graphtorch.lowering.kernel import (
 from graphtorch.lowering.triton.codegen import Sizes
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import REGISTER
-from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, pieces_of
+from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, pieces_of
 from graphtorch.lowering.triton.shapes import blocks, fit, parts
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
 from graphtorch.schedule.fusion import EXPENSIVE
@@ -41,6 +41,7 @@ from graphtorch.schedule.report import describe
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
 
+ATTENTION = ("fused_attention", "fused_attention_backward")
 PRODUCTS = ("mm", "bmm", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 MOST_LOADS = 4  # operands of an epilogue as large as the tile: more do not fit into registers beside it
 MOST_STORES = 3
@@ -76,11 +77,13 @@ class FusedCall(ExternCall):
 def fuse_products(schedule: Schedule) -> Schedule:
     """The same computation with neighbours of products inside of them."""
     rewrite = _Rewrite(schedule)
-    for step in schedule.steps:
+    rewrite.drop_unread()
+    for step in list(rewrite.steps):
         if isinstance(step, ExternCall) and _is_product(step):
             rewrite.fuse(step)
-    if not rewrite.lines:
-        return schedule
+        elif isinstance(step, ExternCall) and step.op.name in ATTENTION:
+            for position in _factor_positions(step):
+                rewrite.fuse_factors(step.args[position].buffer)
     return replace(schedule, steps=rewrite.steps, report=[*schedule.report, *rewrite.lines])
 
 
@@ -119,6 +122,15 @@ class _Rewrite:
             self._leave(step)
         for step in new:
             self._enter(step)
+
+    def drop_unread(self) -> None:
+        """Leave out kernels that nobody reads: what only said the shape of random numbers, say."""
+        for step in reversed(list(self.steps)):
+            if isinstance(step, Kernel) and not any(
+                self.readers.get(b) or b.kind != "temporary" for b in step.writes()
+            ):
+                self._leave(step)
+                self.steps.remove(step)
 
     # -- one product -------------------------------------------------------------------------------------------------
 
@@ -162,6 +174,49 @@ class _Rewrite:
 
     def _index(self, step: Kernel | ExternCall) -> int:
         return next(i for i, s in enumerate(self.steps) if s is step)
+
+    # -- attention ---------------------------------------------------------------------------------------------------
+
+    def fuse_factors(self, buffer: Buffer) -> None:
+        """Compute a mask, or the factors of a dropout, in the passes of attention that read it, if all of them can."""
+        written, readers = self.writers.get(buffer, []), list(self.readers.get(buffer, []))
+        if len(written) != 1 or not isinstance(written[0], Kernel):
+            return
+        kernel = written[0]
+        here = self._index(kernel)
+        fused: list[tuple[ExternCall, FusedCall]] = []
+        for reader in readers:
+            if not isinstance(reader, ExternCall) or reader.op.name not in ATTENTION:
+                return
+            uses = [i for i, a in enumerate(reader.args) if isinstance(a, View) and a.buffer is buffer]
+            changed = {b for step in self.steps[here + 1 : self._index(reader)] for b in step.writes()}
+            if len(uses) != 1 or uses[0] not in _factor_positions(reader) or changed & set(kernel.reads()):
+                return
+            if not _is_cheap(kernel, reader.args[uses[0]], draws=True):
+                return
+            known = reader.prologues if isinstance(reader, FusedCall) else {}
+            stored = next(o for o in reader.outputs if o is not None)
+            fused.append(
+                (
+                    reader,
+                    FusedCall(
+                        reader.name,
+                        reader.op,
+                        reader.args,
+                        reader.outputs,
+                        [*reader.nodes, *kernel.nodes],
+                        list(reader.reasons),
+                        product=stored,
+                        prologues={**known, uses[0]: kernel},
+                    ),
+                )
+            )
+        for reader, made in fused:
+            self._replace([reader], self._index(reader), [made])
+            what = f"{', '.join(map(describe, kernel.nodes))} of {kernel.name}"
+            self.lines.append(f"{made.name} | {what} is computed on the blocks of {describe(made.nodes[0])}")
+        if fused:
+            self._replace([kernel], self._index(kernel), [])
 
     # -- operands ----------------------------------------------------------------------------------------------------
 
@@ -339,8 +394,6 @@ def _axes(kernel: Kernel, access: Access) -> list[tuple[Any, Any]]:
 def _may_follow(kernel: Kernel, result: Buffer, call: ExternCall) -> str | None:
     """Why a pointwise kernel can't be computed on a product's tiles; None if it can."""
     loads = loads_of(kernel)
-    if any(e.access.buffer.kind == "random" for e in loads):
-        return "it draws random numbers"
     own = [e.access for e in loads if e.access.buffer is result]
     if not own:
         return "it does not read the result by itself"
@@ -354,10 +407,12 @@ def _may_follow(kernel: Kernel, result: Buffer, call: ExternCall) -> str | None:
     if any(not is_one(a.size) and is_zero(s) for a, s in zip(kernel.axes, own[0].strides, strict=True)):
         return "it reads the result several times"
     others = {e.access.buffer for e in loads if e.access.buffer is not result and _is_large(kernel, e.access)}
+    others = {b for b in others if b.kind != "random"}
     if len(others) > MOST_LOADS or len(kernel.stores) > MOST_STORES:
         return "it has too many operands for the registers"
     try:
-        TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "").store_all({id(e): "acc" for e in loads})
+        writer = TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=_Hints())
+        writer.store_all({id(e): "acc" for e in loads if e.access.buffer is result})
     except UnsupportedError as error:
         return str(error)
     return None
@@ -368,35 +423,54 @@ def _is_large(kernel: Kernel, access: Access) -> bool:
 
 
 def _may_load(kernel: Kernel, view: View, call: ExternCall, position: int) -> bool:
-    """Whether a kernel that makes an operand is cheap enough to run on each block that is loaded."""
+    """Whether a kernel that makes an operand of a product is cheap enough to run on each block that is loaded."""
+    m, n, _, _ = (estimate(s) for s in extents(call))
+    config = fit(m, n, 64, view.buffer.dtype)
+    rereads = blocks(n, config.block_n) if position == 0 else blocks(m, config.block_m)
+    if call.op.name.startswith("conv2d"):  # pixels are read once a place of the kernel as well
+        rereads *= estimate(product(call.args[1].shape[2:])) if call.op.name != "conv2d_weight_grad" else 1
+    if rereads > REREADS or not _is_cheap(kernel, view):
+        return False
+    read = {e.access for e in loads_of(kernel) if _is_large(kernel, e.access)}
+    return sum(a.buffer.dtype.itemsize for a in read) <= 2 * view.buffer.dtype.itemsize
+
+
+def _is_cheap(kernel: Kernel, view: View, draws: bool = False) -> bool:
+    """Whether a kernel makes a whole operand, point by point, in a few instructions; `draws`: of random numbers too."""
     if view.buffer.kind != "temporary" or len(kernel.stores) != 1 or any(a.reduction for a in kernel.axes):
         return False
     (store,) = kernel.stores
     if not is_zero(view.offset) or not is_zero(store.access.offset):
         return False
     exprs = post_order([store.value])
-    if any(isinstance(e, Load) and e.access.buffer.kind == "random" for e in exprs):
+    if not draws and any(isinstance(e, Load) and e.access.buffer.kind == "random" for e in exprs):
         return False
     instructions = [e for e in exprs if isinstance(e, Compute)]
-    if len(instructions) > CHEAP or any(e.instruction in EXPENSIVE or e.dtype is dtypes.float64 for e in instructions):
+    costly = EXPENSIVE - {"div"} if draws else EXPENSIVE  # a dropout divides by what it keeps
+    if len(instructions) > CHEAP or any(e.instruction in costly or e.dtype is dtypes.float64 for e in instructions):
         return False
-    m, n, _, _ = (estimate(s) for s in extents(call))
-    config = fit(m, n, 64, view.buffer.dtype)
-    rereads = blocks(n, config.block_n) if position == 0 else blocks(m, config.block_m)
-    if call.op.name.startswith("conv2d"):  # pixels are read once a place of the kernel as well
-        rereads *= estimate(product(call.args[1].shape[2:])) if call.op.name != "conv2d_weight_grad" else 1
-    read = sum(a.buffer.dtype.itemsize for a in {e.access for e in loads_of(kernel) if _is_large(kernel, e.access)})
-    if rereads > REREADS or read > 2 * view.buffer.dtype.itemsize:
-        return False
-    coordinates = _plain(view.shape, view.strides)
+    coordinates = distinct(_plain(view.shape, view.strides))
     pieces = pieces_of(_axes(kernel, store.access), coordinates)
     if pieces is None:
         return False
     try:
-        TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "").value(store.value, {})
+        TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=_Hints()).value(store.value, {})
     except UnsupportedError:
         return False
     return True
+
+
+class _Hints(dict[str, int]):
+    """A value for every symbol, where only the text's form matters."""
+
+    def __missing__(self, name: str) -> int:
+        return 16
+
+
+def _factor_positions(call: ExternCall) -> list[int]:
+    """Where a pass of attention takes its mask and the factors of its dropout."""
+    count = len(call.args)
+    return [i for i in (count - 4, count - 3) if isinstance(call.args[i], View)]
 
 
 def pointwise_part(kernel: Kernel, result: Buffer) -> tuple[Kernel, Kernel | None] | None:

@@ -15,8 +15,9 @@ from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Access, Buffer, Expr, Index, Kernel, Load
 from graphtorch.lowering.triton.codegen import Expressions, Segment, Sizes
 from graphtorch.lowering.triton.instructions import convert, memory, register
+from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
-from graphtorch.schedule.indexing import estimate, exact_quotient
+from graphtorch.schedule.indexing import estimate, exact_quotient, product
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_size
 
@@ -105,11 +106,17 @@ def _common(a: Any, b: Any) -> Any:
     return b if exact_quotient(a, b) is not None else None
 
 
+def distinct(coordinates: Iterable[Coordinate]) -> list[Coordinate]:
+    """Those along which the buffer's elements differ: without dimensions that repeat."""
+    return [c for c in coordinates if not is_zero(c.stride)]
+
+
 class Pointers:
-    """The pointer arguments of a function, one a buffer."""
+    """The pointer arguments of a function, one a buffer, and the random numbers that it draws."""
 
     def __init__(self, named: Mapping[str, Buffer]) -> None:
         self.named = dict(named)
+        self.draws: dict[Draws, int] = {}
 
     def of(self, buffer: Buffer, prefix: str) -> str:
         for name, known in self.named.items():
@@ -123,7 +130,9 @@ class Pointers:
 class TileWriter(Expressions):
     """Writes a pointwise kernel's expressions for a tile with given coordinates.
 
-    whole   the mask of the tile; "" if all of it is inside
+    whole      the mask of the tile; "" if all of it is inside
+    first      the number of the first variable
+    bindings   values for the symbols of sizes
     """
 
     def __init__(
@@ -135,8 +144,10 @@ class TileWriter(Expressions):
         sizes: Sizes,
         whole: str,
         first: int = 0,
+        bindings: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(2)
+        self.bindings = bindings or {}
         self.kernel = kernel
         self.pieces = pieces
         self.coordinates = coordinates
@@ -181,6 +192,17 @@ class TileWriter(Expressions):
         if of is dtypes.bool_:
             return f"{text} != 0"
         return text if memory(of) == register(of) else f"{text}.to({register(of)})"
+
+    def _draw(self, access: Access, draws: Draws) -> str:
+        number = self.pointers.draws.setdefault(draws, len(self.pointers.draws))
+        state = self.pointers.of(draws.state, "state")
+        base = f"base{number}"
+        self.sizes.numbers[base] = draws.base(self.bindings)
+        threads = str(draws.threads({})) if type(product(draws.shape)) is int else f"threads{number}"
+        if not threads.isdigit():
+            self.sizes.numbers[threads] = draws.threads(self.bindings)
+        at, used = self._where(access.offset, access.strides)
+        return draws.element(at if used else f"tl.full([1, 1], {at}, tl.int32)", state, base, threads)
 
     def _index(self, expr: Index) -> str:
         text, used = self._where(expr.offset, expr.strides)

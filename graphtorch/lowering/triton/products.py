@@ -62,7 +62,7 @@ class Operands:
         axes = [(axis.size, stride) for axis, stride in zip(kernel.axes, store.access.strides, strict=True)]
         pieces = pieces_of(axes, coordinates)
         assert pieces is not None, "checked when the kernel was absorbed"
-        writer = TileWriter(kernel, pieces, coordinates, self.pointers, self.sizes, whole, self.count)
+        writer = TileWriter(kernel, pieces, coordinates, self.pointers, self.sizes, whole, self.count, self.bindings)
         value = writer.value(store.value, {})
         self.count = writer.count
         of = store.access.buffer.dtype
@@ -225,7 +225,14 @@ class Product:
             pieces = pieces_of(axes, self.coordinates)
             assert pieces is not None, "checked when the kernel was absorbed"
             writer = TileWriter(
-                call.epilogue, pieces, self.coordinates, operands.pointers, operands.sizes, whole, operands.count
+                call.epilogue,
+                pieces,
+                self.coordinates,
+                operands.pointers,
+                operands.sizes,
+                whole,
+                operands.count,
+                operands.bindings,
             )
             lines = writer.store_all({id(load): "acc" for load in loads})
             return ["inside = " + whole, *(line.replace(whole, "inside") for line in lines)] if whole else lines

@@ -7,12 +7,12 @@ from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
-from graphtorch.lowering.triton.attention import ATTENTION, Shape, generate_attention
+from graphtorch.lowering.triton.attention import Shape, generate_attention
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.convolution import CONVOLUTIONS, generate_convolution
 from graphtorch.lowering.triton.custom import generate_custom
 from graphtorch.lowering.triton.errors import UnsupportedError
-from graphtorch.lowering.triton.fused import PRODUCTS, FusedCall, coordinate_sizes, extents
+from graphtorch.lowering.triton.fused import ATTENTION, PRODUCTS, FusedCall, coordinate_sizes, extents
 from graphtorch.lowering.triton.indexing import generate_indexing
 from graphtorch.lowering.triton.instructions import register
 from graphtorch.lowering.triton.placement import Coordinate

@@ -227,10 +227,35 @@ def test_dropout_scales_what_is_kept_and_its_gradient(backend: str) -> None:
     compiled = graphtorch.compile(step, backend=backend)
     weights = compiled(q, k, v).detach().numpy()
     assert "fused_attention" in operators(compiled)
+    made = compiled.specializations[0].compiled.executable
+    assert sum("is computed on the blocks of fused_attention" in line for line in made.schedule.report) >= 2
+    assert not any(
+        b.shape == (1, 2, 32, keys) for step in made.schedule.steps for b in step.reads() if b.kind == "temporary"
+    )
     kept = weights > 0
     np.testing.assert_allclose(weights, kept / (0.75 * keys), 1e-6, 1e-6)
     assert 0.68 < kept.mean() < 0.82
     np.testing.assert_allclose(v.grad.numpy(), weights.swapaxes(-1, -2) @ slopes.numpy(), 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bool_", "float32"])
+def test_masks_are_computed_in_the_kernel(kind: str) -> None:
+    """A window of neighbours, and scores less with distance; no mask is in memory."""
+
+    def program(q: Any, k: Any, v: Any, slopes: Any) -> Any:
+        apart = graphtorch.arange(21).unsqueeze(1) - graphtorch.arange(18)
+        mask = (apart.abs() < 5) if kind == "bool_" else slopes.view(4, 1, 1) * apart.abs().float()
+        return passes(q, k, v, mask.expand(2, 4, 21, 18))
+
+    types, given = operands("float32", 2, 21, 18, (4, 2), (16, 16))
+    graph = trace(program, *types, typed("float32", 4))
+    given.append(np.array([0.1, -0.2, 0.3, 0.5], np.float32))
+    executable = InterpretedBackend(SMALL).compile(graph)
+    for actual, wanted in zip(executable.run(given), interpret(graph, given), strict=True):
+        close(actual, wanted, 2e-5, 2e-5)
+    (made,) = executable._programs.values()
+    assert not made.launches.unsupported
+    assert not any(b.shape == (21, 18) or b.shape == (4, 21, 18) for b in made.launches.memory.offsets)
 
 
 def test_composition_where_one_operator_does_not_fit(backend: str) -> None:

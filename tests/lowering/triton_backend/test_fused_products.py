@@ -176,6 +176,25 @@ def test_operand_that_would_be_overwritten_is_left_alone() -> None:
     assert any("overwrites an operand" in line for line in executable.schedule.report)
 
 
+def test_dropout_in_the_epilogue_draws_the_same_numbers() -> None:
+    """As without the product in front: random numbers belong to elements, not to launches."""
+
+    def masked(x: Any, w: Any) -> Any:
+        return F.dropout(x @ w, 0.25) + 1
+
+    def plain(x: Any, w: Any) -> Any:
+        return F.dropout(graphtorch.ones(40, 33), 0.25)
+
+    made = []
+    for program in (masked, plain):
+        graphtorch.manual_seed(5)
+        graph = trace(program, f32(40, 6), f32(6, 33))
+        executable = InterpretedBackend(SMALL).compile(graph)
+        made.append(executable.run(arrays(graph))[0])
+        assert launches(executable) == 1
+    np.testing.assert_array_equal(made[0] != 1, made[1] != 0)
+
+
 # -- operands computed where they are loaded --------------------------------------------------------------------------
 
 
