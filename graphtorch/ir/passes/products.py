@@ -61,9 +61,12 @@ def _operands(node: Node | None) -> tuple[tuple[Value, bool], ...] | None:
 
 def _plain(value: Value) -> tuple[Value, bool]:
     node = value.node
-    if node is not None and node.op.name == "permute" and node.args[1] == (1, 0):
-        return node.args[0], True
-    return value, False
+    if node is None or value.ndim != 2:
+        return value, False
+    swaps = (node.op.name == "permute" and node.args[1] == (1, 0)) or (
+        node.op.name == "transpose" and node.args[1:] in ((0, 1), (1, 0))
+    )
+    return (node.args[0], True) if swaps else (value, False)
 
 
 def _together(node: Node, inner: set[Value], mapping: dict[Value, Value]) -> tuple[list[Node], Value] | None:
@@ -103,11 +106,5 @@ def _joined(parts: list[tuple[Value, bool]], dim: int, mapping: dict[Value, Valu
     """Matrices side by side along `dim`: as they lie in memory, and transposed after that."""
     turned = parts[0][1]
     values = [mapping.get(value, value) for value, _ in parts]
-    along = 1 - dim if turned else dim
-    if along == 0 and len({v.shape for v in values}) == 1:
-        rows, columns = values[0].shape
-        stacked = emit("cat", tuple(emit("unsqueeze", v, 0) for v in values), 0)
-        made = emit("view", stacked, (rows * len(values), columns))
-    else:
-        made = emit("cat", tuple(values), along)
-    return emit("permute", made, (1, 0)) if turned else made
+    made = emit("cat", tuple(values), 1 - dim if turned else dim)
+    return emit("transpose", made, 0, 1) if turned else made
