@@ -21,7 +21,7 @@ from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
 from graphtorch.lowering.triton.errors import UnsupportedError
-from graphtorch.lowering.triton.groups import GroupedKernel
+from graphtorch.lowering.triton.groups import GroupedKernel, RowKernel
 from graphtorch.lowering.triton.instructions import (
     HELPERS,
     LITERALS,
@@ -103,6 +103,10 @@ def generate(kernel: Kernel, bindings: Mapping[str, int], limits: Limits | None 
         from graphtorch.lowering.triton.horizontal import generate_group
 
         return generate_group(kernel, bindings, limits or Limits())
+    if isinstance(kernel, RowKernel):
+        from graphtorch.lowering.triton.columns import generate_rows
+
+        return generate_rows(kernel, bindings, limits or Limits())
     tiling = Tiling(kernel)
     return KernelEmitter(tiling, tiling.blocks(bindings, limits or Limits()), bindings).generate()
 
@@ -404,8 +408,8 @@ class KernelEmitter(Expressions):
 
     def _pass(self, outer: Segment, index: int, stores: list[Store]) -> None:
         t = self.tiling
-        folds = [r for r in t.reduces if t.phase[id(r.operand)] == index]
-        roots = [r.operand for r in folds] + [s.value for s in stores]
+        folds = [r for r in t.reduces if t.phase[id(r)] == index + 1]
+        roots = [(t.online.get(id(r)) or r).operand for r in folds] + [s.value for s in stores]
         needed = post_order(roots, frozenset(self.names))
         self._emit(outer, [e for e in needed if "r" not in t.varies[id(e)]])
         for fold in folds:
@@ -417,7 +421,7 @@ class KernelEmitter(Expressions):
         self._emit(inner, varying)
         for store in stores:
             self._store(inner, store)
-        for fold in folds:
+        for fold in reversed(folds):  # a sum of exponentials before the maximum that it is relative to
             self._advance_fold(inner, fold)
         head = Segment(inner.indent)
         head.add(f"r = r_start + tl.arange(0, R_BLOCK)[None, :]{wide}")
@@ -593,8 +597,12 @@ class KernelEmitter(Expressions):
 
     def _advance_fold(self, segment: Segment, fold: Reduce) -> None:
         self._comment(segment, fold.node)
-        value = self._neutral(fold, self._value(fold.operand))
+        largest = self.tiling.online.get(id(fold))
         name = self.partial[id(fold)][0]
+        if largest is not None:
+            self._advance_online(segment, name, largest)
+            return
+        value = self._neutral(fold, self._value(fold.operand))
         kind = fold.combine
         if kind.startswith("arg"):
             combine = "_larger_first" if kind == "argmax" else "_smaller_first"
@@ -608,8 +616,27 @@ class KernelEmitter(Expressions):
         else:
             segment.add(f"{name} = tl.{'maximum' if kind in ('any', 'max') else 'minimum'}({name}, {value})")
 
+    def _advance_online(self, segment: Segment, name: str, largest: Reduce) -> None:
+        """A sum of exponentials relative to the largest number so far, each lane for itself."""
+        before = self.partial[id(largest)][0]
+        value, of = self._neutral(largest, self._value(largest.operand)), largest.operand.dtype
+        segment.add(f"{name}_x = {value}")
+        segment.add(f"{name}_top = _maximum({before}, {name}_x)")
+        scale, term = (
+            # Equal infinities have no difference.
+            f"tl.where({x} == {name}_top, 1.0, {apply('exp', [f'{x} - {name}_top'], of)})"
+            for x in (before, f"{name}_x")
+        )
+        segment.add(f"{name} = {name} * {scale} + {term}")
+
     def _close_fold(self, segment: Segment, fold: Reduce) -> None:
         accumulators = self.partial[id(fold)]
+        largest = self.tiling.online.get(id(fold))
+        if largest is not None:
+            top, m = self.partial[id(largest)][0], self.names[id(largest)]
+            power = apply("exp", [f"{top} - {m}"], fold.dtype)
+            self._bind(segment, fold, self._across(fold, f"{accumulators[0]} * {power}"))
+            return
         if len(accumulators) == 2:
             combine = "_larger_first" if fold.combine == "argmax" else "_smaller_first"
             text = f"tl.reduce(({', '.join(accumulators)}), 1, {combine})[1][:, None].to({register(fold.dtype)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphtorch.lowering.kernel import Schedule
+from graphtorch.lowering.triton.columns import fuse_columns
 from graphtorch.lowering.triton.expand import expand_calls
 from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.horizontal import group_kernels
@@ -11,7 +12,7 @@ from graphtorch.lowering.triton.splitting import split_schedule
 
 
 def prepare_schedule(schedule: Schedule) -> Schedule:
-    """The same computation in steps that each are launches: calls that other operators make up are replaced, random numbers are drawn where they are read, products take
-    their neighbours in, kernels that are no single launch are cut, and those that do the same to different tensors
-    become one launch."""
-    return group_kernels(split_schedule(fuse_products(draw_in_kernels(expand_calls(schedule)))))
+    """The same computation in steps that each are launches: calls that other operators make up are replaced, random
+    numbers are drawn where they are read, products take their neighbours in, kernels over rows sums over these rows,
+    kernels that are no single launch are cut, and those that do the same to different tensors become one launch."""
+    return group_kernels(split_schedule(fuse_columns(fuse_products(draw_in_kernels(expand_calls(schedule))))))

@@ -27,11 +27,13 @@ from graphtorch.lowering.kernel import (
     Schedule,
     Store,
 )
+from graphtorch.lowering.triton.groups import RowKernel
 from graphtorch.lowering.triton.tiling import is_zero, post_order
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
 
 LONG = 8192  # elements of a fold that are worth a second launch
+COLUMNS = 64  # that a program folds at once
 PROGRAMS = 512  # that keep a GPU busy: a few for each of its (about 132) multiprocessors
 
 Axes = frozenset[int]
@@ -42,7 +44,7 @@ def split_schedule(schedule: Schedule) -> Schedule:
     """The same computation in kernels that each are one launch."""
     steps: list[Kernel | ExternCall] = []
     for step in schedule.steps:
-        if not isinstance(step, Kernel):
+        if not isinstance(step, Kernel) or isinstance(step, RowKernel):
             steps.append(step)
             continue
         parts = split_kernel(step)
@@ -98,10 +100,13 @@ class _Facts:
         return frozenset(i for i in reduce.axes if not _is_one(self.sizes[i]))
 
 
-def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False) -> list[Kernel]:
+def _cut(
+    kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False, front: Axes = frozenset()
+) -> list[Kernel]:
     """First the folds over `inner`, with the stores that need no others; then the rest.
 
     reduces_only    no store that varies along more than the folds' results goes with them
+    front           axes that come first in what is handed over: others keep neighbours in memory neighbours
     """
     first: list[Store] = []
     rest: list[Store] = []
@@ -114,7 +119,8 @@ def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False)
     replaced: dict[int, Expr] = {}
 
     def materialize(value: Expr, of: Any) -> Load:
-        axes = sorted(facts.varies[id(value)]) if id(value) in facts.varies else sorted(results_of[id(value)])
+        varies = facts.varies[id(value)] if id(value) in facts.varies else results_of[id(value)]
+        axes = sorted(varies, key=lambda i: (i not in front, i))
         shape = tuple(kernel.axes[i].size for i in axes)
         strides: list[Any] = [0] * len(kernel.axes)
         step: Any = 1
@@ -149,15 +155,21 @@ def _cut(kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False)
     for expr in remaining:
         if isinstance(expr, Reduce) and facts.folds[id(expr)] == {inner} and id(expr) not in replaced:
             replaced[id(expr)] = materialize(expr, _wide(expr.dtype))
-    parts = split_kernel(_rebuild(kernel, first, {}, inner))
+    parts = split_kernel(_rebuild(kernel, first, {}, inner, front))
     if rest:
         parts.extend(split_kernel(_rebuild(kernel, rest, replaced, None)))
     return parts
 
 
-def _rebuild(kernel: Kernel, stores: list[Store], replaced: Mapping[int, Expr], folded: Axes | None) -> Kernel:
-    """A kernel of these stores, on the axes that they vary along. Those in `folded` (None: those that folds of it are
-    over) are its reduction axes."""
+def _rebuild(
+    kernel: Kernel,
+    stores: list[Store],
+    replaced: Mapping[int, Expr],
+    folded: Axes | None,
+    front: Axes = frozenset(),
+) -> Kernel:
+    """A kernel of these stores, on the axes that they vary along, those in `front` first. Those in `folded` (None:
+    those that folds of it are over) are its reduction axes."""
     values = copy_expressions([s.value for s in stores], replaced, lambda s: s, lambda a: a)
     sized = frozenset(i for i, a in enumerate(kernel.axes) if not _is_one(a.size))
     used: set[int] = set()
@@ -171,7 +183,8 @@ def _rebuild(kernel: Kernel, stores: list[Store], replaced: Mapping[int, Expr], 
     for store in stores:
         used.update(i for i in sized if not is_zero(store.access.strides[i]))
     reduction = over if folded is None else over & folded
-    order = [i for i in sorted(used | over) if i not in reduction] + sorted(reduction)
+    parallel = sorted((used | over) - reduction, key=lambda i: (i not in front, i))
+    order = parallel + sorted(reduction)
     place = {old: new for new, old in enumerate(order)}
     axes = tuple(Axis(kernel.axes[i].name, kernel.axes[i].size, i in reduction) for i in order)
 
@@ -247,22 +260,38 @@ def _split_long(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
     for i, loop in enumerate(kernel.axes):
         count = _estimate(loop.size)
         points, extent = (points, extent * count) if i in folded else (points * count, extent)
-    if extent <= LONG or points >= PROGRAMS // 2:
+    columns = _along_columns(kernel, folded)
+    enough = LONG
+    if columns:  # a program folds many neighbouring ones
+        points, enough = max(-(-points // COLUMNS), 1), LONG // 8
+    if extent <= enough or points >= PROGRAMS // 2:
         return [kernel]
     if not late:
         return _cut(kernel, facts, folded, reduces_only=True)
     if not flat:
         return [kernel]
-    wanted = max(min(PROGRAMS // points, extent // 2048), 2)
+    wanted = max(min(PROGRAMS // max(points, 1), extent // max(enough // 4, 2)), 2)
     axis = min(folded)
     size = kernel.axes[axis].size
     if len(folded) > 1 and (type(size) is not int or size <= wanted):
-        return _cut(kernel, facts, folded - {axis})
+        return _cut(kernel, facts, folded - {axis}, front=frozenset({axis} if columns else ()))
     chunks = _divisor(size, wanted) if type(size) is int else 1
     if chunks < 2:
         return [kernel]
     divided = _divide_axis(kernel, axis, chunks)
-    return _cut(divided, _Facts(divided), frozenset(i + 1 for i in folded))
+    front: Axes = frozenset({axis} if columns else ())
+    return _cut(divided, _Facts(divided), frozenset(i + 1 for i in folded), front=front)
+
+
+def _along_columns(kernel: Kernel, folded: Axes) -> bool:
+    """Whether memory is contiguous along an axis that is not folded."""
+    score = 0
+    for expr in post_order(s.value for s in kernel.stores):
+        if isinstance(expr, Load) and any(not is_zero(expr.access.strides[i]) for i in folded):
+            for i, stride in enumerate(expr.access.strides):
+                if _is_one(stride) and not _is_one(kernel.axes[i].size):
+                    score += -1 if i in folded else 1
+    return score > 0
 
 
 def _divide_axis(kernel: Kernel, axis: int, chunks: int) -> Kernel:

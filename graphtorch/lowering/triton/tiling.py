@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Access, Expr, Index, Kernel, Load, Reduce
+from graphtorch.lowering.kernel import Access, Compute, Expr, Index, Kernel, Load, Reduce
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.tensor.symint import same_size
 
@@ -63,6 +63,7 @@ class Tiling:
     loops     canonical axes
     x, y, r   which of them each dimension consists of, most significant first
     phase     of an expression: the pass whose folds it needs none of, but all before
+    online    sums of exp(x - m), where m is the maximum of x, by identity: m. One pass finds both
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -79,8 +80,9 @@ class Tiling:
         self.x = [i for i in parallel if i not in self.y]
         self.varies: dict[int, frozenset[str]] = {}
         self.phase: dict[int, int] = {}
+        self.online: dict[int, Reduce] = {}
         self._analyse()
-        self.passes = 1 + max((self.phase[id(r.operand)] for r in self.reduces), default=0)
+        self.passes = max((self.phase[id(r)] for r in self.reduces), default=1)
 
     @property
     def second(self) -> str:
@@ -168,6 +170,10 @@ class Tiling:
                 varies = self.dimensions_of(expr.strides)
             elif isinstance(expr, Reduce) and self.r:
                 varies -= {"r"}
+                largest = _shift(expr)
+                if largest is not None:
+                    self.online[id(expr)] = largest
+                    phase = self.phase[id(largest.operand)]
                 phase += 1
             self.varies[id(expr)] = varies
             self.phase[id(expr)] = phase
@@ -194,13 +200,14 @@ class Tiling:
         # A symbolic extent is looped over: the same binary then serves every size.
         persistent = static and (extent <= limits.persistent or (self.passes > 1 and extent <= 8 * limits.persistent))
         columns = self._contiguous_along_x()
-        if persistent:
+        if columns and (not persistent or self.passes == 1):
+            # Neighbouring columns share cache lines: several of them in a block, and several rows; but enough blocks.
+            bx = min(power_of_two(x), max(limits.looped // 32, 1), 64, max(power_of_two(x) // 128, 8))
+            br = max(min(limits.looped // bx, extent), 1)
+            persistent = persistent and br == extent
+        elif persistent:
             br = extent
             bx = min(power_of_two(x), max(limits.rows // br, 1))
-        elif columns:
-            # Neighbouring columns share cache lines: several of them in a block, and several rows.
-            bx = min(power_of_two(x), max(limits.looped // 32, 1), 64)
-            br = max(min(limits.looped // bx, extent), 1)
         else:
             br = min(limits.looped, extent)
             bx = 1
@@ -217,6 +224,19 @@ class Tiling:
                 score += any(is_one(own[i]) for i in self.x)
                 score -= any(is_one(own[i]) for i in self.r)
         return score > 0
+
+
+def _shift(fold: Reduce) -> Reduce | None:
+    """The maximum of x, if the fold is the sum of exp(x - maximum)."""
+    power = fold.operand
+    if fold.combine != "sum" or not isinstance(power, Compute) or power.instruction != "exp":
+        return None
+    (difference,) = power.arguments
+    if not isinstance(difference, Compute) or difference.instruction != "sub":
+        return None
+    x, largest = difference.arguments
+    found = isinstance(largest, Reduce) and largest.combine == "max" and largest.operand is x
+    return largest if found and isinstance(largest, Reduce) and fold.dtype is x.dtype else None
 
 
 def warps(elements: int) -> int:

@@ -1,0 +1,156 @@
+"""Norms, softmax and cross-entropy, forward and backward: results, and how often they go through memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from programs import HERE, arrays, close, f32, i64
+
+from graphtorch.autodiff.reverse import append_gradients
+from graphtorch.ir.builder import GraphBuilder, wrap
+from graphtorch.ir.graph import Graph
+from graphtorch.ir.passes import default_pipeline
+from graphtorch.lowering.numpy.interpreter import interpret
+from graphtorch.nn import functional as F
+from graphtorch.schedule import build_schedule
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import symbol
+from graphtorch.tensor.type import TensorType
+
+pytest.importorskip("triton")
+
+from graphtorch.lowering.triton import columns, splitting
+from graphtorch.lowering.triton.backend import InterpretedBackend
+from graphtorch.lowering.triton.compiler import compile_one, resources
+from graphtorch.lowering.triton.groups import RowKernel
+from graphtorch.lowering.triton.listing import plan_for
+from graphtorch.lowering.triton.tiling import Limits
+
+
+def joint(function: Callable[..., Any], *types: TensorType, wrt: tuple[int, ...], scalar: bool = False) -> Graph:
+    """The graph of a function and of its gradients with respect to some of its inputs."""
+    graph = Graph()
+    inputs = [graph.add_input(t, f"x{i}") for i, t in enumerate(types)]
+    builder = GraphBuilder(graph, HERE)
+    with builder:
+        out = builder.value_of(function(*map(wrap, inputs)))
+    cotangent = None if scalar else graph.add_input(out.type, "g")
+    gradients = append_gradients(graph, (out,), (cotangent,), tuple(inputs[i] for i in wrt), builder)
+    for value in (out, *gradients):
+        graph.add_output(value)
+    default_pipeline().run(graph)
+    return graph
+
+
+def layer_norm(rows: Any, width: int, of: Any = dtypes.float32) -> Graph:
+    def program(x: Any, w: Any, b: Any) -> Any:
+        return F.layer_norm(x, (width,), w, b)
+
+    return joint(program, TensorType(of, (rows, width)), f32(width), f32(width), wrt=(0, 1, 2))
+
+
+def rms_norm(rows: Any, width: int, of: Any = dtypes.float32) -> Graph:
+    def program(x: Any, w: Any) -> Any:
+        return F.rms_norm(x, (width,), w)
+
+    return joint(program, TensorType(of, (rows, width)), TensorType(of, (width,)), wrt=(0, 1))
+
+
+def cross_entropy(rows: Any, classes: int, of: Any = dtypes.float32) -> Graph:
+    def program(x: Any, y: Any) -> Any:
+        return F.cross_entropy(x.float(), y)
+
+    return joint(program, TensorType(of, (rows, classes)), i64(rows), wrt=(0,), scalar=True)
+
+
+def softmax(rows: Any, width: int, of: Any = dtypes.float32) -> Graph:
+    return joint(lambda x: F.softmax(x, -1), TensorType(of, (rows, width)), wrt=(0,))
+
+
+@pytest.fixture
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over rows are taken in by kernels over a few rows."""
+    monkeypatch.setattr(columns, "FEWEST", 2)
+    monkeypatch.setattr(columns, "PROGRAMS", 4)
+
+
+def check(graph: Graph, tolerance: float, limits: Limits | None = None, sizes: dict[str, int] | None = None) -> Any:
+    executable = InterpretedBackend(limits).compile(graph)
+    inputs = arrays(graph, 1, sizes)
+    for actual, wanted in zip(executable.run(inputs), interpret(graph, inputs), strict=True):
+        close(actual, wanted, tolerance, tolerance)
+    return executable
+
+
+@pytest.mark.parametrize("make", [layer_norm, rms_norm])
+@pytest.mark.parametrize("shape", [(37, 20), (5, 64), (16, 33), (1, 7)])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64"])
+def test_norms_and_their_gradients(make: Any, shape: tuple[int, int], kind: str, few_rows: None) -> None:
+    tolerance = {"float32": 1e-4, "bfloat16": 6e-2, "float64": 1e-5}[kind]
+    executable = check(make(*shape, getattr(dtypes, kind)), tolerance, Limits(rows=64))
+    assert shape[0] < 2 or any(isinstance(s, RowKernel) for s in executable.schedule.steps)
+
+
+@pytest.mark.parametrize("make", [layer_norm, rms_norm])
+def test_symbolic_rows(make: Any, few_rows: None) -> None:
+    n = symbol("n", hint=30)
+    graph = make(n, 24)
+    for size in (3, 50):
+        check(graph, 1e-4, None, {"n": size})
+
+
+@pytest.mark.parametrize("make", [layer_norm, rms_norm])
+def test_norms_go_through_memory_once(make: Any) -> None:
+    """The input and the cotangent are read by one kernel, which stores the result and the input's gradient and, of
+    the weights' gradients, only what its programs summed up."""
+    schedule = plan_for(build_schedule(make(8192, 1024, dtypes.bfloat16)))
+    large = [[b.name for b in launch.function.buffers if b.shape == (8192, 1024)] for launch in schedule.launches]
+    assert len(large[0]) == 4 and not any(large[1:])
+    for to in ("sm_80", "sm_90", "sm_100"):
+        compiled = compile_one(schedule.launches[0].function, to)
+        assert resources(compiled).stack == 0
+        assert "ld.global.v4.b32" in compiled.assembly and "st.global.v4.b32" in compiled.assembly
+    assert compile_one(schedule.launches[0].function, "gfx942").binary
+
+
+@pytest.mark.parametrize("limits", [None, Limits(persistent=4, looped=8)])
+@pytest.mark.parametrize("make", [cross_entropy, softmax])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64"])
+def test_losses_and_their_gradients(make: Any, limits: Limits | None, kind: str) -> None:
+    check(make(9, 50, getattr(dtypes, kind)), {"float32": 1e-4, "bfloat16": 4e-2, "float64": 1e-10}[kind], limits)
+
+
+def test_long_rows_are_read_twice() -> None:
+    """The maximum and the sum of exponentials come out of one pass; the gradient of softmax needs a further sum."""
+    for make, passes in ((cross_entropy, 2), (softmax, 3)):
+        plan = plan_for(build_schedule(make(8192, 32000, dtypes.bfloat16)))
+        launch = next(f for f in plan.launches if any(b.shape == (8192, 32000) for b in f.function.buffers))
+        assert launch.function.source.count("for r_start") == passes
+        assert resources(compile_one(launch.function)).stack == 0
+
+
+@pytest.mark.parametrize("looped", [8, 64])
+def test_running_sums_of_exponentials_meet_special_values(looped: int) -> None:
+    x = np.array(
+        [[1, 2, 3, -np.inf, 5, 6, 7, 80, 9, 2], [-np.inf] * 10, [np.nan, *range(9)], [np.inf, *range(9)], [-1e30] * 10],
+        np.float32,
+    )
+    x = np.concatenate([x, x[:, ::-1]])
+    graph = softmax(10, 10)
+    inputs = [x, np.ones_like(x)]
+    made = InterpretedBackend(Limits(persistent=4, looped=looped)).compile(graph).run(inputs)
+    for actual, wanted in zip(made, interpret(graph, inputs), strict=True):
+        close(actual, wanted, 1e-5, 1e-6)
+
+
+def test_column_sums_keep_a_gpu_busy() -> None:
+    graph = Graph()
+    x = graph.add_input(f32(8192, 1024), "x")
+    builder = GraphBuilder(graph, HERE)
+    with builder:
+        graph.add_output(builder.value_of(wrap(x).sum(0)))
+    first, second = plan_for(build_schedule(graph)).launches
+    assert first.grid[0] >= splitting.PROGRAMS // 2 and second.grid[0] >= 64
