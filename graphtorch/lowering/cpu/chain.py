@@ -23,14 +23,19 @@ COARSER = 8  # times fewer groups that a member may bring about where the next o
 FINE_GROUPS_PER_THREAD = 8  # at least, where every member can be cut so finely
 
 
+Touched = tuple[dict[Buffer, Span | None], dict[Buffer, Span | None]]  # read, written
+
+
 @dataclass(eq=False)
 class Member:
-    """A launch as a candidate: its step, extent and work, and what it touches, finest level first."""
+    """A launch as a candidate: its step, extent and work, and what it touches, finest level first. `parts` is what `at`
+    has worked out."""
 
     step: int
     extent: int
     work: int
     levels: Sequence[Level]
+    parts: dict[int, Touched | None] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -48,7 +53,7 @@ class Chain:
         return [m.step for m in self.members]
 
 
-def spans(level: Level, groups: int, extent: int) -> tuple[dict[Buffer, Span | None], dict[Buffer, Span | None]]:
+def spans(level: Level, groups: int, extent: int) -> Touched:
     """What each of `groups` equal parts touches, from a finer level: neighbouring groups' ranges joined."""
     count = extent // groups // level.units
 
@@ -62,13 +67,19 @@ def spans(level: Level, groups: int, extent: int) -> tuple[dict[Buffer, Span | N
     return reads, {b: joined(s) for b, s in level.writes.items()}
 
 
-def at(member: Member, groups: int) -> tuple[dict[Buffer, Span | None], dict[Buffer, Span | None]] | None:
+def at(member: Member, groups: int) -> Touched | None:
     """What each of `groups` equal parts of a member touches: by the level that knows most; None if they can't be
     equal parts."""
+    if groups not in member.parts:
+        member.parts[groups] = _at(member, groups)
+    return member.parts[groups]
+
+
+def _at(member: Member, groups: int) -> Touched | None:
     if groups <= 0 or member.extent % groups:
         return None
     units = member.extent // groups
-    best: tuple[dict[Buffer, Span | None], dict[Buffer, Span | None]] | None = None
+    best: Touched | None = None
     for level in member.levels:
         if units % level.units:
             continue
@@ -98,13 +109,13 @@ def may_follow(members: Sequence[Member], last: Member, groups: int) -> bool:
         earlier = at(member, groups)
         if earlier is None:
             return False
-        for buffer, span in earlier[1].items():
-            for touched in (reads, writes):
-                if buffer in touched and not _apart(span, touched[buffer]):
-                    return False
-        for buffer, span in earlier[0].items():
-            if buffer in writes and not _apart(span, writes[buffer]):
+        for buffer, span in reads.items():
+            if buffer in earlier[1] and not _apart(earlier[1][buffer], span):
                 return False
+        for buffer, span in writes.items():
+            for touched in earlier:
+                if buffer in touched and not _apart(touched[buffer], span):
+                    return False
     return True
 
 
@@ -156,8 +167,9 @@ def _joint_groups(chain: Chain, member: Member, threads: int) -> int:
             return 0
         if any(m.extent % groups for m in every):
             continue
-        # Members that were together so far must stay so under the coarser grouping.
-        lawful = all(may_follow(every[:i], every[i], groups) for i in range(1, len(every)))
+        # Members that were together so far must stay so under a coarser grouping.
+        first = len(every) - 1 if groups == chain.groups else 1
+        lawful = all(may_follow(every[:i], every[i], groups) for i in range(first, len(every)))
         if lawful and _bytes(every, groups) <= CACHE_BYTES:
             return groups
     return 0
@@ -166,10 +178,11 @@ def _joint_groups(chain: Chain, member: Member, threads: int) -> int:
 def _bytes(members: Sequence[Member], groups: int) -> int:
     """What one group hands from member to member."""
     touched = [part for m in members if (part := at(m, groups)) is not None]
+    last = {buffer: i for i, (reads, _) in enumerate(touched) for buffer in reads}
     total = 0
     for i, (_, writes) in enumerate(touched):
         for buffer, span in writes.items():
-            if span is not None and any(buffer in reads for reads, _ in touched[i + 1 :]):
+            if span is not None and last.get(buffer, -1) > i:
                 total += (span.high - span.low) * buffer.dtype.itemsize
     return total
 
