@@ -45,6 +45,7 @@ ATTENTION = ("fused_attention", "fused_attention_backward")
 PRODUCTS = ("mm", "bmm", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 MOST_LOADS = 4  # operands of an epilogue as large as the tile: more do not fit into registers beside it
 MOST_STORES = 3
+MOST_BYTES = 16  # that an epilogue moves for each element: more (AdamW) is faster where nothing else waits for it
 CHEAP = 8  # instructions that a block of an operand may cost each time it is loaded
 REREADS = 4  # times that an operand may be computed again
 
@@ -410,6 +411,9 @@ def _may_follow(kernel: Kernel, result: Buffer, call: ExternCall) -> str | None:
     others = {b for b in others if b.kind != "random"}
     if len(others) > MOST_LOADS or len(kernel.stores) > MOST_STORES:
         return "it has too many operands for the registers"
+    moved = [b.dtype.itemsize for b in others] + [s.access.buffer.dtype.itemsize for s in kernel.stores]
+    if sum(moved) > MOST_BYTES:
+        return f"it moves {sum(moved)} bytes for each element"
     try:
         writer = TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=_Hints())
         writer.store_all({id(e): "acc" for e in loads if e.access.buffer is result})

@@ -170,6 +170,20 @@ def test_siblings_go_to_the_product_that_they_follow() -> None:
     assert launches(run(graph, arrays(graph), 1e-4, SMALL)) == 2
 
 
+def test_update_that_moves_much_memory_runs_by_itself() -> None:
+    """A product's programs are few: what waits for memory has more of them."""
+
+    def program(p: Any, m: Any, v: Any, x: Any, g: Any) -> Any:
+        slope = x.t() @ g
+        m = m * 0.9 + slope * 0.1
+        v = v * 0.99 + slope * slope * 0.01
+        return p - 0.1 * m / (v.abs().sqrt() + 0.1), m, v
+
+    graph = trace(program, *[f32(18, 20)] * 3, f32(33, 18), f32(33, 20))
+    executable = run(graph, arrays(graph), 1e-4, SMALL, {0: 0, 1: 1, 2: 2})
+    assert any("bytes for each element" in line for line in executable.schedule.report)
+
+
 def test_operand_that_would_be_overwritten_is_left_alone() -> None:
     graph = trace(lambda p, x: (p - 0.5 * (p @ x),), f32(18, 18), f32(18, 18))
     executable = run(graph, arrays(graph), 1e-4, SMALL, {0: 0})
@@ -378,6 +392,50 @@ def test_candidates_compile_without_spills() -> None:
 
 
 # -- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exact() -> Any:
+    """The settings as they were."""
+    from graphtorch.tensor.precision import settings
+
+    kept = settings.matmul, settings.convolution
+    yield settings
+    settings.matmul, settings.convolution = kept
+
+
+def test_tf32_on_request(exact: Any) -> None:
+    matmul = matmul_graph(256, 256, 256, "float32")
+    image = trace(lambda x, w: F.conv2d(x, w), f32(2, 16, 18, 18), f32(32, 16, 3, 3))
+    found: dict[tuple[str, bool], str] = {}
+    for allowed in (False, True):
+        graphtorch.backends.cuda.matmul.allow_tf32 = allowed
+        graphtorch.backends.cudnn.allow_tf32 = allowed
+        assert graphtorch.get_float32_matmul_precision() == ("high" if allowed else "highest")
+        for name, graph in (("matmul", matmul), ("image", image)):
+            functions = [s.function for s in plan_for(build_schedule(graph)).launches]
+            for compiled in compile_all(functions, "sm_90"):
+                assert resources(compiled).stack == 0
+                found[name, allowed] = compiled.assembly
+    assert all(("tf32" in text) is allowed for (_, allowed), text in found.items())
+
+
+def test_precision_is_part_of_what_a_compiled_function_assumes(exact: Any) -> None:
+    from graphtorch.lowering.backend import _BACKENDS, register
+
+    backend = register(InterpretedBackend(SMALL))
+    try:
+        step = graphtorch.compile(lambda x: x @ x, backend=backend.name)
+        x = graphtorch.randn(4, 4)
+        step(x)
+        graphtorch.set_float32_matmul_precision("high")
+        step(x)
+        graphtorch.set_float32_matmul_precision("highest")
+        step(x)
+    finally:
+        _BACKENDS.pop(backend.name)
+    assert len(step.specializations) == 2
+    assert "settings" in step.specializations[1].reason
 
 
 def test_unused_types_are_refused_quietly() -> None:
