@@ -1,7 +1,7 @@
 """`autocast`: regions in which products run in bfloat16 or float16, and what needs more digits in float32. See
 https://docs.pytorch.org/docs/stable/amp.html.
 
-Settings are per thread and device type. The CPU is the device that operators run on; settings of others are kept."""
+Settings are per thread and device type."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def has_cuda() -> bool:
+    """Whether there is a CUDA device."""
+    from graphtorch.runtime.cuda import devices  # loaded where somebody asks for it
+
+    return devices.count() > 0
 
 
 def _device(device_type: str) -> str:
@@ -136,7 +143,7 @@ class autocast:
         self.device = _device(device_type)
         self.fast_dtype = get_autocast_dtype(self.device) if dtype is None else dtype
         self._cache_enabled = is_autocast_cache_enabled() if cache_enabled is None else cache_enabled
-        if enabled and self.device == "cuda":
+        if enabled and self.device == "cuda" and not has_cuda():
             warnings.warn(
                 "User provided device_type of 'cuda', but CUDA is not available. Disabling",
                 UserWarning,

@@ -10,6 +10,7 @@ import enum
 import warnings
 from typing import Any
 
+from graphtorch.amp.autocast_mode import has_cuda
 from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.tensor import dtypes
@@ -44,7 +45,7 @@ class GradScaler:
         enabled: bool = True,
     ) -> None:
         self._device = device
-        if enabled and device == "cuda":
+        if enabled and device == "cuda" and not has_cuda():
             warnings.warn("torch.cuda.amp.GradScaler is enabled, but CUDA is not available.  Disabling.", stacklevel=2)
             enabled = False
         self._enabled = enabled

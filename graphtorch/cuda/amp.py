@@ -1,4 +1,4 @@
-"""Older spellings of mixed precision on a GPU, `torch.cuda.amp`: they warn and do nothing, there is no eager one."""
+"""Older spellings of mixed precision on CUDA devices, `torch.cuda.amp`."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ quiet = _Quiet()
 def call(op: Operator, args: tuple[Any, ...]) -> Any:
     """Run `op` on arguments in signature order (already converted by the generated function)."""
     if op.autocast and state.autocast is not None:
-        args = state.autocast.lower(args)
+        args = state.autocast.lower(args) if op.autocast == "lower" else state.autocast.widen(args)
     if op.normalize is not None:
         try:
             args = op.normalize(*args)
@@ -116,6 +116,51 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
     if type(results) is tuple and op.result_class is not None:
         return op.result_class(*results)
     return results
+
+
+def call_view(op: Operator, args: tuple[Any, ...]) -> Any:
+    """`call` for a view operator, whose NumPy function computes nothing that could warn or need another layout."""
+    source: Tensor = args[0]
+    if state.recorder is not None or source._device is not CPU:
+        return call(op, args)
+    if op.normalize is not None:
+        try:
+            args = op.normalize(*args)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            _fail(op, args, error)
+    try:
+        if not op.lazy_check:
+            op.type_rule(*args)
+        data = op.numpy(source._data, *args[1:])
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        _explain(op, args, error)
+    return make_view(op, args, data)
+
+
+def make_view(op: Operator, args: tuple[Any, ...], data: Any) -> Tensor:
+    """The result of a view operator over its array: it shares the operand's storage and remembers the way from the
+    base, which in-place changes of a view need."""
+    source: Tensor = args[0]
+    result = Tensor._wrap(data)
+    storage = source._storage
+    result._storage = storage = source._shared_storage() if storage is None else storage
+    base = source._base
+    if base is None:
+        result._base = source
+        result._steps = ((op, args[1:]),)
+    else:
+        result._base = base
+        result._steps = (*source._steps, (op, args[1:]))
+    if source._inference:
+        result._inference = True
+    if not state.grad_enabled:
+        result._node_version = -1
+        return result
+    if storage.version:
+        result._node_version = storage.version
+    if (source._requires_grad or (base is not None and source.requires_grad)) and op.derivative:
+        record_call(op, args, result)
+    return result
 
 
 def mark_inference(results: Any) -> None:

@@ -136,7 +136,7 @@ class Operator:
     order: Mapping[str, str] = field(default_factory=dict)
     saved: tuple[str, ...] = ()
     edge_order: tuple[str, ...] = ()
-    autocast: bool = False  # whether `autocast` runs it in the lower precision; see ops/autocast.py
+    autocast: str = ""  # "lower" or "widen", for what `autocast` casts; see ops/autocast.py
 
     # Read at every call, so worked out once.
     is_view: bool = field(init=False)
