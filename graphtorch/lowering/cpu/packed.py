@@ -24,6 +24,7 @@ from graphtorch.lowering.cpu.footprint import joined, span_of
 from graphtorch.lowering.cpu.function import Function, Level, Span
 from graphtorch.lowering.cpu.launch import Product
 from graphtorch.lowering.kernel import Buffer
+from graphtorch.schedule.indexing import estimate
 
 ROWS = 6  # of a register tile: with four vectors of columns 24 accumulators, of 32 registers
 REST = (4, 2, 1)  # tiles for what is left of the rows
@@ -57,7 +58,7 @@ def emit_packed(product: Product, lanes: int, registers: int, fma: bool) -> list
     panels = -(-n // width)
     emitter = _emitter("float" if a.buffer.dtype.itemsize == 4 else "double", lanes, vectors, fma)
     # Fewer rows than columns: each thread takes panels, and reads the larger operand once.
-    by_rows = type(m) is not int or m >= n
+    by_rows = estimate(m) >= n
     # A chunk meets all panels, whatever its rows: it should not be small.
     divisors = (r for r in (64, 48, 32, 24, 16, 12) if type(m) is int and m % r == 0 and r * n * 4 <= HANDED_ON)
     rows = next(divisors, 0) if by_rows else 0
