@@ -15,6 +15,7 @@ from graphtorch.autodiff.gradient import lookup_full_args
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.ir.equality import same_type
 from graphtorch.ir.graph import Graph, Value, copy_graph
+from graphtorch.ir.passes import DeadCodeElimination
 from graphtorch.ir.region import Region
 from graphtorch.ops.build import FUNCTIONS, operator
 from graphtorch.ops.record import lookup
@@ -59,6 +60,22 @@ def _backward(region: Region, wanted: Sequence[int], flowing: Sequence[int], nam
         if cotangent is None:
             (cotangent,) = graph.add(lookup("full"), lookup_full_args(value.type), origin="nothing flows to it")
         graph.add_output(cotangent, f"cotangent{i}")
+    return Region(DeadCodeElimination().run(graph))
+
+
+def _read(region: Region) -> list[int]:
+    """The inputs that a region needs: those of a backward are often few, and each one that it is given counts as one
+    that its results depend on."""
+    graph = region.graph
+    wanted = {v for n in graph.nodes for v in n.operands()} | set(graph.outputs)
+    return [i for i, v in enumerate(graph.inputs) if v in wanted]
+
+
+def _only(region: Region, kept: Sequence[int]) -> Region:
+    """The region with these of its inputs."""
+    graph = copy_graph(region.graph)
+    graph.inputs = [graph.inputs[i] for i in kept]
+    _name_inputs(graph)
     return Region(graph)
 
 
@@ -93,12 +110,13 @@ def _numpy_cond(pred: Any, operands: Any, then: Region, otherwise: Region) -> An
 def _cond_backward(gs: Any, pred: Any, operands: Any, then: Any, otherwise: Any) -> Any:
     wanted = _differentiable(operands)
     flowing = [i for i, g in enumerate(gs) if g is not None]
-    made = cond(
-        pred,
-        (*operands, *(gs[i] for i in flowing)),
+    regions = (
         _backward(then, wanted, flowing, "backward_of_then"),
         _backward(otherwise, wanted, flowing, "backward_of_otherwise"),
     )
+    given = (*operands, *(gs[i] for i in flowing))
+    read = sorted({i for region in regions for i in _read(region)})
+    made = cond(pred, tuple(given[i] for i in read), *(_only(region, read) for region in regions))
     found = dict(zip(wanted, _tuple(made), strict=True))
     return tuple(found.get(i) for i in range(len(operands)))
 
@@ -215,10 +233,19 @@ def _scan_backward(gs: Any, init: Any, xs: Any, extra: Any, body: Any) -> tuple[
     sums = [zeros(extra[i]) for i in shared]
     inner = count + steps + len(extra)
     back = _reordered(_backward(body, wanted, flowing, "backward_of_step"), carried, shared, inner, len(extra))
-    given = [flip(t, (0,)) for t in (*incoming, *xs, *(gs[i] for i in flowing if i >= count))]
-    if not given[len(incoming) :]:
+    over = (*incoming, *xs, *(gs[i] for i in flowing if i >= count))
+    if not over[len(incoming) :]:
         return [None] * count, [None] * steps, [None] * len(extra)
-    found = _tuple(scan((*start, *sums), tuple(given), extra, back))
+    kept, read, held = len(start) + len(sums), set(_read(back)), len(start) + len(sums) + len(over)
+    steps_read = [i for i in range(kept, held) if i in read]
+    extra_read = [i for i in range(held, held + len(extra)) if i in read]
+    given = [flip(over[i - kept], (0,)) for i in steps_read]
+    body_back = _only(back, [*range(kept), *steps_read, *extra_read])
+    if not given:  # it runs as many steps all the same
+        given = [FUNCTIONS["zeros"]((xs[0].shape[0],))]
+        body_back.graph.inputs.insert(kept, Value(type_of(given[0]).with_shape(())))
+        _name_inputs(body_back.graph)
+    found = _tuple(scan((*start, *sums), tuple(given), tuple(extra[i - held] for i in extra_read), body_back))
     of_init = dict(zip(carried, found, strict=False))
     of_extra = dict(zip(shared, found[len(carried) :], strict=False))
     of_xs = dict(zip(scanned, found[len(carried) + len(shared) :], strict=True))

@@ -55,6 +55,17 @@ class Sizes:
         self.scope = SymbolScope()
         self.bindings: dict[str, str] = {}
         self.dims: dict[tuple[int, int], str] = {}  # (argument, dimension) -> symbol
+        self.counts: set[str] = set()  # symbols for sizes that depend on data
+
+    def count(self, size: int) -> Any:
+        """A symbol for a size that depends on data."""
+        made = self.scope.symbol(hint=size)
+        self.counts.add(str(made))
+        return made
+
+    def asks_counts(self) -> bool:
+        """Whether something was decided by a size that depends on data, which no guard can look at."""
+        return any(not self.counts.isdisjoint(free_symbols(g.expression)) for g in self.scope.guards)
 
     def fixed(self) -> dict[int, set[int]]:
         """The dimensions, by argument, whose symbols the program's own guards fix at a number."""
@@ -69,6 +80,12 @@ class Sizes:
                 found.setdefault(argument, set()).add(dim)
         return found
 
+    def check(self) -> None:
+        """Raise FixedSizes where symbols are of no use."""
+        fixed = self.fixed()
+        if fixed or self.asks_counts():
+            raise FixedSizes(fixed)
+
     def add_guards(self, guards: GuardSet) -> None:
         """Assume what the capture and the compilation decided by the example sizes."""
         for guard in self.scope.guards:
@@ -80,7 +97,7 @@ class Sizes:
 
 class FixedSizes(Exception):
     """The program assumes numbers for sizes that were to be symbolic: it is captured again with these numbers, for what
-    would still call them symbols has no use for their freedom."""
+    would still call them symbols has no use for their freedom. No dimensions: for sizes that depend on data."""
 
     def __init__(self, dims: dict[int, set[int]]) -> None:
         super().__init__(str(dims))
@@ -152,6 +169,9 @@ class Specialization:
         captured = self.captured
         self.calls += 1
         self._results.set_flags(leaves)
+        if self.paths is not None:
+            found = list(found)
+            self._results.set_carriers(found, arrays)
         history: Sequence[Any] = ()
         if self.joint is not None:
             history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured, leaves)
@@ -374,15 +394,19 @@ class CompiledFunction:
         paths = PathTree() if paths is None else paths
         try:
             with collection_paused():
+                counts = self.dynamic is not False
                 while True:
                     try:
-                        made = self._capture(tree, leaves, changed, paths, known)
+                        made = self._capture(tree, leaves, changed, paths, known, counts)
                         break
                     except FixedSizes as fixed:
                         changed = {i: dims - fixed.dims.get(i, set()) for i, dims in changed.items()}
+                        counts = counts and bool(fixed.dims)
                     except UndecidedError:
                         # Something in the program has no symbolic form: compile for these sizes alone.
-                        changed = {}
+                        if not counts and not changed:
+                            raise
+                        counts, changed = False, changed if counts else {}
         except PythonStateChange as change:
             if self.fullgraph:
                 raise
@@ -419,18 +443,23 @@ class CompiledFunction:
             self.eager_reason = str(why)
 
     def capture(
-        self, tree: Any, leaves: list[Any], changed: dict[int, set[int]], known: Sequence[Decision] = ()
+        self,
+        tree: Any,
+        leaves: list[Any],
+        changed: dict[int, set[int]],
+        known: Sequence[Decision] = (),
+        counts: bool = False,
     ) -> tuple[Captured, GuardSet, Sizes]:
         """Record one run of the function; nothing concrete changes."""
         name = getattr(self.function, "__name__", type(self.function).__name__)
         recorder = Recorder(name)
+        sizes = Sizes()
         on_cuda = any(isinstance(leaf, Tensor) and leaf._device.type == "cuda" for leaf in leaves)
         backend = get_backend("triton" if on_cuda else self.backend)
         recorder.composites = backend.composites
         if not self.fullgraph:
-            recorder.decisions = Decisions(leaves, known)
+            recorder.decisions = Decisions(leaves, known, sizes.count if counts else None)
         guards = recorder.guards
-        sizes = Sizes()
         given: list[Any] = []
         labels = self._labels(tree, len(leaves))
         for i, leaf in enumerate(leaves):
@@ -483,6 +512,8 @@ class CompiledFunction:
                 raise recorder.refused
         except BaseException as error:
             environment.undo_changes()
+            if isinstance(error, Exception) and not isinstance(error, CaptureError):
+                recorder.assume_apart(GuardSet())  # otherwise the error may be one of the capture alone
             if isinstance(error, CaptureError) and recorder.refused is not None:
                 error.reason = recorder.refused.reason  # dispatch adds the operator, in an error of its own
             raise
@@ -502,16 +533,13 @@ class CompiledFunction:
         changed: dict[int, set[int]],
         paths: PathTree,
         known: Sequence[Decision] = (),
+        counts: bool = False,
     ) -> Specialization:
-        captured, guards, sizes = self.capture(tree, leaves, changed, known)
-        fixed = sizes.fixed()
-        if fixed:
-            raise FixedSizes(fixed)
+        captured, guards, sizes = self.capture(tree, leaves, changed, known, counts)
+        sizes.check()
         name = getattr(self.function, "__name__", type(self.function).__name__)
         made = Specialization(captured, guards, tree, self._backend_for(captured), name, paths, self.memory_budget)
-        fixed = sizes.fixed()
-        if fixed:
-            raise FixedSizes(fixed)
+        sizes.check()
         sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
         return made

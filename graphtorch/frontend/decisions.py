@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,8 +38,15 @@ MAX_DECISIONS = 64  # on one path
 MAX_PATHS = 32  # in one tree
 MAX_VALUES = 8  # different answers of one line that are numbers or arrays; a truth value has two
 
+MANY = "at least 2"  # the answer to how many elements there are, where a symbol stands for the number
+
+
+def _how_many(count: Any) -> Any:
+    return int(count) if count < 2 else MANY
+
+
 # What Python gets from the data: few different answers, or the numbers themselves.
-_ANSWERS: dict[str, Callable[[Any], Any]] = {"bool()": bool, "int()": int, "__index__()": int}
+_ANSWERS: dict[str, Callable[[Any], Any]] = {"bool()": bool, "int()": int, "__index__()": int, "size": _how_many}
 _NUMBERS = frozenset(("float()", "complex()", "format()", "tolist()"))
 
 
@@ -63,6 +70,7 @@ class Decision:
     draws      how many random operators were recorded before
     location   the user's line
     output     the position of `value` among the graph's outputs, once these exist
+    carrier    the position of the input whose length is the answer; -1 for none
     """
 
     value: Value
@@ -72,9 +80,10 @@ class Decision:
     draws: int
     location: str
     output: int = -1
+    carrier: int = -1
 
     def __str__(self) -> str:
-        shown = self.answer if type(self.answer) in (bool, int) else self.array
+        shown = self.answer if type(self.answer) in (bool, int, str) else self.array
         return f"{self.operation} was {shown} at {self.location}"
 
 
@@ -91,10 +100,14 @@ class Decisions:
     """Answers questions during one capture, for the arguments `leaves`. The first answers are `known` from a run of
     compiled code, whose last bits need not be those of the evaluation here."""
 
-    def __init__(self, leaves: Sequence[Any], known: Sequence[Decision] = ()) -> None:
+    def __init__(
+        self, leaves: Sequence[Any], known: Sequence[Decision] = (), counts: Callable[[int], Any] | None = None
+    ) -> None:
         self.leaves = leaves
+        self.counts = counts  # makes a symbol for a size; None: sizes are numbers
         self.known = known
         self.made: list[Decision] = []
+        self._sizes: dict[Any, Any] = {}  # what was counted -> how many
         self._answered: dict[tuple[Value, str], np.ndarray[Any, Any]] = {}
 
     def read(self, recorder: Recorder, tensor: Tensor, operation: str) -> np.ndarray[Any, Any]:
@@ -113,7 +126,8 @@ class Decisions:
         place = len(self.made)
         if place < len(self.known):
             expected = self.known[place]
-            if (expected.operation, expected.location) != (operation, location):
+            alike = expected.operation == operation or {expected.operation, operation} == {"size", "int()"}
+            if not alike or expected.location != location:
                 raise RunEagerly(f"the way to {location} is another at each call with the same arguments")
             array = expected.array
         else:
@@ -123,6 +137,23 @@ class Decisions:
         self.made.append(Decision(value, operation, answer, array, draws, location))
         self._answered[value, operation] = array
         return array
+
+    def size(self, recorder: Recorder, tensor: Tensor) -> Any:
+        """How many elements there will be: a symbol for two or more, if symbols may stand for sizes."""
+        if self.counts is None:
+            return int(self.read(recorder, tensor, "int()"))
+        with recorder._gradients(False):
+            key = _computation(recorder.value_of(tensor))
+        found = self._sizes.get(key)
+        if found is not None:  # the same question: `x[mask] *= 2` asks twice
+            return found
+        place = len(self.made)
+        count = int(self.read(recorder, tensor, "size"))
+        self._sizes[key] = count
+        if count >= 2:
+            self._sizes[key] = self.counts(count)
+            self.made[-1] = replace(self.made[-1], carrier=recorder.size_input(self._sizes[key], place, count))
+        return self._sizes[key]
 
     def _evaluate(self, recorder: Recorder, value: Value) -> np.ndarray[Any, Any]:
         """Run what is recorded up to a value. Random generators are left as they were."""
@@ -140,6 +171,15 @@ class Decisions:
             for generator, saved in held:
                 generator.set_state(saved)
         return np.array(array, dtype=value.type.dtype.numpy).reshape(np.shape(array))
+
+
+def _computation(value: Any, depth: int = 4) -> Any:
+    """What a value is computed by, as a key: equal for two nodes that do the same to the same values."""
+    if type(value) is tuple:
+        return tuple(_computation(item, depth) for item in value)
+    if type(value) is not Value or value.node is None or value.node.op.random or not depth:
+        return value
+    return value.node.op.name, _computation(value.node.args, depth - 1), value.node.results.index(value)
 
 
 def generators_of(nodes: Sequence[GraphNode]) -> list[Generator]:

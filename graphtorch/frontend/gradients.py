@@ -7,6 +7,7 @@ backward of a custom `autograd.Function`), it is expanded at once instead, so th
 from __future__ import annotations
 
 import contextlib
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from graphtorch.autograd.rules import fit
 from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.guards import GuardSet
+from graphtorch.frontend.layouts import gradient_layouts
 from graphtorch.frontend.parts import Part, Saved
 from graphtorch.frontend.recorded import Recorded, RecordedNode
 from graphtorch.frontend.sources import GradSource, Source
@@ -183,6 +185,12 @@ class GradientRecorder(GraphBuilder):
         """Record `autograd.grad`."""
         values, seeds = self._seeds(roots, gradients)
         found = self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
+        layouts = functools.cache(lambda node: gradient_layouts(self, node))
+        for gradient in found:
+            value = None if gradient is None else gradient._data.value
+            if gradient is not None and value is not None and value.node is not None and value.node.op is GRADIENT:
+                place = value.node.results.index(value)
+                gradient._data.find_layout = functools.partial(lambda n, i: layouts(n)[i], value.node, place)
         for tensor, gradient in zip(inputs, found, strict=True):
             if (
                 gradient is None
@@ -278,9 +286,10 @@ class GradientRecorder(GraphBuilder):
         for saver in nodes:
             node = saver.node if isinstance(saver, Part) else saver
             doubtful = saver.doubtful if isinstance(saver, Part) else []
-            if saver in self._freed and self._saved.get(saver):
+            sure = not isinstance(saver, Part) or saver.saves
+            if saver in self._freed and sure:
                 return FREED
-            if doubtful and (saver in self._freed or any(storage.version != v for storage, v, _ in doubtful)):
+            if saver in self._freed or any(storage.version != v for storage, v, _ in doubtful):
                 raise refuse(
                     "a backward pass that is an error in one of the branches of cond only",
                     "clone() what both need before it is changed",

@@ -8,22 +8,27 @@ import numpy as np
 
 from graphtorch.frontend.recorded import Recorded
 from graphtorch.ir.builder import hint
-from graphtorch.ir.graph import Value
+from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ops.dispatch import lies_in_rows
-from graphtorch.ops.record import Operator
+from graphtorch.ops.record import POINTWISE, Operator
 from graphtorch.ops.strides import layout_of, ordered_strides, pointwise_strides
-from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tensor import Tensor, meta_array
 
 _NUMBER_LAYOUT: np.ndarray[Any, Any] = np.empty((), np.int8)
 
 
 def pointwise_layout(op: Operator, args: tuple[Any, ...], result: Value) -> np.ndarray[Any, Any] | None:
     """The layout that eager execution gives to a pointwise result; None for row-major."""
+    return _pointwise(op, args, _layouts(op, args), result)
+
+
+def _pointwise(
+    op: Operator, args: tuple[Any, ...], layouts: list[np.ndarray[Any, Any]], result: Value
+) -> np.ndarray[Any, Any] | None:
     if op.scalar == "copy" and args[1] is not None:
         return None  # clone into a given memory format
     if lies_in_rows(op, args[0]):
         return None
-    layouts = _layouts(op, args)
     if all(layout.flags.c_contiguous for layout in layouts):
         return None
     shape = tuple(hint(size) for size in result.shape)
@@ -38,6 +43,57 @@ def stated_layout(op: Operator, args: tuple[Any, ...], name: str, result: Value)
     strides = ordered_strides(op.order[name], shape, [layout_of(a) for a in _layouts(op, args)])
     element = np.empty(1, result.dtype.numpy)
     return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
+
+
+def gradient_layouts(recorder: Any, node: Node) -> list[np.ndarray[Any, Any]]:
+    """The layouts of a `gradient` node's results: those of what the backward pass computes them by."""
+    from graphtorch.autodiff.gradient import ExpandGradients
+    from graphtorch.ir.passes import DeadCodeElimination
+
+    captured: Graph = recorder.graph
+    held = Graph("", list(captured.inputs), captured.nodes[: captured.nodes.index(node) + 1], list(node.results))
+    held.input_kinds = list(captured.input_kinds)
+    held.output_names = [f"gradient{i}" for i in range(len(node.results))]
+    graph = ExpandGradients().run(DeadCodeElimination().run(held))
+    known = {s.source: s.base._data.layout for s in recorder.storages if s.base is not None}
+    found: dict[Value, np.ndarray[Any, Any]] = {
+        value: known[source]
+        for value, source in zip(graph.inputs, recorder.sources, strict=False)
+        if source in known and known[source].ndim == len(value.shape)
+    }
+
+    def of(arg: Any) -> np.ndarray[Any, Any]:
+        if type(arg) is not Value:
+            return _NUMBER_LAYOUT
+        layout = found.get(arg)
+        return meta_array([hint(d) for d in arg.shape], arg.dtype) if layout is None else layout
+
+    for step in graph.nodes:
+        made: np.ndarray[Any, Any] | None = None
+        if step.op.is_view:
+            made = step.op.numpy(of(step.args[0]), *map(hints, step.args[1:]))
+        elif step.op.kind == POINTWISE:
+            operands = [
+                of(a)
+                for p, a in zip(step.op.parameters, step.args, strict=True)
+                if p.is_operand and a is not None and type(a) is not tuple
+            ]
+            made = _pointwise(
+                step.op,
+                step.args,
+                operands[::-1] if step.op.order.get("result") == "reversed" else operands,
+                step.result,
+            )
+        if made is not None:
+            found[step.results[0]] = made
+    return [of(v) for v in graph.outputs]
+
+
+def hints(arg: Any) -> Any:
+    """An attribute with symbolic sizes replaced by their example values."""
+    if type(arg) is tuple:
+        return tuple(map(hints, arg))
+    return hint(arg) if getattr(arg, "is_symbolic_int", False) else arg
 
 
 def _layouts(op: Operator, args: tuple[Any, ...]) -> list[np.ndarray[Any, Any]]:

@@ -26,11 +26,13 @@ class Part:
     """One result of a control-flow node.
 
     operands  the values that gradients flow to
+    saves     whether something on the way saves anything; None: in one of two branches
     doubtful  what only one of two branches saves
     """
 
     node: Node
     operands: list[Value]
+    saves: bool | None = False
     doubtful: list[Saved] = field(default_factory=list)
 
 
@@ -41,6 +43,7 @@ class _Inside:
     borders: dict[Value, None]
     saved: list[Saved]
     doubtful: list[Saved]
+    saves: bool | None = False
 
 
 def _look(recorder: Recorder, value: Value, nodes: set[Node]) -> _Inside:
@@ -60,7 +63,11 @@ def _look(recorder: Recorder, value: Value, nodes: set[Node]) -> _Inside:
         stack.extend(recorder.flows_from(here))
     for saver in savers:
         found.saved += recorder._saved.get(saver, [])
-        found.doubtful += saver.doubtful if isinstance(saver, Part) else []
+        if isinstance(saver, Part):
+            found.doubtful += saver.doubtful
+            found.saves = found.saves or saver.saves
+        elif saver in recorder._saved:
+            found.saves = True
     return found
 
 
@@ -77,8 +84,9 @@ def note_cond(recorder: Recorder, results: Sequence[Value], bodies: Sequence[_Bo
         either = [entry for mine, other in pairs for key, entry in mine.items() if key not in other]
         part = Part(node, list({**sides[0].borders, **sides[1].borders}))
         part.doubtful = [*either, *sides[0].doubtful, *sides[1].doubtful]
+        part.saves = sides[0].saves if sides[0].saves == sides[1].saves else None
         recorder.parts[result] = part
-        if both or part.doubtful:
+        if part.saves is not False:
             recorder._saved[part] = both
 
 
@@ -109,6 +117,7 @@ def note_scan(
         while pending:
             inside = _look(recorder, pending.pop(), nodes)
             part.doubtful += inside.doubtful
+            part.saves = part.saves or inside.saves
             for storage, version, tensor in inside.saved:
                 held = memory.get(id(storage))
                 if held is not None:
@@ -122,5 +131,5 @@ def note_scan(
                     pending.append(step.values[i])
         part.operands = list(borders)
         recorder.parts[result] = part
-        if saved or part.doubtful:
+        if part.saves is not False:
             recorder._saved[part] = list(saved.values())

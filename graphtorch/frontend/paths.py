@@ -21,7 +21,15 @@ import numpy as np
 
 from graphtorch.frontend.decisions import MAX_PATHS, MAX_VALUES, Decision, RunEagerly, answer_of, generators_of
 from graphtorch.frontend.replay import MISS, write_replay
-from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
+from graphtorch.frontend.sources import (
+    ArgumentSource,
+    GradSource,
+    NumberSource,
+    SizeSource,
+    Source,
+    TensorSource,
+    carrier,
+)
 from graphtorch.frontend.tree import flatten
 from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
@@ -163,6 +171,8 @@ class PathTree:
             return "argument", source.index
         if isinstance(source, GradSource):
             return "grad", self._place(source.owner)
+        if isinstance(source, SizeSource):
+            return "size", source.place
         if isinstance(source, NumberSource):
             return "number", self.expressions.keep(source.container), source.key
         assert isinstance(source, TensorSource)
@@ -197,10 +207,12 @@ class PathExecutable(Executable):
     rest: Executable
     places: list[int]  # of the last piece's outputs among the graph's
     count: int  # of the graph's outputs
+    carriers: dict[int, Key]  # by decision: the input that says how long what it counted is
     generators: list[Any]
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         held, _current.results = _current.results, None
+        inputs = list(inputs)
         known = {key: inputs[position] for key, position in self.inputs}
         if held is not None and not self._fits(held):
             held.rewind()
@@ -217,6 +229,8 @@ class PathExecutable(Executable):
                 array = np.array(readable(known[asked]), dtype=decision.array.dtype)
                 given = [*self.decisions[:place], replace(decision, answer=answer, array=array)]
                 raise Diverged(tuple(d.answer for d in given), given, held)
+            if decision.carrier >= 0:
+                known[self.carriers[place]] = inputs[decision.carrier] = carrier(int(readable(known[asked])))
         found: list[Any] = [None] * self.count
         for decision, asked in zip(self.decisions, self.asked, strict=True):
             found[decision.output] = known[asked]
@@ -305,6 +319,9 @@ class _Cut:
         position = {self.keys[v]: i for i, v in reversed(list(enumerate(graph.inputs)))}
         used = {key for stage in path.stages for key in stage.inputs}
         path.inputs = [(key, i) for key, i in position.items() if key in used]
+        path.carriers = {
+            place: self.keys[graph.inputs[d.carrier]] for place, d in enumerate(path.decisions) if d.carrier >= 0
+        }
         path.generators = generators_of([n for nodes in slices for n in nodes])
         self._rest(rest, reads[count])
 

@@ -18,11 +18,11 @@ from graphtorch.autograd.views import overlay, replay
 from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import CustomCall
-from graphtorch.frontend.memory import assume_apart, assume_other, assume_writable
+from graphtorch.frontend.memory import assume_other, assume_writable
 from graphtorch.frontend.parts import Part
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
 from graphtorch.frontend.recorder import Recorder
-from graphtorch.frontend.sources import ArgumentSource, Source
+from graphtorch.frontend.sources import ArgumentSource, Source, carrier
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
@@ -35,6 +35,16 @@ from graphtorch.tensor.type import type_of
 
 if TYPE_CHECKING:
     from graphtorch.frontend.joint import CompiledBackward
+
+
+# The operators that raise for some elements of their operands.
+CHECKED = frozenset(
+    (
+        *("index", "index_put", "gather", "scatter", "scatter_add", "scatter_reduce", "index_select", "index_add"),
+        *("index_copy", "index_fill", "take", "put", "embedding", "nll_loss", "multinomial"),
+        *("linalg_cholesky", "linalg_inv", "linalg_solve"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +253,7 @@ class _Assembler:
             recorded = recorder.captured[recorded_id]
             if recorded._requires_grad and not view._requires_grad and not recorded._data.storage.carries:
                 raise refuse("requires_grad_() of a view that is kept outside", "call it outside the compiled function")
-        assume_apart(
-            recorder.guards,
-            [
-                (storage.source, storage.concrete, storage.mutated)
-                for storage in recorder.storages
-                if storage.source is not None and storage.concrete is not None
-            ],
-        )
+        recorder.assume_apart(recorder.guards)
         assigned_leaves = [t for t in recorder.assigned_grads.values() if not isinstance(t._data, Traced)]
         kinds = {s.source: type(s.concrete) for s in recorder.storages if s.source is not None}
         assume_other(recorder.guards, recorder.sources, assigned_leaves, kinds)
@@ -263,6 +266,7 @@ class _Assembler:
             holder = recorder._source_of(assigned)
             described = None if final is None else self.describe(final, sharing, f"grad of {holder.name}")
             captured.grads.append((holder, described))
+        self.keep_checks()
         if recorder.decisions is not None:
             captured.decisions = [
                 replace(d, output=self.output(d.value, f"decision {i}")) for i, d in enumerate(recorder.decisions.made)
@@ -292,6 +296,16 @@ class _Assembler:
             place = self.output(value, "leaf") if outside else position[value]
             captured.leaves.append(LeafValue(place, outside, source, memo.get(id(tensor)), reached_by))
         return captured
+
+    def keep_checks(self) -> None:
+        """Let operators that may fail for data run although nothing needs what they give: a bad index is an error."""
+        live = set(self.graph.outputs)
+        for node in reversed(self.graph.nodes):
+            if any(r in live for r in node.results):
+                live.update(node.operands())
+            elif node.op.name in CHECKED and all(r.type.device.type == "cpu" for r in node.results):
+                self.output(node.results[0], "checked")
+                live.update(node.operands())
 
     def groups(self, reached: Sequence[set[Value]]) -> tuple[list[int], set[int]]:
         """A number for each output's history: a backward pass frees what it saved, so that outputs which share a node
@@ -410,11 +424,12 @@ class _Assembler:
         strides: tuple[int, ...] | None = None
         order: tuple[int, ...] | None = None
         if not layout.flags.c_contiguous:
-            dense = sorted(zip(layout.strides, layout.shape, strict=True))
+            moving = sorted((s, n) for s, n in zip(layout.strides, layout.shape, strict=True) if s and n != 1)
             steps = [layout.itemsize]
-            for _, n in dense:
+            for _, n in moving:
                 steps.append(steps[-1] * n)
-            if all(n == 1 or s == step for (s, n), step in zip(dense, steps, strict=False)):
+            # No gaps; what is expanded stays so.
+            if all(s == step for (s, _), step in zip(moving, steps, strict=False)):
                 if all(type(n) is int for n in recorded.shape):
                     strides = tuple(s // layout.itemsize for s in layout.strides)
                 else:
@@ -428,16 +443,24 @@ class ResultBuilder:
     def __init__(self, captured: Captured) -> None:
         self.captured = captured
         self._dims = symbolic_dims(captured.graph.inputs)
+        self._carriers = [(d.carrier, d.output) for d in captured.decisions if d.carrier >= 0]
 
-    def _bindings(self, leaves: Sequence[Any]) -> dict[str, int]:
+    def set_carriers(self, found: list[Any], arrays: Sequence[Any]) -> None:
+        """Put what says how long data-dependent sizes are in its places among a call's inputs."""
+        for position, output in self._carriers:
+            found[position] = Tensor._wrap(carrier(int(arrays[output])))
+
+    def _bindings(self, leaves: Sequence[Any], arrays: Sequence[Any]) -> dict[str, int]:
         """The sizes of this call by symbol."""
-        return bind(self._dims, [source.fetch(leaves) for source in self.captured.sources])
+        found = [source.fetch(leaves) for source in self.captured.sources]
+        self.set_carriers(found, arrays)
+        return bind(self._dims, found)
 
-    def _steps(self, steps: Steps, leaves: Sequence[Any]) -> Steps:
+    def _steps(self, steps: Steps, leaves: Sequence[Any], arrays: Sequence[Any]) -> Steps:
         """A view's way from its base, in this call's sizes."""
         if not self._dims:
             return steps
-        bindings = self._bindings(leaves)
+        bindings = self._bindings(leaves, arrays)
         return tuple((op, concrete(attributes, bindings)) for op, attributes in steps)
 
     def set_flags(self, leaves: Sequence[Any]) -> None:
@@ -506,19 +529,21 @@ class _Call:
         if type(spec) is Constant:
             return spec.value
         if type(spec) is Size:
-            return evaluate(spec.value, self.builder._bindings(self.leaves))
+            return evaluate(spec.value, self.builder._bindings(self.leaves, self.arrays))
         if id(spec) in self.memo:
             return self.memo[id(spec)]
         if type(spec) is Alias:
             made = tensor = spec.source.fetch(self.leaves)
             if spec.steps:
                 with set_grad_enabled(not spec.untracked):
-                    made = replay(tensor, self._placed(self.builder._steps(spec.steps, self.leaves)))
+                    made = replay(tensor, self._placed(self.builder._steps(spec.steps, self.leaves, self.arrays)))
             if spec.is_leaf:
                 made.requires_grad_()
         elif type(spec) is OutputView:
             with set_grad_enabled(not spec.untracked):
-                made = replay(self.make(spec.base), self._placed(self.builder._steps(spec.steps, self.leaves)))
+                made = replay(
+                    self.make(spec.base), self._placed(self.builder._steps(spec.steps, self.leaves, self.arrays))
+                )
             if spec.is_leaf:
                 made.requires_grad_()
         elif spec.number:

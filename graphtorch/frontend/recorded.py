@@ -7,6 +7,7 @@ replays them on the current value, and writing to one puts the new elements into
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Recorded(Traced):
     `quiet`: autograd does not count what is written through it. `without_grad` is a view that was itself made under
     no_grad, whatever it was made of."""
 
-    __slots__ = ("quiet", "recorder", "steps", "storage", "untracked", "version", "without_grad")
+    __slots__ = ("find_layout", "quiet", "recorder", "steps", "storage", "untracked", "version", "without_grad")
 
     def __init__(
         self,
@@ -74,6 +75,14 @@ class Recorded(Traced):
         self.untracked = False
         self.quiet = False
         self.without_grad = False
+        self.find_layout: Callable[[], np.ndarray[Any, Any]] | None = None  # asked when somebody needs to know
+
+    @property
+    def layout(self) -> np.ndarray[Any, Any]:
+        """An array over no memory with the strides that eager execution would have."""
+        if self.find_layout is not None:
+            self._layout, self.find_layout = self.find_layout(), None
+        return super().layout
 
     @property
     def detached(self) -> bool:

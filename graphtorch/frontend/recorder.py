@@ -7,26 +7,30 @@ while recording, so that a failed capture leaves no trace."""
 from __future__ import annotations
 
 import linecache
-from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from graphtorch.autodiff.graft import GRAFT
-from graphtorch.autograd.hooks import HookTable
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
 from graphtorch.frontend.decisions import Decisions, effect
-from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, refuse
-from graphtorch.frontend.gradients import GradientRecorder
-from graphtorch.frontend.guards import attribute, dictionary, is_scalar
-from graphtorch.frontend.layouts import pointwise_layout, stated_layout
-from graphtorch.frontend.memory import writable
+from graphtorch.frontend.guards import GuardSet
+from graphtorch.frontend.layouts import hints, pointwise_layout, stated_layout
+from graphtorch.frontend.memory import assume_apart, writable
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
-from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
+from graphtorch.frontend.sources import (
+    ArgumentSource,
+    GradSource,
+    SizeSource,
+    Source,
+    TensorSource,
+    carrier,
+)
+from graphtorch.frontend.state_recorder import StateRecorder
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, user_frame
@@ -37,11 +41,8 @@ from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
-TABLES = ("_parameters", "_buffers", "_modules")  # what a module's forward may read
-HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # what a call runs
 
-
-class Recorder(GradientRecorder):
+class Recorder(StateRecorder):
     """Captures one run of a function. Use: `argument(...)` for each tensor argument, run the function inside `with
     recorder:`, then `frontend.program` reads the graph, the mutated storages and the gradients off it."""
 
@@ -49,20 +50,13 @@ class Recorder(GradientRecorder):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.sources: list[Source] = []
         self.storages: list[RecordedStorage] = []  # of captured tensors
-        self.modules: list[str] = []
-        self.module_names: dict[int, str] = {}
         self.optimizers: list[Any] = []
-        self.environment: Environment | None = None
-        self._seen_modules: set[int] = set()
-        self.numbers: dict[tuple[int, Any], Tensor] = {}
         self._detached: dict[Value, Value] = {}
         self.default_dtype = dtypes.get_default_dtype()
         self._names_taken: set[str] = set()  # by the first so many sources
         self._names_seen = 0
         self._states_named: dict[int, int] = {}  # id of an optimizer -> how many of its states have names
-        self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
         self.decisions: Decisions | None = None  # None: Python may not ask for data
         self.refused: CaptureError | None = None  # what the function does that no graph can hold
         self.region = 0  # how many control-flow regions are being recorded, one in another
@@ -228,139 +222,10 @@ class Recorder(GradientRecorder):
             f"{name}.requires_grad was {tensor._requires_grad}",
         )
 
-    def number_input(self, container: Any, key: Any) -> Any:
-        """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture."""
-        value = dict.__getitem__(container, key)
-        if isinstance(value, Tensor):
-            self.guards.same_object(
-                f"dict.__getitem__({self.guards.name(container)}, {key!r})", value, f"{key!r} was a tensor"
-            )
-            return value
-        if type(value) not in (int, float):
-            return self.guard_item(container, key)
-        known = self.numbers.get((id(container), key))
-        if known is not None:
-            return known
-        name = f"{key}" if not self.numbers else f"{key}{len(self.numbers)}"
-        of = TensorType(dtypes.float64 if type(value) is float else dtypes.int64, (), is_number=True)
-        kind = self.guards.name(type(value))
-        place = self._entry(container, key)
-        self.guards.add(
-            f"dict.__getitem__({self.guards.name(container)}, {key!r}).__class__ is {kind}",
-            f"{key!r} was a Python {type(value).__name__}",
-            place and f"{self.guards.bind(place)}.__class__ is {kind}",
-        )
-        recorded = wrap(self.graph.add_input(of, name, "number"))
-        self.sources.append(NumberSource(container, key, name))
-        self.numbers[id(container), key] = recorded
-        self._alive.append(container)
-        return recorded
-
-    def guard_item(self, container: Any, key: Any) -> Any:
-        """Assume the value of a dictionary's entry."""
-        value = dict.__getitem__(container, key)
-        expression = f"dict.__getitem__({self.guards.name(container)}, {key!r})"
-        place = self._entry(container, key)
-        if is_scalar(value):
-            self.guards.same_value(expression, value, f"{key!r}", None if value is None else place)
-        elif isinstance(value, list):
-            length = f"len({expression}) == {len(value)}"
-            if length not in self.guards.guards:
-                cheap = f"len({self.guards.bind(place)}) == {len(value)}" if place else None
-                self.guards.add(length, f"{key!r} had {len(value)} entries", cheap)
-            for i, item in enumerate(value):
-                found = f"{self.guards.bind(place)}[{i}]" if place else None
-                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was the same object", found)
-        return value
-
-    def _entry(self, container: Any, key: Any) -> str | None:
-        """A fast expression for an entry of a dictionary, None where it has none."""
-        kind = type(container)
-        if kind is dict:
-            return f"{self.guards.name(container)}[{key!r}]"
-        # A subclass may see each subscript, which a plain look-up need not tell it.
-        return f"{self.guards.name(container)}.get({key!r})" if kind.get is dict.get else None
-
-    def enter_module(self, module: Any) -> None:
-        """Note the module being called, and assume what its forward may read of it."""
-        name = self.module_names.get(id(module), type(module).__name__)
-        self.modules.append(name)
-        if id(module) in self._seen_modules:
-            return
-        self._seen_modules.add(id(module))
-        prefix = "" if len(self.modules) == 1 else name + "."
-        held = self.guards.name(module)
-        known = self.environment is not None and self.environment.knows(module)
-        for key, value in vars(module).items():
-            # What the environment knows of the user's own classes, it assumes itself: just the attributes in use.
-            if is_scalar(value) and (
-                key == "training" or not known or type(module).__module__.startswith("graphtorch.")
-            ):
-                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", attribute(self.guards, module, key))
-        if "forward" in vars(module):
-            place = attribute(self.guards, module, "forward")
-            self.guards.same_object(f"{held}.forward", module.forward, f"{name}.forward was the same object", place)
-        else:
-            cheap = f"'forward' not in {dictionary(self.guards, module)}"
-            self.guards.add(f"'forward' not in {held}.__dict__", f"{name} had the forward of its class", cheap)
-        for group in TABLES:
-            entries = vars(module).get(group, {})
-            for key, value in entries.items():
-                if value is not None:
-                    self.module_names.setdefault(id(value), prefix + key)
-            # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption then.
-            self._assume_table(module, group, entries, name, prefix)
-        hooks = [(group, dict(vars(module).get(group, {}))) for group in HOOK_TABLES]
-        self._hooks_met.append((module, name, hooks))
-
-    def _assume_table(self, module: Any, group: str, entries: Mapping[Any, Any], name: str, prefix: str) -> None:
-        """Assume the entries of one of a module's dictionaries."""
-        table = f"{self.guards.name(module)}.{group}"
-        place = attribute(self.guards, module, group)
-        if isinstance(vars(module).get(group), HookTable):
-            self.assume_hook_table(table, entries, f"{prefix}{group[1:]}")
-            return
-        meaning = f"{name} had {len(entries)} {group[1:]}"
-        if not entries:
-            self.guards.add(f"len({table}) == 0", meaning, place and f"not {place}")
-            return
-        length = f"len({table}) == {len(entries)}"
-        self.guards.add(length, meaning, place and f"len({self.guards.bind(place)}) == {len(entries)}")
-        for key, value in entries.items():
-            found = f"{self.guards.bind(place)}[{key!r}]" if place else None
-            meaning = f"{prefix}{key} was the same object"
-            self.guards.same_object(f"{table}[{key!r}]", value, meaning, found)
-
-    def assume_hooks(self) -> None:
-        """Assume the hooks of the modules that were called, unless the function changed them itself."""
-        for module, name, tables in self._hooks_met:
-            for group, entries in tables:
-                if dict(vars(module).get(group, {})) == entries:
-                    self._assume_table(module, group, entries, name, f"{name}.{group[1:]} ")
-
-    def assume_optimizer(self, optimizer: Any) -> None:
-        """Assume that an optimizer's groups and state tensors are the objects that its step was captured with."""
-        held = self.guards.name(optimizer)
-        # Looking up a tensor hashes it, in Python: the cheap form knows the position instead.
-        keys, values = f"[*{held}.state]", f"[*{held}.state.values()]"
-        count = len(optimizer.param_groups)
-        self.guards.add(f"len({held}.param_groups) == {count}", f"the optimizer had {count} param groups")
-        for i, group in enumerate(optimizer.param_groups):
-            self.guards.same_object(f"{held}.param_groups[{i}]", group, f"param group {i} was the same object")
-        for i, (parameter, own) in enumerate(optimizer.state.items()):
-            found, there = self.guards.name(parameter), self.guards.name(own)
-            expression = f"{held}.state.get({found}) is {there}"
-            if expression not in self.guards.guards:
-                cheap = f"{self.guards.bind(keys)}[{i}] is {found} and {self.guards.bind(values)}[{i}] is {there}"
-                self.guards.add(expression, "an optimizer state was the same object", cheap)
-            for key, value in own.items():
-                if isinstance(value, Tensor):
-                    place = self._entry(own, key) if isinstance(own, dict) else None
-                    meaning = f"the optimizer's {key} was the same tensor"
-                    self.guards.same_object(f"{there}.get({key!r})", value, meaning, place)
-
-    def exit_module(self, module: Any) -> None:
-        self.modules.pop()
+    def assume_apart(self, guards: GuardSet) -> None:
+        """Assume that inputs share no memory with what is changed. Raises CaptureError if they do."""
+        found = [(s.source, s.concrete, s.mutated) for s in self.storages if s.source and s.concrete is not None]
+        assume_apart(guards, found)
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -419,7 +284,8 @@ class Recorder(GradientRecorder):
             data.value = value
             data.version = data.storage.version
             base = data.storage.base
-            if base is not None and base is not tensor and not data.detached and not data.untracked:
+            own_leaf = tensor._requires_grad and tensor._node is None  # a view that was made a leaf of its own
+            if base is not None and base is not tensor and not (data.detached or data.untracked or own_leaf):
                 tensor._requires_grad = base._requires_grad
                 tensor._node = RecordedNode("AsStridedBackward0") if base._requires_grad else None
         value = data.value
@@ -481,7 +347,7 @@ class Recorder(GradientRecorder):
         if (op.is_view or _selects(op, args)) and isinstance(args[0]._data, Recorded):
             source = args[0]._data
             if op.is_view:
-                layout = op.numpy(source.layout, *[_hints(a) for a in args[1:]])
+                layout = op.numpy(source.layout, *[hints(a) for a in args[1:]])
             else:
                 layout = source.layout[tuple(slice(None) if i is None else 0 for i in args[1])]
             data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
@@ -648,7 +514,8 @@ class Recorder(GradientRecorder):
         else:
             base_value = value
         holder = storage.base
-        if not state.grad_enabled and holder is not None and holder._requires_grad and holder._node is not None:
+        unseen = not state.grad_enabled or (data.detached and not carries_grad)  # by the base's history
+        if unseen and holder is not None and holder._requires_grad and holder._node is not None:
             (base_value,) = self._append(GRAFT, (storage.value, base_value))
             value = base_value if not data.steps else value
         storage.value = base_value
@@ -689,7 +556,7 @@ class Recorder(GradientRecorder):
         for op, attributes in steps:
             if not op.is_view:
                 return
-            layout = op.numpy(layout, *[_hints(a) for a in attributes])
+            layout = op.numpy(layout, *[hints(a) for a in attributes])
             if _overlaps(layout):
                 raise refuse(
                     f"an in-place change of a part of {op.name}(), which shows some elements several times",
@@ -709,6 +576,20 @@ class Recorder(GradientRecorder):
 
         with self._gradients(False):
             return number(tensor)
+
+    def data_size(self, tensor: Tensor) -> Any:
+        """A size that depends on data (`nonzero`), as a number or a symbol."""
+        if self.decisions is None:
+            return int(tensor)
+        return self.decisions.size(self, self.recorded(tensor))
+
+    def size_input(self, symbol: Any, place: int, count: int) -> int:
+        """An input whose length is a size that is known only during a call. Returns its position."""
+        of = TensorType(dtypes.bool_, (symbol,))
+        source = SizeSource(place, Tensor._wrap(carrier(count)), f"size{place}")
+        self.graph.add_input(of, source.name, source.kind)
+        self.sources.append(source)
+        return len(self.sources) - 1
 
     def read(self, tensor: Tensor, operation: str) -> np.ndarray[Any, Any]:
         """Python asks for data, which does not exist yet: a decision, if those may be made."""
@@ -788,13 +669,6 @@ def _wrapped(attribute: Any) -> Any:
 
 def _static(shape: tuple[Any, ...]) -> bool:
     return all(type(d) is int for d in shape)
-
-
-def _hints(arg: Any) -> Any:
-    """An attribute with symbolic sizes replaced by their example values."""
-    if type(arg) is tuple:
-        return tuple(_hints(a) for a in arg)
-    return hint(arg) if getattr(arg, "is_symbolic_int", False) else arg
 
 
 __all__ = ["CaptureError", "Recorder", "recorder_paused"]

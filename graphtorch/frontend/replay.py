@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphtorch.frontend.program import Alias, BrokenNode, Constant, Output, _laid_out
-from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, Source, TensorSource
+from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, SizeSource, Source, TensorSource
 from graphtorch.frontend.tree import Leaf, unflatten
 from graphtorch.ir.passes import verify_by_default
 from graphtorch.lowering.backend import InputMismatchError
@@ -133,6 +133,8 @@ class _Writer:
             return self.name(source.tensor)
         if isinstance(source, GradSource):
             return f"{self._tensor(source.owner)}._grad"
+        if isinstance(source, SizeSource):
+            return self.name(source.sample)
         assert isinstance(source, NumberSource)
         expression = f"{self.name(source.container)}.get({source.key!r})"
         return self.guards.locals.get(expression) or f"dict.__getitem__({self.name(source.container)}, {source.key!r})"

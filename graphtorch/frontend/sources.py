@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -68,3 +70,22 @@ class NumberSource(Source):
 
     def fetch(self, leaves: Sequence[Any]) -> Any:
         return dict.__getitem__(self.container, self.key)
+
+
+@dataclass(frozen=True, eq=False)
+class SizeSource(Source):
+    """A size that depends on data: the length of an array without contents, which a call makes when it knows the answer
+    to the decision at `place`."""
+
+    place: int
+    sample: Tensor  # one of the capture's length
+    name: str
+    kind: str = "size"
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return self.sample
+
+
+def carrier(size: int) -> Any:
+    """The array of that length."""
+    return np.empty(size, np.bool_)

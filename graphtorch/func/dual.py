@@ -79,7 +79,7 @@ class DualLevel(Level):
         vars(tensor)["_tangent"] = tangent
         reference = weakref.ref(tensor)
         self._duals.append(reference)
-        if tensor._base is None:
+        if tensor._base is None and not self.captures:  # views of a capture name no base, and share the storage
             self._results[id(tensor._shared_storage())] = reference
 
     def _pushed(self, op: Operator, args: tuple[Any, ...]) -> tuple[Any, Any]:

@@ -161,6 +161,13 @@ class Level:
         with self.below():
             return self.lower(tensor).item()
 
+    def data_size(self, tensor: Tensor) -> Any:
+        """A size that depends on data."""
+        self.check_read(tensor, "int()")
+        with self.below():
+            found: Any = self.lower(tensor)
+            return int(found) if self.outer is None else self.outer.data_size(found)
+
     def read(self, tensor: Tensor, operation: str) -> np.ndarray[Any, Any]:
         """Python asks for data."""
         self.check_read(tensor, operation)

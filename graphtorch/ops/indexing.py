@@ -15,9 +15,9 @@ import numpy as np
 from graphtorch.autograd.graph import composes
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
-from graphtorch.ops.dispatch import _SCALAR_NAMES
+from graphtorch.ops.dispatch import _SCALAR_NAMES, make_view
 from graphtorch.ops.pointwise import broadcast_shapes
-from graphtorch.ops.record import OPAQUE, sample
+from graphtorch.ops.record import OPAQUE, lookup, sample
 from graphtorch.ops.shaping import reshape
 from graphtorch.ops.strides import laid_out, pointwise_strides
 from graphtorch.ops.view import check_expand, expand, select, slice_, unsqueeze
@@ -293,7 +293,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
         return positions(input)
     if state.recorder is not None:
         # How many there are is a decision on the data; which these are is not.
-        count = state.recorder.size(FUNCTIONS["count_nonzero"](input))
+        count = state.recorder.data_size(FUNCTIONS["count_nonzero"](input))
         made: Tensor = FUNCTIONS["nonzero_static"](input, size=count)
         keep_order = getattr(state.recorder, "keep_order", None)
         if keep_order is not None and input.ndim > 1:
@@ -338,6 +338,9 @@ def _index_flat(flat: Tensor, at: Tensor) -> Tensor:
 
 
 # -- x[...] -----------------------------------------------------------------------------------------------------------
+
+
+_SELECT = lookup("select")
 
 
 def _position(value: Any) -> Any:
@@ -487,6 +490,10 @@ def getitem(self: Tensor, key: Any) -> Tensor:
     are NumPy's except that bools in the key are masks of no dimension.
     """
     if type(key) is int:
+        data = self._data
+        if type(data) is np.ndarray and state.recorder is None and data.ndim and -data.shape[0] <= key < data.shape[0]:
+            at = key if key >= 0 else key + data.shape[0]
+            return make_view(_SELECT, (self, 0, at), data[at, ...])
         return _select(self, 0, key, 0)
     result, indices = _view_of(self, key)
     if indices:

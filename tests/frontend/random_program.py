@@ -571,10 +571,10 @@ def difference(actual: list[Any], expected: list[Any], bound: float) -> str | No
     """What differs between two runs, in words; None for nothing."""
     for i, (a, e) in enumerate(zip(actual, expected, strict=False)):
         if isinstance(a, tuple) or isinstance(e, tuple):
-            if isinstance(e, tuple) and (e[1] == "IndexError" or "ZeroDivision" in e[2] or "out of bounds" in e[2]):
-                return None  # bad elements are found by the operator that uses them, if its result is used
-            if isinstance(e, tuple) and "memory location" in e[2]:
-                return None  # gradients of sums are expanded in eager execution, and results of calls are not
+            if isinstance(e, tuple) and "ZeroDivision" in e[2]:
+                return None  # found by the operator that divides, if its result is used
+            if isinstance(e, tuple) and isinstance(a, tuple) and a[0] == e[0] and e[1] == "IndexError":
+                return None  # a bad element, and later in the program what a capture sees at once
             if not (isinstance(a, tuple) and isinstance(e, tuple)) or (a[0], _class(a)) != (e[0], _class(e)):
                 return f"call {i}: {_outcome(a)}, eager: {_outcome(e)}"
             continue

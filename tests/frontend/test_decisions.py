@@ -508,3 +508,68 @@ def test_log_records_are_not_lost(caplog):
         for _ in range(3):
             f(torch.ones(2))
     assert [r.getMessage() for r in caplog.records if r.name == log.name] == ["loss tensor(2.)"] * 3
+
+
+# -- sizes that depend on data ----------------------------------------------------------------------------------------
+
+
+def rows_in_use(x):
+    return x.view(4, 2)[x.view(4, 2).sum(1) > 0].tanh().sum(0)
+
+
+def write_through_a_mask(x):
+    y = x.clone()
+    y[y > 0.3] *= 2
+    return y
+
+
+def positions_and_values(x):
+    return torch.nonzero(x.view(2, 4) > 0), x[x > 0].cumsum(0), x[x > 0].shape[0]
+
+
+def product_of_selections(x):
+    return (x[x > 0].unsqueeze(1) @ x[x > 0].unsqueeze(0)).softmax(-1)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu", "interpreter"])
+@pytest.mark.parametrize("f", [rows_in_use, write_through_a_mask, positions_and_values, product_of_selections])
+def test_counts_are_symbols(f, backend):
+    """One program for every number of elements from two on, forward and backward."""
+    compiled = torch.compile(f, backend=backend)
+    seen = set()
+    for seed in range(24):
+        torch.manual_seed(seed)
+        data, found = torch.rand(8) * 2 - 1, []
+        for function in (f, compiled):
+            x = data.clone().requires_grad_()
+            result = function(x)
+            results = result if isinstance(result, tuple) else (result,)
+            loss = sum(t.sum() for t in results if isinstance(t, torch.Tensor) and t.requires_grad)
+            loss.backward()
+            seen.add(int((data > 0).sum()))
+            found.append([*results, x.grad])
+        for e, a in zip(*found, strict=True):
+            assert type(e) is type(a)
+            if isinstance(e, torch.Tensor):
+                assert e.shape == a.shape and e.requires_grad == a.requires_grad
+                assert torch.allclose(e, a, atol=1e-5)
+            else:
+                assert e == a
+    assert len(seen) > 4 and compiled.eager_calls == 0
+    assert len(compiled.specializations) <= 3  # none, one, or more
+
+
+def test_a_count_that_python_looks_at_is_a_number():
+    """What is decided by the count has a program for each one, up to a limit."""
+
+    @torch.compile
+    def f(x):
+        y = x[x > 0]
+        return y * 2 if y.shape[0] > 3 else y + 1
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for n in (5, 2, 4, 3, 5, 6, 7, 8, 9, 10, 11, 12):
+            x = torch.cat([torch.ones(n), -torch.ones(12 - n)])
+            assert f(x).tolist() == [2.0] * n
+    assert len(f.specializations) <= 8 and f.eager_calls > 0

@@ -991,3 +991,89 @@ def test_hook_on_a_view_among_results():
         (view.sum() + y.sum()).backward()
         found.append(x.grad.tolist())
     assert found[0] == found[1]
+
+
+def test_memory_of_a_history_changed_through_detach():
+    """What is written through `detach()` shows, and the gradient still flows."""
+    for change in (lambda y: y.detach().zero_(), lambda y: y.detach()[1:].add_(1), lambda y: y.data.mul_(3)):
+        found = []
+
+        def f(x, change=change):
+            y = x * 2
+            change(y)
+            return y
+
+        for g in (f, torch.compile(f)):
+            x = vector(requires_grad=True)
+            y = g(x)
+            y.sum().backward()
+            found.append((y.tolist(), x.grad.tolist()))
+        assert found[0] == found[1] and found[0][1] == [2] * 6
+
+
+def test_a_bad_index_is_an_error_even_if_nothing_uses_what_it_gives():
+    def f(x, i):
+        x[i]
+        return x * 2
+
+    for backend in ("numpy", "cpu", "interpreter"):
+        compiled = torch.compile(f, backend=backend)
+        assert compiled(vector(), torch.tensor([1, 5])).tolist() == [2, 4, 6, 8, 10, 12]
+        with pytest.raises(IndexError):
+            compiled(vector(), torch.tensor([1, 6]))
+
+
+def test_a_result_changed_before_its_backward_pass():
+    """Eager execution saves the result of exp; so a change of it is an error there, and must not go unnoticed here."""
+    for change in (lambda y: y.add_(1), lambda y: y.detach().zero_()):
+        for f in (torch.exp, torch.compile(lambda x: x.exp())):
+            y = f(vector(requires_grad=True))
+            change(y)
+            with pytest.raises(RuntimeError, match="modified by an inplace"):
+                y.sum().backward()
+
+
+def test_an_expanded_gradient_is_not_written():
+    def f(x, write):
+        (g,) = torch.autograd.grad(x.sum(), x)
+        if write:
+            g.add_(1)
+        return g
+
+    compiled = torch.compile(f)
+    assert compiled(vector(requires_grad=True), False).stride() == (0,)
+    with pytest.raises(RuntimeError, match="single memory location"), pytest.warns(UserWarning, match="eagerly"):
+        compiled(vector(requires_grad=True), True)
+
+
+def test_a_view_that_becomes_a_leaf():
+    def f(x):
+        y = x * 1
+        v = y[1:]
+        v.requires_grad_()
+        z = v * 2
+        y.mul_(3)
+        return y, v, z
+
+    found = []
+    for g in (f, torch.compile(f)):
+        y, v, z = g(vector())
+        z.sum().backward()
+        found.append((y.tolist(), v.tolist(), v.requires_grad, v.grad.tolist(), y.requires_grad))
+    assert found[0] == found[1]
+
+
+def test_a_hook_on_an_argument_stays_on_it():
+    def f(x):
+        x.register_hook(lambda g: g * 2)
+        return x * 1
+
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for g in (f, torch.compile(f)):
+            x = vector(requires_grad=True)
+            g(x)
+            x.sum().backward()
+            found.append(x.grad.tolist())
+    assert found[0] == found[1] == [2] * 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 import graphtorch as torch
 from graphtorch import nn
@@ -45,3 +46,37 @@ def test_losses_are_eagers():
     compiled, _ = train(True, 200)
     eager, _ = train(False, 200)
     np.testing.assert_allclose(compiled, eager, rtol=1e-5)
+
+
+class Block(torch.nn.Module):
+    """A transformer block that takes its sizes from its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.LayerNorm(8), torch.nn.LayerNorm(8)
+        self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+        self.mlp = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.GELU(), torch.nn.Linear(16, 8))
+
+    def forward(self, x):
+        h = self.first(x)
+        x = x + self.attention(h, h, h)[0]
+        return x + self.mlp(self.second(x).view(-1, x.shape[2])).view(x.shape)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+def test_all_sizes_symbolic_from_the_first_call_on(backend):
+    """Sizes that the program fixes (that of the features) are numbers; the others are symbols at once."""
+    model = Block()
+    compiled = torch.compile(model.forward, dynamic=True, backend=backend)
+    for batch, length in ((3, 5), (2, 7), (9, 2)):
+        torch.manual_seed(0)
+        x = torch.randn(batch, length, 8)
+        gradients = []
+        for function in (model.forward, compiled):
+            model.zero_grad()
+            y = function(x)
+            y.square().mean().backward()
+            gradients.append([y.detach(), *(p.grad.clone() for p in model.parameters())])
+        for e, a in zip(*gradients, strict=True):
+            assert torch.allclose(e, a, atol=1e-5)
+    assert len(compiled.specializations) == 1

@@ -1,0 +1,167 @@
+"""What a capture assumes of Python state: the numbers, modules, hooks and optimizers that the function reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphtorch.autograd.hooks import HookTable
+from graphtorch.frontend.environment import Environment
+from graphtorch.frontend.gradients import GradientRecorder
+from graphtorch.frontend.guards import attribute, dictionary, is_scalar
+from graphtorch.frontend.sources import NumberSource, Source
+from graphtorch.ir.builder import wrap
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import TensorType
+
+TABLES = ("_parameters", "_buffers", "_modules")  # what a module's forward may read
+HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # what a call runs
+
+
+class StateRecorder(GradientRecorder):
+    """The part of the recorder that knows about Python state."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.sources: list[Source] = []
+        self.modules: list[str] = []
+        self.module_names: dict[int, str] = {}
+        self.environment: Environment | None = None
+        self.numbers: dict[tuple[int, Any], Tensor] = {}
+        self._seen_modules: set[int] = set()
+        self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
+
+    def number_input(self, container: Any, key: Any) -> Any:
+        """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture."""
+        value = dict.__getitem__(container, key)
+        if isinstance(value, Tensor):
+            self.guards.same_object(
+                f"dict.__getitem__({self.guards.name(container)}, {key!r})", value, f"{key!r} was a tensor"
+            )
+            return value
+        if type(value) not in (int, float):
+            return self.guard_item(container, key)
+        known = self.numbers.get((id(container), key))
+        if known is not None:
+            return known
+        name = f"{key}" if not self.numbers else f"{key}{len(self.numbers)}"
+        of = TensorType(dtypes.float64 if type(value) is float else dtypes.int64, (), is_number=True)
+        kind = self.guards.name(type(value))
+        place = self._entry(container, key)
+        self.guards.add(
+            f"dict.__getitem__({self.guards.name(container)}, {key!r}).__class__ is {kind}",
+            f"{key!r} was a Python {type(value).__name__}",
+            place and f"{self.guards.bind(place)}.__class__ is {kind}",
+        )
+        recorded = wrap(self.graph.add_input(of, name, "number"))
+        self.sources.append(NumberSource(container, key, name))
+        self.numbers[id(container), key] = recorded
+        self._alive.append(container)
+        return recorded
+
+    def guard_item(self, container: Any, key: Any) -> Any:
+        """Assume the value of a dictionary's entry."""
+        value = dict.__getitem__(container, key)
+        expression = f"dict.__getitem__({self.guards.name(container)}, {key!r})"
+        place = self._entry(container, key)
+        if is_scalar(value):
+            self.guards.same_value(expression, value, f"{key!r}", None if value is None else place)
+        elif isinstance(value, list):
+            length = f"len({expression}) == {len(value)}"
+            if length not in self.guards.guards:
+                cheap = f"len({self.guards.bind(place)}) == {len(value)}" if place else None
+                self.guards.add(length, f"{key!r} had {len(value)} entries", cheap)
+            for i, item in enumerate(value):
+                found = f"{self.guards.bind(place)}[{i}]" if place else None
+                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was the same object", found)
+        return value
+
+    def _entry(self, container: Any, key: Any) -> str | None:
+        """A fast expression for an entry of a dictionary, None where it has none."""
+        kind = type(container)
+        if kind is dict:
+            return f"{self.guards.name(container)}[{key!r}]"
+        # A subclass may see each subscript, which a plain look-up need not tell it.
+        return f"{self.guards.name(container)}.get({key!r})" if kind.get is dict.get else None
+
+    def enter_module(self, module: Any) -> None:
+        """Note the module being called, and assume what its forward may read of it."""
+        name = self.module_names.get(id(module), type(module).__name__)
+        self.modules.append(name)
+        if id(module) in self._seen_modules:
+            return
+        self._seen_modules.add(id(module))
+        prefix = "" if len(self.modules) == 1 else name + "."
+        held = self.guards.name(module)
+        known = self.environment is not None and self.environment.knows(module)
+        for key, value in vars(module).items():
+            # What the environment knows of the user's own classes, it assumes itself: just the attributes in use.
+            if is_scalar(value) and (
+                key == "training" or not known or type(module).__module__.startswith("graphtorch.")
+            ):
+                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", attribute(self.guards, module, key))
+        if "forward" in vars(module):
+            place = attribute(self.guards, module, "forward")
+            self.guards.same_object(f"{held}.forward", module.forward, f"{name}.forward was the same object", place)
+        else:
+            cheap = f"'forward' not in {dictionary(self.guards, module)}"
+            self.guards.add(f"'forward' not in {held}.__dict__", f"{name} had the forward of its class", cheap)
+        for group in TABLES:
+            entries = vars(module).get(group, {})
+            for key, value in entries.items():
+                if value is not None:
+                    self.module_names.setdefault(id(value), prefix + key)
+            # A buffer's tensor may be replaced by the forward itself (counters); its identity is no assumption then.
+            self._assume_table(module, group, entries, name, prefix)
+        hooks = [(group, dict(vars(module).get(group, {}))) for group in HOOK_TABLES]
+        self._hooks_met.append((module, name, hooks))
+
+    def _assume_table(self, module: Any, group: str, entries: Mapping[Any, Any], name: str, prefix: str) -> None:
+        """Assume the entries of one of a module's dictionaries."""
+        table = f"{self.guards.name(module)}.{group}"
+        place = attribute(self.guards, module, group)
+        if isinstance(vars(module).get(group), HookTable):
+            self.assume_hook_table(table, entries, f"{prefix}{group[1:]}")
+            return
+        meaning = f"{name} had {len(entries)} {group[1:]}"
+        if not entries:
+            self.guards.add(f"len({table}) == 0", meaning, place and f"not {place}")
+            return
+        length = f"len({table}) == {len(entries)}"
+        self.guards.add(length, meaning, place and f"len({self.guards.bind(place)}) == {len(entries)}")
+        for key, value in entries.items():
+            found = f"{self.guards.bind(place)}[{key!r}]" if place else None
+            meaning = f"{prefix}{key} was the same object"
+            self.guards.same_object(f"{table}[{key!r}]", value, meaning, found)
+
+    def assume_hooks(self) -> None:
+        """Assume the hooks of the modules that were called, unless the function changed them itself."""
+        for module, name, tables in self._hooks_met:
+            for group, entries in tables:
+                if dict(vars(module).get(group, {})) == entries:
+                    self._assume_table(module, group, entries, name, f"{name}.{group[1:]} ")
+
+    def assume_optimizer(self, optimizer: Any) -> None:
+        """Assume that an optimizer's groups and state tensors are the objects that its step was captured with."""
+        held = self.guards.name(optimizer)
+        # Looking up a tensor hashes it, in Python: the cheap form knows the position instead.
+        keys, values = f"[*{held}.state]", f"[*{held}.state.values()]"
+        count = len(optimizer.param_groups)
+        self.guards.add(f"len({held}.param_groups) == {count}", f"the optimizer had {count} param groups")
+        for i, group in enumerate(optimizer.param_groups):
+            self.guards.same_object(f"{held}.param_groups[{i}]", group, f"param group {i} was the same object")
+        for i, (parameter, own) in enumerate(optimizer.state.items()):
+            found, there = self.guards.name(parameter), self.guards.name(own)
+            expression = f"{held}.state.get({found}) is {there}"
+            if expression not in self.guards.guards:
+                cheap = f"{self.guards.bind(keys)}[{i}] is {found} and {self.guards.bind(values)}[{i}] is {there}"
+                self.guards.add(expression, "an optimizer state was the same object", cheap)
+            for key, value in own.items():
+                if isinstance(value, Tensor):
+                    place = self._entry(own, key) if isinstance(own, dict) else None
+                    meaning = f"the optimizer's {key} was the same tensor"
+                    self.guards.same_object(f"{there}.get({key!r})", value, meaning, place)
+
+    def exit_module(self, module: Any) -> None:
+        self.modules.pop()
