@@ -53,6 +53,7 @@ from graphtorch.ops import (
     sorting,
     special_airy,
     special_functions,
+    sparse_forms,
     statistics,
     ternary,
     tolerant_factors,

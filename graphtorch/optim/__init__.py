@@ -1,7 +1,4 @@
-"""Optimizers and learning rate schedules. See https://docs.pytorch.org/docs/stable/optim.html
-
-There is no SparseAdam: it is for sparse gradients, which do not exist here.
-"""
+"""Optimizers and learning rate schedules. See https://docs.pytorch.org/docs/stable/optim.html"""
 
 from graphtorch.optim import lr_scheduler, swa_utils
 from graphtorch.optim.adafactor import Adafactor
@@ -15,8 +12,9 @@ from graphtorch.optim.optimizer import Optimizer
 from graphtorch.optim.rmsprop import RMSprop
 from graphtorch.optim.rprop import Rprop
 from graphtorch.optim.sgd import SGD
+from graphtorch.optim.sparse_adam import SparseAdam
 
 __all__ = [
     "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon", "NAdam", "Optimizer",
-    "RAdam", "RMSprop", "Rprop", "SGD", "lr_scheduler", "swa_utils",
+    "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam", "lr_scheduler", "swa_utils",
 ]  # fmt: skip

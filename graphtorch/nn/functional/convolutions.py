@@ -226,13 +226,11 @@ def embedding(
 
     The row ``padding_idx`` gets no gradient. ``max_norm`` first shrinks, in place, the looked-up rows with a larger
     norm. ``scale_grad_by_freq`` divides a row's gradient by how often it was looked up.
+    ``sparse`` changes nothing: the gradient is dense, and :class:`~graphtorch.optim.SparseAdam` takes it.
 
     Raises:
         AssertionError: ``padding_idx`` is out of range.
-        RuntimeError: ``sparse`` gradients are asked for.
     """
-    if sparse:
-        raise RuntimeError("embedding: sparse gradients are not supported")
     if padding_idx is not None:
         if not -weight.shape[0] <= padding_idx < weight.shape[0]:
             raise AssertionError("Padding_idx must be within num_embeddings")

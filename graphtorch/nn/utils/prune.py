@@ -179,15 +179,18 @@ class Identity(BasePruningMethod):
 class _Amount(BasePruningMethod):
     """Prunes a share (float) or a number (int) of elements or channels."""
 
+    amount: Any
+
     def __init__(self, amount: Any) -> None:
+        self.amount = amount
         if not isinstance(amount, Real):
             raise TypeError(f"Invalid type for amount: {amount}. Must be int or float.")
-        if amount < 0 or (not isinstance(amount, Integral) and amount > 1):
+        self.whole = isinstance(amount, Integral)
+        if self.amount < 0 or (not self.whole and self.amount > 1):
             raise ValueError(f"amount={amount} should either be a float in the range [0, 1] or a non-negative integer")
-        self.amount: Any = amount
 
     def _count(self, size: int) -> int:
-        if not isinstance(self.amount, Integral):
+        if not self.whole:
             return round(self.amount * size)
         if self.amount > size:
             raise ValueError(f"amount={self.amount} should be smaller than the number of parameters to prune={size}")
