@@ -13,6 +13,7 @@ import numpy as np
 
 from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, edge_of
 from graphtorch.autograd.state import state
+from graphtorch.ops.dispatch import quiet
 from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
 from graphtorch.tensor.devices import CPU
 from graphtorch.tensor.remote import DeviceArray
@@ -135,7 +136,9 @@ def _start(roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]) -> l
     started: list[Tensor] = []
     for root, gradient in zip(roots, gradients, strict=True):
         check_start(root, gradient)
-        if gradient is None:
+        if gradient is None and type(root._data) is np.ndarray and root._device is CPU:
+            gradient = Tensor._wrap(np.ones(root._data.shape, root._data.dtype), root._dtype)
+        elif gradient is None:
             gradient = FUNCTIONS["full"](tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
         started.append(gradient)
     return started
@@ -156,6 +159,10 @@ def accumulate(variable: Tensor, gradient: Tensor, create_graph: bool, fresh: bo
             variable._grad = own
     elif create_graph:
         variable._grad = variable._grad + gradient
+    elif _adds_as_arrays(variable._grad, gradient):
+        held = variable._grad._data
+        quiet.run(np.add, held, gradient._data, held)
+        variable._grad._bump_version()
     else:
         previous = state.grad_enabled
         state.grad_enabled = False
@@ -163,6 +170,23 @@ def accumulate(variable: Tensor, gradient: Tensor, create_graph: bool, fresh: bo
             variable._grad.add_(gradient)
         finally:
             state.grad_enabled = previous
+
+
+def _adds_as_arrays(held: Tensor, gradient: Tensor) -> bool:
+    """Whether adding to a `.grad` in place is no more than NumPy's addition of two arrays."""
+    a, b = held._data, gradient._data
+    return (
+        type(a) is np.ndarray
+        and type(b) is np.ndarray
+        and held._device is CPU
+        and a.dtype == b.dtype
+        and a.dtype.itemsize > 2
+        and a.shape == b.shape
+        and a.flags.c_contiguous
+        and a.flags.writeable
+        and not held._inference
+        and not held._requires_grad
+    )
 
 
 def _lay_out_as(gradient: Tensor, variable: Tensor) -> None:
@@ -230,7 +254,7 @@ def _run(
                 continue
             if needed is not None and node not in needed:
                 continue
-            if all(s is None for s in slots):
+            if all([s is None for s in slots]):
                 outgoing: Sequence[Tensor | None] = (None,) * len(node.edges)
             else:
                 outgoing = _apply(node, slots)
@@ -251,7 +275,7 @@ def _run(
 
 
 def _apply(node: Node, slots: list[Tensor | None]) -> Sequence[Tensor | None]:
-    for prehook in tuple((node.prehooks or {}).values()):
+    for prehook in tuple(node.prehooks.values()) if node.prehooks else ():
         replaced = prehook(tuple(slots))
         if replaced is not None:
             slots = list(replaced) if isinstance(replaced, tuple | list) else [replaced]
@@ -268,7 +292,7 @@ def _apply(node: Node, slots: list[Tensor | None]) -> Sequence[Tensor | None]:
             f"Function '{node.name()}' returned nan values in its 0th output."
             + (f"\n  its forward call was at {line}" if line else "")
         )
-    for hook in tuple((node.hooks or {}).values()):
+    for hook in tuple(node.hooks.values()) if node.hooks else ():
         replaced = hook(tuple(outgoing), tuple(slots))
         if replaced is not None:
             outgoing = tuple(replaced) if isinstance(replaced, tuple | list) else (replaced,)
@@ -312,8 +336,9 @@ def _accumulate_leaf(
     fresh = owned and id(data) not in given and storage is None
     given.add(id(data))
     accumulate(node.variable, value, create_graph, fresh)
-    for hook in tuple((node.variable._post_accumulate_hooks or {}).values()):
-        hook(node.variable)
+    if node.variable._post_accumulate_hooks:
+        for hook in tuple(node.variable._post_accumulate_hooks.values()):
+            hook(node.variable)
 
 
 def _dependencies(roots: list[Node], targets: set[Node] | None) -> tuple[dict[Node, int], set[Node] | None]:

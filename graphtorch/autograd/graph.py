@@ -91,7 +91,7 @@ class Node:
 class AccumulateGrad(Node):
     """The sink of a leaf: adds into its `.grad`."""
 
-    __slots__ = ("variable",)
+    __slots__ = ("edge", "variable")
 
     def name(self) -> str:
         return "torch::autograd::AccumulateGrad"
@@ -99,6 +99,7 @@ class AccumulateGrad(Node):
     def __init__(self, variable: Tensor) -> None:
         super().__init__(())
         self.variable = variable
+        self.edge = Edge(self, 0)
         # PyTorch runs accumulation as soon as the gradient is complete, ahead of earlier operators.
         self.sequence = 1 << 62
 
@@ -226,12 +227,12 @@ def edge_of(tensor: Tensor) -> Edge | None:
     """Where the cotangent of `tensor` goes; None if it needs none."""
     if not tensor._requires_grad:
         return None
-    node = tensor.grad_fn
+    node = tensor._node if tensor._base is None and state.recorder is None else tensor.grad_fn
     if node is not None:
         return Edge(node, tensor._output_index)
     if tensor._accumulator is None:
         tensor._accumulator = AccumulateGrad(tensor)
-    return Edge(tensor._accumulator, 0)
+    return tensor._accumulator.edge  # type: ignore[no-any-return]
 
 
 def _type_of(tensor: Tensor) -> TensorType:
@@ -257,10 +258,16 @@ def _needs(op: Operator, differentiated: tuple[str, ...]) -> tuple[tuple[str, in
     return tuple(found)
 
 
+@functools.cache
+def _needed_results(op: Operator, differentiated: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Which results formulas need, and their positions."""
+    return tuple((name, op.results.index(name)) for name in saved_names(op, differentiated) if name in op.results)
+
+
 class OperatorNode(Node):
     """A recorded operator call."""
 
-    __slots__ = ("differentiated", "op", "operands", "overload", "results", "saved", "user_line")
+    __slots__ = ("differentiated", "op", "operands", "overload", "saved", "user_line")
 
     def __init__(self, op: Operator, args: tuple[Any, ...], inplace: bool = False) -> None:
         edges: list[Edge | None] = []
@@ -270,14 +277,13 @@ class OperatorNode(Node):
             arg = args[place]
             wanted = False
             for tensor in arg if type(arg) is tuple else (arg,):
-                if isinstance(tensor, Tensor):
-                    edge = edge_of(tensor) if is_differentiable else None
-                    wanted = wanted or edge is not None
-                    edges.append(edge)
-                    operands.append((name, _type_of(tensor)))
-                else:
-                    edges.append(None)
+                edge = edge_of(tensor) if is_differentiable and isinstance(tensor, Tensor) else None
+                edges.append(edge)
+                if edge is None:
                     operands.append((name, None))
+                else:
+                    wanted = True
+                    operands.append((name, _type_of(tensor)))
             if wanted:
                 differentiated.append(name)
         super().__init__(edges)
@@ -286,7 +292,6 @@ class OperatorNode(Node):
         self.overload: int | str = -1 if op.overload is None else op.overload(*args)
         self.operands = operands
         self.differentiated = tuple(differentiated)
-        self.results: tuple[TensorType, ...] = ()
         self.saved: dict[str, Any] | None = {}
         self.user_line = ""
         for name, place, is_type in _needs(op, self.differentiated):
@@ -307,10 +312,8 @@ class OperatorNode(Node):
     def save_results(self, results: tuple[Tensor, ...]) -> None:
         """Keep those results that formulas need; called once the results have their final version."""
         assert self.saved is not None
-        self.results = tuple([_type_of(r) for r in results])
-        for name in saved_names(self.op, self.differentiated):
-            if name in self.op.results and name not in self.saved:
-                index = self.op.results.index(name)
+        for name, index in _needed_results(self.op, self.differentiated):
+            if name not in self.saved:
                 self.saved[name] = SavedTensor(results[index], index)
 
     def name(self) -> str:
@@ -405,7 +408,10 @@ def composes(name: str) -> Callable[[F], F]:
 def record_call(op: Operator, args: tuple[Any, ...], results: Any) -> None:
     """Put a call on the tape: results that can carry a gradient get the node."""
     outputs = results if type(results) is tuple else (results,)
-    if not any(r._dtype.is_differentiable for r in outputs):
+    for result in outputs:
+        if result._dtype.is_differentiable:
+            break
+    else:
         return
     node = OperatorNode(op, args)
     if not node.differentiated:

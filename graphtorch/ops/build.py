@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphtorch.ops import record
-from graphtorch.ops.dispatch import call, call_inplace, call_out
+from graphtorch.ops.dispatch import call, call_inplace, call_out, call_view
 from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Sample, make_formulas, parse_signature
 from graphtorch.tensor.devices import canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
@@ -95,7 +95,8 @@ def operator(
     if len(results) > 1:
         op.result_class = return_type(return_name or name, results)
     REGISTRY[name] = op
-    function = _generate(op, name, "call", out)
+    viewing = kind == record.VIEW and not op.has_list_operands and not out
+    function = _generate(op, name, "call_view" if viewing else "call", out)
     op.function = function
     if public:
         FUNCTIONS[name] = function
@@ -149,6 +150,7 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
         "__name__": "graphtorch.ops.generated",
         "op": op,
         "call": call,
+        "call_view": call_view,
         "call_inplace": call_inplace,
         "call_out": call_out,
     }
@@ -276,8 +278,12 @@ def _int(op: Operator, i: int, value: Any) -> Any:
 
 
 def _ints(op: Operator, i: int, value: Any) -> Any:
-    if type(value) is tuple and all(type(v) is int for v in value):
-        return value
+    if type(value) is tuple:
+        for v in value:
+            if type(v) is not int:
+                break
+        else:
+            return value
     if isinstance(value, list | tuple):
         return tuple(_int(op, i, v) for v in value)
     if isinstance(value, Tensor) and value.ndim == 1:

@@ -169,6 +169,8 @@ def view(input: Tensor, *shape: Any, **named: Any) -> Tensor:
 
     Raises RuntimeError where only a copy could have that shape.
     """
+    if not named and shape and type(shape[0]) is int:
+        return views.view(input, shape)
     given = named.get("dtype", shape[0] if len(shape) == 1 else None)
     if isinstance(given, dtypes.dtype):
         return input if given is input.dtype else view_dtype(input, given)
@@ -178,8 +180,11 @@ def view(input: Tensor, *shape: Any, **named: Any) -> Tensor:
 @function(method=True)
 def reshape(input: Tensor, *shape: Any, **named: Any) -> Tensor:
     """`input` under another shape: a view where one exists, else a copy. See torch.reshape."""
-    size = infer_size(input.shape, _named(shape, named.get("shape"), "reshape", "shape"))
+    given = _named(shape, named.get("shape"), "reshape", "shape")
     layout = input._layout()
+    if type(input._data) is np.ndarray and layout.flags.c_contiguous:
+        return views.view(input, given)
+    size = infer_size(input.shape, given)
     if layout.flags.c_contiguous or (
         view_strides(layout.shape, layout.strides, [concrete(n) for n in size]) is not None
     ):

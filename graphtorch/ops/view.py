@@ -99,10 +99,17 @@ def _t_type(input: Any) -> TensorType:
     return type_of(input).with_shape(tuple(reversed(input.shape)))
 
 
+def _t_numpy(input: Any) -> Any:
+    if input.ndim > 2:
+        _t_type(input)
+    return input.T
+
+
 t: Callable[..., Tensor] = operator(
     "t(Tensor input)",
+    lazy_check=True,
     type=_t_type,
-    numpy=lambda input: input.T,
+    numpy=_t_numpy,
     kind=VIEW,
     derivative={"input": lambda g: t(g)},
     decompose=lambda input: permute(input, tuple(reversed(range(len(input.shape))))),

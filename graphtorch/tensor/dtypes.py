@@ -22,6 +22,7 @@ class dtype:
         "abbreviation",
         "category",
         "is_complex",
+        "is_differentiable",
         "is_floating_point",
         "is_signed",
         "itemsize",
@@ -37,6 +38,7 @@ class dtype:
     is_floating_point: bool
     is_complex: bool
     is_signed: bool
+    is_differentiable: bool  # whether values of this type can carry a gradient
 
     def __init__(self, name: str, abbreviation: str, numpy_type: Any, category: int, signed: bool = True) -> None:
         self.name = name
@@ -47,6 +49,7 @@ class dtype:
         self.is_floating_point = category == FLOATING
         self.is_complex = category == COMPLEX
         self.is_signed = signed
+        self.is_differentiable = category >= FLOATING
 
     def __repr__(self) -> str:
         return f"torch.{self.name}"
@@ -59,11 +62,6 @@ class dtype:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dtype:
         return self
-
-    @property
-    def is_differentiable(self) -> bool:
-        """Whether values of this type can carry a gradient."""
-        return self.category >= FLOATING
 
     def to_real(self) -> dtype:
         """The type of the real and imaginary parts; a real type is its own."""
