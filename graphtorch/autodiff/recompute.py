@@ -38,7 +38,7 @@ def values_to_keep(
     of `read`. `free` are the inputs that cost nothing."""
     made = {r: n for n in nodes for r in n.results}
     candidates = _ancestors(nodes, read)
-    allowed = {n for n in candidates if _is_cheap(n)}
+    allowed = {n for n in candidates if _is_cheap(n)} - _boundaries(nodes)
     if budget < 1:
         ordered = sorted((n for n in candidates if n not in allowed and not n.op.random), key=_cost_per_byte)
         limit = budget * _bytes(_kept(made, read, free, allowed))
@@ -61,6 +61,18 @@ def values_to_keep(
             pending.extend(v for v in node.operands() if v not in held)
     order = {v: i for i, v in enumerate(made)}
     return sorted(kept, key=lambda v: order.get(v, -1)), [n for n in nodes if n in again]
+
+
+def _boundaries(nodes: Sequence[Node]) -> set[Node]:
+    """The nodes under one `checkpoint` whose results others read: what a checkpointed function gives is kept."""
+    owners = {r: n for n in nodes if n.origin.startswith(CHECKPOINT) for r in n.results}
+    found: set[Node] = set()
+    for node in nodes:
+        for operand in node.operands():
+            owner = owners.get(operand)
+            if owner is not None and owner.origin != node.origin and not _is_cheap_itself(owner):
+                found.add(owner)
+    return found
 
 
 def _ancestors(nodes: Sequence[Node], read: Sequence[Value]) -> list[Node]:
@@ -106,11 +118,13 @@ def _kept(made: dict[Value, Node], read: Sequence[Value], free: Collection[Value
 
 
 def _is_cheap(node: Node) -> bool:
+    return not node.op.random and (node.origin.startswith(CHECKPOINT) or _is_cheap_itself(node))
+
+
+def _is_cheap_itself(node: Node) -> bool:
     op = node.op
-    if op.random:
-        return False
-    if node.origin.startswith(CHECKPOINT) or op.kind in (VIEW, SOURCE):
-        return True
+    if op.kind in (VIEW, SOURCE):
+        return not op.random
     return op.kind == POINTWISE and (op.scalar in _CHEAP or op.name in _CHEAP)
 
 

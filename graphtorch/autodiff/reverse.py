@@ -68,9 +68,12 @@ def append_gradients(
     found: dict[Value, Tensor] = {}
     location, origin = own.location, own.origin
 
+    completed: set[Value] = set()
+
     def complete(value: Value) -> Tensor | None:
         cotangent = found.get(value)
-        if cotangent is not None and on_cotangent is not None:
+        if cotangent is not None and on_cotangent is not None and value not in completed:
+            completed.add(value)
             cotangent = found[value] = on_cotangent(value, cotangent)
         return cotangent
 
@@ -104,9 +107,7 @@ def append_gradients(
                 found[operand] = found[operand] + part if operand in found else part
         results: list[Value | None] = []
         for value in inputs:
-            cotangent = found.get(value)
-            if cotangent is not None and on_cotangent is not None and value.node is None:
-                cotangent = complete(value)
+            cotangent = complete(value)  # of values that the walk began at, or did not come to
             results.append(None if cotangent is None else own.value_of(cotangent))
     own.location, own.origin = location, origin
     return results

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graphtorch.autodiff.checkpointing import RecomputeCheckpoints
 from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.autodiff.partial_backward import partial_backward
 from graphtorch.autodiff.partition import partition
@@ -108,7 +109,8 @@ class JointProgram:
     def backward(self) -> Compiled:
         """Compiled when first needed: a forward that nobody differentiates never pays for it."""
         if self._backward is None:
-            self._backward = compile_joint(self.parts.backward, self.parts.backward, self.backend, {})
+            late = RecomputeCheckpoints().run(self.parts.backward)
+            self._backward = compile_joint(self.parts.backward, late, self.backend, {})
         return self._backward
 
     def backward_of(self, places: frozenset[int]) -> tuple[Compiled, list[int]] | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
+from graphtorch.autodiff.checkpointing import RecomputeCheckpoints
 from graphtorch.autodiff.gradient import GRADIENT, ExpandGradients
 from graphtorch.ir.graph import Graph, Value, substitute
 from graphtorch.ir.passes import default_pipeline, verify_by_default
@@ -93,7 +94,7 @@ Lower = Callable[[Graph, dict[int, int]], Executable]
 
 def compile_graph(captured: Graph, backend: str, donations: dict[int, int], lower: Lower | None = None) -> Compiled:
     """Run the pipeline. `donations` maps an output's position to that of the input which it overwrites."""
-    joint = ExpandGradients().run(captured)
+    joint = RecomputeCheckpoints().run(ExpandGradients().run(captured))
     return compile_joint(captured, joint, backend, donations, lower)
 
 

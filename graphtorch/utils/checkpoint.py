@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from graphtorch.autodiff.checkpointing import region_origin
 from graphtorch.autodiff.partition import CHECKPOINT
 from graphtorch.autograd.graph import saved_tensors_hooks
 from graphtorch.autograd.state import state
@@ -96,7 +97,9 @@ def _detached(value: Any) -> Any:
 
 @contextmanager
 def _marked(recorder: Any) -> Any:
-    held, recorder.origin = recorder.origin, CHECKPOINT
+    held = recorder.origin
+    if not held.startswith(CHECKPOINT):  # one inside another is a part of that
+        recorder.origin = region_origin(sum(n.origin.startswith(CHECKPOINT) for n in recorder.graph.nodes))
     try:
         yield
     finally:
@@ -125,6 +128,8 @@ def checkpoint(
     if use_reentrant and (context_fn is not noop_context_fn or debug):
         raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
     if state.recorder is not None:
+        if not hasattr(state.recorder, "graph"):
+            return function(*args, **kwargs)  # a functional transform: its own tape keeps what it needs
         with _marked(state.recorder):
             return function(*args, **kwargs)
     first, second = context_fn()
