@@ -605,6 +605,14 @@ def linalg_vander(x: Tensor, *, N: int | None = None) -> Tensor:
 
 
 @function()
+def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    """The powers N - 1 to 0 of the elements, or 0 to N - 1 with `increasing`. See torch.vander."""
+    powers: Tensor = linalg_vander(x, N=N)
+    return powers if increasing else powers.flip(-1)
+
+
+
+@function()
 def linalg_diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
     """The diagonal, by default of the last two dimensions. See torch.linalg.diagonal."""
     found: Tensor = FUNCTIONS["diagonal"](A, offset, dim1, dim2)

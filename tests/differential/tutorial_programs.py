@@ -2,7 +2,7 @@
 prints the same text."""
 
 PROGRAMS = {
-    "tensors": '''
+    "tensors": """
 data = [[1, 2], [3, 4]]
 x_data = torch.tensor(data)
 x_np = torch.from_numpy(np.array(data))
@@ -41,8 +41,8 @@ t.add_(1)
 print(f"t: {t}")
 print(f"n: {n}")
 print(type(t), x_np.storage_offset(), x_np.is_contiguous())
-''',
-    "autograd": '''
+""",
+    "autograd": """
 x = torch.ones(5)
 y = torch.zeros(3)
 w = torch.randn(5, 3, requires_grad=True)
@@ -69,8 +69,8 @@ inp.grad.zero_()
 out.backward(torch.ones_like(out), retain_graph=True)
 print(f"\\nCall after zeroing gradients\\n{inp.grad}")
 print(out.grad_fn.next_functions[0][0].name(), out.is_leaf, inp.is_leaf)
-''',
-    "blitz autograd": '''
+""",
+    "blitz autograd": """
 a = torch.tensor([2., 3.], requires_grad=True)
 b = torch.tensor([6., 4.], requires_grad=True)
 Q = 3*a**3 - b**2
@@ -90,8 +90,8 @@ try:
     Q.backward(gradient=external_grad)
 except RuntimeError as error:
     print(str(error).splitlines()[0][:70])
-''',
-    "network": '''
+""",
+    "network": """
 class NeuralNetwork(nn.Module):
     def __init__(self):
         super().__init__()
@@ -126,8 +126,8 @@ print(f"After ReLU: {hidden1}")
 for name, param in model.named_parameters():
     print(f"Layer: {name} | Size: {param.size()} | Values : {param[:2]} \\n")
 print(sum(p.numel() for p in model.parameters()))
-''',
-    "optimization loop": '''
+""",
+    "optimization loop": """
 torch.manual_seed(3)
 X = torch.randn(64, 4)
 true_w = torch.tensor([1.5, -2.0, 0.5, 3.0])
@@ -145,8 +145,8 @@ for optimizer in (torch.optim.SGD(model.parameters(), lr=1e-2), torch.optim.Adam
         print(f"Epoch {epoch+1}: loss {loss.item():>.4f}")
 with torch.no_grad():
     print(model(X[:3]))
-''',
-    "data loader": '''
+""",
+    "data loader": """
 from_data = DataLoader(TensorDataset(torch.arange(10.).reshape(10, 1), torch.arange(10)), batch_size=4, shuffle=True)
 for epoch in range(2):
     for batch, (X, y) in enumerate(from_data):
@@ -164,8 +164,8 @@ for features, label in DataLoader(Squares(), batch_size=3, drop_last=True):
 first, second = random_split(Squares(), [4, 3], generator=torch.Generator().manual_seed(42))
 print(len(first), first.indices, second.indices)
 print(len(from_data), next(iter(DataLoader(Squares()))))
-''',
-    "save and load": '''
+""",
+    "save and load": """
 model = nn.Linear(3, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 model(torch.ones(1, 3)).sum().backward()
@@ -188,8 +188,8 @@ try:
     nn.Linear(4, 2).load_state_dict(checkpoint["model"])
 except RuntimeError as error:
     print(error)
-''',
-    "custom function": '''
+""",
+    "custom function": """
 class LegendrePolynomial3(torch.autograd.Function):
     @staticmethod
     def forward(ctx, input):
@@ -226,8 +226,8 @@ for t in range(30):
         d.grad = None
 print(f"Result: y = {abs(a.item()):.4f} + {b.item():.4f} * P3({abs(c.item()):.4f} + {d.item():.4f} x)")
 print(y_pred.grad_fn.name(), P3(x[:2].requires_grad_()))
-''',
-    "polynomial module": '''
+""",
+    "polynomial module": """
 class Polynomial3(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -257,8 +257,8 @@ for t in range(40):
     optimizer.step()
 print(f"Result: {model.string()}")
 print(model, list(model.parameters())[0], model.a)
-''',
-    "convolutional classifier": '''
+""",
+    "convolutional classifier": """
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -300,8 +300,8 @@ for step in range(3):
     loss.backward()
     optimizer.step()
     print(f"{loss.item():.5f}")
-''',
-    "character recurrent network": '''
+""",
+    "character recurrent network": """
 class RNN(nn.Module):
     def __init__(self, input_size, hidden_size, output_size):
         super().__init__()
@@ -338,8 +338,8 @@ for epoch in range(3):
     print(epoch, f"{total:.4f}")
 topv, topi = output.topk(2)
 print(topv, topi)
-''',
-    "attention": '''
+""",
+    "attention": """
 torch.manual_seed(1)
 layer = nn.TransformerEncoderLayer(d_model=8, nhead=2, dim_feedforward=16, batch_first=True)
 encoder = nn.TransformerEncoder(layer, num_layers=2)
@@ -354,8 +354,8 @@ q = torch.rand(1, 2, 4, 8)
 print(F.scaled_dot_product_attention(q, q, q, is_causal=True)[0, 0])
 embedding = nn.Embedding(10, 3, padding_idx=0)
 print(embedding(torch.LongTensor([[0, 2, 0, 5]])))
-''',
-    "scheduler and metrics": '''
+""",
+    "scheduler and metrics": """
 model = nn.Linear(2, 2)
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.1)
@@ -373,8 +373,8 @@ print(confusion, confusion.diag().sum().item() / confusion.sum().item())
 print(confusion.float().mean(dim=0), confusion.sum(1, keepdim=True))
 print(torch.tensor([0.1, 0.7, 0.2]).argmax(), torch.max(torch.tensor([[1, 5], [7, 2]]), dim=1))
 print(torch.bincount(torch.tensor([0, 1, 1, 3])), torch.unique(torch.tensor([3, 1, 3]), return_counts=True))
-''',
-    "variational autoencoder": '''
+""",
+    "variational autoencoder": """
 class VAE(nn.Module):
     def __init__(self):
         super().__init__()
@@ -408,8 +408,8 @@ for step in range(4):
     optimizer.step()
     print(f"step {step} loss {loss.item():.4f}", BCE, KLD)
 print(recon[0], model)
-''',
-    "broadcasting and masks": '''
+""",
+    "broadcasting and masks": """
 x = torch.arange(12).reshape(3, 4)
 print(x[x % 2 == 0], x[[0, 2]], x[:, [1, -1]], x[1:, ::2])
 print(x.float().std(dim=1), (x > 5).nonzero(), torch.where(x > 5, x, -1))
@@ -431,8 +431,8 @@ except RuntimeError as error:
     print(str(error).splitlines()[0])
 print(repr(torch.tensor([1e-8, 1.0, 1e8])), torch.tensor(3.0), torch.tensor([]), torch.tensor([[True]]))
 print(f"{torch.tensor(3.14159):.2f}", len(x), list(torch.tensor([1, 2])), 3 in x, x.tolist())
-''',
-    "probability and sampling": '''
+""",
+    "probability and sampling": """
 probs = torch.tensor([0.1, 0.2, 0.7])
 print(torch.multinomial(probs, 5, replacement=True), torch.bernoulli(probs), torch.randperm(5))
 print(torch.normal(0.0, 1.0, (2, 2)), torch.randint(0, 10, (3,)), torch.empty(2).uniform_(-1, 1))
@@ -447,5 +447,5 @@ print(F.softmax(logits, dim=-1), F.log_softmax(logits, -1), F.gumbel_softmax(log
 print(F.one_hot(torch.tensor([0, 2]), 3), F.cross_entropy(logits, torch.tensor([1]), label_smoothing=0.1))
 print(F.dropout(torch.ones(6), 0.5), nn.Dropout(0.5).eval()(torch.ones(3)))
 print(torch.linalg.norm(logits), torch.cov(torch.rand(2, 4)), torch.quantile(probs, 0.5))
-''',
+""",
 }

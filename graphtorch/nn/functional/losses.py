@@ -8,7 +8,7 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import no_grad
-from graphtorch.autograd.graph import composes
+from graphtorch.autograd.graph import composes, renamed
 from graphtorch.autograd.state import state
 from graphtorch.nn.functional.distances import pairwise_distance
 from graphtorch.ops import pointwise_losses
@@ -232,7 +232,9 @@ def _soft_cross_entropy(
     if reduction == "none":
         return -terms.sum(class_dim)
     total = -terms.sum()
-    return total / (log_probabilities.numel() / classes) if reduction == "mean" else total
+    if reduction != "mean":
+        return total
+    return renamed(total / (log_probabilities.numel() / classes), "DivBackward1")
 
 
 def _uniform_cross_entropy(
