@@ -133,7 +133,6 @@ else:
         "set_anomaly_enabled": ("graphtorch.autograd.grad_mode", "set_detect_anomaly"),
         "is_anomaly_enabled": ("graphtorch.autograd.grad_mode", "is_anomaly_enabled"),
         "GradScaler": ("graphtorch.amp", "GradScaler"),
-        "vander": ("graphtorch.linalg", "vander"),
         "random": ("graphtorch.random", None),
         **{
             f"{kind}_window": ("graphtorch.signal.legacy", f"{kind}_window")
