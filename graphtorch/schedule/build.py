@@ -10,6 +10,7 @@ from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.lowering.kernel import Access, Axis, Buffer, ExternCall, Kernel, Load, Schedule, Store, View
 from graphtorch.ops.record import lookup
 from graphtorch.schedule.construct import KernelBuilder, Strides
+from graphtorch.schedule.effects import failures_first
 from graphtorch.schedule.fusion import Fusion, Step
 from graphtorch.schedule.groups import Group, Limits
 from graphtorch.schedule.indexing import (
@@ -84,6 +85,7 @@ class _Scheduler:
         steps, line = order_for_memory(steps)
         if line:
             self.report.append(line)
+        steps = failures_first(steps)
         outputs: list[View] = []
         for index, value in enumerate(graph.outputs):
             if index in self.donations:

@@ -9,6 +9,7 @@ merge_siblings    groups of one iteration space that read the same data, or are 
 from __future__ import annotations
 
 from graphtorch.ir.graph import Value
+from graphtorch.schedule.effects import call_may_fail
 from graphtorch.schedule.fusion import Fusion, NotAffineError, cost_of
 from graphtorch.schedule.groups import Group, extent
 from graphtorch.tensor.symint import same_size
@@ -84,15 +85,20 @@ def merge_siblings(fusion: Fusion) -> None:
     """Merge groups with equal iteration spaces that share data or are small.
 
     Law: two groups of which neither depends on the other may run as one. Their loops are identified in order; loads
-    that coincide then are one load.
+    that coincide then are one load. What a call that may fail depends on stays apart from the rest, which may change
+    the caller's tensors (see effects.py).
     """
+    checked = 0
+    for group in fusion.dependence.groups.values():
+        if group.call is not None and call_may_fail(group.call.op):
+            checked |= group.ancestors
     buckets: dict[tuple[object, ...], list[Group]] = {}
     for index in sorted(fusion.dependence.groups):
         group = fusion.dependence.groups[index]
         if group.call is not None:
             continue
         group.refresh()
-        buckets.setdefault(_space(group), []).append(group)
+        buckets.setdefault((*_space(group), bool(checked & group.bit)), []).append(group)
     for bucket in buckets.values():
         reads = {g.index: roots_read(fusion, g) for g in bucket} if len(bucket) > 1 else {}
         for i, group in enumerate(bucket):

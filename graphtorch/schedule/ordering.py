@@ -2,8 +2,7 @@
 
 `peak` is what temporary buffers take at the worst step. The order tried is a greedy one: of the steps that may run, one
 that frees more than it allocates comes first, then the first in the program's order. It replaces the program's order
-only if it saves something worth having: neighbours in the program find each other's data in cache. For the same reason
-an update moves up to the product whose result it reads (a weight's gradient and its optimizer step).
+only if it saves something worth having: neighbours in the program find each other's data in cache.
 
 Law: steps may change places if neither reads what the other writes, they write different buffers, and they do not both
 draw from a generator.
@@ -33,26 +32,6 @@ def order_for_memory(steps: Sequence[Step]) -> tuple[list[Step], str]:
         return list(steps), ""
     line = f"steps run in another order than in the program: temporaries take {_megabytes(after)} instead of "
     return found, line + _megabytes(before)
-
-
-def updates_behind_products(steps: Sequence[Step]) -> list[Step]:
-    """Each kernel that writes no temporary, and for which the last step to wait for is a call whose result it reads,
-    directly behind that call. No temporary lives longer for it."""
-    needs = dependencies(steps)
-    behind: dict[int, list[int]] = {}
-    for i, step in enumerate(steps):
-        call = max(needs[i], default=-1)
-        if call < 0 or not isinstance(step, Kernel) or not isinstance(steps[call], ExternCall):
-            continue
-        reads, made = set(step.reads()), set(steps[call].writes())
-        if reads & made and all(b.kind != "temporary" for b in step.writes()):
-            behind.setdefault(call, []).append(i)
-    moved = {i for following in behind.values() for i in following}
-    order: list[Step] = []
-    for i, step in enumerate(steps):
-        if i not in moved:
-            order += [step, *(steps[j] for j in behind.get(i, ()))]
-    return order
 
 
 def peak(steps: Sequence[Step], sizes: dict[Buffer, int]) -> int:

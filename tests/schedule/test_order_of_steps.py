@@ -10,7 +10,8 @@ import pytest
 import graphtorch as torch
 from graphtorch.lowering.backend import get_backend
 from graphtorch.lowering.numpy.executor import NumpyExecutable
-from graphtorch.schedule.ordering import dependencies, order_for_memory, peak, updates_behind_products
+from graphtorch.schedule.effects import updates_behind_products
+from graphtorch.schedule.ordering import dependencies, order_for_memory, peak
 
 
 def executable(function: Any, *given: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:

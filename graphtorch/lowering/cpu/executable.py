@@ -39,8 +39,8 @@ from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
 from graphtorch.lowering.numpy import executor as numpy_executor
 from graphtorch.lowering.numpy.codegen import lower_kernel
 from graphtorch.schedule import build_schedule
+from graphtorch.schedule.effects import updates_behind_products
 from graphtorch.schedule.memory import aligned, plan
-from graphtorch.schedule.ordering import updates_behind_products
 
 logger = logging.getLogger(__name__)
 
