@@ -255,7 +255,7 @@ class Expressions:
         if of is dtypes.bool_:
             return str(bool(value))
         if not of.is_floating_point:
-            return str(int(of.numpy.type(value)))
+            return str(int(np.array(int(value), np.int64).astype(of.numpy)))  # numbers out of range wrap around
         if of is not dtypes.float64:
             with np.errstate(over="ignore"):
                 value = of.numpy.type(value)  # rounded as an array of that type would hold it

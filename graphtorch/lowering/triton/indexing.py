@@ -14,6 +14,7 @@ from typing import Any
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
 from graphtorch.lowering.triton.codegen import Generated
+from graphtorch.lowering.triton.elementwise import ELEMENTWISE, generate_frexp
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import convert, memory, register
 from graphtorch.lowering.triton.pooling import POOLING
@@ -53,7 +54,9 @@ def _generate(call: ExternCall, bindings: Mapping[str, int], limits: Limits) -> 
         return generate_sort(call, bindings, limits)
     if name == "fold_segments":
         return generate_segments(call, bindings, limits)
-    if name not in TEMPLATES and name not in POOLING:
+    if name == "frexp":
+        return generate_frexp(lambda shape: Writer(call, name, shape, bindings, limits), call)
+    if name not in TEMPLATES and name not in POOLING and name not in ELEMENTWISE:
         raise UnsupportedError(f"no Triton template for {name}")
     out = call.outputs[0]
     if out is None:
@@ -64,7 +67,7 @@ def _generate(call: ExternCall, bindings: Mapping[str, int], limits: Limits) -> 
 
     if name in POOLING:
         return POOLING[name](writer, call, out)
-    return TEMPLATES[name](writer, call.args, out)
+    return (ELEMENTWISE.get(name) or TEMPLATES[name])(writer, call.args, out)
 
 
 def number(value: Any, of: dtype) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.helpers import SORT_HELPERS
 from graphtorch.lowering.triton.philox import RANDOM_HELPERS
+from graphtorch.lowering.triton.special import SPECIAL_HELPERS
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
@@ -132,6 +133,7 @@ def _log_add_exp(a, b):
 """,
     **RANDOM_HELPERS,
     **SORT_HELPERS,
+    **SPECIAL_HELPERS,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ folds and scans with a function of one's own (its own call it once an element; h
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import threading
 import types
@@ -248,7 +249,7 @@ class _Library:
     """What stands for `libdevice`: its functions on the interpreter's tensors."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        function: Any = _erf if name == "erf" else getattr(np, _NAMES.get(name, name))
+        function: Any = _OWN[name]() if name in _OWN else getattr(np, _NAMES.get(name, name))
 
         def run(*operands: Any) -> Any:
             import triton.language as tl
@@ -265,3 +266,26 @@ class _Library:
 def _erf(x: Array) -> Array:
     made: Array = np.vectorize(math.erf, otypes=[x.dtype])(x)
     return made
+
+
+def _reference(module: str, name: str, *first: Any) -> Callable[[], Callable[..., Array]]:
+    """The reference's function of that name, imported when it is first called."""
+
+    def load() -> Callable[..., Array]:
+        function = getattr(importlib.import_module(f"graphtorch.ops.{module}"), name)
+        return lambda *arrays: function(*first, *arrays)
+
+    return load
+
+
+# What NumPy has no function for.
+_OWN: dict[str, Callable[[], Callable[..., Array]]] = {
+    "erf": lambda: _erf,
+    "lgamma": _reference("gamma_function", "lgamma"),
+    "erfinv": _reference("error_function", "erfinv"),
+    "erfcx": _reference("special_functions", "_numpy_erfcx"),
+    "j0": _reference("bessel_functions", "_j", 0),
+    "j1": _reference("bessel_functions", "_j", 1),
+    "y0": _reference("bessel_functions", "_y", 0),
+    "y1": _reference("bessel_functions", "_y", 1),
+}

@@ -1,8 +1,8 @@
-"""Triton source for pooling over windows of a plane and its gradients. A window's places are unrolled in the text."""
+"""Triton source for pooling over windows of a plane and its gradients. Small windows are unrolled in the text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from graphtorch.lowering.kernel import Buffer, ExternCall
@@ -10,15 +10,17 @@ from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import identity, memory, register
 from graphtorch.lowering.triton.writer import Writer, check_atomic, names_of, position, start
-from graphtorch.tensor import dtypes
 
 _UNROLLED = 64  # places of a window that are written out
 
 
-def _places(kernel: Any) -> list[tuple[int, int]]:
-    if kernel[0] * kernel[1] > _UNROLLED:
-        raise UnsupportedError(f"pooling over windows of {kernel[0]}x{kernel[1]}")
-    return [(i, j) for i in range(kernel[0]) for j in range(kernel[1])]
+def _places(w: Writer, kernel: Any) -> Iterator[tuple[str, str]]:
+    """Row and column of each place of a window: numbers, or of a large window, of a loop's place."""
+    if kernel[0] * kernel[1] <= _UNROLLED:
+        yield from ((str(i), str(j)) for i in range(kernel[0]) for j in range(kernel[1]))
+        return
+    with w.loop("place", kernel[0] * kernel[1]):
+        yield f"place // {kernel[1]}", f"place % {kernel[1]}"
 
 
 def max_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
@@ -32,9 +34,9 @@ def max_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> li
     index = "tl.int64"
     w.let("value", f"tl.full([BLOCK], {identity('max', out.dtype)}, {of})")
     w.let("at", f"tl.full([BLOCK], -1, {index})")
-    for i, j in _places(kernel):
-        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i * dilation[0] - padding[0]}")
-        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j * dilation[1] - padding[1]}")
+    for i, j in _places(w, kernel):
+        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i} * {dilation[0]} - {padding[0]}")
+        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j} * {dilation[1]} - {padding[1]}")
         inside = w.inside(row, h, column, width)
         found = w.let("found", f"{w.load(x, [*names[:-2], row, column], inside)}.to({of})")
         w.let("better", f"{inside} & ((at < 0) | ({found} > value) | ({found} != {found}))")
@@ -58,14 +60,14 @@ def max_pool_backward(writer: Callable[..., Writer], call: ExternCall, out: Buff
     return [start(writer, out, None), w.finish()]
 
 
-def _divisor(w: Writer, rank: int, args: tuple[Any, ...], size: tuple[Any, Any]) -> str:
-    """How many elements a window's sum is divided by."""
+def _divisor(w: Writer, places: tuple[str, str], args: tuple[Any, ...], size: tuple[Any, Any]) -> str:
+    """How many elements the sum of the window at a place of the result is divided by."""
     kernel, stride, padding, _, include, divisor = args
     if divisor is not None:
         return str(int(divisor))
     for axis, name in enumerate(("rows", "columns")):
         n = w.sizes.factor(size[axis])
-        begin = w.let("begin", f"i{rank - 2 + axis} * {stride[axis]} - {padding[axis]}")
+        begin = w.let("begin", f"{places[axis]} * {stride[axis]} - {padding[axis]}")
         end = w.let("end", f"tl.minimum({begin} + {kernel[axis]}, {n} + {padding[axis]})")
         counted = f"{end} - {begin}" if include else f"tl.minimum({end}, {n}) - tl.maximum({begin}, 0)"
         w.let(name, counted)
@@ -82,33 +84,36 @@ def avg_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> li
     names = names_of(rank)
     of = register(out.dtype)
     w.let("total", f"tl.zeros([BLOCK], {of})")
-    for i, j in _places(kernel):
-        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i - padding[0]}")
-        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j - padding[1]}")
+    for i, j in _places(w, kernel):
+        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i} - {padding[0]}")
+        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j} - {padding[1]}")
         inside = w.inside(row, x.shape[-2], column, x.shape[-1])
         w.let("total", f"total + {w.load(x, [*names[:-2], row, column], inside)}.to({of})")
-    by = _divisor(w, rank, call.args[1:], x.shape[-2:])
+    by = _divisor(w, (f"i{rank - 2}", f"i{rank - 1}"), call.args[1:], x.shape[-2:])
     w.store(out, f"(total / {by}).to({memory(out.dtype)})")
     return [w.finish()]
 
 
 def avg_pool_backward(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
-    """Each cotangent's share added to every element of its window."""
+    """For each element, its share of the cotangents of the windows that it lies in, in a fixed order."""
     g, _, kernel, stride, padding = call.args[:5]
-    check_atomic(out)
-    if out.dtype not in (dtypes.float32, dtypes.float64):
-        raise UnsupportedError(f"avg_pool2d of {out.dtype.name}")
-    rank = len(g.shape)
-    w = writer(g.shape)
+    rank = len(out.shape)
+    w = writer(out.shape)
     names = names_of(rank)
-    by = _divisor(w, rank, call.args[2:], out.shape[-2:])
-    share = w.let("share", f"{w.load(g, names)} / {by}")
-    for i, j in _places(kernel):
-        row = w.let("row", f"i{rank - 2} * {stride[0]} + {i - padding[0]}")
-        column = w.let("column", f"i{rank - 1} * {stride[1]} + {j - padding[1]}")
-        inside = w.inside(row, out.shape[-2], column, out.shape[-1])
-        w.add(out, position(w, [*names[:-2], row, column], out.shape), share, inside)
-    return [start(writer, out, None), w.finish()]
+    of = register(out.dtype)
+    w.let("total", f"tl.zeros([BLOCK], {of})")
+    for i, j in _places(w, kernel):
+        w.let("down", f"i{rank - 2} + {padding[0]} - {i}")
+        w.let("right", f"i{rank - 1} + {padding[1]} - {j}")
+        row, column = w.let("row", f"down // {stride[0]}"), w.let("column", f"right // {stride[1]}")
+        w.inside(row, g.shape[-2], column, g.shape[-1])
+        fits = f"(down >= 0) & (right >= 0) & (down % {stride[0]} == 0) & (right % {stride[1]} == 0)"
+        inside = w.let("inside", f"inside & {fits}")
+        by = _divisor(w, (row, column), call.args[2:], out.shape[-2:])
+        found = w.load(g, [*names[:-2], row, column], inside)
+        w.let("total", f"total + tl.where({inside}, {found}.to({of}) / {by}, 0.0)")
+    w.store(out, f"total.to({memory(out.dtype)})")
+    return [w.finish()]
 
 
 POOLING = {

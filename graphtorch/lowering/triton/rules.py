@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.lowering.triton.special import SPECIAL
 from graphtorch.lowering.triton.writer import ATOMIC
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.dispatch import call
@@ -342,6 +341,18 @@ def _row_major(shape: Any, strides: Any) -> bool:
     return True
 
 
+def _scan_of_scalar(name: str) -> Callable[..., Any]:
+    """A running fold of a number, as of a vector of one."""
+
+    def rule(input: Tensor, dim: int, *rest: Any) -> Any:
+        if input.ndim:
+            return None
+        made = _record(name, input.reshape(-1), 0, *rest)
+        return tuple(m.reshape(()) for m in made) if isinstance(made, tuple) else made.reshape(())
+
+    return rule
+
+
 # -- orders -----------------------------------------------------------------------------------------------------------
 
 
@@ -474,7 +485,6 @@ def _multinomial(probabilities: Tensor, count: Any, replacement: bool, generator
 
 
 RULES: dict[str, Callable[..., Any]] = {
-    **SPECIAL,
     "index_add": _index_add,
     "scatter_add": _scatter_add,
     "scatter_reduce": _scatter_reduce,
@@ -493,6 +503,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "repeat_interleave_positions": _repeat_positions,
     "as_strided_scatter": _as_strided_scatter,
     "as_strided_backward": _as_strided_backward,
+    **{n: _scan_of_scalar(n) for n in ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")},
     "sort": _sort,
     "topk": _topk,
     "kthvalue": _kthvalue,

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import f32, trace
+from programs import f32, i64, trace
 
 import graphtorch
 from graphtorch.ir.graph import Graph
 from graphtorch.ops.dispatch import call
-from graphtorch.ops.record import lookup
+from graphtorch.ops.record import REGISTRY, lookup
 from graphtorch.schedule import build_schedule
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import symbol
@@ -69,13 +69,45 @@ def scans() -> Graph:
     return trace(program, f32(300, 1000), f32(100000))
 
 
-PROGRAMS: dict[str, Callable[[], Graph]] = {"draws": draws, "sorts": sorts, "scans": scans}
+def special() -> Graph:
+    one = ["lgamma", "erfinv", "digamma", "i0", "special_i1e", "special_modified_bessel_k0", "special_bessel_j0"]
+    one += ["special_bessel_y1", "special_spherical_bessel_j0", "special_erfcx", "special_ndtri"]
+
+    def program(x: Any, y: Any, i: Any) -> Any:
+        made = [REGISTRY[n].function(x) for n in one]  # type: ignore[misc]
+        made += [REGISTRY[n].function(x, y) for n in ("igamma", "special_zeta", "nextafter")]  # type: ignore[misc]
+        made += [graphtorch.polygamma(2, x), graphtorch.special_legendre_polynomial_p(x, 5), *graphtorch.frexp(x)]
+        return [*made, graphtorch.gcd(i, i + 6), graphtorch.nextafter(x.half(), y.half())]
+
+    return trace(program, f32(3000), f32(3000), i64(3000))
 
 
-@pytest.mark.parametrize("to", TARGETS)
-@pytest.mark.parametrize("name", PROGRAMS)
+def indexing() -> Graph:
+    def program(x: Any, i: Any, v: Any) -> Any:
+        h = x.to(dtypes.bfloat16)
+        return (
+            x[i],
+            x.index_put((i,), v),
+            x.index_put((i,), v, True),
+            h.index_add(0, i, v.to(dtypes.bfloat16)),
+            x.scatter_reduce(0, i.unsqueeze(1).expand(500, 64), v, "amax"),
+            graphtorch.searchsorted(i, i),
+            x.unfold(0, 4, 2).sum(),
+            graphtorch.histc(v, 10),
+        )
+
+    return trace(program, f32(1000, 64), i64(500), f32(500, 64))
+
+
+PROGRAMS: dict[str, Callable[[], Graph]] = {
+    "draws": draws, "sorts": sorts, "scans": scans, "special": special, "indexing": indexing,
+}  # fmt: skip
+CASES = [(name, to) for name in PROGRAMS for to in TARGETS if name != "special" or to in ("sm_90", "gfx942")]
+
+
+@pytest.mark.parametrize(("name", "to"), CASES)
 def test_compiles_for_every_target(name: str, to: str) -> None:
     for compiled in compile_all(functions(PROGRAMS[name]()), to):
         assert compiled.binary.startswith(b"\x7fELF")
-        if to.startswith("sm_"):
+        if to.startswith("sm_") and name != "special":  # whose argument reductions work in memory
             assert resources(compiled).stack == 0, f"{compiled.name} spills"
