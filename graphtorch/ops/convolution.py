@@ -20,7 +20,7 @@ from graphtorch.ops.join import constant_pad_nd
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.products import C_NAMES
 from graphtorch.ops.record import OPAQUE, sample
-from graphtorch.ops.shaping import reshape
+from graphtorch.ops.shaping import narrow, reshape
 from graphtorch.ops.view import squeeze, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
@@ -294,6 +294,15 @@ convolution: Callable[..., Tensor] = operator(
     grad_name="ConvolutionBackward0",
 )
 
+
+def _first_places(result: Any, shape: Any) -> Any:
+    """A convolution's result without the places that a transposed one with a large output padding did not come from."""
+    for dim in (2, 3):
+        if result.shape[dim] != shape[dim]:
+            result = narrow(result, dim, 0, shape[dim])
+    return result
+
+
 conv2d_input_grad: Callable[..., Tensor] = operator(
     "conv2d_input_grad(Tensor input, Tensor weight, int[] input_sizes, int[] stride, int[] padding, int[] dilation, "
     "int groups)",
@@ -302,8 +311,8 @@ conv2d_input_grad: Callable[..., Tensor] = operator(
     numpy=_input_grad_numpy,
     kind=OPAQUE,
     derivative={
-        "input": lambda g, weight, stride, padding, dilation, groups: convolution(
-            g, weight, None, stride, padding, dilation, groups
+        "input": lambda g, input_type, weight, stride, padding, dilation, groups: _first_places(
+            convolution(g, weight, None, stride, padding, dilation, groups), input_type.shape
         ),
         "weight": lambda g, input, weight_type, stride, padding, dilation, groups: conv2d_weight_grad(
             g, input, weight_type.shape, stride, padding, dilation, groups
@@ -327,8 +336,8 @@ conv2d_weight_grad: Callable[..., Tensor] = operator(
         "input": lambda g, grad, input_type, stride, padding, dilation, groups: conv2d_input_grad(
             grad, g, input_type.shape, stride, padding, dilation, groups
         ),
-        "grad": lambda g, input, stride, padding, dilation, groups: convolution(
-            input, g, None, stride, padding, dilation, groups
+        "grad": lambda g, input, grad_type, stride, padding, dilation, groups: _first_places(
+            convolution(input, g, None, stride, padding, dilation, groups), grad_type.shape
         ),
     },
     samples=lambda make: _gradient_samples(make, "weight"),
