@@ -22,12 +22,12 @@ def no_devices(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 NO_ARGUMENTS = (
-    "is_available device_count is_initialized init current_device get_device_name get_device_properties "
-    "get_device_capability synchronize memory_allocated max_memory_allocated memory_reserved max_memory_reserved "
-    "memory_stats empty_cache mem_get_info current_stream default_stream seed seed_all initial_seed get_rng_state "
-    "get_rng_state_all ipc_collect is_bf16_supported get_arch_list get_gencode_flags memory_cached "
-    "memory_stats_as_nested_dict is_tf32_supported"
-).split()
+    *("is_available", "device_count", "is_initialized", "init", "current_device", "get_device_name"),
+    *("get_device_properties", "get_device_capability", "synchronize", "memory_allocated", "max_memory_allocated"),
+    *("memory_reserved", "max_memory_reserved", "memory_stats", "empty_cache", "mem_get_info", "current_stream"),
+    *("default_stream", "seed", "seed_all", "initial_seed", "get_rng_state", "get_rng_state_all", "ipc_collect"),
+    *("is_bf16_supported", "get_arch_list", "get_gencode_flags", "memory_stats_as_nested_dict", "is_tf32_supported"),
+)
 
 
 def outcome(function: Any, *args: Any) -> Any:
@@ -129,7 +129,9 @@ def test_memory_figures(cuda: SimulatedDriver) -> None:
     nested = torch.cuda.memory_stats_as_nested_dict()
     assert nested["allocated_bytes"]["all"]["peak"] == torch.cuda.max_memory_allocated()
     del x
-    assert torch.cuda.memory_allocated() == before + 512 and torch.cuda.max_memory_allocated() == before + (4 << 20) + 512
+    assert (
+        torch.cuda.memory_allocated() == before + 512 and torch.cuda.max_memory_allocated() == before + (4 << 20) + 512
+    )
     torch.cuda.reset_peak_memory_stats()
     assert torch.cuda.max_memory_allocated() == before + 512
     assert torch.cuda.memory_allocated(1) == torch.cuda.memory_allocated("cuda:1")
@@ -248,9 +250,10 @@ def test_generators(cuda: SimulatedDriver) -> None:
     generator = torch.Generator(device="cuda")
     generator.manual_seed(3)
     copied = generator.clone_state()
-    assert torch.rand(2, device="cuda", generator=generator).tolist() == torch.rand(
-        2, device="cuda", generator=copied
-    ).tolist()
+    assert (
+        torch.rand(2, device="cuda", generator=generator).tolist()
+        == torch.rand(2, device="cuda", generator=copied).tolist()
+    )
     with pytest.raises(RuntimeError, match="RNG state is wrong size"):
         generator.set_state(torch.zeros(3, dtype=torch.uint8))
     with pytest.raises(RuntimeError, match="multiple of 4"):

@@ -1,0 +1,57 @@
+"""benchmarks/gpu.py runs, so that it will on the day when there is a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu.py"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=environment, timeout=600
+    )
+
+
+def test_the_benchmark_runs_at_toy_sizes(tmp_path: Path) -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton's interpreter runs the kernels")
+    done = run("--simulate", "--only", "pointwise,layer_norm,adamw,mlp", "--with", "graphtorch", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    entries = json.loads((tmp_path / "gpu-simulated.json").read_text())
+    times = [e for e in entries if e["kind"] == "time"]
+    assert {(e["name"], e["variant"]) for e in times} == {
+        (n, v) for n in ("pointwise", "layer_norm", "adamw", "mlp") for v in ("eager", "default", "max-autotune")
+    }
+    assert not [e for e in entries if "failed" in e], done.stdout
+    errors = {(e["name"], e["variant"]): e["value"] for e in entries if e["kind"] == "error"}
+    assert errors["pointwise", "default"] < 1e-6 and errors["layer_norm", "eager"] < 1e-2
+    text = (tmp_path / "gpu-simulated.md").read_text()
+    assert "The figures mean nothing" in text and "| mlp(8, 12, 16, 4) |" in text
+
+
+def test_pytorchs_side_of_the_benchmark_runs(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    done = run("--simulate", "--only", "pointwise,mlp", "--with", "torch", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    entries = json.loads((tmp_path / "gpu-simulated.json").read_text())
+    assert sum(e["kind"] == "time" for e in entries) == 6 and not [e for e in entries if "failed" in e], done.stdout
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    from graphtorch.runtime.cuda import driver
+
+    if driver.unavailable() is None:
+        pytest.skip("there is a GPU")
+    done = run()
+    assert done.returncode == 2 and "there is no GPU" in done.stderr and "--simulate" in done.stderr
+    assert "no workload is called nothing" in run("--only", "nothing").stderr
