@@ -7,25 +7,29 @@ they lie, without unfolding them in memory (implicit GEMM).
     weight      output channel     input channel,  image, row, col of the result
                                    kernel place
 
-A group of channels is one product of a batch.
+A group of channels is one product of a batch. Where an image's channels lie side by side (`layout.py` sees to that for
+temporary ones), the sum goes over the places of the kernel first and over channels inside of them: each program then
+finds rows of channels, whose addresses and bounds it computes once a place; else it goes over channels first, as the
+elements of a kernel lie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.errors import UnsupportedError
-from graphtorch.lowering.triton.fused import coordinate_sizes, extents, result_shape
+from graphtorch.lowering.triton.fused import coordinate_extents, extents, places_first, result_shape
 from graphtorch.lowering.triton.instructions import register
+from graphtorch.lowering.triton.layout import ChannelsLast
 from graphtorch.lowering.triton.placement import WHOLE, Coordinate
 from graphtorch.lowering.triton.products import Operands, Product, choose, product_of, reach
 from graphtorch.lowering.triton.shapes import Config
-from graphtorch.lowering.triton.tiling import Limits, is_zero
-from graphtorch.schedule.indexing import row_major
+from graphtorch.lowering.triton.tiling import Limits, is_one, is_zero
 from graphtorch.tensor.precision import convolution_precision
 
 _M, _N = "m_mask[:, None]", "n_mask[None, :]"
@@ -72,38 +76,38 @@ class _Convolution:
         images, channels, oh, ow = self.shape
         inputs, kh, kw = w.shape[1:]
         outputs = channels // self.groups
-        return self._made(
-            (images * oh * ow, outputs, inputs * kh * kw),
+        walk = self._walk(x, inputs, kh, kw)
+        return self._image_made(
+            (images * oh * ow, outputs, walk.extent),
+            channels,
+            oh * ow,
+            outputs,
             setup=[
                 f"image = (m // {f(oh * ow)})[:, None]",
                 f"top = (m // {f(ow)} % {f(oh)} * {sh} - {ph})[:, None]",
                 f"left = (m % {f(ow)} * {sw} - {pw})[:, None]",
             ],
             inner=[
-                *self._kernel_place("rest", kh, kw),
-                f"down = top + (i * {dh})[None, :]",
-                f"across = left + (j * {dw})[None, :]",
-                "x_mask = m_mask[:, None] & (rest < K)[None, :]",
-                f"x_mask = x_mask & (down >= 0) & (down < {t(x.shape[2])})",
-                f"x_mask = x_mask & (across >= 0) & (across < {t(x.shape[3])})",
+                *walk.lines,
+                f"down = top + {walk.row('i', dh)}",
+                f"across = left + {walk.row('j', dw)}",
+                f"inside = m_mask[:, None] & (down >= 0) & (down < {t(x.shape[2])})",
+                f"inside = inside & (across >= 0) & (across < {t(x.shape[3])})",
+                *walk.mask("x", "inside", "[None, :]"),
                 *self._load(
                     "x",
                     x,
                     ["image", f"({self._grouped('channel', inputs)})[None, :]", "down", "across"],
-                    [_M, "(rest < K)[None, :]", WHOLE, WHOLE],
+                    [_M, walk.bound("[None, :]"), *walk.place_masks],
                 ),
-                "y_mask = (rest < K)[:, None] & n_mask[None, :]",
+                *walk.mask("y", "n_mask[None, :]", "[:, None]"),
                 *self._load(
                     "y",
                     w,
-                    [f"({self._grouped('n', outputs)})[None, :]", *_columns("channel", "i", "j")],
-                    [_N, *["(rest < K)[:, None]"] * 3],
+                    [f"({self._grouped('n', outputs)})[None, :]", "channel[:, None]", *walk.columns("i", "j")],
+                    [_N, *[walk.bound("[:, None]")] * 3],
                 ),
             ],
-            place=f"(image * {f(channels)} + ({self._grouped('n', outputs)})[None, :]) * {f(oh * ow)}"
-            f" + (m % {f(oh * ow)})[:, None]",
-            texts=["image", f"({self._grouped('n', outputs)})[None, :]", f"(m % {f(oh * ow)})[:, None]"],
-            masks=[_M, _N, _M],
         )
 
     def _input_grad(self, g: View, w: View) -> Product:
@@ -113,44 +117,46 @@ class _Convolution:
         inputs, kh, kw = w.shape[1:]
         outputs = w.shape[0] // self.groups
         oh, ow = g.shape[2:]
-        return self._made(
-            (images * h * width, inputs, outputs * kh * kw),
+        walk = self._walk(g, outputs, kh, kw)
+        strided = [] if sh == 1 and sw == 1 else [f"inside = inside & (down % {sh} == 0) & (across % {sw} == 0)"]
+        return self._image_made(
+            (images * h * width, inputs, walk.extent),
+            channels,
+            h * width,
+            inputs,
             setup=[
                 f"image = (m // {f(h * width)})[:, None]",
                 f"row = (m // {f(width)} % {f(h)} + {ph})[:, None]",
                 f"column = (m % {f(width)} + {pw})[:, None]",
             ],
             inner=[
-                *self._kernel_place("rest", kh, kw),
+                *walk.lines,
                 "# Only every stride-th place of the input was under this place of the kernel.",
-                f"down = row - (i * {dh})[None, :]",
-                f"across = column - (j * {dw})[None, :]",
-                "x_mask = m_mask[:, None] & (rest < K)[None, :] & (down >= 0) & (across >= 0)",
-                f"x_mask = x_mask & (down % {sh} == 0) & (across % {sw} == 0)",
-                f"x_mask = x_mask & (down < {t(oh * sh)}) & (across < {t(ow * sw)})",
+                f"down = row - {walk.row('i', dh)}",
+                f"across = column - {walk.row('j', dw)}",
+                "inside = m_mask[:, None] & (down >= 0) & (across >= 0)",
+                *strided,
+                f"inside = inside & (down < {t(oh * sh)}) & (across < {t(ow * sw)})",
+                *walk.mask("x", "inside", "[None, :]"),
                 *self._load(
                     "x",
                     g,
                     [
                         "image",
                         f"({self._grouped('channel', outputs)})[None, :]",
-                        f"(down // {sh})",
-                        f"(across // {sw})",
+                        "down" if sh == 1 else f"(down // {sh})",
+                        "across" if sw == 1 else f"(across // {sw})",
                     ],
-                    [_M, "(rest < K)[None, :]", WHOLE, WHOLE],
+                    [_M, walk.bound("[None, :]"), *walk.place_masks],
                 ),
-                "y_mask = (rest < K)[:, None] & n_mask[None, :]",
+                *walk.mask("y", "n_mask[None, :]", "[:, None]"),
                 *self._load(
                     "y",
                     w,
-                    [f"({self._grouped('channel', outputs)})[:, None]", "n[None, :]", *_columns("i", "j")],
-                    ["(rest < K)[:, None]", _N, *["(rest < K)[:, None]"] * 2],
+                    [f"({self._grouped('channel', outputs)})[:, None]", "n[None, :]", *walk.columns("i", "j")],
+                    [walk.bound("[:, None]"), _N, *[walk.bound("[:, None]")] * 2],
                 ),
             ],
-            place=f"(image * {f(channels)} + ({self._grouped('n', inputs)})[None, :]) * {f(h * width)}"
-            f" + (m % {f(h * width)})[:, None]",
-            texts=["image", f"({self._grouped('n', inputs)})[None, :]", f"(m % {f(h * width)})[:, None]"],
-            masks=[_M, _N, _M],
         )
 
     def _weight_grad(self, x: View, g: View) -> Product:
@@ -159,13 +165,33 @@ class _Convolution:
         channels, inputs, kh, kw = self.shape
         outputs = channels // self.groups
         images, _, oh, ow = g.shape
+        group = f"({self._grouped('m', outputs)})[:, None]"
+        texts, masks, place = [group, "n[None, :]"], [_M, _N], f"{group} * N + n[None, :]"
+        if not places_first(self.call):
+            setup = [*self._kernel_place("n", kh, kw), f"top = (i * {dh} - {ph})[None, :]"]
+            setup.append(f"left = (j * {dw} - {pw})[None, :]")
+        else:
+            if inputs % self.config.block_n == 0:  # one place of the kernel a block
+                setup = [
+                    f"place = pid_n * BLOCK_N // {inputs}",
+                    f"channel = pid_n * BLOCK_N % {inputs} + tl.arange(0, BLOCK_N)",
+                    f"top = place // {kw} * {dh} - {ph}",
+                    f"left = place % {kw} * {dw} - {pw}",
+                ]
+                placed = "place"
+            else:
+                setup = [
+                    f"place = n // {inputs}",
+                    f"channel = n % {inputs}",
+                    f"top = (place // {kw} * {dh} - {ph})[None, :]",
+                    f"left = (place % {kw} * {dw} - {pw})[None, :]",
+                ]
+                placed = "place[None, :]"
+            texts, masks = [group, "channel[None, :]", placed], [_M, _N, "" if placed == "place" else _N]
+            place = f"{group} * N + channel[None, :] * {kh * kw} + {placed}"
         return self._made(
             (outputs, inputs * kh * kw, images * oh * ow),
-            setup=[
-                *self._kernel_place("n", kh, kw),
-                f"top = (i * {dh} - {ph})[None, :]",
-                f"left = (j * {dw} - {pw})[None, :]",
-            ],
+            setup=setup,
             inner=[
                 f"image = rest // {f(oh * ow)}",
                 f"row = rest // {f(ow)} % {f(oh)}",
@@ -174,14 +200,14 @@ class _Convolution:
                 *self._load(
                     "x",
                     g,
-                    ["image[None, :]", f"({self._grouped('m', outputs)})[:, None]", "row[None, :]", "column[None, :]"],
+                    ["image[None, :]", group, "row[None, :]", "column[None, :]"],
                     ["(rest < K)[None, :]", _M, *["(rest < K)[None, :]"] * 2],
                 ),
                 f"down = (row * {sh})[:, None] + top",
                 f"across = (column * {sw})[:, None] + left",
-                "y_mask = (rest < K)[:, None] & n_mask[None, :]",
-                f"y_mask = y_mask & (down >= 0) & (down < {t(x.shape[2])})",
-                f"y_mask = y_mask & (across >= 0) & (across < {t(x.shape[3])})",
+                f"inside = (rest < K)[:, None] & (down >= 0) & (down < {t(x.shape[2])})",
+                f"inside = inside & (across >= 0) & (across < {t(x.shape[3])})",
+                "y_mask = inside & n_mask[None, :]",
                 *self._load(
                     "y",
                     x,
@@ -189,12 +215,30 @@ class _Convolution:
                     ["(rest < K)[:, None]", _N, WHOLE, WHOLE],
                 ),
             ],
-            place=f"({self._grouped('m', outputs)})[:, None] * N + n[None, :]",
-            texts=[f"({self._grouped('m', outputs)})[:, None]", "n[None, :]"],
-            masks=[_M, _N],
+            place=place,
+            texts=texts,
+            masks=masks,
         )
 
     # -- parts -------------------------------------------------------------------------------------------------------
+
+    def _image_made(
+        self,
+        sizes: tuple[Any, Any, Any],
+        channels: Any,
+        pixels: Any,
+        outputs: Any,
+        setup: list[str],
+        inner: list[str],
+    ) -> Product:
+        """A product whose result is images: rows are pixels of all images, columns are channels."""
+        f = self.sizes.factor
+        texts = ["image", f"({self._grouped('n', outputs)})[None, :]", f"(m % {f(pixels)})[:, None]"]
+        if isinstance(product_of(self.call), ChannelsLast):
+            place = f"m[:, None] * {f(channels)} + {texts[1]}"
+        else:
+            place = f"(image * {f(channels)} + {texts[1]}) * {f(pixels)} + {texts[2]}"
+        return self._made(sizes, setup, inner, place, texts, [_M, _N, _M])
 
     def _made(
         self,
@@ -210,7 +254,6 @@ class _Convolution:
         for size in concrete(product_of(self.call).shape, self.bindings):
             elements *= size
         wide = max(reach((self.first, self.second), self.bindings), elements) >= 2**31
-        extent = coordinate_sizes(self.call)
         return Product(
             self.call.op.name,
             *sizes,
@@ -222,11 +265,25 @@ class _Convolution:
             self.config,
             inner,
             place,
-            [Coordinate(*c) for c in zip(texts, extent, row_major(extent), masks, strict=True)],
+            [Coordinate(t, *e, m) for t, e, m in zip(texts, coordinate_extents(self.call), masks, strict=True)],
             head,
             setup,
             convolution_precision(),
         )
+
+    def _walk(self, image: View, channels: Any, kh: Any, kw: Any) -> _Walk:
+        """The order in which the sum goes over channels and places of the kernel."""
+        if not (is_one(image.strides[1]) and type(channels) is int and channels >= self.config.block_k):
+            return _Walk(channels * kh * kw, self._kernel_place("rest", kh, kw), False, "(rest < K)")
+        block = self.config.block_k
+        padded = -(-channels // block) * block
+        lines = [
+            f"place = k_start // {padded}",
+            f"i = place // {kw}",
+            f"j = place % {kw}",
+            f"channel = k_start % {padded} + k",
+        ]
+        return _Walk(kh * kw * padded, lines, True, "" if padded == channels else f"(channel < {channels})")
 
     def _kernel_place(self, of: str, kh: Any, kw: Any) -> list[str]:
         """The channel, and the row and column in the kernel, that an index runs over."""
@@ -253,5 +310,34 @@ class _Convolution:
         return [f"{name} = tl.load({' + '.join(terms)}, mask={name}_mask, other=0)"]
 
 
-def _columns(*names: str) -> list[str]:
-    return [f"{name}[:, None]" for name in names]
+@dataclass(frozen=True)
+class _Walk:
+    """A loop over input channels and places of the kernel: its extent, the lines that give `channel`, `i` and `j`,
+    whether a step has one place (`i` and `j` are then numbers), and the mask of what it sums over ("" if it needs
+    none)."""
+
+    extent: Any
+    lines: list[str]
+    one_place: bool
+    within: str
+
+    def row(self, index: str, dilation: Any) -> str:
+        """An index of the place, beside the rows of a block."""
+        text = index if dilation == 1 else f"{index} * {dilation}"
+        return f"({text})" + ("" if self.one_place else "[None, :]") if text != index or not self.one_place else index
+
+    def columns(self, *names: str) -> list[str]:
+        return list(names) if self.one_place else [f"{name}[:, None]" for name in names]
+
+    def bound(self, turned: str) -> str:
+        """The mask of the sum's indices."""
+        return self.within and f"{self.within}{turned}"
+
+    def mask(self, name: str, other: str, turned: str) -> list[str]:
+        """The mask of a whole block."""
+        return [f"{name}_mask = {other}" + (f" & {self.bound(turned)}" if self.within else "")]
+
+    @property
+    def place_masks(self) -> list[str]:
+        """Of the row and the column in the image."""
+        return ["inside", "inside"] if self.one_place else [WHOLE, WHOLE]

@@ -9,7 +9,7 @@ second, in a fixed order. Every decision is a line of the schedule's report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,7 +32,9 @@ from graphtorch.lowering.kernel import (
 from graphtorch.lowering.triton.codegen import Sizes
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import REGISTER
+from graphtorch.lowering.triton.layout import ChannelsLast
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, pieces_of
+from graphtorch.lowering.triton.rewriting import loads_of, rebuilder
 from graphtorch.lowering.triton.shapes import blocks, fit, parts
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
 from graphtorch.schedule.fusion import EXPENSIVE
@@ -295,7 +297,8 @@ class _Rewrite:
         result = fused.product
         shape = (splits, *result.shape)
         name = f"{result.name}_parts"
-        partial = Buffer(name, dtypes.float32, shape, "temporary", Value(TensorType(dtypes.float32, shape), name))
+        kind = ChannelsLast if isinstance(result, ChannelsLast) else Buffer
+        partial = kind(name, dtypes.float32, shape, "temporary", Value(TensorType(dtypes.float32, shape), name))
         fused.product, fused.splits, fused.outputs = partial, splits, (partial,)
         self.lines.append(f"{fused.name} | the sum of {describe(fused.nodes[0])} is split into {splits} parts")
         if epilogue is None:
@@ -367,13 +370,25 @@ def result_shape(call: ExternCall) -> tuple[Any, ...]:
     return out.shape
 
 
-def coordinate_sizes(call: ExternCall) -> list[Any]:
-    """The extents of the coordinates of a result's elements, row by row: (row, column) of a product with the batch
-    before them, (image, channel, pixel) of an image, (output channel, column) of a kernel's gradient."""
+def coordinate_extents(call: ExternCall) -> list[tuple[Any, Any]]:
+    """Size and stride of the coordinates of a result's elements: (row, column) of a product with the batch before them,
+    (image, channel, pixel) of an image, (output channel, column) of a kernel's gradient, whose column is (channel,
+    place) where the sum goes over places first."""
     shape = list(result_shape(call))
+    sizes = shape
     if call.op.name in ("conv2d", "conv2d_input_grad"):
-        return [shape[0], shape[1], product(shape[2:])]
-    return [shape[0], product(shape[1:])] if call.op.name == "conv2d_weight_grad" else shape
+        sizes = [shape[0], shape[1], product(shape[2:])]
+        made = call.product if isinstance(call, FusedCall) else call.outputs[0]
+        if isinstance(made, ChannelsLast):
+            return list(zip(sizes, (sizes[1] * sizes[2], 1, sizes[1]), strict=True))
+    elif call.op.name == "conv2d_weight_grad":
+        sizes = [shape[0], shape[1], product(shape[2:])] if places_first(call) else [shape[0], product(shape[1:])]
+    return list(zip(sizes, row_major(sizes), strict=True))
+
+
+def places_first(call: ExternCall) -> bool:
+    """Whether the columns of a kernel's gradient are (place, channel): where the image's channels lie side by side."""
+    return is_one(call.args[0].strides[1]) and all(type(s) is int for s in result_shape(call))
 
 
 def _parts(call: ExternCall) -> int:
@@ -400,8 +415,7 @@ def _may_follow(kernel: Kernel, result: Buffer, call: ExternCall) -> str | None:
         return "it does not read the result by itself"
     if any(a != own[0] for a in own[1:]) or not is_zero(own[0].offset):
         return "it reads several elements of the result at a point"
-    sizes = coordinate_sizes(call)
-    coordinates = _plain(sizes, row_major(sizes))
+    coordinates = [Coordinate("e", size, stride, "") for size, stride in coordinate_extents(call)]
     pieces = pieces_of(_axes(kernel, own[0]), coordinates)
     if pieces is None:
         return "its points are not the elements of the result"
@@ -519,27 +533,3 @@ def replace_stores(kernel: Kernel, stores: list[Store], axes: tuple[Axis, ...]) 
     computed = {id(e.node) for e in post_order(s.value for s in stores) if isinstance(e, Compute | Reduce)}
     nodes: list[Node] = [n for n in kernel.nodes if id(n) in computed] or list(kernel.nodes)
     return Kernel(kernel.name, axes, stores, nodes, list(kernel.reasons))
-
-
-def loads_of(kernel: Kernel) -> list[Load]:
-    """Every load of a kernel."""
-    return [e for e in post_order(s.value for s in kernel.stores) if isinstance(e, Load)]
-
-
-def rebuilder(replaced: Callable[[Expr], Expr | None]) -> Callable[[Expr], Expr]:
-    """A function that copies expressions, with those for which `replaced` gives another one instead."""
-    made: dict[int, Expr] = {}
-    alive: list[Expr] = []  # whose identities are keys
-
-    def rebuild(root: Expr) -> Expr:
-        for expr in post_order([root], frozenset(made)):
-            alive.append(expr)
-            new = replaced(expr)
-            if new is None and isinstance(expr, Compute):
-                new = Compute(expr.instruction, tuple(made[id(a)] for a in expr.arguments), expr.dtype, expr.node)
-            elif new is None and isinstance(expr, Reduce):
-                new = Reduce(expr.combine, made[id(expr.operand)], expr.axes, expr.dtype, expr.node)
-            made[id(expr)] = expr if new is None else new
-        return made[id(root)]
-
-    return rebuild

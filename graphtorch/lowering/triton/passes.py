@@ -7,12 +7,16 @@ from graphtorch.lowering.triton.columns import fuse_columns
 from graphtorch.lowering.triton.expand import expand_calls
 from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.horizontal import group_kernels
+from graphtorch.lowering.triton.layout import order_axes, use_channels_last
 from graphtorch.lowering.triton.random import draw_in_kernels
 from graphtorch.lowering.triton.splitting import split_schedule
 
 
 def prepare_schedule(schedule: Schedule) -> Schedule:
     """The same computation in steps that each are launches: calls that other operators make up are replaced, random
-    numbers are drawn where they are read, products take their neighbours in, kernels over rows sums over these rows,
-    kernels that are no single launch are cut, and those that do the same to different tensors become one launch."""
-    return group_kernels(split_schedule(fuse_columns(fuse_products(draw_in_kernels(expand_calls(schedule))))))
+    numbers are drawn where they are read, images between convolutions get their channels side by side, products take
+    their neighbours in, kernels over rows sums over these rows, kernels that are no single launch are cut, and those
+    that do the same to different tensors become one launch."""
+    schedule = use_channels_last(draw_in_kernels(expand_calls(schedule)))
+    schedule = split_schedule(fuse_columns(fuse_products(schedule)))
+    return group_kernels(order_axes(schedule))

@@ -12,14 +12,13 @@ from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.convolution import CONVOLUTIONS, generate_convolution
 from graphtorch.lowering.triton.custom import generate_custom
 from graphtorch.lowering.triton.errors import UnsupportedError
-from graphtorch.lowering.triton.fused import ATTENTION, PRODUCTS, FusedCall, coordinate_sizes, extents
+from graphtorch.lowering.triton.fused import ATTENTION, PRODUCTS, FusedCall, coordinate_extents, extents
 from graphtorch.lowering.triton.indexing import generate_indexing
 from graphtorch.lowering.triton.instructions import register
 from graphtorch.lowering.triton.placement import Coordinate
 from graphtorch.lowering.triton.products import Operands, Product, choose, product_of, reach
 from graphtorch.lowering.triton.shapes import Config, candidates
 from graphtorch.lowering.triton.tiling import Limits
-from graphtorch.schedule.indexing import row_major
 from graphtorch.tensor.precision import convolution_precision, matmul_precision
 
 # The blocks of a product, or of each pass of attention.
@@ -96,9 +95,9 @@ class _Matmul:
         elements = values["M"] * values["N"] * (concrete(self.count, self.operands.bindings) if self.batched else 1)
         texts = ["batch", "m[:, None]", "n[None, :]"]
         masks = ["", m_mask and f"{m_mask}[:, None]", n_mask and f"{n_mask}[None, :]"]
-        shape = coordinate_sizes(self.call)
         kept = slice(0 if self.batched else 1, None)
-        coordinates = zip(texts[kept], shape, row_major(shape), masks[kept], strict=True)
+        extents_ = coordinate_extents(self.call)
+        coordinates = [Coordinate(t, *e, m) for t, e, m in zip(texts[kept], extents_, masks[kept], strict=True)]
         return Product(
             self.call.op.name,
             self.m,
@@ -112,7 +111,7 @@ class _Matmul:
             config,
             inner,
             ("batch * (M * N) + " if self.batched else "") + "m[:, None] * N + n[None, :]",
-            [Coordinate(*c) for c in coordinates],
+            coordinates,
             setup=setup,
             precision=precision,
             even=even_m and even_n,

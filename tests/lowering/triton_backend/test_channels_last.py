@@ -1,0 +1,179 @@
+"""Images between convolutions with channels side by side: values, what follows and what does not, machine code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from programs import HERE, arrays, close, trace
+
+from graphtorch.autodiff.reverse import append_gradients
+from graphtorch.ir.builder import GraphBuilder, wrap
+from graphtorch.ir.graph import Graph
+from graphtorch.lowering.numpy.interpreter import interpret
+from graphtorch.nn import functional as F
+from graphtorch.schedule import build_schedule
+from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import symbol
+from graphtorch.tensor.type import TensorType
+
+pytest.importorskip("triton")
+
+from graphtorch.lowering.kernel import Kernel
+from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
+from graphtorch.lowering.triton.compiler import compile_all, resources
+from graphtorch.lowering.triton.layout import ChannelsLast, use_channels_last
+from graphtorch.lowering.triton.listing import plan_for
+from graphtorch.lowering.triton.tiling import Limits
+
+SMALL = Limits(pointwise=256)
+TOLERANCE = {"float32": 3e-5, "bfloat16": 6e-2}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path / "cache"))
+
+
+def typed(kind: str, *shape: Any) -> TensorType:
+    return TensorType(getattr(dtypes, kind), shape)
+
+
+def with_gradients(function: Any, *types: TensorType) -> Graph:
+    """The sum of a function's result, and the gradients in all operands."""
+    graph = Graph("step")
+    inputs = [graph.add_input(t, f"x{i}", "parameter") for i, t in enumerate(types)]
+    builder = GraphBuilder(graph, HERE)
+    with builder:
+        result = wrap(builder.value_of(function(*map(wrap, inputs))))
+        loss = builder.value_of((result.float() * result.float()).sum())
+    made = append_gradients(graph, (loss,), (None,), tuple(inputs), builder)
+    graph.add_output(loss, "loss")
+    for i, value in enumerate(made):
+        assert value is not None
+        graph.add_output(value, f"grad{i}")
+    return graph
+
+
+def check(graph: Graph, tolerance: float, limits: Limits | None = SMALL, bindings: Any = None) -> TritonExecutable:
+    inputs = arrays(graph, bindings=bindings)
+    expected = interpret(graph, [np.array(x) for x in inputs])
+    executable = InterpretedBackend(limits).compile(graph)
+    for actual, wanted in zip(executable.run(inputs), expected, strict=True):
+        scale = max(float(np.abs(wanted.astype(np.float64)).max(initial=1.0)), 1.0)
+        close(actual, wanted, tolerance, tolerance * scale)
+    (program,) = executable._programs.values()
+    assert not program.launches.unsupported
+    return executable
+
+
+def images(executable: TritonExecutable) -> set[str]:
+    """The channels-last temporaries, without the copies of kernels."""
+    assert executable.schedule is not None
+    found = {b for s in executable.schedule.steps for b in s.writes() if isinstance(b, ChannelsLast)}
+    return {b.name for b in found if not b.name.endswith("_by_channel")}
+
+
+def network(stride: int = 1, groups: int = 1, dilation: int = 1) -> Any:
+    def run(x: Any, first: Any, second: Any, third: Any, scale: Any) -> Any:
+        made = (F.conv2d(x, first, None, 1, 1) * 0.1).tanh()
+        made = F.conv2d(made, second, None, stride, dilation, dilation, groups) * 0.1
+        mean = made.float().mean((0, 2, 3), True).to(made.dtype)
+        made = ((made - mean) * scale.view(1, -1, 1, 1)).tanh()
+        return F.conv2d(made, third)
+
+    return run
+
+
+def shapes(channels: int, groups: int = 1) -> list[tuple[int, ...]]:
+    weights = [(channels, 3, 3, 3), (channels, channels // groups, 3, 3), (4, channels, 1, 1)]
+    return [(2, 3, 7, 6), *weights, (channels,)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "stride", "groups", "dilation"),
+    [
+        ("float32", 16, 1, 1, 1),
+        ("bfloat16", 24, 2, 1, 1),
+        ("float32", 24, 2, 1, 1),
+        ("float32", 32, 1, 2, 1),
+        ("float32", 16, 1, 1, 2),
+    ],
+)
+def test_values_and_gradients(kind: str, channels: int, stride: int, groups: int, dilation: int) -> None:
+    graph = with_gradients(network(stride, groups, dilation), *(typed(kind, *s) for s in shapes(channels, groups)))
+    executable = check(graph, TOLERANCE[kind] * 4)
+    assert len(images(executable)) >= 4
+    assert any("channels side by side" in line for line in executable.schedule.report)
+
+
+def test_default_blocks() -> None:
+    graph = with_gradients(network(2), *(typed("float32", *s) for s in shapes(40)))
+    assert images(check(graph, 2e-4, None))
+
+
+def test_symbolic_batch() -> None:
+    batch = symbol("batch", hint=2)
+    types = [typed("float32", *s) for s in shapes(16)]
+    graph = trace(network(), types[0].with_shape((batch, 3, 7, 6)), *types[1:])
+    for n in (2, 3):
+        assert images(check(graph, 1e-4, SMALL, {"batch": n}))
+
+
+def test_flat_kernels_and_views_follow() -> None:
+    """A pointwise kernel has one axis for a whole image; other calls read the image through strides."""
+
+    def run(x: Any, w: Any, v: Any, y: Any) -> Any:
+        made = F.conv2d(x, w)
+        twice = made * 2 + 1
+        return F.conv2d(twice, v), F.max_pool2d(twice, 2), twice.transpose(1, 3) + y, twice.flatten(2).softmax(-1)
+
+    types = [(1, 16, 6, 6), (16, 16, 1, 1), (16, 16, 3, 3), (1, 6, 6, 16)]
+    executable = check(trace(run, *(typed("float32", *s) for s in types)), 1e-4)
+    assert images(executable)
+
+
+def test_what_the_caller_sees_stays_as_it_is() -> None:
+    graph = trace(lambda x, w: F.conv2d(x, w), typed("float32", 1, 16, 6, 6), typed("float32", 16, 16, 1, 1))
+    schedule = build_schedule(graph)
+    assert use_channels_last(schedule) is schedule
+
+    def sliced(x: Any, w: Any, v: Any) -> Any:
+        made = F.conv2d(x, w)
+        return F.conv2d(made[:, :, 1:], v), made.sum()
+
+    types = [(1, 16, 6, 6), (16, 16, 1, 1), (16, 16, 1, 1)]
+    check(trace(sliced, *(typed("float32", *s) for s in types)), 1e-4)
+    few = trace(network(), *(typed("float32", *s) for s in shapes(8)))
+    assert not images(check(few, 1e-4))
+
+
+def test_weights_are_copied_once_for_all_that_read_them() -> None:
+    graph = with_gradients(network(), *(typed("float32", *s) for s in shapes(16)))
+    (schedule,) = [use_channels_last(build_schedule(graph))]
+    copies = [s for s in schedule.steps if isinstance(s, Kernel) and s.name.startswith("w")]
+    assert len(copies) == 2  # of the first two kernels, though the second is read twice; the third has one place
+
+
+def test_rows_of_channels_are_loaded_sixteen_bytes_wide() -> None:
+    def run(x: Any, w: Any, v: Any) -> Any:
+        return F.conv2d(F.conv2d(x, w).relu() * 2, v, None, 1, 1)
+
+    types = [(8, 64, 28, 28), (64, 64, 1, 1), (64, 64, 3, 3)]
+    graph = trace(run, *(typed("bfloat16", *s) for s in types))
+    functions = [s.function for s in plan_for(build_schedule(graph)).launches if "conv2d" in s.function.name]
+    *_, compiled = compile_all(functions, "sm_90")
+    assert "cp.async.cg.shared.global" in compiled.assembly  # 16 bytes: the only size that it has
+    assert "wgmma.mma_async" in compiled.assembly
+    assert resources(compiled).stack == 0
+
+
+def test_gradients_compile_without_spills() -> None:
+    graph = with_gradients(network(2), *(typed("bfloat16", *s) for s in shapes(64)))
+    functions = [s.function for s in plan_for(build_schedule(graph)).launches if "conv2d" in s.function.name]
+    for to in ("sm_80", "sm_100"):
+        for compiled in compile_all(functions, to):
+            assert resources(compiled).stack == 0, (to, compiled.name)
+    compile_all(functions, "gfx942")
