@@ -137,13 +137,16 @@ def _log_add_exp(a, b):
 }  # fmt: skip
 
 
+_NAMES = re.compile(r"(?<!\w)_\w+(?=[(),])")  # as the names of helpers are
+
+
 def helpers_in(text: str) -> list[str]:
     """The helper functions that a source refers to, and those that these refer to, each before its users."""
     found: set[str] = set()
     waiting = [text]
     while waiting:
         source = waiting.pop()
-        new = {n for n in HELPERS if n not in found and re.search(rf"(?<!\w){n}(?=[(),])", source)}
+        new = {n for n in _NAMES.findall(source) if n in HELPERS} - found
         found |= new
         waiting.extend(HELPERS[n] for n in new)
     return [n for n in HELPERS if n in found]
