@@ -108,7 +108,12 @@ def generate(kernel: Kernel, bindings: Mapping[str, int], limits: Limits | None 
 
         return generate_rows(kernel, bindings, limits or Limits())
     tiling = Tiling(kernel)
-    return KernelEmitter(tiling, tiling.blocks(bindings, limits or Limits()), bindings).generate()
+    blocks = tiling.blocks(bindings, limits or Limits())
+    from graphtorch.lowering.triton.drawing import draws_at_once, generate_draws
+
+    if draws_at_once(tiling, blocks):
+        return generate_draws(tiling, blocks, bindings)
+    return KernelEmitter(tiling, blocks, bindings).generate()
 
 
 def comment(node: Node) -> str:

@@ -77,7 +77,7 @@ def _unit_of_neighbours(state, base, at):
     "_normal": """
 @triton.jit
 def _normal(state, base, at, threads, SINGLE: tl.constexpr):
-    # Box and Muller: of a pair of words, the sine and the cosine (approximate ones, as in cuRAND).
+    # Box and Muller: of a pair of words, the sine and the cosine.
     if SINGLE:
         a, b, c, d = _philox(state, base, 0, at)
     else:
@@ -87,11 +87,11 @@ def _normal(state, base, at, threads, SINGLE: tl.constexpr):
         a = tl.where(later, c, a)
         b = tl.where(later, d, b)
     radius = tl.sqrt_rn(-2.0 * libdevice.log(_uniform_of(a)))
-    angle = b.to(tl.float32) * 1.4629180792671596e-09 + 7.314590396335798e-10
+    sine, cosine = _sine_and_cosine(_uniform_of(b) * 2.0)
     if SINGLE:
-        return radius * tl.sin(angle)
+        return radius * sine
     else:
-        return radius * tl.where(turn % 2 == 0, tl.sin(angle), tl.cos(angle))
+        return radius * tl.where(turn % 2 == 0, sine, cosine)
 """,
     "_sine_and_cosine": """
 @triton.jit
@@ -130,6 +130,37 @@ def _normal_wide(state, base, at, threads, SINGLE: tl.constexpr):
     radius = libdevice.sqrt(-2.0 * libdevice.log(_uniform_of_two(a, b)))
     sine, cosine = _sine_and_cosine(_uniform_of_two(c, d) * 2.0)
     return radius * tl.where(turn % 2 == 0, sine, cosine)
+""",
+    "_part": """
+@triton.jit
+def _part(a, b, c, d, part: tl.constexpr):
+    if part == 0:
+        return a
+    elif part == 1:
+        return b
+    elif part == 2:
+        return c
+    else:
+        return d
+""",
+    "_unit_part": """
+@triton.jit
+def _unit_part(a, b, c, d, part: tl.constexpr):
+    return _uniform_of(_part(a, b, c, d, part))
+""",
+    "_normal_part": """
+@triton.jit
+def _normal_part(a, b, c, d, part: tl.constexpr):
+    if part < 2:
+        u, v = a, b
+    else:
+        u, v = c, d
+    radius = tl.sqrt_rn(-2.0 * libdevice.log(_uniform_of(u)))
+    sine, cosine = _sine_and_cosine(_uniform_of(v) * 2.0)
+    if part % 2 == 0:
+        return radius * sine
+    else:
+        return radius * cosine
 """,
     "_below": """
 @triton.jit

@@ -106,6 +106,10 @@ class Draws(Buffer):
             drawn = f"{name}({state}, {base}, {at})"
         else:
             drawn = f"{name}({state}, {base}, {at}, {threads}, {self.single})"
+        return self.made_of(drawn)
+
+    def made_of(self, drawn: str) -> str:
+        """The element as source, in its register type, from the word or number that it is made of."""
         return convert(f"({self.sample.text.format(drawn)})", self.sample.of, self.dtype)
 
 

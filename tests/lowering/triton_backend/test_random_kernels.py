@@ -19,6 +19,7 @@ pytest.importorskip("triton")
 
 from graphtorch.lowering.triton import random as draws
 from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
+from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.ops.dispatch import call
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -138,9 +139,7 @@ def test_bernoulli_with_probabilities(kind: str) -> None:
 
 def test_more_elements_than_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread draws for several elements: four a call, then the next call."""
-    monkeypatch.setattr(draws, "THREADS", 256)
-    monkeypatch.setattr(draws, "threads_of", lambda n: philox.threads_of(n, 256))
-    monkeypatch.setattr(draws, "advance_of", lambda n, per_call: philox.advance_of(n, per_call, 256))
+    few_threads(monkeypatch)
     generator = seeded(7)
 
     def program(x: Any) -> Any:
@@ -157,6 +156,34 @@ def test_more_elements_than_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(first, philox.unit(philox.words(1500, 7, offset, 256)) % 1)
         np.testing.assert_allclose(second, philox.normal(1500, 7, offset + 8, 256), rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(third, philox.unit64(*philox.pairs(5, 7, offset + 16)))
+
+
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draws, "THREADS", 256)
+    monkeypatch.setattr(draws, "threads_of", lambda n: philox.threads_of(n, 256))
+    monkeypatch.setattr(draws, "advance_of", lambda n, per_call: philox.advance_of(n, per_call, 256))
+
+
+@pytest.mark.parametrize("n", [300, 1024, 1500, 2600])
+def test_a_call_of_philox_serves_four_elements(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch)
+
+    def program(x: Any, b: Any) -> Any:
+        generator = seeded(7)
+        kept = call(lookup("bernoulli_fill"), (x, 0.6, generator))
+        noise = call(lookup("normal"), (x, 0.0, 1.0, generator))
+        return x * kept + b, noise + x, call(lookup("random_range"), (x, 0, 100, generator))
+
+    run = InterpretedBackend(Limits(pointwise=64)).compile(trace(program, f32(n // 4, 4), f32(4)))
+    x, b = np.ones((n // 4, 4), np.float32), np.arange(4, dtype=np.float32)
+    text = "".join(run.sources().values())
+    assert "tl.static_range(4)" in text and "_unit(" not in text
+    dropped, noise, whole = run.run([x, b])
+    step = philox.advance_of(n, 4, 256)
+    kept = (philox.unit(philox.words(n, 7, 0, 256)) < 0.6).reshape(x.shape)
+    np.testing.assert_array_equal(dropped, kept + b)
+    np.testing.assert_allclose(noise, philox.normal(n, 7, step, 256).reshape(x.shape) + 1, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(whole, (philox.words(n, 7, 2 * step, 256) % 100).reshape(x.shape))
 
 
 def test_dropout_stores_no_mask() -> None:
