@@ -19,12 +19,12 @@ Array = np.ndarray[Any, Any]
 class DeviceArray(np.ndarray[Any, Any]):
     """Elements in the memory of a device. Views keep the memory, and know the device."""
 
-    place: device_class
-    memory: Memory
+    place: device_class = None  # type: ignore[assignment]
+    memory: Memory = None  # type: ignore[assignment]
 
     def __array_finalize__(self, source: Any) -> None:
-        self.place = getattr(source, "place", None)  # type: ignore[assignment]
-        self.memory = getattr(source, "memory", None)  # type: ignore[assignment]
+        if type(source) is DeviceArray:
+            self.place, self.memory = source.place, source.memory
 
     @property
     def address(self) -> int:
@@ -102,7 +102,7 @@ def device_array(
     memory: Memory, shape: Sequence[int], of: np.dtype[Any], offset: int = 0, strides: Sequence[int] | None = None
 ) -> DeviceArray:
     """An array in a block of memory, which it and its views keep; offset and strides in bytes."""
-    made = DeviceArray(shape, of, memory.window, memory.start + offset, strides)  # type: ignore[arg-type]
+    made = DeviceArray(shape, of, memory.window, memory.start + offset, strides)
     made.place, made.memory = memory.place, memory
     return made
 

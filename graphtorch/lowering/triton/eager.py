@@ -477,7 +477,7 @@ def _clone(array: DeviceArray, memory_format: str | None) -> DeviceArray:
             return array.copy()
         shape, strides = layout_of(array)
         steps = [s * array.itemsize for s in pointwise_strides(shape, [(shape, strides)])]
-        return transfer.with_strides(array, steps)  # type: ignore[no-any-return]
+        return transfer.with_strides(array, steps)
     turned = as_device(plain(array).transpose(order), array).copy()
     return as_device(plain(turned).transpose(np.argsort(order)), turned)
 

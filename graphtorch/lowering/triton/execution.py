@@ -37,6 +37,7 @@ Array = np.ndarray[Any, Any]
 _ALIGNED = 16  # bytes: what kernels are compiled for
 _SLOT = 256
 _SMALL_RESULT = 1 << 16  # bytes up to which results are copied together
+_TABLES = 4  # contents of a table that are remembered
 _PROGRAMS = 32  # sizes that an executable remembers
 
 
@@ -113,12 +114,18 @@ class DeviceExecutable(Executable):
 
 @dataclass(eq=False)
 class _Output:
-    """A buffer that is made by each run."""
+    """A buffer that is made by each run.
+
+    offset      where it lies if all outputs lie side by side, the small ones first
+    is_small    whether it shares a block of memory with other small ones
+    """
 
     buffer: Buffer
     shape: tuple[int, ...]
     of: np.dtype[Any]
     nbytes: int
+    offset: int = 0
+    is_small: bool = False
 
 
 @dataclass(eq=False)
@@ -158,6 +165,7 @@ class Program:
         given = set(schedule.inputs)
         made = dict.fromkeys([*(v.buffer for v in schedule.outputs), *(b for s in schedule.steps for b in s.writes())])
         self.outputs = [self._output(b) for b in made if b not in given and b not in plan.memory.offsets]
+        self.small_bytes, self.output_bytes = self._lay_out_outputs()
         results = [self._result(v) for v in schedule.outputs]
         # Donated inputs come back as they are; all other results are looked up in each run.
         self.returned = [r.source if r.view is None else -1 for r in results]
@@ -183,6 +191,17 @@ class Program:
     def _output(self, buffer: Buffer) -> _Output:
         bindings = self.plan.bindings
         return _Output(buffer, concrete(buffer.shape, bindings), buffer.dtype.numpy, _nbytes(buffer, bindings))
+
+    def _lay_out_outputs(self) -> tuple[int, int]:
+        """Give all outputs their offsets; the bytes of the small ones, and of all."""
+        small = size = 0
+        several = sum(o.nbytes <= _SMALL_RESULT for o in self.outputs) > 1
+        for output in sorted(self.outputs, key=lambda o: o.nbytes):
+            output.offset = size
+            if several and output.nbytes <= _SMALL_RESULT:
+                output.is_small, small = True, size + output.nbytes
+            size += -(-max(output.nbytes, 1) // _SLOT) * _SLOT
+        return small, size
 
     def _result(self, view: View) -> _Result:
         shape, strides, offset = (concrete(x, self.plan.bindings) for x in (view.shape, view.strides, view.offset))
@@ -244,6 +263,8 @@ class Frame:
         # Tables of addresses lie in memory of their own, and are written again when an address in them has changed.
         self.tables = [self._hold(_nbytes(t, plan.bindings), False) for t in plan.tables]
         self.stale = set(range(len(self.tables)))
+        # Of each table the buffers whose addresses it holds, and what it was for some of these.
+        self.contents: list[tuple[list[Buffer], dict[tuple[int, ...], Array]]] = [([], {}) for _ in self.tables]
         for table, memory in zip(plan.tables, self.tables, strict=True):
             self._place(table, memory.address)
         self.recording: Recording | None = None
@@ -361,8 +382,13 @@ class Frame:
 
     def _make_outputs(self, stream: Any) -> list[DeviceArray]:
         made: list[DeviceArray] = []
-        allocate = self.device.allocator.allocate
-        for output in self.program.outputs:
+        allocate, program = self.device.allocator.allocate, self.program
+        block = allocate(program.small_bytes, stream) if program.small_bytes else None
+        for output in program.outputs:
+            if block is not None and output.is_small:
+                made.append(device_array(block, output.shape, output.of, output.offset))
+                self._place(output.buffer, block.address + output.offset)
+                continue
             memory = allocate(output.nbytes, stream)
             made.append(device_array(memory, output.shape, output.of))
             self._place(output.buffer, memory.address)
@@ -377,14 +403,35 @@ class Frame:
             source = self.staging.__array_interface__["data"][0]
             driver.copy_in(self.upload.address, source, program.upload_bytes, stream)
         for i in self.stale:
-            content = np.ascontiguousarray(program.plan.tables[i].contents(lambda b: self._tabled_address(b, i)))  # noqa: B023
+            content = self._table(i)
             source = content.__array_interface__["data"][0]
             driver.copy_in(self.tables[i].address, source, content.nbytes, stream)
         self.stale.clear()
 
-    def _tabled_address(self, buffer: Buffer, table: int) -> int:
-        self.tabled.setdefault(buffer, set()).add(table)
-        return self.addresses[buffer] + self.shift
+    def _table(self, i: int) -> Array:
+        """What a table holds for the addresses of now. Gradients take turns between two places, so that few different
+        contents come again and again."""
+        buffers, known = self.contents[i]
+        key = tuple(map(self.addresses.__getitem__, buffers))
+        found = known.get(key) if buffers else None
+        if found is None:
+            asked: dict[Buffer, None] = {}
+
+            def address(buffer: Buffer) -> int:
+                asked[buffer] = None
+                return self.addresses[buffer] + self.shift
+
+            found = np.ascontiguousarray(self.program.plan.tables[i].contents(address))
+            if not buffers:
+                buffers = list(asked)
+                for buffer in buffers:
+                    self.tabled.setdefault(buffer, set()).add(i)
+                key = tuple(map(self.addresses.__getitem__, buffers))
+            elif len(known) >= _TABLES:
+                known.clear()
+            known[key] = found
+            self.contents[i] = buffers, known
+        return found
 
     @staticmethod
     def _give_back(copied: list[tuple[Any, DeviceArray]]) -> None:
@@ -500,19 +547,11 @@ class Recording:
         if program.arena_bytes:
             frame.arena = frame._hold(program.arena_bytes)  # counted: it is what the program works in
             frame._lay_out(frame.arena)
-        # Outputs side by side, the small ones first: one copy takes these out.
-        self.offsets = [0] * len(program.outputs)
-        size = self.small_bytes = 0
-        for k in sorted(range(len(program.outputs)), key=lambda k: program.outputs[k].nbytes):
-            nbytes = program.outputs[k].nbytes
-            self.offsets[k] = size
-            if nbytes <= _SMALL_RESULT:
-                self.small_bytes = size + nbytes
-            size += -(-max(nbytes, 1) // _SLOT) * _SLOT
+        size = program.output_bytes
         self.results = frame._hold(size, False) if size else None
-        for output, offset in zip(program.outputs, self.offsets, strict=True):
+        for output in program.outputs:
             assert self.results is not None
-            frame._place(output.buffer, self.results.address + offset)
+            frame._place(output.buffer, self.results.address + output.offset)
 
     def run(self, inputs: Sequence[Any], changed: Sequence[int], stream: Any) -> list[Any]:
         frame = self.frame
@@ -577,19 +616,19 @@ class Recording:
         frame, driver = self.frame, self.frame.device.driver
         if self.results is None:
             return []
-        allocate, source = frame.device.allocator.allocate, self.results.address
+        allocate, source, program = frame.device.allocator.allocate, self.results.address, frame.program
         block: Allocation | None = None
-        if self.small_bytes:
-            block = allocate(self.small_bytes, stream)
-            driver.copy(block.address, source, self.small_bytes, stream)
+        if program.small_bytes:
+            block = allocate(program.small_bytes, stream)
+            driver.copy(block.address, source, program.small_bytes, stream)
         made: list[DeviceArray] = []
-        for output, offset in zip(frame.program.outputs, self.offsets, strict=True):
-            if block is not None and output.nbytes <= _SMALL_RESULT:
-                made.append(device_array(block, output.shape, output.of, offset))
+        for output in program.outputs:
+            if block is not None and output.is_small:
+                made.append(device_array(block, output.shape, output.of, output.offset))
                 continue
             memory = allocate(output.nbytes, stream)
             if output.nbytes:
-                driver.copy(memory.address, source + offset, output.nbytes, stream)
+                driver.copy(memory.address, source + output.offset, output.nbytes, stream)
             made.append(device_array(memory, output.shape, output.of))
         return made
 

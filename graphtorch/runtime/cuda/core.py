@@ -68,9 +68,11 @@ class CoreDriver(Driver):
         device = self.device(index)
         said = device.properties
         handle = self._check(self.bindings.cuDeviceGet(index))
+        major, minor = device.compute_capability
         return Properties(
-            str(device.name),
-            *(int(n) for n in device.compute_capability),
+            name=str(device.name),
+            major=int(major),
+            minor=int(minor),
             total_memory=int(self._check(self.bindings.cuDeviceTotalMem(handle))),
             multi_processor_count=int(said.multiprocessor_count),
             warp_size=int(said.warp_size),

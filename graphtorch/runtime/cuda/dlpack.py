@@ -77,16 +77,18 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
 _exported: dict[int, Any] = {}  # what is kept for others, by the address of the managed tensor
 
 
-@_DELETER
-def _release(address: int) -> None:
+def _forget(address: int) -> None:
     _exported.pop(address, None)
 
 
-@ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
-def _destroy(capsule: int) -> None:
+def _forget_unread(capsule: int) -> None:
     for name in (_NAME, _NAME_VERSIONED):
         if _valid(capsule, name):
             _exported.pop(_pointer(capsule, name), None)
+
+
+_release = _DELETER(_forget)
+_destroy = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_forget_unread)
 
 
 def _type_of(of: dtype) -> tuple[int, int]:

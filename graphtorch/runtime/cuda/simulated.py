@@ -87,7 +87,8 @@ class SimulatedDriver(Driver):
     def properties(self, index: int) -> Properties:
         return Properties(
             "graphtorch simulated device",
-            *self.capability,
+            self.capability[0],
+            self.capability[1],
             total_memory=self.memory,
             multi_processor_count=4,
             L2_cache_size=1 << 20,
@@ -243,7 +244,8 @@ class SimulatedDriver(Driver):
     @contextmanager
     def capture(self, index: int, stream: Stream) -> Iterator[Capture]:
         inside = Capture(Stream(index, 0xCA))
-        inside.stream.recording = recorded = []
+        recorded: list[Callable[[], None]] = []
+        inside.stream.recording = recorded
         self._default.append(inside.stream)
         try:
             yield inside

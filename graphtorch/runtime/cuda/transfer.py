@@ -168,7 +168,7 @@ def copy_of(array: DeviceArray, order: Any = "C") -> DeviceArray:
     if order == "K":
         dims = sorted(range(array.ndim), key=lambda d: -abs(array.strides[d]))
         shape = [array.shape[d] for d in dims]
-        made = empty(shape, array.dtype, array.place).transpose(np.argsort(dims))  # type: ignore[assignment]
+        made = empty(shape, array.dtype, array.place).transpose(np.argsort(dims))
     else:
         made = empty(array.shape, array.dtype, array.place)
     strided_copy(made, array)
