@@ -120,18 +120,7 @@ def _cut(
 
     def materialize(value: Expr, of: Any) -> Load:
         varies = facts.varies[id(value)] if id(value) in facts.varies else results_of[id(value)]
-        axes = sorted(varies, key=lambda i: (i not in front, i))
-        shape = tuple(kernel.axes[i].size for i in axes)
-        strides: list[Any] = [0] * len(kernel.axes)
-        step: Any = 1
-        for i in reversed(axes):
-            strides[i] = step
-            step = step * kernel.axes[i].size
-        name = f"{kernel.name}_part{len(first)}"
-        buffer = Buffer(name, of, shape, "temporary", Value(TensorType(of, shape), name))
-        access = Access(buffer, 0, tuple(strides))
-        first.append(Store(access, value))
-        return Load(access)
+        return _handed_over(kernel, first, sorted(varies, key=lambda i: (i not in front, i)), value, of)
 
     results_of: dict[int, Axes] = {}
     needed = post_order(s.value for s in rest)
@@ -159,6 +148,55 @@ def _cut(
     if rest:
         parts.extend(split_kernel(_rebuild(kernel, rest, replaced, None)))
     return parts
+
+
+def _handed_over(kernel: Kernel, first: list[Store], axes: list[int], value: Expr, of: Any) -> Load:
+    """Store a value that varies along these axes in a temporary buffer, after the stores in `first`; how it is read."""
+    shape = tuple(kernel.axes[i].size for i in axes)
+    strides: list[Any] = [0] * len(kernel.axes)
+    step: Any = 1
+    for i in reversed(axes):
+        strides[i] = step
+        step = step * kernel.axes[i].size
+    name = f"{kernel.name}_part{len(first)}"
+    access = Access(Buffer(name, of, shape, "temporary", Value(TensorType(of, shape), name)), 0, tuple(strides))
+    first.append(Store(access, value))
+    return Load(access)
+
+
+def _by_phase(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
+    """First the folds that need no others, then what needs them: each of them may be cut further."""
+    first: list[Store] = []
+    replaced: dict[int, Expr] = {}
+    for fold in facts.reduces:
+        if not facts.folds[id(fold.operand)]:
+            axes = sorted(facts.varies[id(fold)])
+            replaced[id(fold)] = _handed_over(kernel, first, axes, fold, _wide(fold.dtype))
+    parts = split_kernel(_rebuild(kernel, first, {}, folded))
+    return [*parts, *split_kernel(_rebuild(kernel, kernel.stores, replaced, None))]
+
+
+def _without_positions(kernel: Kernel, facts: _Facts) -> Kernel:
+    """The position of an extremum as the smallest position of an element that equals it (or is NaN): folds that can be
+    cut, unlike those of pairs."""
+    replaced: dict[int, Expr] = {}
+    for fold in facts.reduces:
+        if not fold.combine.startswith("arg"):
+            continue
+        x, node = fold.operand, fold.node
+        extremum = Reduce(fold.combine[3:], x, fold.axes, x.dtype, node)
+        hit: Expr = Compute("eq", (x, extremum), dtypes.bool_, node)
+        if x.dtype.is_floating_point:
+            hit = Compute("logical_or", (hit, Compute("isnan", (x,), dtypes.bool_, node)), dtypes.bool_, node)
+        strides: list[Any] = [0] * len(kernel.axes)
+        step: Any = 1
+        for axis in reversed(fold.axes):
+            strides[axis] = step
+            step = step * kernel.axes[axis].size
+        place = Index(0, tuple(strides), dtypes.int64)
+        chosen = Compute("where", (hit, place, Constant((1 << 63) - 1, dtypes.int64)), dtypes.int64, node)
+        replaced[id(fold)] = Reduce("min", chosen, fold.axes, fold.dtype, node)
+    return _rebuild(kernel, kernel.stores, replaced, None)
 
 
 def _rebuild(
@@ -255,7 +293,7 @@ def _repeats_folds(kernel: Kernel, facts: _Facts, folded: Axes) -> bool:
 def _split_long(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
     """Two launches for a long fold into few results."""
     late = all(not (facts.varies[id(s.value)] | facts.along(s.access.strides)) & folded for s in kernel.stores)
-    flat = all(not facts.folds[id(r.operand)] and not r.combine.startswith("arg") for r in facts.reduces)
+    flat = all(not facts.folds[id(r.operand)] for r in facts.reduces)
     points = extent = 1
     for i, loop in enumerate(kernel.axes):
         count = _estimate(loop.size)
@@ -268,8 +306,10 @@ def _split_long(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
         return [kernel]
     if not late:
         return _cut(kernel, facts, folded, reduces_only=True)
+    if any(r.combine.startswith("arg") for r in facts.reduces):
+        return split_kernel(_without_positions(kernel, facts))
     if not flat:
-        return [kernel]
+        return _by_phase(kernel, facts, folded)
     wanted = max(min(PROGRAMS // max(points, 1), extent // max(enough // 4, 2)), 2)
     axis = min(folded)
     size = kernel.axes[axis].size

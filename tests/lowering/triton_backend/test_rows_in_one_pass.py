@@ -154,3 +154,48 @@ def test_column_sums_keep_a_gpu_busy() -> None:
         graph.add_output(builder.value_of(wrap(x).sum(0)))
     first, second = plan_for(build_schedule(graph)).launches
     assert first.grid[0] >= splitting.PROGRAMS // 2 and second.grid[0] >= 64
+
+
+@pytest.mark.parametrize("limits", [None, Limits(persistent=4, looped=8)])
+def test_long_folds_of_folds_and_positions_are_cut(limits: Limits | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variances and positions of few results: several launches of many programs, with NaN, ties and infinities."""
+    monkeypatch.setattr(splitting, "LONG", 64)
+    x = np.random.default_rng(0).integers(-50, 50, (3, 240)).astype(np.float32)
+    x[1, 100] = x[1, 30] = np.nan
+    x[2, 7] = x[2, 200] = np.inf
+
+    def program(v: Any) -> Any:
+        flat = v.nan_to_num(0.0, 3.0).reshape(-1)
+        return (
+            flat.var(),
+            flat - flat.mean(),
+            v.argmax(),
+            v.argmax(1),
+            v.argmin(1),
+            v.max(1)[0],
+            flat.std() + flat.amax(),
+        )
+
+    graph = Graph()
+    given = graph.add_input(f32(3, 240), "x")
+    builder = GraphBuilder(graph, HERE)
+    with builder:
+        for result in program(wrap(given)):
+            graph.add_output(builder.value_of(result))
+    executable = InterpretedBackend(limits).compile(graph)
+    for actual, wanted in zip(executable.run([x]), interpret(graph, [x]), strict=True):
+        close(actual, wanted, 1e-5, 1e-5)
+    assert len(executable.sources()) > 8
+
+
+def test_batch_norm_keeps_a_gpu_busy() -> None:
+    """Statistics of 64 channels over a million elements each: no launch of few programs goes through all of them."""
+    graph = Graph()
+    x = graph.add_input(f32(64, 64, 56, 56), "x")
+    builder = GraphBuilder(graph, HERE)
+    with builder:
+        made = F.batch_norm(wrap(x), None, None, training=True)
+        graph.add_output(builder.value_of(made))
+    for launch in plan_for(build_schedule(graph)).launches:
+        if any(b.shape == (64, 64, 56, 56) for b in launch.function.buffers):
+            assert launch.grid[0] >= splitting.PROGRAMS // 2
