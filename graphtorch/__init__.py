@@ -111,6 +111,7 @@ else:
         "library": ("graphtorch.library", None),
         "linalg": ("graphtorch.linalg", None),
         "cuda": ("graphtorch.cuda", None),
+        "OutOfMemoryError": ("graphtorch.runtime.cuda.memory", "OutOfMemoryError"),
         "nn": ("graphtorch.nn", None),
         "optim": ("graphtorch.optim", None),
         **{

@@ -37,8 +37,10 @@ _attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
 
 
 def is_built() -> bool:
-    """Whether eager operators were built for CUDA."""
-    return False
+    """Whether there is a CUDA device."""
+    from graphtorch.runtime.cuda import devices  # loaded where somebody asks
+
+    return devices.count() > 0
 
 
 def flash_sdp_enabled() -> bool:

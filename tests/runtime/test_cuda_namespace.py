@@ -256,3 +256,23 @@ def test_generators(cuda: SimulatedDriver) -> None:
         generator.set_state(torch.zeros(3, dtype=torch.uint8))
     with pytest.raises(RuntimeError, match="multiple of 4"):
         generator.set_offset(3)
+
+
+def test_the_accelerator_is_cuda(cuda: SimulatedDriver) -> None:
+    accelerator = torch.accelerator
+    assert accelerator.is_available() and accelerator.device_count() == 2
+    assert accelerator.current_accelerator() == torch.device("cuda") and accelerator.current_device_index() == 0
+    accelerator.set_device_index(1)
+    try:
+        assert torch.cuda.current_device() == 1
+    finally:
+        accelerator.set_device_index(0)
+    accelerator.synchronize()
+    assert accelerator.memory_allocated() == torch.cuda.memory_allocated() and torch.backends.cuda.is_built()
+    assert torch.OutOfMemoryError is torch.cuda.OutOfMemoryError
+
+
+def test_without_a_device_there_is_no_accelerator(no_devices: Any) -> None:
+    assert not torch.accelerator.is_available() and torch.accelerator.current_accelerator() is None
+    with pytest.raises(RuntimeError, match="Cannot access accelerator device when none is available"):
+        torch.accelerator.synchronize()
