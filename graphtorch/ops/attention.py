@@ -204,7 +204,7 @@ def _second(position: int) -> Callable[..., Any]:
 
         def back(x: Any, count: Any) -> Any:
             if count != heads:
-                x = x.unflatten(1, (count, heads // count)).sum(2)
+                x = x.reshape((x.shape[0], count, heads // count, *x.shape[2:])).sum(2)
             return x.transpose(1, 2)
 
         g, q, k, v = (first(x) for x in (grad_result, query, key, value))
