@@ -28,7 +28,7 @@ MISTAKES = {
     "mixed devices": (
         lambda: torch.ones(3) * torch.ones(3, device="meta"),
         RuntimeError,
-        "Expected all tensors to be on the same device, but found at least two devices, cpu and meta!",
+        "Tensor on device meta is not on the expected device cpu!",
         r"in mul\(input=f32\[3\], other=f32\[3\]@meta\)",
     ),
     "mixed dtypes": (

@@ -54,7 +54,6 @@ bitwise_invert = _unary("bitwise_invert", "bitwise_not")
 cos = _unary("cos")
 cosh = _unary("cosh")
 exp = _unary("exp")
-expm1 = _unary("expm1")
 isfinite = _unary("isfinite")
 isinf = _unary("isinf")
 isnan = _unary("isnan")
@@ -84,7 +83,6 @@ bitwise_xor = _binary("bitwise_xor")
 copysign = _binary("copysign")
 divide = _binary("divide", "div")
 equal = _binary("equal", "eq")
-floor_divide = _binary("floor_divide")
 greater = _binary("greater", "gt")
 greater_equal = _binary("greater_equal", "ge")
 hypot = _binary("hypot")
@@ -131,6 +129,32 @@ def sign(x: Tensor, /) -> Tensor:
     if x.dtype.category > dtypes.INTEGRAL:
         made = ops.where(ops.isnan(x), x, made)
     return made
+
+
+def expm1(x: Tensor, /) -> Tensor:
+    """`exp(x) - 1`, precise near 0; for complex numbers with the standard's values at infinities."""
+    if not x.dtype.is_complex:
+        real: Tensor = ops.expm1(x)
+        return real
+    a, b = x.real, x.imag
+    grown = ops.expm1(a)
+    re = ops.where(b == 0, grown, grown * b.cos() - 2 * (b / 2).sin().square())
+    im = ops.where(b == 0, b, a.exp() * b.sin())
+    wild = ~b.isfinite()  # no phase: at -infinity nothing is left of it, at infinity all is unknown but the size
+    re = ops.where(wild & a.isinf(), ops.where(a > 0, a, -1.0), re)
+    im = ops.where(wild & (a == float("-inf")), 0.0, im)
+    made: Tensor = ops.complex(re, im)
+    return made
+
+
+def floor_divide(x1: Any, x2: Any, /) -> Tensor:
+    """The quotient rounded down; infinities stay infinite, and what is finite divided by them is a zero."""
+    a, b = promoted(x1, x2)
+    made: Tensor = ops.floor_divide(a, b)
+    if not made.dtype.is_floating_point:
+        return made
+    made = ops.where(a.isinf() & b.isfinite() & (b != 0), a * b.sign(), made)
+    return ops.where(a.isfinite() & b.isinf() & (made == -1), -0.0, made)  # type: ignore[no-any-return]
 
 
 def remainder(x1: Any, x2: Any, /) -> Tensor:

@@ -135,6 +135,12 @@ def inv(x: Tensor, /) -> Tensor:
 
 def pinv(x: Tensor, /, *, rtol: float | Tensor | None = None) -> Tensor:
     """Pseudo-inverses; singular values up to `rtol` times the largest count as zero."""
+    if isinstance(rtol, Tensor) and rtol.ndim:
+        # A tolerance for each matrix.
+        U, S, Vh = FUNCTIONS["linalg_svd"](x, full_matrices=False)
+        kept = rtol[..., None] * S.amax(-1, keepdim=True) < S
+        inverse = FUNCTIONS["where"](kept, 1 / FUNCTIONS["where"](kept, S, 1.0), 0.0)
+        return (Vh.mH * inverse[..., None, :].to(x.dtype)) @ U.mH  # type: ignore[no-any-return]
     made: Tensor = FUNCTIONS["linalg_pinv"](x, rtol=rtol)
     return made
 

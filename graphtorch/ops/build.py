@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphtorch.ops import record
+from graphtorch.ops.arguments import with_argument_errors
 from graphtorch.ops.dispatch import call, call_inplace, call_out, call_view
 from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Sample, make_formulas, parse_signature
 from graphtorch.tensor.devices import canonical
@@ -122,13 +123,19 @@ def return_type(name: str, fields: Sequence[str]) -> Any:
     return made
 
 
+# Small functions that programs call all the time: a further call around them would show.
+HOT = frozenset({"detach", "expand", "reshape", "squeeze", "view"})
+
+
 def function(method: bool = False, name: str | None = None) -> Callable[[F], F]:
     """Export a composition of operators, or a hand-written front of one, as a public function (and Tensor method)."""
 
     def export(composed: F) -> F:
-        FUNCTIONS[name or composed.__name__] = composed
+        own = name or composed.__name__
+        shown = composed if own in HOT else with_argument_errors(composed)
+        FUNCTIONS[own] = shown
         if method:
-            setattr(Tensor, name or composed.__name__, composed)
+            setattr(Tensor, own, shown)
         return composed
 
     return export
@@ -138,7 +145,8 @@ def method(name: str) -> Callable[[F], F]:
     """Install a Tensor method that is no function of the public namespace (a dunder, say)."""
 
     def install(composed: F) -> F:
-        setattr(Tensor, name, composed)
+        plain = name in HOT or name.startswith("__")
+        setattr(Tensor, name, composed if plain else with_argument_errors(composed))
         return composed
 
     return install
@@ -292,7 +300,7 @@ def _ints(op: Operator, i: int, value: Any) -> Any:
 
 
 def _bool(op: Operator, i: int, value: Any) -> Any:
-    if isinstance(value, bool | int | np.bool_):
+    if isinstance(value, bool | np.bool_):
         return bool(value)
     raise _wrong(op, i, "bool", value)
 

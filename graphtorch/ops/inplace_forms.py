@@ -98,14 +98,14 @@ def _in_place(name: str, compute: Callable[..., Tensor]) -> Callable[..., Tensor
     """The in-place form of a composition: computed as a value, then written."""
 
     def changing(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        tracked = any(t.requires_grad for t in (input, *tensors_of((*args, *kwargs.values()))))
+        check_inplace(input, tracked)
+        value = compute(input, *args, **kwargs)
         if name == "float_power_" and input.dtype not in (dtypes.float64, dtypes.complex128):
             raise RuntimeError(
                 f"the base given to float_power_ has dtype {_scalar_name(input.dtype)} but the operation's result "
                 "requires dtype Double"
             )
-        tracked = any(t.requires_grad for t in (input, *tensors_of((*args, *kwargs.values()))))
-        check_inplace(input, tracked)
-        value = compute(input, *args, **kwargs)
         _check_result(lookup("clone"), input, type_of(value))
         return input.copy_(value)  # type: ignore[no-any-return]
 

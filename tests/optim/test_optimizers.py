@@ -49,7 +49,7 @@ VARIANTS = [
     ("ASGD", {"lr": 0.05, "lambd": 0.01, "alpha": 0.5, "t0": 5, "weight_decay": 0.1}),
     ("ASGD", {"lr": 0.001, "maximize": True}),
     ("Adafactor", {}),
-    ("Adafactor", {"lr": 0.1, "beta2_decay": -0.5, "eps": (1e-4, 1e-2), "d": 1.5, "weight_decay": 0.1}),
+    ("Adafactor", {"lr": 0.02, "beta2_decay": -0.5, "eps": (1e-4, 1e-2), "d": 1.5, "weight_decay": 0.1}),
     ("Adafactor", {"maximize": True}),
 ]
 

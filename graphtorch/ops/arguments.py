@@ -1,0 +1,85 @@
+"""The error for an argument of the wrong type, of functions that are compositions.
+
+PyTorch looks at the types of all arguments before anything else and raises TypeError. A composition finds a wrong one
+somewhere on its way, as whatever error that gives; so its annotations are read then, and only then."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from graphtorch.tensor.tensor import Tensor
+
+
+def _is_int(value: Any) -> bool:
+    if isinstance(value, bool | float | complex):
+        return False
+    if isinstance(value, Tensor):
+        return value.ndim == 0
+    return hasattr(value, "__index__") or getattr(value, "is_symbolic_int", False)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | complex) or hasattr(value, "__float__") or hasattr(value, "__index__")
+
+
+# Annotation -> whether a value fits, and what PyTorch calls the type.
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "Tensor": (lambda v: isinstance(v, Tensor), "Tensor"),
+    "int": (_is_int, "int"),
+    "float": (_is_number, "Number"),
+    "bool": (lambda v: isinstance(v, bool), "bool"),
+    "str": (lambda v: isinstance(v, str), "str"),
+    "Sequence[int]": (
+        lambda v: _is_int(v) or (isinstance(v, list | tuple) and all(_is_int(i) for i in v)),
+        "tuple of ints",
+    ),
+    "Sequence[Tensor]": (
+        lambda v: isinstance(v, Tensor) or (isinstance(v, list | tuple) and all(isinstance(i, Tensor) for i in v)),
+        "tuple of Tensors",
+    ),
+    "None": (lambda v: v is None, "None"),
+}
+
+
+def wrong_argument(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError | None:
+    """PyTorch's error for the first argument that its parameter's annotation does not allow; None if there is none."""
+    try:
+        signature = inspect.signature(function)
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        return None  # Python has said so
+    for position, (name, value) in enumerate(bound.arguments.items(), 1):
+        annotation = signature.parameters[name].annotation
+        kinds = [kind.strip() for kind in str(annotation).split("|")]
+        if not all(kind in _CHECKS for kind in kinds) or value is signature.parameters[name].default:
+            continue
+        if not any(_CHECKS[kind][0](value) for kind in kinds):
+            return TypeError(
+                f"{function.__name__}(): argument '{name}' (position {position}) must be {_CHECKS[kinds[0]][1]}, not "
+                f"{type(value).__name__}"
+            )
+    return None
+
+
+def with_argument_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose errors are TypeErrors where an argument has the wrong type."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (AttributeError, RuntimeError, ValueError, IndexError, AssertionError) as error:
+            wrong = wrong_argument(function, args, kwargs)
+            if wrong is None and isinstance(error, AttributeError) and any(error.obj is a for a in args):
+                wrong = TypeError(
+                    f"{function.__name__}() received an invalid combination of arguments - got "
+                    f"({', '.join(type(a).__name__ for a in args)})"
+                )
+            if wrong is None:
+                raise
+            raise wrong from error
+
+    return checked
