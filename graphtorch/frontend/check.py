@@ -20,6 +20,7 @@ from graphtorch.lowering.backend import get_backend
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.numpy.interpreter import run_node
 from graphtorch.tensor.generator import default_generator
+from graphtorch.tensor.remote import overwrite, readable
 from graphtorch.tensor.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -92,14 +93,14 @@ class _State:
     def put(self, taken: Any) -> None:
         tensors, states = taken
         for tensor, (data, grad, grad_data, history) in zip(self.tensors, tensors, strict=True):
-            np.copyto(tensor._data, data)
+            overwrite(tensor._data, data)
             tensor._grad = grad
             for held, (attributes, version) in history:
                 for name, value in attributes.items():
                     setattr(held, name, value)
                 held._shared_storage().version = version
             if grad is not None:
-                np.copyto(grad._data, grad_data)
+                overwrite(grad._data, grad_data)
         for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)
 
@@ -125,7 +126,7 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _copy(value: Any) -> Any:
-    return value._data.copy() if isinstance(value, Tensor) else value
+    return readable(value._data.copy()) if isinstance(value, Tensor) else value
 
 
 def _data_of(value: Any) -> Any:

@@ -16,12 +16,11 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType
 from typing import Any, ClassVar
 
 from graphtorch.autograd.state import state
 from graphtorch.frontend.decisions import Decision, Decisions, RunEagerly, effects_watched
-from graphtorch.frontend.environment import Environment, names_in
+from graphtorch.frontend.environment import Environment, tensor_names
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
@@ -495,7 +494,7 @@ class CompiledFunction:
             f"the default dtype was {dtypes.get_default_dtype()!r}",
             f"{guards.name(vars(dtypes))}['_default_dtype']",
         )
-        recorder.module_names, recorder.optimizers = _tensor_names(self.function, leaves)
+        recorder.module_names, recorder.optimizers = tensor_names(self.function, leaves)
         for optimizer in recorder.optimizers:
             getattr(optimizer, "_prepare_for_capture", bool)()
         environment = recorder.environment = Environment(self.function, leaves, guards)
@@ -504,7 +503,13 @@ class CompiledFunction:
         changed_modes: list[str] = []
         try:
             with effects_watched(), recorder:
+                owner = getattr(self.function, "__self__", None)
+                root = owner if hasattr(owner, "named_parameters") and not isinstance(owner, type) else None
+                if root is not None:
+                    recorder.enter_module(root)
                 result = self.function(*args, **kwargs)
+                if root is not None:
+                    recorder.exit_module(root)
                 result_leaves: list[Any] = []
                 result_tree = flatten(result, result_leaves)
                 captured = assemble(recorder, result_leaves, result_tree)
@@ -520,6 +525,9 @@ class CompiledFunction:
         finally:
             changed_modes = modes.restore()
         side_effects = environment.undo_changes() + changed_modes
+        after: list[Any] = []
+        if flatten((args, kwargs), after) != tree or any(a is not b for a, b in zip(after, given, strict=False)):
+            side_effects.append("a container among the arguments")
         if side_effects:
             raise PythonStateChange(side_effects)
         recorder.assume_hooks()
@@ -700,33 +708,6 @@ def collection_paused() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
-
-
-def _tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, str], list[Any]]:
-    """Names for the tensors that the function can reach, for people who read the graph.
-
-    A module's parameters go by their path in it; those of several modules by the module's name too. Second, the
-    optimizers it can reach, whose state tensors are named when they are met: the step may make them.
-    """
-    function = getattr(inspect.unwrap(function), "__func__", function)
-    reached: dict[str, Any] = {}
-    if isinstance(function, FunctionType):
-        reached.update({n: function.__globals__.get(n) for n in names_in(function.__code__)})
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):
-                reached[name] = cell.cell_contents
-    elif hasattr(function, "named_parameters"):
-        reached["model"] = function
-    reached.update({f"argument{i}": a for i, a in enumerate(arguments)})
-    found = {id(v): n for n, v in reached.items() if isinstance(v, Tensor)}
-    modules = {n: m for n, m in reached.items() if hasattr(m, "named_parameters") and not isinstance(m, type)}
-    for module_name, module in modules.items():
-        prefix = f"{module_name}." if len(modules) > 1 else ""
-        for named in (module.named_parameters, module.named_buffers, module.named_modules):
-            for path, member in named():
-                if path:
-                    found.setdefault(id(member), prefix + path)
-    return found, [o for o in reached.values() if hasattr(o, "param_groups")]
 
 
 def compile(

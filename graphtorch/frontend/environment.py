@@ -9,7 +9,9 @@ the modules that it can reach. Library code is not followed."""
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -66,6 +68,8 @@ class Environment:
         self.guards = guards
         self.places: list[Place] = []
         self.lengths: list[tuple[str, str, Any, Any]] = []  # (expression, meaning, container, copy of it)
+        self.sets: list[tuple[str, str, Any, frozenset[Any]]] = []
+        self.tables: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = []  # of modules: (meaning, table, copy of it)
         self.functions: list[FunctionType] = []
         self.names: set[str] = set()
         self._visited: set[int] = set()
@@ -157,14 +161,18 @@ class Environment:
             return
         self._visited.add(id(value))
         kind = type(value)
-        if kind in (list, tuple):
+        if kind in (list, tuple, deque):
             self._visit_sequence(place, value, depth)
-        elif kind is dict:
+        elif kind in (dict, OrderedDict, defaultdict, Counter):
             self._visit_dict(place, value, depth)
+        elif kind in (set, frozenset):
+            self.places.append(place)
+            self.sets.append((place.expression, place.meaning, value, frozenset(value)))
         elif _is_module(value):
             self.places.append(place)
             for name, module in value.named_modules():
                 self._visited.add(id(module))
+                self._note_tables(f"{place.meaning}.{name}" if name else place.meaning, module)
                 if not _is_library(module):
                     self._visit_attributes(
                         self.guards.name(module),
@@ -179,6 +187,12 @@ class Environment:
             if _has_user_attributes(value):
                 self._visit_attributes(place.expression, place.meaning, value, depth + 1)
 
+    def _note_tables(self, meaning: str, module: Any) -> None:
+        for table in ("_parameters", "_buffers", "_modules"):
+            held = vars(module).get(table)
+            if isinstance(held, dict):
+                self.tables.append((f"{meaning}.{table[1:]}", held, dict(held)))
+
     def _visit_attributes(self, expression: str, meaning: str, value: Any, depth: int, named: bool = False) -> None:
         """The attributes of an object; `named` if the expression is a name for this very object."""
         own = vars(value)
@@ -190,7 +204,7 @@ class Environment:
     def _visit_sequence(self, place: Place, value: Any, depth: int) -> None:
         if depth:
             self.places.append(place)
-        if isinstance(value, list):
+        if not isinstance(value, tuple):
             self.lengths.append((f"len({place.expression}) == {len(value)}", place.meaning, value, list(value)))
         if len(value) <= MAX_ENTRIES:
             for i, item in enumerate(value):
@@ -213,11 +227,21 @@ class Environment:
         for _, meaning, container, copy in self.lengths:
             if not _same_entries(container, copy):
                 changed.append(meaning)
-                if isinstance(container, list):
-                    container[:] = copy
-                else:
-                    container.clear()
+                container.clear()
+                if isinstance(container, dict):
                     container.update(copy)
+                else:
+                    container.extend(copy)
+        for _, meaning, members, kept in self.sets:
+            if not isinstance(members, frozenset) and members != kept:
+                changed.append(meaning)
+                members.clear()
+                members.update(kept)
+        for meaning, table, entries in self.tables:
+            if table.keys() != entries.keys() or any(table[k] is not v for k, v in entries.items()):
+                changed.append(meaning)
+                table.clear()
+                table.update(entries)
         for place in self.places:
             if place.changed():
                 place.restore()
@@ -236,6 +260,8 @@ class Environment:
         }
         for expression, meaning, container, _ in self.lengths:
             guards.add(expression, f"{meaning} had {len(container)} entries")
+        for expression, meaning, _, kept in self.sets:
+            guards.add(f"{expression} == {guards.name(kept)}", f"{meaning} had {len(kept)} members")
         for place in self.places:
             if inputs and any(place.expression.endswith(f"[{suffix}") for suffix in inputs):
                 continue
@@ -244,6 +270,33 @@ class Environment:
             else:
                 meaning = f"{place.meaning} was the same object"
                 guards.same_object(place.expression, place.value, meaning, place.cheap)
+
+
+def tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, str], list[Any]]:
+    """Names for the tensors that the function can reach, for people who read the graph.
+
+    A module's parameters go by their path in it; those of several modules by the module's name too. Second, the
+    optimizers it can reach, whose state tensors are named when they are met: the step may make them.
+    """
+    function = getattr(inspect.unwrap(function), "__func__", function)
+    reached: dict[str, Any] = {}
+    if isinstance(function, FunctionType):
+        reached.update({n: function.__globals__.get(n) for n in names_in(function.__code__)})
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):
+                reached[name] = cell.cell_contents
+    elif hasattr(function, "named_parameters"):
+        reached["model"] = function
+    reached.update({f"argument{i}": a for i, a in enumerate(arguments)})
+    found = {id(v): n for n, v in reached.items() if isinstance(v, Tensor)}
+    modules = {n: m for n, m in reached.items() if hasattr(m, "named_parameters") and not isinstance(m, type)}
+    for module_name, module in modules.items():
+        prefix = f"{module_name}." if len(modules) > 1 else ""
+        for named in (module.named_parameters, module.named_buffers, module.named_modules):
+            for path, member in named():
+                if path:
+                    found.setdefault(id(member), prefix + path)
+    return found, [o for o in reached.values() if hasattr(o, "param_groups")]
 
 
 def plain_function(value: Any) -> FunctionType | None:
@@ -305,6 +358,6 @@ def _same(a: Any, b: Any) -> bool:
 def _same_entries(container: Any, copy: Any) -> bool:
     if len(container) != len(copy):
         return False
-    if isinstance(container, list):
+    if not isinstance(container, dict):
         return all(_same(a, b) for a, b in zip(container, copy, strict=True))
     return all(k in container and _same(container[k], v) for k, v in copy.items())

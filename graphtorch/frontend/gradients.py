@@ -155,7 +155,7 @@ class GradientRecorder(GraphBuilder):
                 with self._gradients(False):
                     held.add_(gradient)
             for after in tuple((owner._post_accumulate_hooks or {}).values()):
-                after(leaf)
+                after(owner)  # the very parameter: an optimizer may be found by it
 
     def _assume_hooks(self, leaf: Tensor) -> None:
         """Assume the hooks on a leaf's gradient."""

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -156,4 +158,4 @@ def is_scalar(value: Any) -> bool:
     """Whether a value is compared by value: a Python scalar or a (nested) tuple of them."""
     if type(value) is tuple:
         return all(is_scalar(v) for v in value)
-    return type(value) in SCALARS
+    return type(value) in SCALARS or isinstance(value, np.generic)

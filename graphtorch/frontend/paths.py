@@ -504,6 +504,7 @@ class PathReplay:
                     path, found = other, diverged
                     break
                 if result is not MISS:
+                    self.first = other  # the next call most often goes the same way
                     return result
             else:
                 _current.results = None

@@ -6,8 +6,10 @@ Python state after.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import CellType, FunctionType, GeneratorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,6 +180,26 @@ class Captured:
     decisions: list[Decision] = field(default_factory=list)
 
 
+def holds_recorded(value: Any, depth: int = 4) -> bool:
+    """Whether an object that is no container of results (a generator, a defaultdict, an object of the user's) refers to
+    recorded tensors."""
+    if isinstance(value, Tensor):
+        return isinstance(value._data, Traced)
+    if not depth or isinstance(value, type | ModuleType | str | int | float | np.ndarray):
+        return False
+    if isinstance(value, GeneratorType):
+        return value.gi_frame is not None and holds_recorded(value.gi_frame.f_locals, depth - 1)
+    if isinstance(value, FunctionType):
+        cells = [c for c in value.__closure__ or () if c != CellType()]
+        return any(holds_recorded(c.cell_contents, depth - 1) for c in cells)
+    if isinstance(value, dict):
+        return any(holds_recorded(item, depth - 1) for item in value.values())
+    if isinstance(value, list | tuple | set | frozenset | deque):
+        return any(holds_recorded(item, depth - 1) for item in value)
+    held = getattr(value, "__dict__", None)
+    return isinstance(held, dict) and not hasattr(value, "named_parameters") and holds_recorded(held, depth - 1)
+
+
 class BrokenNode(Node):
     """The history of a result through which no backward pass can go any more."""
 
@@ -223,6 +245,11 @@ class _Assembler:
         memo: dict[int, Any] = {}
         for number, leaf in enumerate(leaves):
             if not isinstance(leaf, Tensor):
+                if holds_recorded(leaf):
+                    raise refuse(
+                        f"a result of {type(leaf)} that holds tensors of the capture",
+                        "return tensors in lists, tuples, dictionaries, named tuples or dataclasses",
+                    )
                 captured.results.append(Size(leaf) if type(leaf) is SymInt else Constant(leaf))
                 continue
             if leaf._inference:

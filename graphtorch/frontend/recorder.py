@@ -394,7 +394,7 @@ class Recorder(StateRecorder):
             return self.recorded(arg)
         if type(arg) is tuple:
             return tuple(self.recorded(a) if isinstance(a, Tensor) else a for a in arg)
-        return arg
+        return arg.item() if isinstance(arg, np.generic) else arg
 
     def _check_same_device(self, args: tuple[Any, ...]) -> None:
         from graphtorch.ops.dispatch import _check_devices, tensors_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.autograd.state import recorder_paused, state
+from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call, call_inplace, make_on
 from graphtorch.ops.record import Sample, lookup, sample
@@ -39,6 +39,12 @@ def manual_seed(seed: int) -> Generator:
     return default_generator.manual_seed(int(seed))
 
 
+def _note_effect(does: str) -> None:
+    note = getattr(state.recorder, "note_effect", None)
+    if note is not None:
+        note(does)
+
+
 @function()
 def seed() -> int:
     """Seed the default generator with a number that nobody chose; returns the number."""
@@ -54,19 +60,20 @@ def initial_seed() -> int:
 @function()
 def get_rng_state() -> Tensor:
     """The default generator's state as a uint8 tensor."""
-    with recorder_paused():
-        found: Tensor = default_generator.get_state()
+    found: Tensor = default_generator.get_state()
     return found
 
 
 @function()
 def set_rng_state(new_state: Tensor) -> None:
     """Put the default generator into a state that `get_rng_state` gave."""
+    _note_effect("sets a random generator's state")
     default_generator.set_state(new_state)
 
 
 @contextmanager
 def _fork_rng(devices: Any = None, enabled: bool = True, **unused: Any) -> Iterator[None]:
+    _note_effect("sets a random generator's state")
     held = default_generator.state_array()
     try:
         yield

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.random import MT19937
 from numpy.typing import DTypeLike, NDArray
 
+from graphtorch.autograd.state import state
 from graphtorch.tensor.box_muller import fma, normal_fill
 from graphtorch.tensor.devices import CPU, canonical
 from graphtorch.tensor.devices import device as Device
@@ -91,6 +92,13 @@ _STATE = np.dtype(
         "itemsize": 5056,
     }
 )
+
+
+def _note(does: str) -> None:
+    """Tell a capture what the user's code does with a generator: a graph would not do it again."""
+    note = getattr(state.recorder, "note_effect", None)
+    if note is not None:
+        note(does)
 
 
 class GeneratorState(NamedTuple):
@@ -176,12 +184,14 @@ class Generator:
         value = operator.index(seed)
         if not _INT64_MIN <= value < _UINT64:
             raise ValueError("Overflow when unpacking long long")
+        _note("seeds a random generator")
         with self._lock:
             self._reseed(value % _UINT64)
         return self
 
     def seed(self) -> int:
         """Restarts the stream from a seed taken from the operating system's entropy, and returns that seed."""
+        _note("seeds a random generator")
         value = int.from_bytes(os.urandom(8), "little")
         with self._lock:
             self._reseed(value)
@@ -195,6 +205,7 @@ class Generator:
         """The generator's state as a uint8 tensor of 5056 elements, in PyTorch's layout."""
         from graphtorch.tensor.tensor import Tensor
 
+        _note("reads a random generator's state")
         return Tensor._from_array(self.state_array(), False)
 
     def state_array(self) -> NDArray[np.uint8]:

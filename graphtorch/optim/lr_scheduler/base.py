@@ -95,14 +95,11 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch (or, deprecated, to ``epoch``) and set the learning rates.
 
-        Raises:
-            RuntimeError: called inside a captured function, where it would run only once.
+        A compiled function that calls it runs eagerly, with one warning: a graph would do it once.
         """
-        if state.recorder is not None:
-            raise RuntimeError(
-                "lr_scheduler.step() inside a compiled function would change the learning rate only while it is "
-                "traced; call it after the compiled function returns"
-            )
+        note = getattr(state.recorder, "note_effect", None)
+        if note is not None:
+            note("steps a learning-rate scheduler")
         if self._step_count == 1:
             self._warn_about_order()
         self._step_count += 1
