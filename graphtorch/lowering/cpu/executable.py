@@ -27,7 +27,7 @@ from graphtorch.lowering.cpu.calls import Target, native_call
 from graphtorch.lowering.cpu.chain import Chain, find_chains, private_buffers
 from graphtorch.lowering.cpu.compiler import Library, host, module_parts, module_text
 from graphtorch.lowering.cpu.emissions import Emissions
-from graphtorch.lowering.cpu.expansion import expand
+from graphtorch.lowering.cpu.expansion import expand, vector_product
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.cpu.instructions import RefusedError
 from graphtorch.lowering.cpu.members import member_of
@@ -126,6 +126,9 @@ class CpuExecutable(Executable):
         product = launch.as_product(step) if products else None
         if product is not None:
             code = self.emissions.product(product)
+            vector = None if code else vector_product(step)
+            if vector is not None:
+                return self._emit(vector[0])
             for n, function in enumerate(code if isinstance(code, list) else [code] if code else []):
                 self.functions[f"{step.name}_{n}" if n else step.name] = function
             return code or product

@@ -1,11 +1,12 @@
-"""Calls as kernels: convolutions, their gradients and max pooling are loop nests with affine loads too, once their
-padding is in memory. `expand` gives the kernels of a call, in order; they may use scratch memory of one call's
-lifetime.
+"""Calls as kernels: convolutions, their gradients, max pooling and some products are loop nests with affine loads too,
+once their padding is in memory. `expand` gives the kernels of a call, in order; they may use scratch memory of one
+call's lifetime.
 
     conv2d               y[n, o, i, j] = sum of x[n, c, i*s + k*d, j*s + l*d] * w[o, c, k, l]
     conv2d_input_grad    the same sum over the output gradient, spread by the stride, with the kernel reversed
     conv2d_weight_grad   a sum over samples and places
     max_pool2d           a maximum and the place where it lies; its gradient where windows do not overlap
+    mm, bmm              c[i, j] = sum of a[i, k] * b[k, j], of integers, or where one operand is a vector
 
 Only static sizes; what is not covered runs through NumPy. Direct loops are the best choice for few channels. With
 many, a matrix product has more arithmetic a load, and the NumPy functions, which use one, stay.
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphtorch.ir.graph import Value
+from graphtorch.lowering.cpu import special
 from graphtorch.lowering.cpu.movement import movement
 from graphtorch.lowering.kernel import (
     Access,
@@ -310,11 +312,46 @@ def _unfold_gradient(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -
     return steps
 
 
+def vector_product(call: ExternCall) -> list[Kernel] | None:
+    """A product of which an operand is a single row or column: a fold, which waits for memory; None for others."""
+    a, b = call.args[:2]
+    if not (_is_static(a) and _is_static(b)) or (a.shape[-2] != 1 and b.shape[-1] != 1):
+        return None
+    return _product(call)
+
+
+def _product(call: ExternCall) -> list[Kernel] | None:
+    """c[..., i, j] = sum of a[..., i, k] * b[..., k, j], in the operands' dtype."""
+    a, b = call.args[:2]
+    out = call.outputs[0]
+    if out is None or a.buffer.dtype.is_complex or 0 in (*out.shape, a.shape[-1]):
+        return None
+    so, last = _row_major(out.shape), len(out.shape) - 1
+    # (size, steps in a, in b and in the result); sizes of 1 would only be in the way.
+    loops = [(size, a.strides[d], b.strides[d], so[d]) for d, size in enumerate(out.shape[:-2])]
+    loops += [(a.shape[-2], a.strides[-2], 0, so[last - 1]), (b.shape[-1], 0, b.strides[-1], so[last])]
+    parallel = [loop for loop in loops if loop[0] != 1] or [(1, 0, 0, 1)]
+    x = Load(Access(a.buffer, a.offset, (*(loop[1] for loop in parallel), a.strides[-1])))
+    y = Load(Access(b.buffer, b.offset, (*(loop[2] for loop in parallel), b.strides[-2])))
+    total = Reduce("sum", Compute("mul", (x, y), out.dtype), (len(parallel),), out.dtype)
+    axes = _axes([loop[0] for loop in parallel], [a.shape[-1]])
+    into = Access(out, 0, (*(loop[3] for loop in parallel), 0))
+    return [Kernel(call.name, axes, [Store(into, total)])]
+
+
+def _whole_product(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[Kernel] | None:
+    """A product of integers, which no library has."""
+    return None if call.args[0].buffer.dtype.is_floating_point else _product(call)
+
+
 _RULES = {
+    "mm": _whole_product,
+    "bmm": _whole_product,
     "unfold_backward": _unfold_gradient,
     "conv2d": _convolution,
     "conv2d_input_grad": _input_gradient,
     "conv2d_weight_grad": _weight_gradient,
     "max_pool2d_with_indices": _max_pool,
     "max_pool2d_backward": _max_pool_gradient,
+    **special.RULES,
 }

@@ -1,5 +1,5 @@
-"""Convolutions and pooling in half precision: kernels widen the operands to float32, and the results are rounded once,
-which is what eager execution computes."""
+"""Matrix products, convolutions and pooling in half precision: kernels widen the operands to float32, and the results
+are rounded once, which is what eager execution computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HALVES = (dtypes.float16, dtypes.bfloat16)
 WIDENED = frozenset(
     {
         "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d_with_indices", "max_pool2d_backward",
-        "avg_pool2d", "avg_pool2d_backward",
+        "avg_pool2d", "avg_pool2d_backward", "mm", "bmm",
     }
 )  # fmt: skip
 
@@ -37,6 +37,14 @@ def _row_major(shape: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(reversed(strides))
 
 
+def _order(strides: Sequence[Any]) -> list[int]:
+    """The dimensions, those with the largest steps first; as they are where steps are symbolic or repeat elements."""
+    dims = list(range(len(strides)))
+    if any(type(s) is not int or s <= 0 for s in strides):
+        return dims
+    return sorted(dims, key=lambda d: -strides[d])
+
+
 def _cast(name: str, source: Access, target: Buffer) -> Kernel:
     """Elements at an access, converted."""
     axes = tuple(Axis(f"i{i}", size) for i, size in enumerate(target.shape))
@@ -53,9 +61,12 @@ def _parts(call: ExternCall) -> list[Kernel | ExternCall] | None:
     args: list[Any] = []
     for i, arg in enumerate(call.args):
         if isinstance(arg, View) and arg.buffer.dtype in HALVES:
-            wide = _wide(f"{call.name}_wide{i}", arg.shape)
-            steps.append(_cast(wide.name, Access(arg.buffer, arg.offset, arg.strides), wide))
-            arg = View(wide, arg.shape, _row_major(arg.shape))
+            # Dimensions keep their order in memory: a transposed weight is read, and multiplied, as it lies.
+            order = _order(arg.strides)
+            wide = _wide(f"{call.name}_wide{i}", tuple(arg.shape[d] for d in order))
+            steps.append(_cast(wide.name, Access(arg.buffer, arg.offset, tuple(arg.strides[d] for d in order)), wide))
+            steps_of = dict(zip(order, _row_major(wide.shape), strict=True))
+            arg = View(wide, arg.shape, tuple(steps_of[d] for d in range(len(order))))
         args.append(arg)
     if not steps:
         return None
