@@ -60,6 +60,7 @@ def use_channels_last(schedule: Schedule) -> Schedule:
     wanted = _wanted(calls)
     if not wanted:
         return schedule
+    schedule = _with_copies(schedule, wanted)
     at_convolutions = set(wanted)
     _add_neighbours(schedule, wanted)
     splits = _possible(schedule, wanted)
@@ -103,6 +104,37 @@ def _wanted(calls: Sequence[ExternCall]) -> set[Buffer]:
             if type(channels) is int and channels >= FEWEST_CHANNELS and channels % 8 == 0:
                 found.add(image)
     return found
+
+
+def _with_copies(schedule: Schedule, wanted: set[Buffer]) -> Schedule:
+    """Images that come from other calls (pooling) are copied for convolutions, which read them once for every place of
+    the kernel. `wanted` then has the copies."""
+    copies: dict[Buffer, Buffer] = {}
+    steps: list[Kernel | ExternCall] = []
+    for step in schedule.steps:
+        if isinstance(step, ExternCall) and step.op.name in IMAGES_OF:
+            step = replace(step, args=tuple(_of_copy(a, copies) for a in step.args))
+        steps.append(step)
+        if not isinstance(step, ExternCall) or step.op.name in MAKE_IMAGES:
+            continue
+        for made in step.writes():
+            if made in wanted:
+                name = f"{made.name}_by_channel"
+                copy = Buffer(name, made.dtype, made.shape, "temporary", Value(made.value.type, name))
+                copies[made] = copy
+                wanted.remove(made)
+                wanted.add(copy)
+                flat = (Axis("i0", product(made.shape)),)
+                store = Store(Access(copy, 0, (1,)), Load(Access(made, 0, (1,))))
+                node = copy_node(lookup("clone"), made.value, origin="an image by channels")
+                steps.append(Kernel(f"i{len(copies)}", flat, [store], [node], ["the order that convolutions read"]))
+    return replace(schedule, steps=steps) if copies else schedule
+
+
+def _of_copy(arg: Any, copies: Mapping[Buffer, Buffer]) -> Any:
+    if isinstance(arg, View) and arg.buffer in copies and _is_plain(arg):
+        return replace(arg, buffer=copies[arg.buffer])
+    return arg
 
 
 def _add_neighbours(schedule: Schedule, wanted: set[Buffer]) -> None:

@@ -135,6 +135,19 @@ def test_flat_kernels_and_views_follow() -> None:
     assert images(executable)
 
 
+def test_pooled_images_are_copied_for_convolutions() -> None:
+    def run(x: Any, w: Any, v: Any, u: Any) -> Any:
+        pooled = F.max_pool2d((F.conv2d(x, w) * 0.1).tanh(), 3, 2, 1)
+        return F.conv2d((F.conv2d(pooled, v, None, 1, 1) * 0.1 + pooled).tanh(), u)
+
+    types = [(2, 3, 8, 8), (16, 3, 1, 1), (16, 16, 3, 3), (4, 16, 1, 1)]
+    graph = with_gradients(run, *(typed("float32", *s) for s in types))
+    executable = check(graph, 1e-4)
+    assert executable.schedule is not None
+    copies = [s for s in executable.schedule.steps if any("image by channels" in n.origin for n in s.nodes)]
+    assert len(copies) == 1
+
+
 def test_what_the_caller_sees_stays_as_it_is() -> None:
     graph = trace(lambda x, w: F.conv2d(x, w), typed("float32", 1, 16, 6, 6), typed("float32", 16, 16, 1, 1))
     schedule = build_schedule(graph)
