@@ -79,6 +79,14 @@ def neighbours(count: int, seed: int, offset: int) -> Words:
     return np.choose(element % 4, philox(seed, offset // 4, element // 4)).astype(np.uint32)
 
 
+def quads(count: int, seed: int, offset: int, threads: int = THREADS) -> Words:
+    """A word for each element, where a thread draws for four neighbours at a time (dropout)."""
+    element = np.arange(count, dtype=np.int64)
+    shared = threads_of(count, threads)
+    group = element // 4
+    return np.choose(element % 4, philox(seed, offset // 4 + group // shared, group % shared)).astype(np.uint32)
+
+
 def unit(word: Words) -> NDArray[np.float32]:
     """Uniform float32 in (0, 1]."""
     made: NDArray[np.float32] = word.astype(np.float32) * np.float32(2**-32) + np.float32(2**-33)

@@ -35,10 +35,10 @@ from graphtorch.lowering.triton.instructions import (
 )
 from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.tiling import Blocks, Limits, Strides, Tiling, is_zero, post_order
-from graphtorch.schedule.indexing import product
+from graphtorch.schedule.indexing import product, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
-from graphtorch.tensor.symint import SymInt, substitute, symbol, symbols_of
+from graphtorch.tensor.symint import SymInt, same_shape, substitute, symbol, symbols_of
 
 IMPORTS = """import triton
 import triton.language as tl
@@ -459,8 +459,34 @@ class KernelEmitter(Expressions):
         threads = str(draws.threads({})) if type(product(draws.shape)) is int else f"threads{number}"
         if not threads.isdigit():
             self.sizes.numbers[threads] = draws.threads(self.bindings)
+        groups = self._groups_of_four(access) if draws.sample.layout == "quads" else None
+        if groups is not None:
+            return draws.elements_of(groups, self.buffers[draws.state], f"base{number}", threads)
         at = self._affine(access.offset, access.strides, block=True)
         return draws.element(at, self.buffers[draws.state], f"base{number}", threads)
+
+    def _groups_of_four(self, access: Access) -> str | None:
+        """A quarter of an access that goes through memory in order along the last dimension of a block."""
+        t = self.tiling
+        last, block = (t.r, self.blocks.r) if t.r else (t.x, self.blocks.x)
+        own = t.strides(access.strides)
+        if t.y or block % 4 or not last or type(access.offset) is not int or access.offset % 4:
+            return None
+        if not same_shape([own[i] for i in last], row_major([t.loops[i].size for i in last])):
+            return None
+        terms = [str(access.offset // 4)] if access.offset else []
+        for i in t.x if t.r else ():
+            stride = own[i]
+            if type(stride) is not int or stride % 4:
+                return None
+            if stride:
+                terms.append(f"{stride // 4} * {self._axis(i)}")
+        if not t.r:
+            wide = ".to(tl.int64)" if self.wide else ""
+            terms.append(f"tl.program_id(0){wide} * (X_BLOCK // 4) + tl.arange(0, X_BLOCK // 4)")
+        else:
+            terms += ["tl.arange(0, R_BLOCK // 4)[None, :]", *([] if self.blocks.persistent else ["r_start // 4"])]
+        return " + ".join(terms)
 
     def _store(self, segment: Segment, store: Store) -> None:
         access = store.access

@@ -74,6 +74,25 @@ def _unit_of_neighbours(state, base, at):
     part = at % 4
     return _uniform_of(tl.where(part < 2, tl.where(part == 0, a, b), tl.where(part == 2, c, d)))
 """,
+    "_unit_of_quads": """
+@triton.jit
+def _unit_of_quads(state, base, at, threads):
+    # A thread draws for four neighbours at a time.
+    group = at // 4
+    a, b, c, d = _philox(state, base, group // threads, group % threads)
+    part = at % 4
+    return _uniform_of(tl.where(part < 2, tl.where(part == 0, a, b), tl.where(part == 2, c, d)))
+""",
+    "_units_of_quads": """
+@triton.jit
+def _units_of_quads(state, base, group, threads, SINGLE: tl.constexpr):
+    # The same for whole groups: four times as many numbers, in order.
+    if SINGLE:
+        a, b, c, d = _philox(state, base, 0, group)
+    else:
+        a, b, c, d = _philox(state, base, group // threads, group % threads)
+    return _uniform_of(tl.interleave(tl.interleave(a, c), tl.interleave(b, d)))
+""",
     "_normal": """
 @triton.jit
 def _normal(state, base, at, threads, SINGLE: tl.constexpr):

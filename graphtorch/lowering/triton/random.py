@@ -50,8 +50,8 @@ READERS = 3  # kernels that may compute the same numbers again
 class Sample:
     """What an element is made of.
 
-    layout      "words": one word of 32 bits an element, four a call; "pairs": two of them, two a call; "neighbours":
-                one word, four neighbouring elements a call
+    layout      "words": one word of 32 bits an element, four a call; "pairs": two of them, two a call; "quads": one
+                word, a call for four neighbouring elements; "neighbours": the same with a thread for each four
     text        the value as source, in terms of a word `{0}` or of the uniform or normal number made of it
     source      what `{0}` is: "word", "unit" (uniform in (0, 1]) or "normal"
     of          the dtype of the text
@@ -102,11 +102,18 @@ class Draws(Buffer):
         wide = self.sample.layout == "pairs"
         name = {"unit": "_unit", "normal": "_normal", "word": "_word"}[self.sample.source] + ("_wide" if wide else "")
         if self.sample.layout == "neighbours":
-            name = "_unit_of_neighbours"
-            drawn = f"{name}({state}, {base}, {at})"
+            drawn = f"_unit_of_neighbours({state}, {base}, {at})"
+        elif self.sample.layout == "quads":
+            drawn = f"_unit_of_quads({state}, {base}, {at}, {threads})"
         else:
             drawn = f"{name}({state}, {base}, {at}, {threads}, {self.single})"
         return self.made_of(drawn)
+
+    def elements_of(self, group: str, state: str, base: str, threads: str) -> str:
+        """The elements of groups of four as source, in order."""
+        count = product(self.shape)
+        single = type(count) is int and count // 4 <= self.threads({})
+        return self.made_of(f"_units_of_quads({state}, {base}, {group}, {threads}, {single})")
 
     def made_of(self, drawn: str) -> str:
         """The element as source, in its register type, from the word or number that it is made of."""
@@ -148,9 +155,7 @@ def _log_normal(of: dtype, mean: float, std: float) -> Sample:
 
 
 def _bernoulli(of: dtype, p: float) -> Sample:
-    wide = of is dtypes.float64
-    threshold = _text(p, dtypes.float64 if wide else dtypes.float32)
-    return Sample("pairs" if wide else "words", "unit", f"{{0}} < {threshold}", dtypes.bool_)
+    return Sample("words", "unit", f"{{0}} < {_text(p, dtypes.float32)}", dtypes.bool_)
 
 
 def _exponential(of: dtype, rate: float) -> Sample:
@@ -212,7 +217,12 @@ def _sample(call: ExternCall, of: dtype) -> Sample | None:
     parameters = call.args[first:last]
     if not all(type(p) in (int, float) for p in parameters):
         return None
-    return make(of, *parameters)
+    made = make(of, *parameters)
+    count = product(call.nodes[0].results[0].type.shape)
+    if call.op.name == "bernoulli_fill" and made is not None and type(count) is int and count % 4 == 0:
+        # As PyTorch's dropout, which goes through memory four elements at a time where it can.
+        made = replace(made, layout="quads")
+    return made
 
 
 # -- the schedule -----------------------------------------------------------------------------------------------------

@@ -90,8 +90,9 @@ def test_normal(kind: str) -> None:
 @pytest.mark.parametrize("kind", [*FLOATS, "bool_", "uint8", "int64"])
 def test_bernoulli_fill(kind: str) -> None:
     d = getattr(dtypes, kind)
-    unit = philox.unit64(*philox.pairs(300, 3, 0)) if kind == "float64" else philox.unit(philox.words(300, 3, 0))
-    np.testing.assert_array_equal(drawn("bernoulli_fill", d, 300, 0.3), (unit < 0.3).astype(d.numpy))
+    for n, words in ((300, philox.quads(300, 3, 0)), (301, philox.words(301, 3, 0))):
+        wanted = (philox.unit(words) < np.float32(0.3)).astype(d.numpy)
+        np.testing.assert_array_equal(drawn("bernoulli_fill", d, n, 0.3), wanted)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "int64", "float32", "bfloat16"])
@@ -164,13 +165,38 @@ def few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "advance_of", lambda n, per_call: philox.advance_of(n, per_call, 256))
 
 
+@pytest.mark.parametrize("limits", [None, Limits(pointwise=16, persistent=4, rows=16, looped=16)])
+@pytest.mark.parametrize("shape", [(40, 12), (37, 20), (6, 8, 24), (9, 6)])
+def test_a_call_serves_four_neighbours(shape: Any, limits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout in kernels over elements and over rows: held in registers, looped over, of several axes, of rows that
+    are no multiple of four; all of them draw the same numbers."""
+    few_threads(monkeypatch)
+    n = int(np.prod(shape))
+
+    def program(x: Any, y: Any) -> Any:
+        kept = call(lookup("bernoulli_fill"), (x, 0.6, seeded(7)))
+        return x * kept, (y * kept).softmax(-1), (y + kept).sum((0, *range(2, len(shape))))
+
+    run = InterpretedBackend(limits).compile(trace(program, f32(*shape), f32(*shape)))
+    x, y = np.ones(shape, np.float32), np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    words = philox.quads(n, 7, 0, 256) if n % 4 == 0 else philox.words(n, 7, 0, 256)
+    kept = (philox.unit(words) < 0.6).reshape(shape).astype(np.float32)
+    dropped, soft, total = run.run([x, y])
+    np.testing.assert_array_equal(dropped, kept)
+    power = np.exp(y * kept - (y * kept).max(-1, keepdims=True))
+    np.testing.assert_allclose(soft, power / power.sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(total, (y + kept).sum((0, *range(2, len(shape)))), rtol=1e-4, atol=1e-4)
+    if n % 4 == 0 and shape[-1] % 4 == 0 and limits is None:
+        assert "tl.interleave" in "".join(run.sources().values())
+
+
 @pytest.mark.parametrize("n", [300, 1024, 1500, 2600])
 def test_a_call_of_philox_serves_four_elements(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     few_threads(monkeypatch)
 
     def program(x: Any, b: Any) -> Any:
         generator = seeded(7)
-        kept = call(lookup("bernoulli_fill"), (x, 0.6, generator))
+        kept = call(lookup("uniform"), (x, 0.0, 1.0, generator)) < 0.6
         noise = call(lookup("normal"), (x, 0.0, 1.0, generator))
         return x * kept + b, noise + x, call(lookup("random_range"), (x, 0, 100, generator))
 
@@ -197,10 +223,10 @@ def test_dropout_stores_no_mask() -> None:
     run = executable(program, f32(20, 30), f32(20))
     assert run.plan is not None and run.plan.total_bytes == 0
     text = "".join(run.sources().values())
-    assert "_unit(" in text
+    assert "_of_quads(" in text
     x, g = np.ones((20, 30), np.float32), np.ones(20, np.float32)
     forward, backward = run.run([x, g])
-    mask = (philox.unit(philox.words(600, 5, 0)) < 0.75).reshape(20, 30) / np.float32(0.75)
+    mask = (philox.unit(philox.quads(600, 5, 0)) < 0.75).reshape(20, 30) / np.float32(0.75)
     np.testing.assert_allclose(backward, mask, rtol=1e-6)
     np.testing.assert_allclose(forward, (np.e * mask).sum(1), rtol=1e-5)
 
