@@ -47,6 +47,20 @@ def test_compiled_attention_on_the_device_is_one_operator(cuda: SimulatedDriver)
     assert "fused_attention" in str(step.explain()) and "softmax" not in str(step.explain())
 
 
+def test_multi_head_attention_without_weights_is_one_operator(cuda: SimulatedDriver) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.MultiheadAttention(32, 2, batch_first=True).eval()
+    x = torch.randn(2, 9, 32)
+    hidden = torch.zeros(2, 9, dtype=torch.bool)
+    hidden[1, 6:] = True
+    expected, _ = layer(x, x, x, key_padding_mask=hidden, need_weights=False)
+    layer = layer.to("cuda")
+    step = torch.compile(lambda y, m: layer(y, y, y, key_padding_mask=m, need_weights=False)[0])
+    made = step(x.cuda(), hidden.cuda())
+    np.testing.assert_allclose(made.detach().cpu().numpy(), expected.detach().numpy(), 2e-5, 2e-5)
+    assert "fused_attention" in str(step.explain())
+
+
 def test_launches_are_timed_on_memory_of_their_own(cuda: SimulatedDriver) -> None:
     from graphtorch.ir.builder import GraphBuilder, wrap
     from graphtorch.ir.graph import Graph

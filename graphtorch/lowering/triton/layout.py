@@ -29,6 +29,7 @@ from graphtorch.lowering.kernel import (
 )
 from graphtorch.lowering.triton.placement import Coordinate, Piece, pieces_of
 from graphtorch.lowering.triton.rewriting import loads_of, rebuilder
+from graphtorch.lowering.triton.shapes import DOT
 from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.ops.record import lookup
 from graphtorch.schedule.indexing import estimate, product, row_major
@@ -98,7 +99,7 @@ def _wanted(calls: Sequence[ExternCall]) -> set[Buffer]:
         if call.op.name in MAKE_IMAGES:
             images += [o for o in call.outputs if o is not None]
         for image in images:
-            if image.kind != "temporary" or len(image.shape) != 4:
+            if image.kind != "temporary" or len(image.shape) != 4 or image.dtype not in DOT:
                 continue
             channels = image.shape[1]
             if type(channels) is int and channels >= FEWEST_CHANNELS and channels % 8 == 0:
@@ -161,12 +162,13 @@ def _possible(schedule: Schedule, wanted: set[Buffer]) -> dict[int, dict[int, li
         wanted.discard(view.buffer)
     for step in schedule.steps:
         if isinstance(step, ExternCall):
+            own = step.op.kernels.get("triton") is not None  # a user's kernel reads what it was told to
             for buffer in step.writes():
-                if step.op.name not in MAKE_IMAGES:
+                if own or step.op.name not in MAKE_IMAGES:
                     wanted.discard(buffer)
             for arg in step.args:
                 for view in arg if type(arg) is tuple else (arg,):
-                    if isinstance(view, View) and not _is_plain(view):
+                    if isinstance(view, View) and (own or not _is_plain(view)):
                         wanted.discard(view.buffer)
     while True:
         splits: dict[int, dict[int, list[Piece]]] = {}

@@ -224,13 +224,18 @@ def multi_head_attention_forward(
         padding = padding.reshape(batch * num_heads, 1, source)
         mask = padding if mask is None else mask + padding
 
-    scores = (q * math.sqrt(1.0 / head)) @ k.transpose(-2, -1)
-    weights = (scores if mask is None else scores + mask).softmax(-1)
-    if dropout_p > 0.0:
-        weights = dropout(weights, dropout_p, training)
-    mixed = (weights @ v).transpose(0, 1).reshape(length, batch, size)
+    weights = None
+    if not need_weights and _in_one_piece(q, k, v, mask, False):
+        attended = _fused(q, k, v, mask, dropout_p if training else 0.0, False, None)
+    else:
+        scores = (q * math.sqrt(1.0 / head)) @ k.transpose(-2, -1)
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        if dropout_p > 0.0:
+            weights = dropout(weights, dropout_p, training)
+        attended = weights @ v
+    mixed = attended.transpose(0, 1).reshape(length, batch, size)
     result = linear(mixed, out_proj_weight, out_proj_bias)
-    shown = weights.reshape(batch, num_heads, length, k.shape[1]) if need_weights else None
+    shown = weights.reshape(batch, num_heads, length, k.shape[1]) if need_weights and weights is not None else None
     if shown is not None and average_attn_weights:
         shown = shown.mean(1)
     if not batched:
