@@ -136,6 +136,16 @@ def readable(array: Any) -> Any:
     return array.host() if type(array) is DeviceArray else array
 
 
+def overwrite(target: Any, source: Any) -> None:
+    """target[...] = source, where both lie on one device."""
+    if type(target) is DeviceArray:
+        from graphtorch.lowering.triton.strided import write_into  # kernels are above, and reached from here alone
+
+        write_into(target, source)
+    else:
+        np.copyto(target, source)
+
+
 def runtime() -> Any:
     """The module that moves bytes between the host and devices."""
     import graphtorch.runtime.cuda.transfer

@@ -235,3 +235,20 @@ def test_modes_are_checked() -> None:
     function = lambda x: x + 1  # noqa: E731
     assert torch.compile(function, disable=True) is function
     assert torch.compile(function, mode="max-autotune")(torch.ones(2)).tolist() == [2, 2]
+
+
+def test_a_checked_function_is_put_back_before_it_runs_again() -> None:
+    @torch.compile(check=True)
+    def function(x: Any) -> Any:
+        x.add_(1)
+        return (x * 2).sum()
+
+    x = torch.ones(3, device="cuda")
+    assert [function(x).item() for _ in range(3)] == [12, 18, 24] and x.tolist() == [4, 4, 4]
+
+
+def test_explain_names_the_backend() -> None:
+    function = torch.compile(lambda x: (x * 2).sum())
+    function(torch.ones(3, device="cuda"))
+    text = str(function.explain())
+    assert "compiled for the triton backend" in text and "x: f32[3]@cuda:0" in text

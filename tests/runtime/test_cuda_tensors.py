@@ -418,3 +418,24 @@ def test_loaders_pin_batches() -> None:
         warnings.simplefilter("error")
         batches = list(torch.utils.data.DataLoader(data, batch_size=4, pin_memory=True))
     assert all(x.is_pinned() and y.is_pinned() for x, y in batches) and batches[1][0].tolist() == [4, 5, 6, 7]
+
+
+def test_factories_of_other_sizes_are_not_compiled_each() -> None:
+    from graphtorch.lowering.triton.eager import _variants
+
+    def make(n: int) -> None:
+        torch.rand(n, device="cuda")
+        torch.randn(2, n, device="cuda")
+        assert torch.arange(n, device="cuda").tolist() == list(range(n))
+        assert torch.full((n, 2), 2.5, device="cuda").sum().item() == 5 * n
+
+    for n in (3, 5, 7, 9):
+        make(n)
+    before = sum(len(v.shapes) + len(v.symbolic) for v in _variants.values())
+    for n in (11, 13, 15):
+        make(n)
+    assert sum(len(v.shapes) + len(v.symbolic) for v in _variants.values()) == before
+    torch.cuda.manual_seed(4)
+    a = torch.rand(2, 3, device="cuda")
+    torch.cuda.manual_seed(4)
+    assert torch.rand(6, device="cuda").tolist() == a.flatten().tolist()

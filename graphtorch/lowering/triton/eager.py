@@ -79,6 +79,10 @@ def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, 
     if op.name == "clone":
         return (_clone(args[0]._data, args[1]),)
     types = op.infer(args)
+    if op.random and not _tensors(args) and len(types[0].shape) != 1 and type(args[0]) is tuple:
+        # What is drawn for an element depends on its number only: one kernel serves all shapes.
+        (flat,) = run(op, ((int(np.prod(args[0], dtype=np.int64)),), *args[1:]), place)
+        return (as_device(plain(flat).reshape(args[0]), flat),)
     if op in _on_host or not all(type(n) is int for t in types for n in t.shape):
         return _run_on_host(op, args, place)
     if any(t.dtype.is_complex for t in types) or any(d.is_complex for d in _dtypes_of(args)):
@@ -213,9 +217,14 @@ class _Call:
         self.operands: list[_Operand] = []
         self.numbers: list[float] = []
         self.sizes: dict[int, int] = {}  # a size, and which symbol it is in the pattern
-        template = []
+        template: list[tuple[Any, ...]] = []
+        is_source = not _tensors(args)
         for parameter, arg in zip(op.parameters, args, strict=True):
-            if isinstance(arg, Tensor):
+            if is_source and parameter.name == "size":
+                template.append(("sizes", *map(self._symbol, arg)))
+            elif is_source and parameter.name == "end" and type(arg) is int and args[0] == 0 and args[2] == 1:
+                template.append(("size", self._symbol(arg)))  # a range that counts its elements
+            elif isinstance(arg, Tensor):
                 template.append(self._tensor(arg, flat))
             elif type(arg) is tuple and any(isinstance(a, Tensor) for a in arg):
                 template.append(
@@ -249,9 +258,13 @@ class _Call:
     def graph(self, symbols: Mapping[int, SymInt] | None, place: device_class, onto: dtype | None) -> Graph:
         """The graph; with symbols, for any sizes. `onto`: the dtype that the only result is cast to."""
         graph = Graph(self.op.name)
+        numbers_of = {place: n for n, place in self.sizes.items()}
 
         def size(n: int) -> Any:
             return symbols[n] if symbols is not None and n in symbols else n
+
+        def named(place: int) -> Any:
+            return size(numbers_of.get(place, place))
 
         values = [
             graph.add_input(TensorType(o.of, tuple(map(size, o.shape)), place), f"x{i}")
@@ -270,6 +283,10 @@ class _Call:
                     return entry[-1]
                 if kind == "number":
                     return wrap(numbers[entry[1]])
+                if kind == "sizes":
+                    return tuple(map(named, entry[1:]))
+                if kind == "size":
+                    return named(entry[1])
                 if kind == "list":
                     return tuple(map(fill, entry[1:]))
                 operand = self.operands[entry[1]]
@@ -405,7 +422,8 @@ def _execute(call: _Call, place: device_class, onto: dtype | None, donations: Ma
         if all(g.holds(bindings) for g in scope.guards):
             return general.run_with(bindings, call.inputs())
     with _lock:
-        return _compile(call, variants, place, onto, donations).run(call.inputs())
+        made = _compile(call, variants, place, onto, donations)
+    return made.run_with(bindings if made.symbols else {}, call.inputs())
 
 
 def _compile(
@@ -419,7 +437,7 @@ def _compile(
         symbols = {n: scope.symbol(hint=n, name=f"s{i}") for i, n in enumerate(sizes)}
         try:
             graph = call.graph(symbols, place, onto)
-            general = DeviceExecutable(build_schedule(graph, donations), device, expects=False)
+            general = DeviceExecutable(build_schedule(graph, donations), device, expects=False, symbols=True)
             general.run_with({f"s{i}": n for i, n in enumerate(sizes)}, None)
         except Exception:  # it has no symbolic form, whatever the reason: each shape is compiled as it is
             variants.fixed = True

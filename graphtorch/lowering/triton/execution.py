@@ -49,6 +49,7 @@ class DeviceExecutable(Executable):
     on_host     of each result, whether it is wanted there and not on the device
     expects     whether an input is often the very array of the call before
     graphs      whether to replay CUDA graphs
+    symbols     whether there are symbolic sizes that no input tells: `run_with` is given all
     """
 
     checks_inputs = True
@@ -62,6 +63,7 @@ class DeviceExecutable(Executable):
         graphs: bool = False,
         on_host: Sequence[bool] = (),
         expects: bool = True,
+        symbols: bool = False,
         choose: Choose | None = None,
     ) -> None:
         self.schedule: Schedule = prepare_schedule(schedule)
@@ -69,12 +71,13 @@ class DeviceExecutable(Executable):
         self.limits = limits
         self.graphs = graphs
         self.expects = expects
+        self.symbols = symbols
         self.choose = choose
         self.on_host = [i for i, wanted in enumerate(on_host) if wanted]
         self._dims = symbolic_dims([b.value for b in schedule.inputs])
         self._programs: dict[tuple[int, ...], Program] = {}
         self._lock = threading.RLock()
-        self._only = None if self._dims else self._program({})
+        self._only = None if self._dims or symbols else self._program({})
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         program = self._only
