@@ -344,7 +344,7 @@ class CompiledFunction:
         """What was captured and assumed, and what it became: one entry a specialisation."""
         return Explanation(
             getattr(self.function, "__qualname__", repr(self.function)),
-            tuple(describe_specialization(s, self.backend) for s in self.specializations),
+            tuple(describe_specialization(s, s.backend) for s in self.specializations),
             self.eager_calls,
         )
 
