@@ -469,6 +469,7 @@ class Fusion:
         if stage and reduced & inside and extent(reduced) > self.limits.cache:
             return f"needs the folded elements again, and {extent(reduced)} of them do not stay in cache"
         folded = _folded(node, placement)
+        again = bool(folded and stage and (reduced & inside) - set(folded))
         if folded:
             levels.add(frozenset(folded) | (reduced - inside))
             reduced = reduced | frozenset(folded)
@@ -481,6 +482,8 @@ class Fusion:
         chain = sorted(levels, key=len)
         if any(not a <= b for a, b in pairwise(chain)):
             return "reduces over other axes"
+        if again:
+            return "folds fewer axes than a fold that it needs"
         if len(chain) > 1:
             if not self.limits.nested:
                 return "folds over several sets of axes"

@@ -151,6 +151,15 @@ def test_folds_over_other_axes_are_other_kernels() -> None:
     assert any("sum" in line and "not fused" in line and "reduces over other axes" in line for line in schedule.report)
 
 
+def test_a_fold_over_fewer_axes_than_one_that_it_needs_is_another_kernel() -> None:
+    def pooled(x: Any) -> Any:
+        return (x - x.mean((0, 2), keepdim=True)).relu().mean(2)
+
+    schedule = build_schedule(trace(pooled, f32(4, 3, 8)))
+    assert len(schedule.kernels) == 2
+    assert any("folds fewer axes than a fold that it needs" in line for line in schedule.report)
+
+
 def test_nested_folds_can_be_forbidden() -> None:
     """A backend whose kernels have one level of reduction axes."""
 
