@@ -1,15 +1,20 @@
 """Trains the same programs in PyTorch and in graphtorch from one seed, and compares the losses of every step.
 
-    python tools/compare_training.py [--steps 200] [--only lenet,gpt] [--modes compiled,eager] [--backend numpy]
+    python tools/compare_training.py [--steps 200] [--only lenet,gpt] [--modes compiled,eager] [--backends numpy,cpu]
+    python tools/compare_training.py --accuracy
 
 The programs: LeNet, ResNet-18, an LSTM classifier and a character GPT with dropout, each with two optimizers or more.
 They are written once, for a module that is either library. Initial weights, dropout and the order of updates come from
-the seed; what may differ is rounding. How much of a difference is rounding's own, PyTorch shows itself: it runs twice
-more from weights of which each is one rounding step off, up or down at random.
+the seed; what may differ is rounding. How much of a difference is rounding's own, PyTorch shows itself: it runs again
+with its other convolutions (oneDNN off), with two threads, in the channels-last order of memory, and from weights of
+which each is one rounding step off, up or down at random.
 
 The losses must agree to four significant digits (a relative difference of 5e-4) at every step; otherwise the exit
 status is not 0. Some of the programs are chaotic in float32: PyTorch does not agree with itself to so many digits. Then
 ten times its own difference is allowed, and float64, in which nothing is lost to rounding, must agree.
+
+`--accuracy` compares the first step's gradients and the next steps' weights with float64's instead: a library that
+rounds more than PyTorch would show there, before chaos hides it.
 
 Prints a table in Markdown, the one in docs/training.md.
 """
@@ -18,11 +23,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import gzip
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +47,26 @@ Batch = tuple[np.ndarray, ...]
 
 
 def lenet(library: Any) -> Any:
-    """PyTorch's CIFAR-10 tutorial's network."""
+    """LeNet-5 as LeCun et al. published it in 1998: smooth functions and averages."""
+    nn = library.nn
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * 5 * 5, 120),
+        nn.Tanh(),
+        nn.Linear(120, 84),
+        nn.Tanh(),
+        nn.Linear(84, 10),
+    )
+
+
+def lenet_relu(library: Any) -> Any:
+    """The network of PyTorch's CIFAR-10 tutorial: LeNet with ReLU and the largest of each window."""
     nn = library.nn
     return nn.Sequential(
         nn.Conv2d(3, 6, 5),
@@ -189,10 +215,21 @@ class Task:
 TASKS = {
     "lenet": Task(
         lenet,
+        lambda: images(32, 32),
+        (("SGD", {"lr": 0.01, "momentum": 0.9}), ("Adam", {"lr": 1e-3})),
+    ),
+    "lenet_relu": Task(
+        lenet_relu,
         lambda: images(8, 32),
         (("SGD", {"lr": 0.01, "momentum": 0.9}), ("Adagrad", {"lr": 1e-3}), ("Adam", {"lr": 3e-4})),
     ),
+    # Small steps of large batches: what a ReLU that rounding decides changes stays small.
     "resnet18": Task(
+        resnet18,
+        lambda: images(128, 16),
+        (("SGD", {"lr": 1e-4}), ("AdamW", {"lr": 1e-5})),
+    ),
+    "resnet18_fast": Task(
         resnet18,
         lambda: images(16, 16),
         (("SGD", {"lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4}), ("AdamW", {"lr": 1e-4})),
@@ -270,14 +307,36 @@ def in_mode(task: Task, optimizer: Any, steps: int, dtype: str, mode: str, backe
 
 
 @contextlib.contextmanager
-def one_thread(torch: Any) -> Iterator[None]:
-    """PyTorch on one thread: its threads cost more than they bring for sizes like these."""
+def threads(torch: Any, count: int) -> Iterator[None]:
+    """PyTorch on so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread(torch: Any) -> contextlib.AbstractContextManager[None]:
+    """PyTorch on one thread: its threads cost more than they bring for sizes like these."""
+    return threads(torch, 1)
+
+
+def itself(torch: Any, task: Task, optimizer: Any, steps: int, dtype: str, expected: np.ndarray) -> dict[str, float]:
+    """How far PyTorch's losses lie from `expected`, its own, if something changes that ought not to matter."""
+
+    def against(other: Task = task, **options: Any) -> float:
+        return difference(losses(torch, other, optimizer, steps, dtype, **options), expected)[0]
+
+    with one_thread(torch):
+        found = {f"weights one rounding off ({seed})": against(nudge=seed) for seed in (0, 1)}
+        with torch.backends.mkldnn.flags(enabled=False):
+            found["oneDNN off"] = against()
+        last = dataclasses.replace(task, model=lambda lib: task.model(lib).to(memory_format=lib.channels_last))
+        found["channels last"] = against(last)
+    with threads(torch, 2):
+        found["two threads"] = against()
+    return found
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
@@ -288,20 +347,84 @@ def difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
     return float(relative[at]), at
 
 
+def accuracy(torch: Any, names: Sequence[str], backends: Sequence[str]) -> None:
+    """Print how far the first step's gradients and three steps' weights lie from float64's, in rounding errors.
+
+    An error is the root of the mean square over a parameter, divided by that of the parameter itself and 2^-24; shown
+    are the median and the largest of all parameters."""
+    print("| program | optimizer | run | gradients | weights after 3 steps |")
+    print("|---|---|---|---|---|")
+    for name in names:
+        task = TASKS[name]
+        for optimizer in task.optimizers:
+            start = partial(first_steps, task=task, optimizer=optimizer)
+            exact = start(torch, dtype="float64")
+            runs = {"PyTorch": partial(start, torch), "eager": partial(start, graphtorch)}
+            runs |= {f"compiled, {b}": partial(start, graphtorch, backend=b) for b in backends}
+            for label, run in runs.items():
+                with one_thread(torch):
+                    shown = [rounding_errors(*pair) for pair in zip(run(), exact, strict=True)]
+                print(f"| {name} | {optimizer[0]} | {label} | {shown[0]} | {shown[1]} |", flush=True)
+
+
+def first_steps(
+    library: Any,
+    task: Task,
+    optimizer: tuple[str, dict[str, Any]],
+    dtype: str = "float32",
+    backend: str | None = None,
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The first step's gradients and the weights after three, from weights and data that float32 represents."""
+    library.manual_seed(0)
+    model = task.model(library).to(getattr(library, dtype))
+    name, options = optimizer
+    update = getattr(library.optim, name)(model.parameters(), **options)
+
+    def step(inputs: Any, targets: Any) -> Any:
+        update.zero_grad()
+        loss = library.nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        update.step()
+        return loss
+
+    run = step if backend is None else graphtorch.compile(step, backend=backend, fullgraph=True)
+    gradients: list[np.ndarray] = []
+    for arrays in itertools.islice(task.data(), 3):
+        cast = (a.astype("float32").astype(dtype) if a.dtype.kind == "f" else a for a in arrays)
+        run(*map(library.from_numpy, cast))
+        gradients = gradients or [p.grad.numpy().astype(np.float64) for p in model.parameters()]
+    return gradients, [p.detach().numpy().astype(np.float64) for p in model.parameters()]
+
+
+def rounding_errors(found: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> str:
+    """Median and largest error of the parameters, in float32's rounding errors."""
+
+    def size(array: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(array**2)))
+
+    errors = [size(a - e) / (size(e) * 2**-24) for a, e in zip(found, exact, strict=True) if size(e) > 0]
+    return f"{np.median(errors):.2f}, {np.max(errors):.2f}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", default=",".join(TASKS), help="programs (default: %(default)s)")
     parser.add_argument("--dtypes", default="float32,float64", help="(default: %(default)s)")
     parser.add_argument("--modes", default="compiled", help="compiled, eager or both (default: %(default)s)")
-    parser.add_argument("--backend", default="numpy", help="of compiled runs (default: %(default)s)")
+    parser.add_argument("--backends", default="numpy,cpu", help="of compiled runs (default: %(default)s)")
+    parser.add_argument("--accuracy", action="store_true", help="compare the first steps with float64's")
     args = parser.parse_args(argv)
     try:
         import torch
     except ImportError:
         sys.exit("PyTorch is not installed")
+    backends = args.backends.split(",")
+    if args.accuracy:
+        accuracy(torch, args.only.split(","), backends)
+        return
 
-    print("| program | optimizer | type | mode | first loss | last loss | largest difference | PyTorch to itself |")
+    print("| program | optimizer | type | run | first loss | last loss | largest difference | PyTorch to itself |")
     print("|---|---|---|---|---|---|---|---|")
     failed = False
     for name in args.only.split(","):
@@ -309,15 +432,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         for optimizer, dtype in itertools.product(task.optimizers, args.dtypes.split(",")):
             with one_thread(torch):
                 expected = losses(torch, task, optimizer, args.steps, dtype)
-                nudged = [losses(torch, task, optimizer, args.steps, dtype, nudge=seed) for seed in (0, 1)]
-            itself = max(difference(found, expected)[0] for found in nudged)
-            for mode in args.modes.split(","):
-                found = in_mode(task, optimizer, args.steps, dtype, mode, args.backend)
+            own = itself(torch, task, optimizer, args.steps, dtype, expected)
+            kind, worst_own = max(own.items(), key=lambda item: item[1])
+            runs = [(mode, backend) for mode in args.modes.split(",") for backend in backends]
+            for mode, backend in runs if "compiled" in args.modes else runs[:1]:
+                found = in_mode(task, optimizer, args.steps, dtype, mode, backend)
                 worst, at = difference(found, expected)
-                failed |= worst > allowed(itself)
+                failed |= worst > allowed(worst_own)
+                label = f"{mode}, {backend}" if mode == "compiled" else mode
                 print(
-                    f"| {name} | {optimizer[0]} | {dtype} | {mode} | {expected[0]:.6g} | {expected[-1]:.6g} | "
-                    f"{worst:.1e} (step {at}) | {itself:.1e} |",
+                    f"| {name} | {optimizer[0]} | {dtype} | {label} | {expected[0]:.6g} | {expected[-1]:.6g} | "
+                    f"{worst:.1e} (step {at}) | {worst_own:.1e} ({kind}) |",
                     flush=True,
                 )
     if failed:

@@ -179,43 +179,35 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-def resnet18(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
-    """ResNet-18."""
-    refuse_weights(weights)
-    return ResNet(BasicBlock, [2, 2, 2, 2], **kwargs)
+def _variant(name: str, block: type[BasicBlock | Bottleneck], layers: list[int], doc: str, **own: Any) -> Any:
+    """A function that makes a ResNet of so many blocks a stage; `own` are its defaults of ResNet's options."""
+
+    def make(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
+        refuse_weights(weights)
+        return ResNet(block, layers, **{**own, **kwargs})
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = doc
+    return make
 
 
-def resnet34(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
-    """ResNet-34."""
-    refuse_weights(weights)
-    return ResNet(BasicBlock, [3, 4, 6, 3], **kwargs)
-
-
-def resnet50(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
-    """ResNet-50."""
-    refuse_weights(weights)
-    return ResNet(Bottleneck, [3, 4, 6, 3], **kwargs)
-
-
-def resnet101(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
-    """ResNet-101."""
-    refuse_weights(weights)
-    return ResNet(Bottleneck, [3, 4, 23, 3], **kwargs)
-
-
-def resnet152(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
-    """ResNet-152."""
-    refuse_weights(weights)
-    return ResNet(Bottleneck, [3, 8, 36, 3], **kwargs)
-
-
-def resnext50_32x4d(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
-    """ResNeXt-50 of 32 groups of width 4 (https://arxiv.org/abs/1611.05431)."""
-    refuse_weights(weights)
-    return ResNet(Bottleneck, [3, 4, 6, 3], **{"groups": 32, "width_per_group": 4, **kwargs})
-
-
-def wide_resnet50_2(*, weights: object = None, progress: bool = True, **kwargs: Any) -> ResNet:
-    """ResNet-50 with inner widths doubled (https://arxiv.org/abs/1605.07146)."""
-    refuse_weights(weights)
-    return ResNet(Bottleneck, [3, 4, 6, 3], **{"width_per_group": 128, **kwargs})
+resnet18 = _variant("resnet18", BasicBlock, [2, 2, 2, 2], "ResNet-18.")
+resnet34 = _variant("resnet34", BasicBlock, [3, 4, 6, 3], "ResNet-34.")
+resnet50 = _variant("resnet50", Bottleneck, [3, 4, 6, 3], "ResNet-50.")
+resnet101 = _variant("resnet101", Bottleneck, [3, 4, 23, 3], "ResNet-101.")
+resnet152 = _variant("resnet152", Bottleneck, [3, 8, 36, 3], "ResNet-152.")
+resnext50_32x4d = _variant(
+    "resnext50_32x4d",
+    Bottleneck,
+    [3, 4, 6, 3],
+    "ResNeXt-50 of 32 groups of width 4 (https://arxiv.org/abs/1611.05431).",
+    groups=32,
+    width_per_group=4,
+)
+wide_resnet50_2 = _variant(
+    "wide_resnet50_2",
+    Bottleneck,
+    [3, 4, 6, 3],
+    "ResNet-50 with inner widths doubled (https://arxiv.org/abs/1605.07146).",
+    width_per_group=128,
+)
