@@ -101,6 +101,9 @@ def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, 
 def update(op: Operator, args: tuple[Any, ...], place: device_class) -> None:
     """`args[0] <- op(*args)` in the memory of the target."""
     target = args[0]._data
+    if op.name == "copy" and _is_plain_copy(args) and not _overlaps(target, args[1:]):
+        write_into(target, args[1]._data)
+        return
     if (
         op not in _on_host
         and not any(d.is_complex for d in _dtypes_of(args))
@@ -141,6 +144,12 @@ def constant(
     flat._device = place
     update(lookup("fill"), (flat, float(value) if of.is_floating_point else value), place)
     return made
+
+
+def _is_plain_copy(args: tuple[Any, ...]) -> bool:
+    """Whether `copy_` changes neither shape nor dtype."""
+    target, source = args[:2]
+    return tuple(source._data.shape) == tuple(target._data.shape) and source._dtype is target._dtype
 
 
 class _NoKernel(Exception):

@@ -7,6 +7,7 @@ Unproven: no machine with a GPU has run this file. It was run against a recordin
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,7 @@ class CoreDriver(Driver):
         if not self._count:
             raise CudaUnavailable("the NVIDIA driver knows no device")
         self._devices: dict[int, Any] = {}
+        self._modules: list[Any] = []
 
     def _check(self, result: tuple[Any, ...]) -> Any:
         """What a call of the bindings gave. Raises RuntimeError for an error code."""
@@ -188,6 +190,7 @@ class CoreDriver(Driver):
     def load(self, index: int, code: Any, name: str, shared: int) -> Any:
         device = self.device(index)
         module = self.core.ObjectCode.from_cubin(code, name=name)
+        self._modules.append(module)  # kernels are loaded once a process, and stay
         kernel = module.get_kernel(name)
         if shared > _STATIC_SHARED:
             attribute = self.bindings.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -241,5 +244,6 @@ class _Graph:
         self.launch = bindings.cuGraphLaunch
         self.destroy = bindings.cuGraphExecDestroy
 
-    def __del__(self) -> None:
-        self.destroy(self.handle)
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ending():
+            self.destroy(self.handle)

@@ -22,6 +22,8 @@ class Device:
         owner.make_current(index)
         self.allocator = Allocator(owner, index)
         self.stream = owner.default_stream(index)
+        self.key = (owner, index)
+        self.copying: list[tuple[Any, Any]] = []  # events, and the page-locked arrays that are read until then
         self._properties: Properties | None = None
 
     @property
@@ -76,9 +78,9 @@ def device(index: int | None = None) -> Device:
                 if not 0 <= index < owner.device_count():
                     raise RuntimeError("CUDA error: invalid device ordinal")
                 found = _devices[owner, index] = Device(owner, index)
-    if current.told != (owner, index):
+    if current.told is not found.key:
         owner.make_current(index)
-        current.told = (owner, index)
+        current.told = found.key
     return found
 
 
@@ -94,6 +96,9 @@ def select(index: int) -> None:
 
 
 def stream_of(where: Device) -> Any:
-    """The driver's stream that this thread's work on a device goes to."""
+    """The driver's stream that this thread's work on a device goes to; the driver is told of the device."""
+    if current.told is not where.key:
+        where.driver.make_current(where.index)
+        current.told = where.key
     chosen = current.streams.get(where.index)
     return where.stream if chosen is None else chosen

@@ -7,6 +7,8 @@ is given back by the capsule itself."""
 from __future__ import annotations
 
 import ctypes
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -157,9 +159,9 @@ class _Foreign:
         self.place = cuda_device(index)
         self._managed = managed
 
-    def __del__(self) -> None:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         deleter = self._managed.deleter
-        if deleter:
+        if deleter and not ending():
             deleter(ctypes.addressof(self._managed))
 
 

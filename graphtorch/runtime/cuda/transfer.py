@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,9 +65,21 @@ def to_device(array: Array, place: device_class, non_blocking: bool = False) -> 
         stream = devices.stream_of(where)
         address = array.__array_interface__["data"][0]
         where.driver.copy_in(memory.address, address, array.nbytes, stream)
-        if is_pinned(array) and not non_blocking:
-            where.driver.wait_stream(stream)
+        if is_pinned(array):
+            if non_blocking:
+                _keep_until_read(where, array, stream)
+            else:
+                where.driver.wait_stream(stream)
     return device_array(memory, array.shape, array.dtype, 0, array.strides)
+
+
+def _keep_until_read(where: devices.Device, array: Array, stream: Any) -> None:
+    """Hold page-locked memory that a copy reads later, whatever becomes of the tensor."""
+    driver = where.driver
+    where.copying = [(event, held) for event, held in where.copying if not driver.event_done(event)]
+    event = driver.create_event(where.index, False, False)
+    driver.record_event(event, stream)
+    where.copying.append((event, array))
 
 
 def to_host(array: DeviceArray, out: Array | None = None, non_blocking: bool = False) -> Array:
@@ -107,8 +121,6 @@ _stage = _Stage()
 
 def _read(where: devices.Device, target: int, source: int, size: int, stream: Any) -> None:
     """Device to pageable memory, done when this returns."""
-    import ctypes
-
     driver = where.driver
     if size < _STAGED:
         driver.copy_out(target, source, size, stream)
@@ -196,8 +208,9 @@ class _Pinned:
         self.address = driver.allocate_host(max(size, 1))
         self.__array_interface__ = {"version": 3, "shape": (size,), "typestr": "|u1", "data": (self.address, False)}
 
-    def __del__(self) -> None:
-        self.driver.free_host(self.address)
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ending():  # then the driver may be gone
+            self.driver.free_host(self.address)
 
 
 def pinned(shape: Sequence[int], of: np.dtype[Any]) -> Array:
