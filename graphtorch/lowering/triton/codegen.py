@@ -472,7 +472,7 @@ class KernelEmitter(Expressions):
         own = t.strides(access.strides)
         if t.y or block % 4 or not last or type(access.offset) is not int or access.offset % 4:
             return None
-        if not same_shape([own[i] for i in last], row_major([t.loops[i].size for i in last])):
+        if not same_shape(tuple(own[i] for i in last), row_major([t.loops[i].size for i in last])):
             return None
         terms = [str(access.offset // 4)] if access.offset else []
         for i in t.x if t.r else ():
