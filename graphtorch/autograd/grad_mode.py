@@ -4,12 +4,35 @@ https://docs.pytorch.org/docs/stable/notes/autograd.html."""
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from graphtorch.autograd.state import state
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _each_step(function: F, mode: Callable[[], Any]) -> F:
+    """A generator function whose body runs in a mode, and its caller, between the steps, outside of it."""
+
+    @functools.wraps(function)
+    def stepped(*args: Any, **kwargs: Any) -> Any:
+        steps = function(*args, **kwargs)
+        resume, given = steps.send, None
+        try:
+            while True:
+                with mode():
+                    made = resume(given)
+                try:
+                    given = yield made
+                    resume = steps.send
+                except BaseException as error:
+                    resume, given = steps.throw, error
+        except StopIteration as end:
+            return end.value
+
+    return stepped  # type: ignore[return-value]
 
 
 class _GradMode:
@@ -28,6 +51,8 @@ class _GradMode:
 
     def __call__(self, function: F) -> F:
         mode = self.mode
+        if inspect.isgeneratorfunction(function):
+            return _each_step(function, lambda: _GradMode(mode))
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -110,6 +135,8 @@ class inference_mode:
 
     def __call__(self, function: F) -> F:
         mode = self.mode
+        if inspect.isgeneratorfunction(function):
+            return _each_step(function, lambda: inference_mode(mode))
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -205,6 +205,61 @@ class saved_tensors_hooks:
         state.saved_hooks = self._outer.pop()
 
 
+class save_on_cpu(saved_tensors_hooks):
+    """A block in which saved values go to the CPU until they are needed. See torch.autograd.graph.save_on_cpu."""
+
+    def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
+        super().__init__(lambda t: (t._device, t.cpu()), lambda packed: packed[1].to(packed[0]))
+
+
+class GradientEdge(NamedTuple):
+    """Where a tensor's gradient arrives. See torch.autograd.graph.GradientEdge."""
+
+    node: Node
+    output_nr: int
+
+
+def get_gradient_edge(tensor: Tensor) -> GradientEdge:
+    """The edge of a tensor that requires grad. See torch.autograd.graph.get_gradient_edge."""
+    edge = edge_of(tensor) if tensor.requires_grad else None
+    if edge is None:
+        raise RuntimeError("It is not possible to get the gradient edge for a Tensor that does not require gradients")
+    return GradientEdge(edge.node, edge.place)
+
+
+def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[..., Any], *, mode: str = "all") -> Any:
+    """Call `fn` with the gradients of all tensors once a backward pass has computed them, or ("any") with the first.
+
+    See torch.autograd.graph.register_multi_grad_hook. Raises ValueError for another mode.
+    """
+    if mode not in ("all", "any"):
+        raise ValueError(f"Expects mode to be one of ('all', 'any') but got {mode}")
+    from graphtorch.autograd.hooks import Handles
+
+    seen: dict[int, Tensor] = {}
+
+    def keep(place: int) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            seen[place] = gradient
+            if mode == "any" and len(seen) == 1:
+                fn(gradient)
+            if len(seen) == len(tensors):
+                found = [seen[i] for i in range(len(tensors))]
+                seen.clear()
+                if mode == "all":
+                    fn(found)
+
+        return hook
+
+    return Handles([tensor.register_hook(keep(i)) for i, tensor in enumerate(tensors)])
+
+
+def increment_version(tensor: Tensor | Sequence[Tensor]) -> None:
+    """Say that tensors were changed by code that autograd doesn't see. See torch.autograd.graph.increment_version."""
+    for each in (tensor,) if isinstance(tensor, Tensor) else tensor:
+        each._bump_version()
+
+
 def _without_suffix(name: str) -> str:
     """`Mul` of `MulBackward0`."""
     return name.rstrip("0123456789").removesuffix("Backward")
@@ -331,6 +386,18 @@ class OperatorNode(Node):
             return found
         names = [name for name, _ in self.operands]
         return tuple(found[names.index(name)] for name in order if found[names.index(name)][0] is not None)
+
+    def __getattr__(self, name: str) -> Any:
+        # What PyTorch shows of saved values: `node._saved_self`, `node._saved_result`.
+        if not name.startswith("_saved_"):
+            raise AttributeError(f"'{self.name()}' object has no attribute '{name}'")
+        wanted = name.removeprefix("_saved_")
+        if self.saved is None:
+            raise RuntimeError(FREED)
+        own = self.op.parameters[0].name if wanted == "self" else wanted
+        if own not in self.saved:
+            raise AttributeError(f"'{self.name()}' object has no attribute '{name}'")
+        return self._lookup(own)
 
     def result_count(self) -> int:
         return len(self.op.results)

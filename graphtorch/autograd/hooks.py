@@ -88,6 +88,23 @@ class RemovableHandle:
         self.remove()
 
 
+class Handles:
+    """Removes several hooks together."""
+
+    def __init__(self, handles: list[Any]) -> None:
+        self.handles = tuple(handles)
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def __enter__(self) -> Handles:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
 def add(hooks: dict[int, Any], hook: Callable[..., Any]) -> RemovableHandle:
     """Append a hook to an ordered collection."""
     key = next(_ids)

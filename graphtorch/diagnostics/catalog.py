@@ -103,7 +103,7 @@ ENTRIES: tuple[Entry, ...] = (
     _entry(
         8,
         "Tensors on several devices",
-        r"Expected all tensors to be on the same device|is not on the expected device",
+        r"Expected all tensors to be on the same device|Tensor on device \S+ is not on the expected device",
         "The operands of one operator live on different devices.",
         "Move the model and the data to one device with .to(device).",
         'torch.ones(3) + torch.ones(3, device="meta")',

@@ -203,8 +203,11 @@ def _masked_fill_type(input: Any, mask: Any, value: Any) -> TensorType:
 
 
 def _numpy_masked_fill(input: Any, mask: Any, value: Any) -> Any:
-    if getattr(value, "dtype", input.dtype).kind == "c" and input.dtype.kind != "c":
-        dtypes.check_fits(value.item() if value.imag else value.item().real, dtypes.from_numpy_dtype(input.dtype))
+    if getattr(value, "dtype", input.dtype) != input.dtype:
+        number = value.astype(np.float32).item() if value.dtype.kind == "V" else value.item()
+        if isinstance(number, complex) and number.imag == 0:
+            number = number.real
+        dtypes.check_fits(number, dtypes.from_numpy_dtype(input.dtype))
     return np.where(mask, np.asarray(value).astype(input.dtype), input)
 
 

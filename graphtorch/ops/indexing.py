@@ -460,6 +460,8 @@ def _view_of(input: Tensor, key: Any) -> tuple[Tensor, list[Any]]:
         elif _is_int(item):
             result = _select(result, dim, item if not isinstance(item, np.integer) else int(item), place)
             place += 1
+        elif isinstance(item, str):
+            raise TypeError("new(): invalid data type 'str'")
         else:
             raise IndexError(
                 "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "

@@ -15,6 +15,7 @@ import numpy as np
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call, call_inplace, make_on
+from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
@@ -99,7 +100,7 @@ def _sized(size: Any, dtype: Any, device: Any) -> TensorType:
 
 def _refuse(name: str, d: dtype_class, accept: Callable[[dtype_class], bool]) -> None:
     if not accept(d):
-        raise RuntimeError(f'"{name}" not implemented for {d!r}')
+        raise not_implemented(name if name != "rand" else "check_uniform_bounds", d)
 
 
 def _rand_type(size: Any, dtype: Any, device: Any, generator: Any) -> TensorType:
@@ -357,7 +358,7 @@ def _sampler(
 def _floating_only(name: str) -> Callable[..., None]:
     def check(input: Any, *rest: Any) -> None:
         if not input.dtype.is_differentiable:
-            raise RuntimeError(f'"{name}" not implemented for {input.dtype!r}')
+            raise not_implemented(name, input.dtype)
 
     return check
 
@@ -371,7 +372,7 @@ def _check_uniform(input: Any, low: Any, high: Any, generator: Any) -> None:
 def _check_normal(input: Any, mean: Any, std: Any, generator: Any) -> None:
     _floating_only("normal_kernel_cpu")(input)
     if std < 0:
-        raise RuntimeError(f"normal expects std >= 0.0, but found std {std}")
+        raise RuntimeError(f"normal expects std >= 0.0, but found std {std:g}")
 
 
 def _check_probability(input: Any, p: Any, generator: Any) -> None:
@@ -382,7 +383,7 @@ def _check_probability(input: Any, p: Any, generator: Any) -> None:
 def _check_rate(input: Any, lambd: Any, generator: Any) -> None:
     _floating_only("exponential")(input)
     if lambd <= 0:
-        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd}")
+        raise RuntimeError(f"exponential_ expects lambda > 0.0, but found lambda={lambd:g}")
 
 
 _uniform = _sampler(
@@ -488,7 +489,7 @@ _rrelu_slopes = _sampler(
 
 def _check_probabilities(p: Any) -> None:
     if not p.dtype.is_floating_point:
-        raise RuntimeError(f'"bernoulli_tensor_cpu_p_" not implemented for {p.dtype!r}')
+        raise not_implemented("bernoulli_tensor_cpu_p_", p.dtype)
 
 
 def _bernoulli_type(input: Any, generator: Any) -> TensorType:

@@ -6,6 +6,7 @@ has bytes."""
 from __future__ import annotations
 
 import os
+import pickle
 import zipfile
 from typing import IO, Any
 
@@ -43,7 +44,8 @@ class Archive:
                     "This checkpoint is in PyTorch's legacy format, which is not zip-based and is not read here: load "
                     "it in PyTorch and save it again with torch.save(..., _use_new_zipfile_serialization=True)"
                 )
-            raise _broken("not a ZIP archive")
+            # PyTorch then takes the file for an old checkpoint, which is a pickle.
+            raise pickle.UnpicklingError(str(_broken("not a ZIP archive")))
         try:
             self._zip = zipfile.ZipFile(_Part(file, start, self.size) if start else file)
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, OverflowError) as error:

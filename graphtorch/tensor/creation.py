@@ -106,11 +106,12 @@ def _without_tensors(data: Any) -> Any:
 
 def _bad_data(data: Any, d: dtype_class | None) -> Exception:
     """The error for data, to be of dtype `d`, that is no number, sequence or array."""
-    leaf = data
+    leaf, first = data, True
     while isinstance(leaf, list | tuple) and leaf:
-        leaf = next((x for x in leaf if not isinstance(x, bool | int | float | complex | np.generic)), leaf[0])
+        found = next((x for x in leaf if not isinstance(x, bool | int | float | complex | np.generic)), leaf[0])
+        leaf, first = found, first and found is leaf[0]
     if isinstance(leaf, str | bytes):
-        if leaf is data:
+        if leaf is data or not first:
             return TypeError(f"new(): invalid data type '{type(leaf).__name__}'")
         return ValueError(f"too many dimensions '{type(leaf).__name__}'")
     return RuntimeError(f"Could not infer dtype of {_c_name(type(leaf))}") if d is None else _no_number(leaf, d)
