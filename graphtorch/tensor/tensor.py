@@ -349,6 +349,10 @@ class Tensor(metaclass=_TensorMeta):
         return iter(self.unbind(0))
 
     def __contains__(self, element: Any) -> bool:
+        if not isinstance(element, Tensor | int | float | complex) and not hasattr(element, "__index__"):
+            raise RuntimeError(
+                f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}."
+            )
         return bool((self == element).any().item())
 
     def __hash__(self) -> int:
