@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from graphtorch.ops.build import function, return_type
+from graphtorch.ops.build import FUNCTIONS, function, operator, return_type
 from graphtorch.ops.pointwise import not_implemented
+from graphtorch.ops.record import sample
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.type import type_of
 
 _Histogram = return_type("histogram", ("hist", "bin_edges"))
 _HistogramDD = return_type("histogramdd", ("hist", "bin_edges"))
@@ -84,33 +86,73 @@ def _count(
             f"excluding its innermost dimension, but got input with shape {[*shape, points.shape[1]]} and weight with "
             f"shape {list(weight.shape)}"
         )
-    data = points._host(f"{name}()")
-    edges = [_edges(data[:, i], bin, range, i) for i, bin in enumerate(bins)]
-    places = np.zeros(len(data), np.int64)
-    inside = np.ones(len(data), np.bool_)
-    for i, edge in enumerate(edges):
-        column = data[:, i]
+    if all(isinstance(bin, Tensor) for bin in bins):
+        sizes = tuple(int(bin.shape[0]) - 1 for bin in bins)
+        edges = FUNCTIONS["cat"](list(bins))
+    else:
+        for dim, bin in enumerate(bins):
+            if bin <= 0:
+                raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {bin} for dimension {dim}")
+        sizes = tuple(bins)
+        edges = bin_edges(points, sizes, None if range is None else tuple(float(r) for r in range))
+    found = bin_counts(points, edges, sizes, weights, density)
+    return found, FUNCTIONS["split_with_sizes"](edges, [size + 1 for size in sizes])
+
+
+def _count_samples(make: Any) -> Any:
+    yield sample(make(6, 1, low=0.0, high=1.0), FUNCTIONS["linspace"](0.0, 1.0, 3, dtype=make.dtype), (2,))
+    edges = FUNCTIONS["linspace"](0.0, 1.0, 5, dtype=make.dtype)
+    yield sample(make(6, 2, low=0.0, high=1.0), FUNCTIONS["cat"]([edges, edges]), (4, 4), make(6, low=0.0), True)
+
+
+def _numpy_edges(input: Any, sizes: Any, range: Any) -> Any:
+    columns = (_edges(input[:, dim], size, range, dim) for dim, size in enumerate(sizes))
+    return np.concatenate(list(columns))
+
+
+def _numpy_counts(input: Any, edges: Any, sizes: Any, weight: Any, density: bool) -> Any:
+    ends = np.cumsum([size + 1 for size in sizes])
+    each = [edges[end - size - 1 : end] for end, size in zip(ends, sizes, strict=True)]
+    places = np.zeros(len(input), np.int64)
+    inside = np.ones(len(input), np.bool_)
+    for i, edge in enumerate(each):
+        column = input[:, i]
         at = np.searchsorted(edge, column, "right") - 1
         at[column == edge[-1]] = len(edge) - 2
         inside &= (column >= edge[0]) & (column <= edge[-1])
         places = places * (len(edge) - 1) + at
-    sizes = [len(edge) - 1 for edge in edges]
-    chosen = None if weights is None else weights._host(f"{name}()")[inside]
-    found = np.bincount(places[inside], chosen, int(np.prod(sizes))).reshape(sizes).astype(data.dtype)
+    chosen = None if weight is None else weight[inside]
+    found = np.bincount(places[inside], chosen, int(np.prod(sizes))).reshape(sizes).astype(input.dtype)
     if density:
-        widths = [np.diff(edge) for edge in edges]
         found = found / found.sum() if found.sum() else found
-        for i, width in enumerate(widths):
-            found = found / width.reshape(-1, *(1,) * (len(sizes) - 1 - i))
-    return points._beside(found.astype(data.dtype, copy=False)), tuple(points._beside(edge) for edge in edges)
+        for i, edge in enumerate(each):
+            found = found / np.diff(edge).reshape(-1, *(1,) * (len(sizes) - 1 - i))
+    return found.astype(input.dtype, copy=False)
 
 
-def _edges(column: Any, bins: int | Tensor, range: Sequence[float] | None, dim: int) -> Any:
+bin_edges: Callable[..., Tensor] = operator(
+    "bin_edges(Tensor input, int[] sizes, any range=None)",
+    type=lambda input, sizes, range: type_of(input).with_shape((sum(sizes) + len(sizes),)),
+    numpy=_numpy_edges,
+    samples=lambda make: [sample(make(6, 2), (3, 2)), sample(make(6, 1), (4,), (-1.0, 1.0))],
+    public=False,
+    method=False,
+    doc="The edges of bins of one width over the columns of (N, D) points, one column's after the other's.",
+)
+
+bin_counts: Callable[..., Tensor] = operator(
+    "bin_counts(Tensor input, Tensor edges, int[] sizes, Tensor? weight=None, bool density=False)",
+    type=lambda input, edges, sizes, weight, density: type_of(input).with_shape(tuple(sizes)),
+    numpy=_numpy_counts,
+    samples=_count_samples,
+    public=False,
+    method=False,
+    doc="How many of (N, D) points, or what sum of weights, lies in each box of a grid.",
+)
+
+
+def _edges(column: Any, bins: int, range: Sequence[float] | None, dim: int) -> Any:
     """The edges of one variable's bins."""
-    if isinstance(bins, Tensor):
-        return bins._host("histogram()")
-    if bins <= 0:
-        raise RuntimeError(f"torch.histogram(): bins must be > 0, but got {bins} for dimension {dim}")
     if range is not None:
         low, high = (float(r) for r in range[2 * dim : 2 * dim + 2])
     else:

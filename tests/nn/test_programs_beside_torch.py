@@ -27,8 +27,15 @@ def tool():
 @pytest.mark.parametrize("optimizer", [0, 1])
 @pytest.mark.parametrize(
     ("name", "dtype", "steps"),
-    # ResNet-18 in float32 is chaotic: so do PyTorch's own losses differ if a weight is one rounding step off.
-    [("lenet", "float32", 20), ("resnet18", "float64", 5), ("lstm", "float32", 20), ("gpt", "float32", 20)],
+    # ResNet-18 at larger rates is chaotic in float32: PyTorch's own losses differ if a weight is one rounding step off.
+    [
+        ("lenet", "float32", 20),
+        ("lenet_relu", "float32", 20),
+        ("resnet18", "float32", 3),
+        ("resnet18_fast", "float64", 5),
+        ("lstm", "float32", 20),
+        ("gpt", "float32", 20),
+    ],
 )
 def test_losses_are_pytorchs(tool, name, dtype, steps, optimizer):
     task = tool.TASKS[name]
@@ -52,6 +59,6 @@ def test_the_comparison_finds_differences(tool, monkeypatch, capsys):
 
     monkeypatch.setattr(tool, "losses", wrong)
     with pytest.raises(SystemExit, match="losses differ by more than"):
-        tool.main(["--steps", "6", "--only", "lstm", "--dtypes", "float64"])
-    assert "| lstm | RMSprop | float64 | compiled |" in capsys.readouterr().out
+        tool.main(["--steps", "6", "--only", "lstm", "--dtypes", "float64", "--backends", "numpy"])
+    assert "| lstm | RMSprop | float64 | compiled, numpy |" in capsys.readouterr().out
     assert tool.difference(np.array([1.0, np.nan]), np.array([1.0, 1.0])) == (np.inf, 1)

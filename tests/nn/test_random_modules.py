@@ -110,6 +110,8 @@ def test_module_is_pytorchs(seed):
             return
         assert not isinstance(ours, Exception), f"{what}: {ours!r}"
         rtol = 3e-5 if what.dtype == "float32" else 1e-9
+        if what.name == "Hardsigmoid":
+            rtol = max(rtol, 1e-7)  # PyTorch's gradient has 1 / 6 in float32
         compare(ours, theirs, rtol, str(what))
         backend = "cpu" if seed % 2 else "numpy"
         compiled = run(graphtorch, what, arrays, lambda f: graphtorch.compile(f, backend=backend))
