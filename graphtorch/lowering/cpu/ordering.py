@@ -3,6 +3,7 @@
 Elements become unsigned keys in whose order NaN is the largest and both zeros are equal. A row is sorted as an array of
 key and position packed in one integer: the order is stable because the packed numbers differ. Few elements are
 inserted one by one; many go through a radix sort by the bytes of the keys, which skips bytes that are all the same.
+For a few of many elements, most are compared with one bound only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from graphtorch.lowering.cpu.calls import CallBuilder, Target, emitter
 from graphtorch.lowering.cpu.elements import MEMORY, from_memory
 from graphtorch.lowering.cpu.function import Function
 from graphtorch.lowering.kernel import ExternCall, View
-from graphtorch.schedule.indexing import Layout, product, reshape_layout
+from graphtorch.schedule.indexing import Layout, estimate, product, reshape_layout
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
@@ -56,10 +57,10 @@ Chosen = Callable[[CallBuilder, Val, Val], tuple[Val, Val]]  # (elements, NaNs a
 
 
 def _sorted(
-    call: ExternCall, target: Target, dim: int, descending: bool, count: Any, chosen: Chosen
+    call: ExternCall, target: Target, dim: int, descending: bool, count: Any, chosen: Chosen, best: int = 0
 ) -> Function | None:
     """Sort every row, and store the values and positions of `chosen` places, of which a row of the results has
-    `count`."""
+    `count`. If only the `best` so many elements of the order are wanted, others need not be sorted."""
     source = call.args[0]
     d = source.buffer.dtype
     rows = _rows(source, dim) if d in MEMORY else None
@@ -97,17 +98,24 @@ def _sorted(
         def element(i: Val) -> Val:
             return from_memory(b, b.load(b.at(here, kind, b.mul(i, strides[1])), kind), d)
 
-        def fill(i: Val, nans: list[Val]) -> list[Val]:
-            x = element(i)
+        def word_of(i: Val, x: Val) -> Val:
             key = key_of(b, x, d)
             key = b.logic("xor", key, -1) if descending else key
             wide = b.logic("shl", b.convert("zext", key, packed), BITS[packed] // 2)
-            low = b.convert("zext", i, packed) if packed == "i128" else i
-            b.store(b.logic("or", wide, low), b.offset(memory.text, i, packed))
+            return b.logic("or", wide, b.convert("zext", i, packed) if packed == "i128" else i)
+
+        def fill(i: Val, nans: list[Val]) -> list[Val]:
+            x = element(i)
+            b.store(word_of(i, x), b.offset(memory.text, i, packed))
             return [b.add(nans[0], b.convert("zext", b.is_nan(x), "i64"))] if x.is_float else nans
 
-        (nans,) = b.loop(const(0, "i64"), size, 1, fill, [const(0, "i64")])
-        ordered = _sort(b, memory.text, spare, size, packed)
+        nans = const(0, "i64")
+        if best and 4 * best <= estimate(n):
+            found = _select(b, memory.text, spare, size, packed, best, lambda i: word_of(i, element(i)))
+            ordered = _sort(b, memory.text, spare, found, packed)
+        else:
+            (nans,) = b.loop(const(0, "i64"), size, 1, fill, [nans])
+            ordered = _sort(b, memory.text, spare, size, packed)
         start, places = chosen(b, size, nans)
         to = b.add(b.mul(b.mul(first, results), width), column)
 
@@ -135,6 +143,43 @@ def _sorted(
     function = b.function("sort", outer * inner, 1, product((outer, n, inner)) * 60)
     function.failures, function.error = (_NO_MEMORY,), RuntimeError
     return function
+
+
+def _select(
+    b: CallBuilder, memory: str, spare: str, n: Val, packed: str, first: int, word: Callable[[Val], Val]
+) -> Val:
+    """Leave candidates for the `first` numbers of a row in memory; gives how many. What is not below the last of the
+    best so far is passed over; when the candidates are twice as many as wanted, the best of them stay."""
+    most = max(2 * first, SMALL)
+    count, bound = b.scratch(1, "i64"), b.scratch(1, packed)
+    b.store(const(0, "i64"), count)
+    b.store(const(-1, packed), bound)
+
+    def shrink() -> None:
+        ordered = _sort(b, memory, spare, const(most, "i64"), packed)
+
+        def keep(i: Val, _: list[Val]) -> list[Val]:
+            b.store(b.load(b.offset(ordered, i, packed), packed), b.offset(memory, i, packed))
+            return []
+
+        b.loop(const(0, "i64"), const(first, "i64"), 1, keep)
+        b.store(b.load(b.offset(memory, const(first - 1, "i64"), packed), packed), bound)
+        b.store(const(first, "i64"), count)
+
+    def consider(i: Val, _: list[Val]) -> list[Val]:
+        number = word(i)
+
+        def take() -> None:
+            have = b.load(count, "i64")
+            b.store(number, b.offset(memory, have, packed))
+            b.store(b.add(have, 1), count)
+            b.when(b.compare("eq", have, most - 1), shrink)
+
+        b.when(b.compare("ult", number, b.load(bound, packed)), take)
+        return []
+
+    b.loop(const(0, "i64"), n, 1, consider)
+    return b.load(count, "i64")
 
 
 def _sort(b: CallBuilder, memory: str, spare: str, n: Val, packed: str) -> str:
@@ -169,7 +214,7 @@ def topk(call: ExternCall, target: Target) -> Function | None:
     _, k, dim, largest, _ = call.args
     if type(k) is not int:
         return None
-    return _sorted(call, target, dim, largest, k, _from_start(k))
+    return _sorted(call, target, dim, largest, k, _from_start(k), k)
 
 
 @emitter("kthvalue")

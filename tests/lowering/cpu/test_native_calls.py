@@ -276,6 +276,22 @@ def test_the_largest_few() -> None:
             assert_same(actual, expected, 0)
 
 
+def test_the_largest_few_of_special_rows() -> None:
+    """Equal elements in order of their positions, as a stable sort has them."""
+    rng = np.random.default_rng(4)
+    rows = rng.standard_normal((6, 900)).astype(np.float32)
+    rows[0, 3], rows[1], rows[2, 500:], rows[3] = np.nan, 1.0, np.inf, np.nan
+    rows[4], rows[5] = rng.integers(0, 5, 900), np.arange(900)  # the last: every element is the best so far
+    for k in (1, 7, 60):
+        for largest in (True, False):
+            (values, places), _, executable = run_call("topk", (Tensor._wrap(rows), k, 1, largest))
+            assert not executable.fallbacks
+            keys = -rows if largest else rows
+            order = np.lexsort((np.broadcast_to(np.arange(900), rows.shape), keys, np.isnan(rows) != largest), axis=1)
+            np.testing.assert_array_equal(places, order[:, :k])
+            np.testing.assert_array_equal(values, np.take_along_axis(rows, order[:, :k], 1))
+
+
 @pytest.mark.parametrize("right", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
 def test_bisection(right: bool, dtype: Any) -> None:
