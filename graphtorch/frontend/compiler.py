@@ -497,7 +497,7 @@ class CompiledFunction:
         recorder.module_names, recorder.optimizers = tensor_names(self.function, leaves)
         for optimizer in recorder.optimizers:
             getattr(optimizer, "_prepare_for_capture", bool)()
-        environment = recorder.environment = Environment(self.function, leaves, guards)
+        environment = recorder.environment = Environment(self.function, leaves, guards, self.fullgraph)
         args, kwargs = unflatten(tree, iter(given))
         modes = Modes()
         changed_modes: list[str] = []
@@ -525,12 +525,15 @@ class CompiledFunction:
         finally:
             changed_modes = modes.restore()
         side_effects = environment.undo_changes() + changed_modes
+        if environment.filled and not self.fullgraph:
+            raise RunEagerly(f"it fills the cache of {environment.filled}", once=True)
         after: list[Any] = []
         if flatten((args, kwargs), after) != tree or any(a is not b for a, b in zip(after, given, strict=False)):
             side_effects.append("a container among the arguments")
         if side_effects:
             raise PythonStateChange(side_effects)
         recorder.assume_hooks()
+        recorder.assume_tables(environment.modules)
         environment.add_guards(lambda container, key: (id(container), key) in recorder.numbers)
         return captured, guards, sizes
 

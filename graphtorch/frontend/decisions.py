@@ -197,6 +197,7 @@ def generators_of(nodes: Sequence[GraphNode]) -> list[Generator]:
 _WATCHED: list[tuple[Any, str, str]] = [
     (builtins, "print", "prints"),
     (builtins, "input", "reads from the terminal"),
+    (builtins, "open", "opens a file"),
     (time, "time", "reads the clock"),
     (time, "perf_counter", "reads the clock"),
     (time, "monotonic", "reads the clock"),

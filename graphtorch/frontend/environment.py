@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
+import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
+
+from graphtorch.frontend.decisions import effect
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.tensor.tensor import Tensor
 
 MAX_DEPTH = 4
+MAX_BYTES = 1 << 16  # of a NumPy array that is compared by its contents
+_ITERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 MAX_ENTRIES = 256  # of a list or dictionary that is compared entry by entry
 
 
@@ -35,6 +42,19 @@ class Cell:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.cell.cell_contents = value
+
+
+class Slots:
+    """The attributes of an object with `__slots__` as a namespace."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+    def get(self, key: str) -> Any:
+        return getattr(self.owner, key, None)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self.owner, key, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +84,17 @@ class Place:
 class Environment:
     """The places that one capture depends on."""
 
-    def __init__(self, function: Any, arguments: Sequence[Any], guards: GuardSet) -> None:
+    def __init__(self, function: Any, arguments: Sequence[Any], guards: GuardSet, fullgraph: bool = False) -> None:
         self.guards = guards
+        self.fullgraph = fullgraph
+        self.filled = ""  # a memoizing function that kept what the capture made
         self.places: list[Place] = []
         self.lengths: list[tuple[str, str, Any, Any]] = []  # (expression, meaning, container, copy of it)
         self.sets: list[tuple[str, str, Any, frozenset[Any]]] = []
+        self.arrays: list[tuple[str, str, Any, Any]] = []  # (expression, meaning, array, copy of it)
+        self.modules: list[tuple[str, Any]] = []
+        self.caches: list[tuple[Any, int]] = []  # memoizing functions, and how many results they held
+        self.sizes: list[tuple[str, str, int]] = []  # of objects: (expression, meaning, number of attributes)
         self.tables: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = []  # of modules: (meaning, table, copy of it)
         self.functions: list[FunctionType] = []
         self.names: set[str] = set()
@@ -151,7 +177,21 @@ class Environment:
 
     def _visit(self, place: Place, depth: int) -> None:
         value = place.value
-        if isinstance(value, ModuleType | type) or (value is None and depth == 0):
+        if value is None and depth == 0:
+            return
+        if isinstance(value, ModuleType | type):
+            if id(value) not in self._visited and not _library_name(getattr(value, "__module__", value.__name__)):
+                self._visited.add(id(value))
+                self._visit_names(place, value, depth)
+            return
+        if isinstance(value, _ITERATORS) or hasattr(type(value), "__next__"):
+            raise effect(f"uses {place.meaning}, which gives something else each time,", self.fullgraph)
+        if hasattr(value, "cache_info") and hasattr(value, "cache_clear"):
+            self.caches.append((value, value.cache_info().currsize))
+        if isinstance(value, np.ndarray):
+            self.places.append(place)
+            if value.nbytes <= MAX_BYTES and value.dtype.kind != "O":
+                self.arrays.append((place.expression, place.meaning, value, value.copy()))
             return
         if is_scalar(value) or isinstance(value, Tensor) or callable_code(value):
             self.places.append(place)
@@ -185,9 +225,36 @@ class Environment:
             if depth or place.namespace is not None:
                 self.places.append(place)
             if _has_user_attributes(value):
+                self.sizes.append((f"{place.expression}.__dict__", place.meaning, len(vars(value))))
                 self._visit_attributes(place.expression, place.meaning, value, depth + 1)
+            for name in _slots(value):
+                if name in self.names and hasattr(value, name):
+                    content = getattr(value, name)
+                    inner = Place(f"{place.expression}.{name}", f"{place.meaning}.{name}", content, Slots(value), name)
+                    self._visit(inner, depth + 1)
+            if not _is_library(value) and not callable_code(value):
+                self._visit(Place(f"{place.expression}.__class__", f"the class of {place.meaning}", kind), depth + 1)
+
+    def _visit_names(self, place: Place, space: Any, depth: int) -> None:
+        """What the code mentions of a class (its bases included) or of a module of the user's."""
+        scopes = space.__mro__ if isinstance(space, type) else (space,)
+        for name in self.names:
+            for scope in scopes:
+                if name in vars(scope):
+                    content = vars(scope)[name]
+                    expression, meaning = f"{place.expression}.{name}", f"{place.meaning}.{name}"
+                    if isinstance(content, FunctionType):
+                        if isinstance(space, type):  # as the class answers
+                            self.places.append(Place(expression, meaning, content))
+                        else:
+                            self.places.append(Place(expression, meaning, content, vars(space), name))
+                    elif not isinstance(content, ModuleType | type) and not hasattr(type(content), "__get__"):
+                        own = None if isinstance(space, type) else vars(space)
+                        self._visit(Place(expression, meaning, content, own, name), depth + 1)
+                    break
 
     def _note_tables(self, meaning: str, module: Any) -> None:
+        self.modules.append((meaning, module))
         for table in ("_parameters", "_buffers", "_modules"):
             held = vars(module).get(table)
             if isinstance(held, dict):
@@ -232,6 +299,14 @@ class Environment:
                     container.update(copy)
                 else:
                     container.extend(copy)
+        for cached, count in self.caches:
+            if cached.cache_info().currsize != count:
+                cached.cache_clear()  # what the capture put there is of no use to others
+                self.filled = getattr(cached, "__name__", "a function")
+        for _, meaning, array, content in self.arrays:
+            if not _equal_arrays(array, content):
+                changed.append(meaning)
+                array[...] = content
         for _, meaning, members, kept in self.sets:
             if not isinstance(members, frozenset) and members != kept:
                 changed.append(meaning)
@@ -262,6 +337,15 @@ class Environment:
             guards.add(expression, f"{meaning} had {len(container)} entries")
         for expression, meaning, _, kept in self.sets:
             guards.add(f"{expression} == {guards.name(kept)}", f"{meaning} had {len(kept)} members")
+        for expression, meaning, _, content in self.arrays:
+            check = f"{guards.name(_equal_arrays)}({expression}, {guards.name(content)})"
+            guards.add(check, f"{meaning} held the same numbers")
+        if not self.names.isdisjoint(("environ", "getenv")):
+            held = guards.name(os.environ)
+            for key in sorted(n for n in self.names if n.isupper()):
+                guards.add(f"{held}.get({key!r}) == {os.environ.get(key)!r}", f"the environment variable {key}")
+        for expression, meaning, count in self.sizes:
+            guards.add(f"len({expression}) == {count}", f"{meaning} had {count} attributes")
         for place in self.places:
             if inputs and any(place.expression.endswith(f"[{suffix}") for suffix in inputs):
                 continue
@@ -321,6 +405,8 @@ def names_in(code: CodeType) -> list[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names.extend(names_in(constant))
+        elif type(constant) is str and constant.isidentifier():
+            names.append(constant)  # getattr(x, "name")
     return names
 
 
@@ -347,6 +433,21 @@ def _own_methods(value: Any) -> list[FunctionType]:
         if not _library_name(cls.__module__):
             found.extend(m for m in vars(cls).values() if isinstance(m, FunctionType))
     return found
+
+
+def _slots(value: Any) -> list[str]:
+    """The names in the `__slots__` of an object's own classes."""
+    found: list[str] = []
+    for cls in type(value).__mro__:
+        if not _library_name(cls.__module__):
+            held = vars(cls).get("__slots__", ())
+            found.extend([held] if isinstance(held, str) else held)
+    return found
+
+
+def _equal_arrays(a: Any, b: Any) -> bool:
+    """Whether two arrays are alike, NaNs included."""
+    return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -11,6 +11,7 @@ objects that cheap forms compare with are snapshots, which are taken again whene
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,13 @@ class GuardSet:
     def same_value(self, expression: str, value: Any, meaning: str, place: str | None = None) -> None:
         """Assume the type and value of a Python scalar (or a tuple of them). `place`: a faster expression for it."""
         place = place or expression
-        if value is None or value is True or value is False:
+        if type(value) is float and value != value:
+            self.add(f"{expression} != {expression}", f"{meaning} was nan")
+        elif type(value) is float and value == 0:
+            sign = f"{self.name(math.copysign)}(1.0, {expression}) == {math.copysign(1.0, value)}"
+            kind = self.name(float)
+            self.add(f"{expression}.__class__ is {kind} and {expression} == 0 and {sign}", f"{meaning} was {value!r}")
+        elif value is None or value is True or value is False:
             self.add(f"{expression} is {value!r}", f"{meaning} was {value!r}", f"{place} is {value!r}")
         else:
             kind = self.name(type(value))

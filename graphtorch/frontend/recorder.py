@@ -525,6 +525,8 @@ class Recorder(StateRecorder):
         data.value = value
         data.version = storage.version
         if carries_grad:
+            if data.untracked and not data.detached:
+                self.note_effect("changes a view made under no_grad with something that requires grad")
             if data.detached:  # one memory would have two histories
                 self.note_effect("changes detached memory in place with something that requires grad")
             storage.carries = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphtorch.autograd.hooks import HookTable
@@ -134,6 +134,13 @@ class StateRecorder(GradientRecorder):
             found = f"{self.guards.bind(place)}[{key!r}]" if place else None
             meaning = f"{prefix}{key} was the same object"
             self.guards.same_object(f"{table}[{key!r}]", value, meaning, found)
+
+    def assume_tables(self, modules: Sequence[tuple[str, Any]]) -> None:
+        """Assume what modules that were not called hold (a ModuleList, one whose other methods are used)."""
+        for name, module in modules:
+            if id(module) not in self._seen_modules:
+                for group in TABLES:
+                    self._assume_table(module, group, vars(module).get(group, {}), name, f"{name}.")
 
     def assume_hooks(self) -> None:
         """Assume the hooks of the modules that were called, unless the function changed them itself."""

@@ -7,6 +7,8 @@ import operator
 from collections.abc import Iterable
 from typing import Any, SupportsIndex, overload
 
+from graphtorch.autograd.state import state
+
 _new = tuple.__new__
 
 
@@ -35,6 +37,8 @@ class Size(tuple[int, ...]):
         return math.prod(self)
 
     def __repr__(self) -> str:
+        if state.recorder is not None:  # text has numbers: a capture assumes them
+            return f"torch.Size({[int(size) for size in self]})"
         return f"torch.Size({list(self)})"
 
     @overload

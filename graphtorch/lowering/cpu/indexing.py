@@ -471,7 +471,7 @@ def _written(call: ExternCall, target: Target, moves: Sequence[Function | None])
 def index_select(call: ExternCall, target: Target) -> Function | None:
     source, dim, index = call.args
     out = call.outputs[0]
-    if out is None or out.dtype not in MEMORY:
+    if out is None or out.dtype not in MEMORY or not source.shape:  # of one element, all positions are checked
         return None
     source, result = _one_dimension(source), _result(out)
     rank = len(result.shape)
@@ -592,6 +592,9 @@ def index_add(call: ExternCall, target: Target) -> list[Function] | None:
     _, dim, _, source, alpha = call.args
     if isinstance(alpha, View) or alpha != 1:
         return None
+    out = call.outputs[0]
+    if out is not None and any(type(n) is int and n == 0 for n in out.shape):
+        return None  # no position is looked at
     move = _into_rows(call, target, source, "sum", False)
     if move is None:
         return None
