@@ -16,7 +16,7 @@ elements of a kernel lie.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from graphtorch.lowering.binding import concrete
@@ -43,8 +43,20 @@ def generate_convolution(
     if call.outputs[0] is None or any(len(v.shape) != 4 for v in call.args[:2]):
         raise UnsupportedError(f"{call.op.name} of other than images in a batch")
     register(product_of(call).dtype)
-    chosen = config or choose(call, extents(call)[:3], bindings, limits, convolution_precision() == "tf32")
+    chosen = config or choose_blocks(call, bindings, limits)
     return _Convolution(call, bindings, chosen).product().generate()
+
+
+def choose_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None) -> Config:
+    """The default blocks: those of a matrix product, with more registers for addresses and bounds."""
+    config = choose(call, extents(call)[:3], bindings, limits, convolution_precision() == "tf32")
+    if config.block_m * config.block_n < 64 * 128:
+        return config
+    image: View = call.args[0]
+    if is_one(image.strides[1]):
+        return replace(config, num_warps=8) if config.block_m * config.block_n >= 128 * 128 else config
+    # Every element of a block has an address and bounds of its own.
+    return replace(config, block_k=min(config.block_k, 64 // image.buffer.dtype.itemsize), num_warps=8)
 
 
 class _Convolution:

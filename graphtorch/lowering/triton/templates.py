@@ -9,7 +9,7 @@ from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
 from graphtorch.lowering.triton.attention import Shape, generate_attention
 from graphtorch.lowering.triton.codegen import Generated
-from graphtorch.lowering.triton.convolution import CONVOLUTIONS, generate_convolution
+from graphtorch.lowering.triton.convolution import CONVOLUTIONS, choose_blocks, generate_convolution
 from graphtorch.lowering.triton.custom import generate_custom
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import ATTENTION, PRODUCTS, FusedCall, coordinate_extents, extents
@@ -202,6 +202,6 @@ def product_candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[Co
     m, n, k = (concrete(e, bindings) for e in extents(call)[:3])
     image = call.op.name in CONVOLUTIONS
     tf32 = (convolution_precision() if image else matmul_precision()) == "tf32"
-    default = choose(call, (m, n, k), bindings, None, tf32)
+    default = choose_blocks(call, bindings, None) if image else choose(call, (m, n, k), bindings, None, tf32)
     others = candidates(m, n, k, call.args[0].buffer.dtype, tf32, not image and describable(call, bindings))
     return list(dict.fromkeys([default, *others]))
