@@ -219,3 +219,9 @@ def _as_subclass(self: Tensor, cls: type[Tensor]) -> Tensor:
 @method("const_data_ptr")
 def _const_data_ptr(self: Tensor) -> int:
     return self.data_ptr()
+
+
+@function()
+def to_dlpack(tensor: Tensor) -> Any:
+    """A DLPack capsule of the tensor's memory. See torch.utils.dlpack.to_dlpack."""
+    return tensor.__dlpack__()
