@@ -3,6 +3,9 @@ stays as it was."""
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -158,3 +161,32 @@ def test_failed_sampler_leaves_the_generator():
     with pytest.raises(RuntimeError):
         torch.ones(3, dtype=torch.int64).normal_()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_short_tracebacks_in_ipython(monkeypatch):
+    """IPython prints errors itself: it is given what has no frames of the library, and the note."""
+    from graphtorch.diagnostics import install_in_ipython
+    from graphtorch.diagnostics.report import is_internal
+
+    class Shell:
+        handler, shown = None, None
+
+        def set_custom_exc(self, kinds, handler):
+            assert kinds == (Exception,)
+            self.handler = handler
+
+        def showtraceback(self, given, tb_offset=None):
+            self.shown = given
+
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    install_in_ipython()
+    try:
+        torch.ones(2) @ torch.ones(3, 4)
+    except RuntimeError as error:
+        shell.handler(shell, type(error), error, error.__traceback__, tb_offset=None)
+    kind, error, traceback = shell.shown
+    assert kind is RuntimeError and "cause of GT" in "".join(error.__notes__)
+    while traceback is not None:
+        assert not is_internal(traceback.tb_frame)
+        traceback = traceback.tb_next

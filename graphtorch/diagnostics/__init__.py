@@ -44,6 +44,29 @@ def install() -> None:
             in_thread(given)
 
     threading.excepthook = thread_hook
+    install_in_ipython()
+
+
+def install_in_ipython() -> None:
+    """The same in IPython and notebooks, which print errors themselves. Nothing elsewhere."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or getattr(shell, "_graphtorch", False):
+        return
+
+    def show(
+        shell: Any, kind: Any, error: BaseException, traceback: TracebackType | None, tb_offset: Any = None
+    ) -> None:
+        try:
+            from graphtorch.diagnostics.report import prepare
+
+            error.__traceback__ = traceback
+            prepare(error)
+            traceback = error.__traceback__
+        finally:
+            shell.showtraceback((kind, error, traceback), tb_offset=tb_offset)
+
+    shell.set_custom_exc((Exception,), show)
+    shell._graphtorch = True
 
 
 def advice(message: str) -> str:
@@ -68,4 +91,4 @@ def explain(error: BaseException) -> Any:
     return entry_of(error)
 
 
-__all__ = ["advice", "code_of", "explain", "install"]
+__all__ = ["advice", "code_of", "explain", "install", "install_in_ipython"]
