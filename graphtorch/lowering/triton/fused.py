@@ -47,7 +47,7 @@ ATTENTION = ("fused_attention", "fused_attention_backward")
 PRODUCTS = ("mm", "bmm", "conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 MOST_LOADS = 4  # operands of an epilogue as large as the tile: more do not fit into registers beside it
 MOST_STORES = 3
-MOST_BYTES = 16  # that an epilogue moves for each element: more (AdamW) is faster where nothing else waits for it
+MOST_MOVES = 4  # loads and stores for each element, as float32: more (AdamW) are faster where nothing waits for them
 CHEAP = 8  # instructions that a block of an operand may cost each time it is loaded
 REREADS = 4  # times that an operand may be computed again
 
@@ -426,7 +426,7 @@ def _may_follow(kernel: Kernel, result: Buffer, call: ExternCall) -> str | None:
     if len(others) > MOST_LOADS or len(kernel.stores) > MOST_STORES:
         return "it has too many operands for the registers"
     moved = [b.dtype.itemsize for b in others] + [s.access.buffer.dtype.itemsize for s in kernel.stores]
-    if sum(moved) > MOST_BYTES:
+    if sum(moved) > MOST_MOVES * max(4, result.dtype.itemsize):
         return f"it moves {sum(moved)} bytes for each element"
     try:
         writer = TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=_Hints())
