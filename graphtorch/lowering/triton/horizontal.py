@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Buffer, Compute, Constant, Expr, ExternCall, Kernel, Load, Schedule, Store
+from graphtorch.lowering.kernel import Buffer, Compute, Constant, ExternCall, Kernel, Load, Schedule, Store
 from graphtorch.lowering.triton.codegen import Generated, KernelEmitter, Segment, generate
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import GroupedKernel
@@ -68,6 +68,7 @@ def group_kernels(schedule: Schedule) -> Schedule:
     """The schedule with kernels that do the same to different tensors as one step, where the order allows it."""
     steps = _apart(schedule.steps)
     pending: dict[Key, _Open] = {}
+    known: dict[Key, bool] = {}  # whether there is code for kernels of a key
     result: list[Kernel | ExternCall] = []
     for step in steps:
         reads, writes = set(step.reads()), set(step.writes())
@@ -78,6 +79,11 @@ def group_kernels(schedule: Schedule) -> Schedule:
         if waits is None or not isinstance(step, Kernel):
             result.append(step)
             continue
+        if waits not in known:
+            known[waits] = _supported(step)
+        if not known[waits]:
+            result.append(step)
+            continue
         pending.setdefault(waits, _Open()).add(step)
     result.extend(group.close() for group in pending.values())
     return replace(schedule, steps=result)
@@ -86,11 +92,12 @@ def group_kernels(schedule: Schedule) -> Schedule:
 def _apart(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCall]:
     """Kernels that merged independent work over equal sizes as their parts again, where each part has equals."""
     parts = {id(s): _components(s) for s in steps if isinstance(s, Kernel)}
-    count = Counter(_key(part) for made in parts.values() for part in made)
+    keys = {id(part): _key(part) for made in parts.values() for part in made}
+    count = Counter(keys.values())
     result: list[Kernel | ExternCall] = []
     for step in steps:
         made = parts.get(id(step), [])
-        apart = len(made) > 1 and all((key := _key(p)) is not None and count[key] >= FEW for p in made)
+        apart = len(made) > 1 and all((key := keys[id(p)]) is not None and count[key] >= FEW for p in made)
         result.extend(made if apart else [step])
     return result
 
@@ -99,15 +106,16 @@ def _components(kernel: Kernel) -> list[Kernel]:
     """A pointwise kernel as kernels that share no work, no reads of tensors and no memory written."""
     if len(kernel.stores) < 2 or any(a.reduction for a in kernel.axes):
         return [kernel]
+    varies: dict[int, bool] = {}
+    for expr in post_order(s.value for s in kernel.stores):
+        own = isinstance(expr, Load) and any(not is_zero(s) for s in expr.access.strides)
+        varies[id(expr)] = own or any(varies[id(o)] for o in expr.operands())
     groups: list[tuple[set[Any], list[Store]]] = []
     for store in kernel.stores:
         touched: set[Any] = {store.access.buffer}
         for expr in post_order([store.value]):
-            if isinstance(expr, Load):
-                if any(not is_zero(s) for s in expr.access.strides):
-                    touched.add(expr.access.buffer)
-            elif isinstance(expr, Compute) and _varies(expr):
-                touched.add(id(expr))
+            if varies[id(expr)]:
+                touched.add(expr.access.buffer if isinstance(expr, Load) else id(expr))
         joined = [g for g in groups if g[0] & touched]
         groups = [g for g in groups if not g[0] & touched]
         stores = [s for g in joined for s in g[1]]
@@ -120,10 +128,6 @@ def _components(kernel: Kernel) -> list[Kernel]:
         nodes = [n for n in kernel.nodes if id(n) in used]
         made.append(Kernel(f"{kernel.name}_{i}", kernel.axes, stores, nodes, kernel.reasons))
     return made
-
-
-def _varies(expr: Expr) -> bool:
-    return any(isinstance(e, Load) and any(not is_zero(s) for s in e.access.strides) for e in post_order([expr]))
 
 
 def _waits(step: Kernel | ExternCall) -> Key | None:
@@ -177,8 +181,6 @@ def _key(kernel: Kernel) -> Key | None:
     size = tiling.size("x")
     parts.append(len(tiling.loops))
     parts.append(type(size) is int and size % 16 == 0)  # what makes wide loads
-    if not _supported(kernel):
-        return None
     return tuple(parts)
 
 
