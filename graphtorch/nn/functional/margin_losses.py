@@ -10,6 +10,7 @@ import numpy as np
 
 from graphtorch import ops
 from graphtorch.autograd.graph import composes
+from graphtorch.autograd.state import state
 from graphtorch.nn.functional.activations import logsigmoid
 from graphtorch.nn.functional.distances import pairwise_distance
 from graphtorch.nn.functional.losses import _reduce, legacy_reduction
@@ -143,6 +144,21 @@ def triplet_margin_with_distance_loss(
 _IMPOSSIBLE = -1e30
 
 
+def _check_lengths(inputs: Tensor, lengths: Tensor, steps: int, labels: int | None) -> None:
+    """Refuse lengths of sequences that are negative or reach beyond what is given."""
+    where = "(while checking arguments for ctc_loss_allocate_outputs)"
+    for name, given in (("input_lengths", inputs.tolist()), ("target_lengths", lengths.tolist())):
+        if given and min(given) < 0:
+            raise RuntimeError(f"Expected {name} to have value at least 0, but got value {min(given)} {where}")
+        if name == "input_lengths" and given and max(given) > steps:
+            raise RuntimeError(f"Expected {name} to have value at most {steps}, but got value {max(given)} {where}")
+        if name == "target_lengths" and labels is not None and given and max(given) > labels:
+            raise RuntimeError(
+                f"Expected tensor to have size at least {max(given)} at dimension 1, but got size {labels} for "
+                f"argument #2 'targets' {where}"
+            )
+
+
 @autocasts("float32")
 def ctc_loss(
     log_probs: Tensor,
@@ -183,6 +199,8 @@ def ctc_loss(
         raise RuntimeError("input_lengths and target_lengths must be of size batch_size")
     if not 0 <= blank < classes:
         raise RuntimeError("blank must be in label range")
+    if state.recorder is None and log_probs.device.type == "cpu":
+        _check_lengths(inputs, lengths, steps, None if targets.dim() == 1 else targets.shape[1])
     labels = _padded_targets(targets.to(device, int64), lengths, target_lengths, batch)
     size = labels.shape[1]
     # States: a blank, the first label, a blank, ..., the last label, a blank.
