@@ -1,5 +1,6 @@
 """Datasets, samplers, collation and the DataLoader; orders are PyTorch's for one seed."""
 
+import itertools
 import random
 import warnings
 from collections import namedtuple
@@ -253,3 +254,17 @@ def test_the_package_loads_on_first_use():
     assert gt.utils.hooks.RemovableHandle is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         gt.utils.nothing  # noqa: B018
+
+
+def test_distributed_sampler_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    for size, replicas, drop, shuffle in itertools.product((10, 11, 3), (1, 2, 4), (False, True), (False, True)):
+        for rank in range(replicas):
+            found = []
+            for library in (torch, gt):
+                sampler = library.utils.data.DistributedSampler(range(size), replicas, rank, shuffle, 3, drop)
+                sampler.set_epoch(2)
+                found.append((list(sampler), len(sampler)))
+            assert found[0] == found[1]
+    with pytest.raises(ValueError, match="Invalid rank 2"):
+        gt.utils.data.DistributedSampler(range(3), 2, 2)
