@@ -439,3 +439,36 @@ def test_factories_of_other_sizes_are_not_compiled_each() -> None:
     a = torch.rand(2, 3, device="cuda")
     torch.cuda.manual_seed(4)
     assert torch.rand(6, device="cuda").tolist() == a.flatten().tolist()
+
+
+def test_calls_that_look_the_same_are_the_same() -> None:
+    """Further calls take a shorter way: operands, memory, numbers and settings may differ between them."""
+    x, y = torch.arange(6.0, device="cuda").reshape(2, 3), torch.ones(2, 3, device="cuda")
+    for factor in (1.0, 2.0, 2.0, 3.5):
+        made = torch.add(x * factor, y, alpha=0.5)
+        np.testing.assert_allclose(made.cpu().numpy(), np.arange(6).reshape(2, 3) * factor + 0.5)
+    base = torch.arange(9.0, device="cuda")
+    for offset in (0, 1, 2, 4):  # not all of them on a boundary of 16 bytes
+        assert (base[offset : offset + 4] * 2).tolist() == [2.0 * (offset + i) for i in range(4)]
+    for _ in range(3):
+        z = torch.arange(8.0, device="cuda")
+        z[:4].add_(z[4:])
+        z[1:].add_(z[:-1])  # overlapping memory
+        assert z.tolist() == [4, 10, 14, 18, 14, 9, 11, 13]
+    total = torch.zeros(3, device="cuda")
+    for i in range(5):
+        total.add_(torch.full((3,), float(i), device="cuda"), alpha=2.0)
+        total.mul_(1.0)
+    assert total.tolist() == [20, 20, 20]
+    whole = torch.tensor([3, 4], device="cuda")
+    for _ in range(2):
+        assert (whole / 2).dtype is torch.float32
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert (whole / 2).dtype is torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (whole / 2).dtype is torch.float32
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="size of tensor a"):
+            x + torch.ones(4, device="cuda")

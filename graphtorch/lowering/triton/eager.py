@@ -19,7 +19,7 @@ import numpy as np
 
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
-from graphtorch.lowering.triton.execution import DeviceExecutable
+from graphtorch.lowering.triton.execution import DeviceExecutable, Program
 from graphtorch.lowering.triton.strided import tell_about_host, with_generator, write_into
 from graphtorch.ops.dispatch import lies_in_rows, quiet
 from graphtorch.ops.record import Operator
@@ -29,6 +29,7 @@ from graphtorch.schedule import build_schedule
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.precision import settings as precision
 from graphtorch.tensor.remote import DeviceArray, as_device, device_array, plain
 from graphtorch.tensor.symint import SymbolScope, SymInt
 from graphtorch.tensor.tensor import Tensor
@@ -37,6 +38,7 @@ from graphtorch.tensor.type import TensorType
 Array = np.ndarray[Any, Any]
 
 _STATIC = 2  # shapes of one pattern that are compiled as they are
+_REMEMBERED = 4096  # calls that look different
 _KEPT = 64  # shapes of one pattern that are remembered where sizes can't be symbolic
 
 
@@ -78,6 +80,12 @@ def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, 
     """
     if op.name == "clone":
         return (_clone(args[0]._data, args[1]),)
+    key = _signature(op, args, place, False)
+    recipe = None if key is None else _recipes.get(key)
+    if recipe is not None:
+        made = recipe.run(args)
+        if made is not None:
+            return tuple(made)
     types = op.infer(args)
     if op.random and not _tensors(args) and len(types[0].shape) != 1 and type(args[0]) is tuple:
         # What is drawn for an element depends on its number only: one kernel serves all shapes.
@@ -88,14 +96,17 @@ def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, 
     if any(t.dtype.is_complex for t in types) or any(d.is_complex for d in _dtypes_of(args)):
         return _run_on_host(op, args, place)
     try:
-        found = _run(op, args, types, place)
+        found, recipe = _run(op, args, types, place)
     except devices_errors():
         raise
     except _NoKernel:
         with _lock:
             _on_host.add(op)
         return _run_on_host(op, args, place)
-    return tuple(_lay_out(op, args, name, array) for name, array in zip(op.results, found, strict=True))
+    results = tuple(_lay_out(op, args, name, array) for name, array in zip(op.results, found, strict=True))
+    if recipe is not None and all(a is b for a, b in zip(results, found, strict=True)):
+        _remember(key, recipe)
+    return results
 
 
 def update(op: Operator, args: tuple[Any, ...], place: device_class) -> None:
@@ -103,6 +114,10 @@ def update(op: Operator, args: tuple[Any, ...], place: device_class) -> None:
     target = args[0]._data
     if op.name == "copy" and _is_plain_copy(args) and not _overlaps(target, args[1:]):
         write_into(target, args[1]._data)
+        return
+    key = _signature(op, args, place, True)
+    recipe = None if key is None else _recipes.get(key)
+    if recipe is not None and recipe.run(args) is not None:
         return
     if (
         op not in _on_host
@@ -112,7 +127,7 @@ def update(op: Operator, args: tuple[Any, ...], place: device_class) -> None:
         and not _overlaps(target, args[1:])
     ):
         try:
-            if _update(op, args, place):
+            if _update(op, args, place, key):
                 return
         except _NoKernel:
             with _lock:
@@ -226,6 +241,8 @@ class _Call:
         self.operands: list[_Operand] = []
         self.numbers: list[float] = []
         self.sizes: dict[int, int] = {}  # a size, and which symbol it is in the pattern
+        self.program: Program | None = None  # what ran it
+        self.copied = False  # whether an operand or a result was copied, permuted or expanded
         template: list[tuple[Any, ...]] = []
         is_source = not _tensors(args)
         for parameter, arg in zip(op.parameters, args, strict=True):
@@ -252,6 +269,8 @@ class _Call:
             made = _Operand(_in_a_row(array), tensor._dtype, (array.size,))
         else:
             made = _operand(tensor)
+            if made.array is not tensor._data or made.expanded is not None:
+                self.copied = True
         self.operands.append(made)
         pattern = tuple(self._symbol(n) for n in made.shape)
         expanded = None if made.expanded is None else tuple(self._symbol(n) for n in made.expanded)
@@ -359,15 +378,114 @@ def _tensors(args: Sequence[Any]) -> list[Tensor]:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def _run(op: Operator, args: tuple[Any, ...], types: Sequence[TensorType], place: device_class) -> list[Any]:
+def _run(
+    op: Operator, args: tuple[Any, ...], types: Sequence[TensorType], place: device_class
+) -> tuple[list[Any], _Recipe | None]:
+    """The results, and what calls that look the same do."""
     rows = _flat_strides(op, args, types)
-    results = _attempt(op, args, rows is not None, place, None, None)
+    results, call = _attempt(op, args, rows is not None, place, None, None)
+    recipe = _recipe(call, args)
     if rows is not None:
         (flat,) = results
         shape = tuple(types[0].shape)
-        steps = [s * flat.itemsize for s in rows]
-        return [device_array(flat.memory, shape, flat.dtype, flat.address - flat.memory.address, steps)]
-    return results
+        steps = tuple(s * flat.itemsize for s in rows)
+        if recipe is not None:
+            recipe.layout = (shape, steps)
+        return [device_array(flat.memory, shape, flat.dtype, flat.address - flat.memory.address, steps)], recipe
+    return results, recipe
+
+
+# -- calls that look the same -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Recipe:
+    """What a call does whose operands lie as those of an earlier one did: their places, and the program.
+
+    layout      shape and strides of the result, where the program runs over memory in a row
+    update      whether the result is written where the first operand is
+    """
+
+    program: Program
+    tensors: tuple[int, ...]
+    numbers: tuple[int, ...]
+    layout: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    update: bool = False
+
+    def run(self, args: tuple[Any, ...]) -> list[Any] | None:
+        """The results; None for a call that is different after all: memory on odd addresses or shared."""
+        addresses = []
+        for i in self.tensors:
+            address = args[i]._data.address
+            if address & 15:
+                return None
+            addresses.append(address)
+        if self.update:
+            target = args[self.tensors[0]]._data
+            for i, address in zip(self.tensors, addresses, strict=True):
+                other = args[i]._data
+                same = address == addresses[0] and other.strides == target.strides
+                if other.memory is target.memory and not same:
+                    return None
+        made = self.program.run_at(addresses, [args[i] for i in self.numbers])
+        if self.layout is not None and not self.update:
+            (flat,) = made
+            return [device_array(flat.memory, self.layout[0], flat.dtype, 0, self.layout[1])]
+        return made
+
+
+_recipes: dict[tuple[Any, ...], _Recipe] = {}
+
+
+def _settings() -> tuple[Any, ...]:
+    """What an operator computes depends on, beside its arguments."""
+    return precision.matmul, precision.convolution, dtypes.get_default_dtype()
+
+
+def _remember(key: tuple[Any, ...] | None, recipe: _Recipe) -> None:
+    if key is not None:
+        if len(_recipes) >= _REMEMBERED:
+            _recipes.clear()
+        _recipes[key] = recipe
+
+
+def _signature(op: Operator, args: tuple[Any, ...], place: device_class, update: bool) -> tuple[Any, ...] | None:
+    """All that a call's recipe depends on: operands' dtypes, shapes and strides, and attributes but for changing
+    numbers. None for calls that have no recipe."""
+    if op.random or op.has_list_operands or op in _on_host:
+        return None
+    parts: list[Any] = [op, devices.device(place.index), update, *_settings()]
+    for parameter, arg in zip(op.parameters, args, strict=True):
+        if isinstance(arg, Tensor):
+            data = arg._data
+            if type(data) is not DeviceArray:
+                return None
+            parts.append((arg._dtype, data.shape, data.strides))
+        elif type(arg) is float and "Number" in parameter.kind and op not in _constants and op.name != "pow":
+            parts.append(float)
+        else:
+            parts.append((type(arg), arg))
+    made = tuple(parts)
+    try:
+        hash(made)
+    except TypeError:
+        return None
+    return made
+
+
+def _recipe(call: _Call, args: tuple[Any, ...]) -> _Recipe | None:
+    """The recipe of a call; None where operands were moved or results are not the program's own outputs."""
+    program = call.program
+    if program is None or program.plan.unsupported or call.copied:
+        return None
+    if any(r.view is not None or r.output < 0 for _, r in program.fresh):
+        return None
+    tensors = tuple(i for i, a in enumerate(args) if isinstance(a, Tensor))
+    numbers = tuple(i for i, entry in enumerate(call.template) if entry[0] == "number")
+    outputs = [r.output for _, r in program.fresh]
+    if outputs != list(range(len(program.outputs))) and not program.donated:
+        return None
+    return _Recipe(program, tensors, numbers)
 
 
 def _owned(results: list[Any], call: _Call) -> list[Any]:
@@ -376,11 +494,12 @@ def _owned(results: list[Any], call: _Call) -> list[Any]:
     for i, result in enumerate(results):
         if id(result.memory) in taken or not result.flags.c_contiguous:
             results[i] = result.copy()
+            call.copied = True
         taken.add(id(results[i].memory))
     return results
 
 
-def _update(op: Operator, args: tuple[Any, ...], place: device_class) -> bool:
+def _update(op: Operator, args: tuple[Any, ...], place: device_class, key: tuple[Any, ...] | None) -> bool:
     """The in-place form with the result written where the first operand is; False if that can't be done."""
     target: Tensor = args[0]
     (of,) = op.infer(args)
@@ -389,7 +508,11 @@ def _update(op: Operator, args: tuple[Any, ...], place: device_class) -> bool:
     rows = _flat_strides(op, args, (of,))
     if rows is None and not target._data.flags.c_contiguous:
         return False
-    _attempt(op, args, rows is not None, place, target._dtype, {0: 0})
+    _, call = _attempt(op, args, rows is not None, place, target._dtype, {0: 0})
+    recipe = _recipe(call, args)
+    if recipe is not None:
+        recipe.update = True
+        _remember(key, recipe)
     return True
 
 
@@ -400,7 +523,7 @@ def _attempt(
     place: device_class,
     onto: dtype | None,
     donations: Mapping[int, int] | None,
-) -> list[Any]:
+) -> tuple[list[Any], _Call]:
     call = _Call(op, args, flat)
     try:
         results = _execute(call, place, onto, donations)
@@ -411,11 +534,11 @@ def _attempt(
             _constants.add(op)
         call = _Call(op, args, flat)
         results = _execute(call, place, onto, donations)
-    return results if donations is not None else _owned(results, call)
+    return results if donations is not None else _owned(results, call), call
 
 
 def _execute(call: _Call, place: device_class, onto: dtype | None, donations: Mapping[int, int] | None) -> list[Any]:
-    key = (call.op, call.template, devices.device(place.index), onto, donations is not None)
+    key = (call.op, call.template, devices.device(place.index), onto, donations is not None, _settings())
     try:
         variants = _variants.get(key)
     except TypeError:  # an attribute that is no key
@@ -424,15 +547,15 @@ def _execute(call: _Call, place: device_class, onto: dtype | None, donations: Ma
         variants = _variants.setdefault(key, _Variants())
     sizes = tuple(call.sizes)
     executable = variants.shapes.get(sizes)
-    if executable is not None:
-        return executable.run(call.inputs())
     bindings = {f"s{i}": n for i, n in enumerate(sizes)}
-    for scope, general in variants.symbolic:
-        if all(g.holds(bindings) for g in scope.guards):
-            return general.run_with(bindings, call.inputs())
-    with _lock:
-        made = _compile(call, variants, place, onto, donations)
-    return made.run_with(bindings if made.symbols else {}, call.inputs())
+    if executable is None:
+        fitting = (e for scope, e in variants.symbolic if all(g.holds(bindings) for g in scope.guards))
+        executable = next(fitting, None)
+    if executable is None:
+        with _lock:
+            executable = _compile(call, variants, place, onto, donations)
+    call.program = executable.program(bindings if executable.symbols else {})
+    return call.program.run(call.inputs())
 
 
 def _compile(

@@ -97,6 +97,10 @@ class DeviceExecutable(Executable):
         program = self._program(bindings)
         return [] if inputs is None else program.run(inputs)
 
+    def program(self, bindings: dict[str, int]) -> Program:
+        """What runs for given values of the symbols."""
+        return self._program(bindings if self._only is None else {})
+
     def _program(self, bindings: dict[str, int]) -> Program:
         key = tuple(bindings.values())
         found = self._programs.get(key)
@@ -222,6 +226,17 @@ class Program:
         finally:
             idle.append(frame)
 
+    def run_at(self, addresses: Sequence[int], numbers: Sequence[float]) -> list[Any]:
+        """`run` with arrays that are known to fit, by their addresses, and then the numbers; without results that are
+        inputs."""
+        stream = devices.stream_of(self.device)
+        idle = self._frames.setdefault(id(stream), [])
+        frame = idle.pop() if idle else Frame(self)
+        try:
+            return frame.run_at(addresses, numbers, stream)
+        finally:
+            idle.append(frame)
+
 
 class Frame:
     """The prepared launches of one run at a time."""
@@ -320,6 +335,21 @@ class Frame:
         if copied:
             self._give_back(copied)
         return self._results(inputs, made, changed)
+
+    def run_at(self, addresses: Sequence[int], numbers: Sequence[float], stream: Any) -> list[Any]:
+        inputs = self.program.inputs
+        for slot, address in zip(inputs, addresses, strict=False):
+            self._place(slot.buffer, address)
+        for slot, number in zip(inputs[len(addresses) :], numbers, strict=True):
+            self.numbers[slot.buffer][0] = number
+            self.expected[slot.position] = number
+        held: list[Any] = []
+        self._use_arena(held)
+        made = self._make_outputs(stream)
+        self._write(stream)
+        for launch, arguments in self.steps:
+            launch(stream, arguments)
+        return made
 
     def _check(self, slot: _Input, value: Any) -> None:
         """Raise InputMismatchError for an array that the program was not made for. Nothing has changed by then."""
