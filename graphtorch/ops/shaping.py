@@ -122,6 +122,8 @@ def _view_as_complex_type(input: Any) -> TensorType:
         raise RuntimeError("Input tensor must have one or more dimensions")
     if input.shape[-1] != 2:
         raise RuntimeError("Tensor must have a last dimension of size 2")
+    if isinstance(input, Tensor) and type(input._data) is np.ndarray and input.storage_offset() % 2:
+        raise RuntimeError("Tensor must have a storage_offset divisible by 2")
     return TensorType(input.dtype.to_complex(), tuple(input.shape[:-1]), input.device)
 
 

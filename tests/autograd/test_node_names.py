@@ -69,10 +69,10 @@ def test_saved_values_can_be_seen() -> None:
     result = x.exp()
     assert graphtorch.equal(result.grad_fn._saved_result, result)
     with pytest.raises(AttributeError):
-        node._saved_nothing
+        _ = node._saved_nothing
     result.sum().backward()
     with pytest.raises(RuntimeError, match="already been freed"):
-        result.grad_fn._saved_result
+        _ = result.grad_fn._saved_result
 
 
 def test_generators_run_in_the_mode_and_their_callers_do_not() -> None:

@@ -38,7 +38,7 @@ def test_an_earlier_view_says_that_it_is_out_of_date() -> None:
     view = base[0]
     base.t_()
     with pytest.raises(RuntimeError, match="changed its geometry"):
-        view.grad_fn
+        _ = view.grad_fn
 
 
 def test_compiled_functions_run_them_eagerly() -> None:
