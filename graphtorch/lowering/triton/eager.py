@@ -19,6 +19,7 @@ import numpy as np
 
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
+from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
 from graphtorch.lowering.triton.execution import DeviceExecutable, Program
 from graphtorch.lowering.triton.strided import tell_about_host, with_generator, write_into
 from graphtorch.ops.dispatch import lies_in_rows, quiet
@@ -97,8 +98,6 @@ def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, 
         return _run_on_host(op, args, place)
     try:
         found, recipe = _run(op, args, types, place)
-    except devices_errors():
-        raise
     except _NoKernel:
         with _lock:
             _on_host.add(op)
@@ -169,13 +168,6 @@ def _is_plain_copy(args: tuple[Any, ...]) -> bool:
 
 class _NoKernel(Exception):
     """The operator has no form on the device."""
-
-
-def devices_errors() -> tuple[type[BaseException], ...]:
-    """What goes wrong on a device, and is nothing that the host could do better."""
-    from graphtorch.runtime.cuda.memory import OutOfMemoryError
-
-    return (OutOfMemoryError,)
 
 
 def cast(array: DeviceArray, to: dtype) -> DeviceArray:
@@ -579,11 +571,15 @@ def _compile(
                 return general
             variants.fixed = True
     try:
-        made = DeviceExecutable(build_schedule(call.graph(None, place, onto), donations), device, expects=False)
-    except devices_errors():
-        raise
-    except Exception as error:
+        schedule = build_schedule(call.graph(None, place, onto), donations)
+    except Exception as error:  # what has no graph has no kernel
         raise _NoKernel(str(error)) from error
+    try:
+        made = DeviceExecutable(schedule, device, expects=False)
+    except Exception as error:
+        if isinstance(error, UnsupportedError | ResourceError) or type(error).__module__.startswith("triton"):
+            raise _NoKernel(str(error)) from error
+        raise  # the device's own errors are nothing that the host could do better
     if len(variants.shapes) >= _KEPT:
         variants.shapes.pop(next(iter(variants.shapes)))
     variants.shapes[sizes] = made

@@ -21,7 +21,7 @@ class CoreDriver(Driver):
     """The NVIDIA driver of this machine. Raises CudaUnavailable where something is missing."""
 
     def __init__(self) -> None:
-        for module in ("cuda", "cuda.core", "cuda.bindings"):
+        for module in ("triton", "cuda", "cuda.core", "cuda.bindings"):
             try:
                 present = importlib.util.find_spec(module) is not None
             except ModuleNotFoundError:
