@@ -52,7 +52,8 @@ COMPLEX = {"complex", "fft_c2c", "fft_c2r", "fft_r2c", "linalg_eig"}
 REJECTION_SAMPLERS = {
     "_sample_dirichlet", "_standard_gamma", "binomial", "dirichlet_slope", "poisson", "standard_gamma_slope",
 }  # fmt: skip
-REFUSED = LINEAR_ALGEBRA | COMPLEX | REJECTION_SAMPLERS | {"special_airy_ai"}
+HISTOGRAMS = {"bin_counts", "bin_edges"}  # `histogram` and `histogramdd`, which PyTorch has on the CPU only
+REFUSED = LINEAR_ALGEBRA | COMPLEX | REJECTION_SAMPLERS | HISTOGRAMS | {"special_airy_ai"}
 
 
 def test_exactly_these_records_are_refused() -> None:
