@@ -17,8 +17,8 @@ class DistributedSampler(Sampler[int]):
     """Every ``num_replicas``-th index from ``rank`` on, of all indices in one order for all processes.
 
     The order is shuffled by ``seed`` plus the epoch that :meth:`set_epoch` sets. The last indices are repeated from the
-    start, or with ``drop_last`` left out, so that every process gets as many. There are no process groups here: the number
-    and the rank are given, or are those of a single process.
+    start, or with ``drop_last`` left out, so that every process gets as many. There are no process groups here: the
+    number and the rank are given, or are those of a single process.
 
     Raises:
         ValueError: the rank is not below the number of processes.
