@@ -184,6 +184,8 @@ for _name, _target in (
 
 def _type_as(input: Any, other: Any) -> Any:
     """`to(other.dtype)`. See torch.Tensor.type_as."""
+    if not isinstance(other, Tensor):
+        raise TypeError(f"type_as(): argument 'other' (position 1) must be Tensor, not {type(other).__name__}")
     return input.to(other.dtype)
 
 

@@ -409,12 +409,18 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     return views.slice_(input, dim, start, start + length, 1)
 
 
+def _is_size(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or hasattr(value, "__index__")
+
+
 @function()
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of one size (the last may be smaller), or of the sizes listed. See torch.split."""
     if not isinstance(split_size_or_sections, int) and not getattr(split_size_or_sections, "is_symbolic_int", False):
         return split_with_sizes(tensor, split_size_or_sections, dim)
     step = split_size_or_sections
+    if isinstance(step, bool):
+        raise TypeError("split(): argument 'split_size' must be int, not bool")
     if not tensor.ndim:
         raise RuntimeError("split expects at least a 1-dimensional tensor")
     if step < 0:
@@ -435,6 +441,11 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
     if not input.ndim:
         raise RuntimeError("split expects at least a 1-dimensional tensor")
     dim = wrap_dim(dim, input.ndim)
+    if not isinstance(split_sizes, list | tuple) or not all(_is_size(n) for n in split_sizes):
+        raise TypeError(
+            f"split_with_sizes(): argument 'split_sizes' (position 2) must be tuple of ints, not "
+            f"{type(split_sizes).__name__}"
+        )
     sizes = list(split_sizes)
     if any(n < 0 for n in sizes):
         raise RuntimeError(
