@@ -22,6 +22,7 @@ from graphtorch.ops.shaping import reshape
 from graphtorch.ops.strides import laid_out, pointwise_strides
 from graphtorch.ops.view import check_expand, expand, select, slice_, unsqueeze
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.devices import CPU
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -475,12 +476,15 @@ def _is_position(item: Any) -> TypeGuard[Tensor]:
     return isinstance(item, Tensor) and item.ndim == 0 and _is_integral(item)
 
 
-def _with_positions(indices: list[Any]) -> tuple[Any, ...]:
-    """Masks replaced by positions; each takes the places of the dimensions that it spans."""
+def _with_positions(indices: list[Any], input: Tensor) -> tuple[Any, ...]:
+    """Masks replaced by positions; each takes the places of the dimensions that it spans. Indices on the host go to
+    where the tensor is."""
     found: list[Any] = list(indices)
     for i, item in enumerate(indices):
         if item is not None and item.dtype in (dtypes.bool_, dtypes.uint8):
             found[i : i + item.ndim] = positions(item)
+    if input._device.type == "cuda":
+        found = [i if i is None or i._device is not CPU else i.to(input._device) for i in found]
     return tuple(found)
 
 
@@ -499,7 +503,7 @@ def getitem(self: Tensor, key: Any) -> Tensor:
         return _select(self, 0, key, 0)
     result, indices = _view_of(self, key)
     if indices:
-        return index(result, _with_positions(indices))
+        return index(result, _with_positions(indices, result))
     return result if result is not self else _alias(self)
 
 
@@ -532,7 +536,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
         return
     if _write_where(result, indices, value):
         return
-    found = _with_positions(indices)
+    found = _with_positions(indices, result)
     if not isinstance(value, Tensor):
         value = FUNCTIONS["full"]((), value, dtype=self.dtype, device=self.device)
     shape = indexed_shape(tuple(result.shape), found)
@@ -550,6 +554,8 @@ def _write_where(result: Tensor, indices: list[Any], value: Any) -> bool:
         return False
     if isinstance(mask, _KnownMask):
         mask = Tensor._wrap(mask.array)
+    if mask._device is not result._device:
+        mask = mask.to(result._device)
     wide = reshape(mask, (*mask.shape, *(1 for _ in range(inner))))
     if isinstance(value, Tensor):
         check_expand(value, tuple(result.shape[result.ndim - inner :]))

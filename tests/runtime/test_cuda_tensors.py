@@ -472,3 +472,14 @@ def test_calls_that_look_the_same_are_the_same() -> None:
     for _ in range(3):
         with pytest.raises(RuntimeError, match="size of tensor a"):
             x + torch.ones(4, device="cuda")
+
+
+def test_indices_on_the_host() -> None:
+    x, y = torch.arange(9.0, device="cuda").reshape(3, 3), torch.arange(9.0).reshape(3, 3)
+    for key in ([0, 2], torch.tensor([1, 1]), np.array([2]), [True, False, True], torch.tensor([False, True, True])):
+        assert x[key].is_cuda and x[key].tolist() == y[key].tolist()
+    for t in (x, y):
+        t[[0, 1]] = 5
+        t[torch.tensor([False, False, True])] = torch.tensor([1.0, 2.0, 3.0], device=t.device)
+        t[y > 4] = -1.0
+    assert x.tolist() == y.tolist()
