@@ -478,8 +478,9 @@ def test_indices_on_the_host() -> None:
     x, y = torch.arange(9.0, device="cuda").reshape(3, 3), torch.arange(9.0).reshape(3, 3)
     for key in ([0, 2], torch.tensor([1, 1]), np.array([2]), [True, False, True], torch.tensor([False, True, True])):
         assert x[key].is_cuda and x[key].tolist() == y[key].tolist()
+    large = y > 4
     for t in (x, y):
         t[[0, 1]] = 5
         t[torch.tensor([False, False, True])] = torch.tensor([1.0, 2.0, 3.0], device=t.device)
-        t[y > 4] = -1.0
+        t[large] = -1.0
     assert x.tolist() == y.tolist()
