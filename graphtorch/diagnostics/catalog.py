@@ -384,13 +384,12 @@ ENTRIES: tuple[Entry, ...] = (
         r"a tensor recorded by another",
         "A tensor that was made while a function was captured was kept (in a cache, in an object) and used later.",
         "Return it from the compiled function, or make it outside.",
-        "import functools\n\n\n@functools.cache\ndef table(n):\n    return torch.arange(n)\n\n\n"
-        "@torch.compile(fullgraph=True)\ndef f(x):\n    return x + table(3)\n\n\n"
-        "f(torch.ones(3))\nf(torch.ones(2, 3))",
-        "import functools\n\n\n@functools.cache\ndef table(n):\n    return torch.arange(n)\n\n\n"
-        "table(3)  # now the cache holds a tensor with data\n\n\n"
-        "@torch.compile(fullgraph=True)\ndef f(x):\n    return x + table(3)\n\n\n"
-        "f(torch.ones(3))\nf(torch.ones(2, 3))",
+        "store = []\nkeep = store.append  # as a cache in a library might\n\n\n"
+        "@torch.compile\ndef f(x):\n    keep(x * 2)\n    return x\n\n\n"
+        "f(torch.ones(3))\ntorch.compile(lambda: store[0] + 1)()",
+        "store = []\nkeep = store.append\n\n\n"
+        "@torch.compile\ndef f(x):\n    return x, x * 2\n\n\n"
+        "keep(f(torch.ones(3))[1])\ntorch.compile(lambda: store[0] + 1)()",
     ),
     _entry(
         44,
@@ -472,7 +471,8 @@ ENTRIES: tuple[Entry, ...] = (
         r"check=True: ",
         "A check run found an operator whose compiled result is not the eager one.",
         "Is the function random or does it read the clock? If not, it is a bug of graphtorch: report the reduced step.",
-        "import itertools\n\ncounter = itertools.count()\n\n\ndef unsteady(x):\n    return x * next(counter)\n\n\n"
+        "import functools\nimport itertools\n\nnumber = functools.partial(next, itertools.count())\n\n\n"
+        "def unsteady(x):\n    return x * number()\n\n\n"
         "torch.compile(unsteady, check=True)(torch.ones(3))",
         "torch.compile(lambda x: x * 3, check=True)(torch.ones(3))",
     ),

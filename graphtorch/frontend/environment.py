@@ -94,7 +94,7 @@ class Environment:
         self.arrays: list[tuple[str, str, Any, Any]] = []  # (expression, meaning, array, copy of it)
         self.modules: list[tuple[str, Any]] = []
         self.caches: list[tuple[Any, int]] = []  # memoizing functions, and how many results they held
-        self.sizes: list[tuple[str, str, int]] = []  # of objects: (expression, meaning, number of attributes)
+        self.objects: list[tuple[str, str, Any, frozenset[str]]] = []  # (expression, meaning, its dictionary, the keys)
         self.tables: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = []  # of modules: (meaning, table, copy of it)
         self.functions: list[FunctionType] = []
         self.names: set[str] = set()
@@ -214,6 +214,9 @@ class Environment:
                 self._visited.add(id(module))
                 self._note_tables(f"{place.meaning}.{name}" if name else place.meaning, module)
                 if not _is_library(module):
+                    held = f"{self.guards.name(module)}.__dict__"
+                    title = f"{place.meaning}.{name}" if name else place.meaning
+                    self.objects.append((held, title, vars(module), frozenset(vars(module))))
                     self._visit_attributes(
                         self.guards.name(module),
                         f"{place.meaning}.{name}" if name else place.meaning,
@@ -225,7 +228,8 @@ class Environment:
             if depth or place.namespace is not None:
                 self.places.append(place)
             if _has_user_attributes(value):
-                self.sizes.append((f"{place.expression}.__dict__", place.meaning, len(vars(value))))
+                own = vars(value)
+                self.objects.append((f"{place.expression}.__dict__", place.meaning, own, frozenset(own)))
                 self._visit_attributes(place.expression, place.meaning, value, depth + 1)
             for name in _slots(value):
                 if name in self.names and hasattr(value, name):
@@ -303,6 +307,11 @@ class Environment:
             if cached.cache_info().currsize != count:
                 cached.cache_clear()  # what the capture put there is of no use to others
                 self.filled = getattr(cached, "__name__", "a function")
+        for _, meaning, own, names in self.objects:
+            if len(own) > len(names):
+                for name in [n for n in own if n not in names]:  # made by the run
+                    changed.append(f"{meaning}.{name}")
+                    del own[name]
         for _, meaning, array, content in self.arrays:
             if not _equal_arrays(array, content):
                 changed.append(meaning)
@@ -344,8 +353,8 @@ class Environment:
             held = guards.name(os.environ)
             for key in sorted(n for n in self.names if n.isupper()):
                 guards.add(f"{held}.get({key!r}) == {os.environ.get(key)!r}", f"the environment variable {key}")
-        for expression, meaning, count in self.sizes:
-            guards.add(f"len({expression}) == {count}", f"{meaning} had {count} attributes")
+        for expression, meaning, _, names in self.objects:
+            guards.add(f"len({expression}) == {len(names)}", f"{meaning} had {len(names)} attributes")
         for place in self.places:
             if inputs and any(place.expression.endswith(f"[{suffix}") for suffix in inputs):
                 continue

@@ -282,6 +282,26 @@ def attributes_that_forward_assigns(wrap):
     return [f(ONE), f(ONE * 2), model.cache, model.total]
 
 
+class Remembering(nn.Module):
+    """Makes an attribute in forward."""
+
+    def forward(self, x):
+        self.last = x.sum()
+        return x * 2
+
+
+@program
+def attributes_that_are_made(wrap):
+    model, plain = Remembering(), type("Holder", (), {})()
+
+    def f(x):
+        plain.last = x * 3
+        return nn.Sequential(model)(x)
+
+    f, g = wrap(f), wrap(model.forward)
+    return [f(ONE), model.last, plain.last, g(ONE * 2), model.last, f(ONE * 5), model.last, plain.last]
+
+
 @program
 def a_method_that_is_not_forward(wrap):
     class Model(nn.Module):
