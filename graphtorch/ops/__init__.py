@@ -51,21 +51,21 @@ from graphtorch.ops import (
     shaping,
     softmax,
     sorting,
+    sparse_forms,
     special_airy,
     special_functions,
-    sparse_forms,
     statistics,
     ternary,
     tolerant_factors,
     unary,
     view,
 )
-from graphtorch.ops.build import FUNCTIONS
-from graphtorch.ops.record import REGISTRY, Operator, lookup
-
 
 # isort: split
 from graphtorch.ops import inplace_forms, out_forms  # made of the functions above
+from graphtorch.ops.build import FUNCTIONS
+from graphtorch.ops.record import REGISTRY, Operator, lookup
+
 __all__ = ["FUNCTIONS", "REGISTRY", "Operator", "lookup"]
 
 autocast.install()
