@@ -66,8 +66,10 @@ class Operands:
         writer = TileWriter(kernel, pieces, coordinates, self.pointers, self.sizes, whole, self.count, self.bindings)
         value = writer.value(store.value, {})
         self.count = writer.count
-        of = store.access.buffer.dtype
-        return [*writer.segment.lines, f"{name} = tl.where({whole or True}, {value}, 0).to({memory(of)})"]
+        block = f"tl.where({whole or True}, {value}, 0).to({memory(store.access.buffer.dtype)})"
+        # A value that depends on one index only, or on none, is not a whole block yet, which a product needs.
+        shape = "BLOCK_M, BLOCK_K" if name == "x" else "BLOCK_K, BLOCK_N"
+        return [*writer.segment.lines, f"{name} = tl.broadcast_to({block}, {shape})"]
 
 
 @dataclass
