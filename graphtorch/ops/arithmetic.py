@@ -117,7 +117,16 @@ def _with_multiple(input: Any, other: Any, alpha: Any, sign: int = 1) -> Any:
     arrays = type(input) is np.ndarray and type(other) is np.ndarray and input.dtype == other.dtype
     if arrays and is_16_bit_float(input.dtype) and not isinstance(alpha, complex):
         return _add_multiple(input, other, np.asarray(sign * alpha).astype(input.dtype))
+    if type(other) is np.ndarray and other.dtype == np.bool_ and type(input) is np.ndarray and input.dtype != np.bool_:
+        other = other.astype(input.dtype)  # the multiple has the sum's dtype, not what a bool times a number gives
     return (_add if sign > 0 else _subtract)(input, _multiply(other, alpha))
+
+
+def _multiple(input: Any, other: Any, alpha: Any) -> Any:
+    """`alpha * other` in the dtype of its sum with `input`."""
+    if getattr(other, "dtype", None) is dtypes.bool_ and getattr(input, "dtype", other.dtype) is not dtypes.bool_:
+        other = other.to(input.dtype)
+    return mul(other, alpha)
 
 
 def _alpha_samples(make: Any) -> Iterable[Sample]:
@@ -144,7 +153,7 @@ add: Callable[..., Any] = operator(
     },
     scalar="add",
     compute=_common_first_two,
-    decompose=lambda input, other, alpha: None if is_one(alpha) else add(input, mul(other, alpha)),
+    decompose=lambda input, other, alpha: None if is_one(alpha) else add(input, _multiple(input, other, alpha)),
     samples=_alpha_samples,
     categories="bifc",
     lazy_check=True,
@@ -164,7 +173,7 @@ sub: Callable[..., Any] = operator(
     },
     scalar="sub",
     compute=_common_first_two,
-    decompose=lambda input, other, alpha: None if is_one(alpha) else sub(input, mul(other, alpha)),
+    decompose=lambda input, other, alpha: None if is_one(alpha) else sub(input, _multiple(input, other, alpha)),
     samples=_alpha_samples,
     categories="ifc",
     update=lambda input, other, alpha: _into_sum(np.subtract, input, other, alpha),
