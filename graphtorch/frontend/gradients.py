@@ -296,6 +296,11 @@ class GradientRecorder(GraphBuilder):
                 )
             for storage, version, tensor in self._saved.get(saver, ()):
                 if storage.version != version:
+                    if isinstance(tensor._data, Recorded) and tensor._data.quiet:
+                        raise refuse(
+                            "a backward pass that reads memory which was saved through .data and changed since",
+                            "clone() it before it is changed",
+                        )
                     return (
                         "one of the variables needed for gradient computation has been modified by an inplace "
                         f"operation: [{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
