@@ -169,12 +169,15 @@ def layout(value):
 def test_optimizer_is_pytorchs(seed):
     theirs, ours = Problem(torch, seed), Problem(graphtorch, seed)
     rtol = 1e-4 if theirs.dtype == "float32" else 1e-8
+    atol = rtol
     if theirs.name == "Muon":
-        rtol = 2**-8  # it orthogonalises in bfloat16
+        # It orthogonalises in bfloat16, by products of which each step's update, of the rate's size, keeps five bits.
+        rtol = 2**-8
+        atol = STEPS * max(group["lr"] for group in theirs.optimizer.param_groups) * 2**-5
     expected = theirs.losses(STEPS)
     np.testing.assert_allclose(ours.losses(STEPS), expected, rtol=rtol, err_msg=ours.text)
     for a, e in zip(ours.values(), theirs.values(), strict=True):
-        np.testing.assert_allclose(a, e, rtol=rtol, atol=rtol, err_msg=ours.text)
+        np.testing.assert_allclose(a, e, rtol=rtol, atol=atol, err_msg=ours.text)
     assert layout(ours.optimizer.state_dict()) == layout(theirs.optimizer.state_dict()), ours.text
 
     if seed % 3 == 0:
