@@ -534,7 +534,8 @@ class CompiledFunction:
             raise PythonStateChange(side_effects)
         recorder.assume_hooks()
         recorder.assume_tables(environment.modules)
-        environment.add_guards(lambda container, key: (id(container), key) in recorder.numbers)
+        taken = {number[:2] for number in recorder.numbers}
+        environment.add_guards(lambda container, key: (id(container), key) in taken)
         return captured, guards, sizes
 
     def _capture(

@@ -174,7 +174,7 @@ class PathTree:
         if isinstance(source, SizeSource):
             return "size", source.place
         if isinstance(source, NumberSource):
-            return "number", self.expressions.keep(source.container), source.key
+            return "number", self.expressions.keep(source.container), source.key, source.index
         assert isinstance(source, TensorSource)
         if source.kind == "constant":  # made anew by each capture
             array = np.ascontiguousarray(readable(source.tensor._data))

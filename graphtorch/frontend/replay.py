@@ -137,7 +137,9 @@ class _Writer:
             return self.name(source.sample)
         assert isinstance(source, NumberSource)
         expression = f"{self.name(source.container)}.get({source.key!r})"
-        return self.guards.locals.get(expression) or f"dict.__getitem__({self.name(source.container)}, {source.key!r})"
+        plain = f"dict.__getitem__({self.name(source.container)}, {source.key!r})"
+        found = self.guards.locals.get(expression) or plain
+        return found if source.index is None else f"{found}[{source.index}]"
 
     def _input(self, source: Source) -> str:
         """What the executable gets for an input."""

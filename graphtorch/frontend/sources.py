@@ -61,15 +61,17 @@ class GradSource(Source):
 
 @dataclass(frozen=True, eq=False)
 class NumberSource(Source):
-    """A Python number in a dictionary, such as a param group's learning rate."""
+    """A Python number in a dictionary, such as a param group's learning rate, or at `index` of a tuple there."""
 
     container: Any
     key: Any
     name: str
+    index: int | None = None
     kind: str = "number"
 
     def fetch(self, leaves: Sequence[Any]) -> Any:
-        return dict.__getitem__(self.container, self.key)
+        value = dict.__getitem__(self.container, self.key)
+        return value if self.index is None else value[self.index]
 
 
 @dataclass(frozen=True, eq=False)

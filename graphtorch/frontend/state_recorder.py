@@ -28,7 +28,7 @@ class StateRecorder(GradientRecorder):
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
         self.environment: Environment | None = None
-        self.numbers: dict[tuple[int, Any], Tensor] = {}
+        self.numbers: dict[tuple[int, Any, int | None], Tensor] = {}
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
 
@@ -40,23 +40,35 @@ class StateRecorder(GradientRecorder):
                 f"dict.__getitem__({self.guards.name(container)}, {key!r})", value, f"{key!r} was a tensor"
             )
             return value
+        expression, place = f"dict.__getitem__({self.guards.name(container)}, {key!r})", self._entry(container, key)
+        if type(value) is tuple and value and all(type(x) is float for x in value):
+            local = place and self.guards.bind(place)
+            test = "{0}.__class__ is tuple and len({0}) == " + str(len(value))
+            self.guards.add(test.format(expression), f"{key!r} had {len(value)} entries", local and test.format(local))
+            return tuple(self._number(container, key, i, x, expression, place) for i, x in enumerate(value))
         if type(value) not in (int, float):
             return self.guard_item(container, key)
-        known = self.numbers.get((id(container), key))
+        return self._number(container, key, None, value, expression, place)
+
+    def _number(
+        self, container: Any, key: Any, index: int | None, value: Any, expression: str, place: str | None
+    ) -> Tensor:
+        """An entry, or an element of one, as an input of the graph."""
+        known = self.numbers.get((id(container), key, index))
         if known is not None:
             return known
         name = f"{key}" if not self.numbers else f"{key}{len(self.numbers)}"
         of = TensorType(dtypes.float64 if type(value) is float else dtypes.int64, (), is_number=True)
         kind = self.guards.name(type(value))
-        place = self._entry(container, key)
+        at = "" if index is None else f"[{index}]"
         self.guards.add(
-            f"dict.__getitem__({self.guards.name(container)}, {key!r}).__class__ is {kind}",
-            f"{key!r} was a Python {type(value).__name__}",
-            place and f"{self.guards.bind(place)}.__class__ is {kind}",
+            f"{expression}{at}.__class__ is {kind}",
+            f"{key!r}{at} was a Python {type(value).__name__}",
+            place and f"{self.guards.bind(place)}{at}.__class__ is {kind}",
         )
         recorded = wrap(self.graph.add_input(of, name, "number"))
-        self.sources.append(NumberSource(container, key, name))
-        self.numbers[id(container), key] = recorded
+        self.sources.append(NumberSource(container, key, name, index))
+        self.numbers[id(container), key, index] = recorded
         self._alive.append(container)
         return recorded
 

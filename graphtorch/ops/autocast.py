@@ -45,8 +45,8 @@ WIDEST = ("index_copy",)  # cat and stack promote by themselves
 
 
 class Autocast:
-    """An active autocast: what operators on each type of device are cast to. `state.autocast` is one, or None outside of
-    all regions."""
+    """An active autocast: what operators on each type of device are cast to. `state.autocast` is one, or None outside
+    of all regions."""
 
     __slots__ = ("cache", "cache_enabled", "targets")
 

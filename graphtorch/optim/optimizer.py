@@ -41,16 +41,31 @@ required = _Required()
 class ParamGroup(dict[str, Any]):
     """The options of one group of parameters, and under "params" the parameters themselves.
 
-    While a capture is running, reading "lr" gives a traced number and reading anything else becomes a guard.
+    While a capture is running, reading "lr", or what has been changed before (momentum and betas that a scheduler
+    cycles), gives traced numbers, and reading anything else becomes a guard.
     """
+
+    varying: frozenset[str] = frozenset({"lr"})
 
     def __getitem__(self, key: str) -> Any:
         recorder = state.recorder
         if recorder is not None:
-            if key == "lr":
+            if key in self.varying:
                 return recorder.number_input(self, key)
             recorder.guard_item(self, key)
         return super().__getitem__(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key not in self.varying and _changes(self.get(key), value):
+            self.varying |= {key}
+        super().__setitem__(key, value)
+
+
+def _changes(old: Any, new: Any) -> bool:
+    """Whether a number, or a pair of them, becomes another one."""
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        return old != new and all(type(x) is float for x in (*old, *new))
+    return type(old) is float and type(new) is float and old != new
 
 
 class Optimizer:

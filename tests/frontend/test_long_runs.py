@@ -80,3 +80,37 @@ def test_all_sizes_symbolic_from_the_first_call_on(backend):
         for e, a in zip(*gradients, strict=True):
             assert torch.allclose(e, a, atol=1e-5)
     assert len(compiled.specializations) == 1
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize(("name", "options"), [("SGD", {"momentum": 0.9}), ("AdamW", {})])
+def test_cycled_momentum_and_betas_compile_once_more_at_most(name: str, options: Any, backend: str) -> None:
+    def run(compiled: bool) -> tuple[list[float], Any]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 3)
+        optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1, **options)
+        step_once(model, optimizer, torch.ones(2, 4))  # as it was given
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=40)
+
+        def step(x: Any) -> Any:
+            return step_once(model, optimizer, x)
+
+        called = torch.compile(step, backend=backend) if compiled else step
+        losses = []
+        for _ in range(30):
+            losses.append(called(torch.randn(8, 4)).item())
+            scheduler.step()
+        return losses, called
+
+    expected, _ = run(False)
+    found, compiled = run(True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(compiled.specializations) <= 2
+
+
+def step_once(model: Any, optimizer: Any, x: Any) -> Any:
+    optimizer.zero_grad()
+    loss = model(x).square().mean()
+    loss.backward()
+    optimizer.step()
+    return loss
