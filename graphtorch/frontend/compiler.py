@@ -697,10 +697,15 @@ class CompiledFunction:
         return labels
 
 
+COLLECTED_EVERY = 256  # compilations: a compiled function that is no longer used holds some 100 KiB
+_compilations = 0
+
+
 @contextlib.contextmanager
 def collection_paused() -> Iterator[None]:
     """Compiling makes many objects that stay; looking for cycles among them again and again takes a tenth of the
-    time."""
+    time. Python does not count them, so that every so often what has been dropped is looked for here."""
+    global _compilations
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -712,6 +717,9 @@ def collection_paused() -> Iterator[None]:
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
+            _compilations += 1
+            if _compilations % COLLECTED_EVERY == 0:
+                gc.collect()
 
 
 def compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
+from graphtorch.frontend.compiler import COLLECTED_EVERY
 
 
 def train(compiled: bool, steps: int) -> tuple[list[float], Any]:
@@ -114,3 +116,13 @@ def step_once(model: Any, optimizer: Any, x: Any) -> Any:
     loss.backward()
     optimizer.step()
     return loss
+
+
+def test_compiled_functions_that_are_dropped_do_not_stay():
+    alive: list[Any] = []
+    x = torch.ones(3)
+    for i in range(2 * COLLECTED_EVERY + 10):
+        compiled = torch.compile(lambda x, i=i: x + i, backend="numpy")
+        assert compiled(x)[0] == 1 + i
+        alive.append(weakref.ref(compiled.specializations[0].compiled.executable))
+    assert sum(ref() is not None for ref in alive) <= COLLECTED_EVERY + 10
