@@ -21,6 +21,12 @@ IMPLICIT = {"Gamma", "InverseGamma", "Chi2", "StudentT", "FisherSnedecor", "Beta
 BOTH = (torch, graphtorch)
 
 
+@pytest.fixture(autouse=True)
+def validated():
+    """PyTorch's compiler, once imported, turns the checks of all distributions off."""
+    torch.distributions.Distribution.set_default_validate_args(True)
+
+
 def make(library, name, arguments, dtype="float64", requires_grad=False):
     """The distribution, and its tensor arguments."""
     made = {}

@@ -18,10 +18,11 @@ class LinearCrossEntropyOptions:
     """How PyTorch cuts the product into chunks. Accepted and without effect here: what is kept for the backward pass of
     a compiled function is the compiler's choice. See torch.nn.LinearCrossEntropyOptions."""
 
+    allow_retain_graph: bool = False
     batch_chunk_size: int | None = None
-    chunking_method: str | None = None
+    chunking_method: str | None = "auto"
+    acc_policy: str = "auto"
     acc_dtype: Any = None
-    acc_policy: str | None = None
 
 
 def linear_cross_entropy(

@@ -12,6 +12,8 @@ from graphtorch.lowering.triton.launch import make_plan
 from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.schedule import build_schedule
 
+pytest.importorskip("triton")
+
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_products_with_a_constant_compile(side: str) -> None:
