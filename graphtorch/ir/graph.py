@@ -10,7 +10,7 @@ The same structure serves both levels: operators as the user wrote them, and pri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ class Node:
     ("backward of exp", "decomposed from softmax").
     """
 
-    __slots__ = ("args", "location", "op", "origin", "results")
+    __slots__ = ("_operands", "args", "location", "op", "origin", "results")
 
     def __init__(
         self,
@@ -98,22 +98,25 @@ class Node:
         self.args = args
         self.location = location
         self.origin = origin
-        self.results: tuple[Value, ...] = tuple(Value(t, "", self, i) for i, t in enumerate(types))
+        self.results: tuple[Value, ...] = tuple([Value(t, "", self, i) for i, t in enumerate(types)])
+        self._operands: tuple[Value, ...] | None = None
 
     @property
     def result(self) -> Value:
         """The only result (the first of several)."""
         return self.results[0]
 
-    def operands(self) -> Iterator[Value]:
-        """The operand values in order, lists flattened."""
-        for arg in self.args:
-            if type(arg) is Value:
-                yield arg
-            elif type(arg) is tuple:
-                for item in arg:
-                    if type(item) is Value:
-                        yield item
+    def operands(self) -> tuple[Value, ...]:
+        """The operand values in order, lists flattened. Found once: the arguments of a node stay."""
+        if self._operands is None:
+            found: list[Value] = []
+            for arg in self.args:
+                if type(arg) is Value:
+                    found.append(arg)
+                elif type(arg) is tuple:
+                    found.extend([item for item in arg if type(item) is Value])
+            self._operands = tuple(found)
+        return self._operands
 
     def argument(self, name: str) -> Any:
         """The argument of a parameter by name."""
@@ -217,10 +220,12 @@ def copy_graph(graph: Graph) -> Graph:
 def substitute(args: tuple[Any, ...], mapping: Callable[[Value], Value]) -> tuple[Any, ...]:
     """Arguments with every operand mapped."""
     return tuple(
-        mapping(a)
-        if type(a) is Value
-        else tuple(mapping(i) if type(i) is Value else i for i in a)
-        if type(a) is tuple
-        else a
-        for a in args
+        [
+            mapping(a)
+            if type(a) is Value
+            else tuple([mapping(i) if type(i) is Value else i for i in a])
+            if type(a) is tuple
+            else a
+            for a in args
+        ]
     )

@@ -210,10 +210,7 @@ def producer(arg: Any, *operators: str) -> Node | None:
 
 def rebuild(node: Node, mapping: dict[Value, Value]) -> Node:
     """The node with its operands mapped: itself if none changes, otherwise a copy with the same result types."""
-    for operand in node.operands():
-        if operand in mapping:
-            break
-    else:
+    if mapping.keys().isdisjoint(node.operands()):
         return node
     args = substitute(node.args, lambda v: mapping.get(v, v))
     copy = Node(node.op, args, [r.type for r in node.results], node.location, node.origin)
