@@ -104,7 +104,7 @@ def test_cycles():
     graph = parse_graph(TEXT)
     assert cycle(graph) == []
     mul, exp, *_ = graph.nodes
-    mul.args = (exp.result, mul.args[1])
+    mul.args, mul._operands = (exp.result, mul.args[1]), None  # no public way makes a cycle
     assert set(cycle(graph)) == {mul, exp}
 
 
