@@ -57,6 +57,7 @@ class CopySlices(Node):
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         g = cotangents[0]
         assert g is not None
+        g = g.contiguous()  # the steps fitted the base's memory, a cotangent may lie in any order
         inner_g = replay(g, self.steps)
         to_view, *others = self.inner.apply((inner_g,))
         if self.edges[0] is None:
@@ -96,6 +97,7 @@ class Overlay(Node):
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         g = cotangents[0]
         assert g is not None
+        g = g.contiguous()
         to_view = replay(g, self.steps)
         if self.edges[0] is None:
             return (None, to_view)

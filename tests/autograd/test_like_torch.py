@@ -810,6 +810,16 @@ def vector_product_needs_a_vector(t: Any) -> Any:
     t.autograd.functional.vjp(lambda a: a * 2, t.ones(2))
 
 
+@program
+def cotangent_in_another_order_behind_a_changed_view(t: Any) -> Any:
+    x = t.arange(10.0).reshape(5, 1, 2).requires_grad_()
+    base = x * 1
+    flat, turned = base.reshape(-1), base.permute(2, 1, 0)
+    flat.neg_()
+    (turned * t.arange(10.0).reshape(2, 1, 5)).sum().backward()
+    return x.grad, turned
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_same_as_torch(name: str) -> None:
     assert_same(outcome(PROGRAMS[name], graphtorch), outcome(PROGRAMS[name], torch))
