@@ -306,3 +306,10 @@ def test_empty_arrays() -> None:
 def test_labels_index_rows() -> None:
     graph = trace(lambda x, y: graphtorch.one_hot(y, 7).float() * x, f32(7), i64(5))
     compare(graph, arrays(graph))
+
+
+def test_a_kernel_without_anything_to_store() -> None:
+    def turned() -> Any:
+        return graphtorch.arange(2).reshape(1, 2).flip(0).unbind(-1)[-1].flip(0)
+
+    np.testing.assert_array_equal(graphtorch.compile(turned, backend="numpy")().numpy(), [1])

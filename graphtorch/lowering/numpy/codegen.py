@@ -116,7 +116,7 @@ class _Emitter:
         folded."""
         accesses = [s.access for s in self.kernel.stores]
         accesses += [e.access for e in _postorder(self.kernel) if isinstance(e, Load)]
-        main: tuple[int, ...] = ()
+        main: tuple[int, ...] = (0,) * len(sizes)  # of a kernel that has nothing to store
         widest = -1
         for access in accesses:
             strides = tuple(concrete(s, self.bindings) for s in access.strides)
