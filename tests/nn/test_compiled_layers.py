@@ -34,6 +34,7 @@ LAYERS = [
     (lambda: nn.ConvTranspose3d(4, 2, 2, stride=2), (2, 4, 2, 3, 2)),
     (lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True), IMAGE),
     (lambda: nn.LocalResponseNorm(3, alpha=0.1), IMAGE),
+    (lambda: nn.CrossMapLRN2d(3, alpha=0.5), IMAGE),
     (lambda: nn.Sequential(nn.CircularPad2d(1), nn.ReplicationPad2d(1), nn.ZeroPad2d(1), nn.MaxPool2d(2)), IMAGE),
     (lambda: nn.Sequential(nn.PixelShuffle(2), nn.Upsample(scale_factor=0.5, mode="bicubic")), IMAGE),
     (lambda: nn.Sequential(nn.Unfold(2, stride=2), nn.Fold(6, 2, stride=2)), IMAGE),

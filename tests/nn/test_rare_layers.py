@@ -243,3 +243,12 @@ def test_adaptive_softmax_refuses(call):
             call(library.nn, library)
         raised.append((error.type, str(error.value)))
     assert raised[0] == raised[1]
+
+
+def test_response_normalisation_of_torch7_refuses_what_it_cannot_do():
+    for library in (gt, torch):
+        with pytest.raises(ValueError, match="CrossMapLRN2d: Expected input to be 4D, got 3D instead"):
+            library.nn.CrossMapLRN2d(3)(library.ones(2, 3, 4))
+        result = library.nn.CrossMapLRN2d(1)(library.ones(1, 2, 3, 3, requires_grad=True))
+        with pytest.raises(RuntimeError):
+            result.sum().backward()

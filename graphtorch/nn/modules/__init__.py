@@ -103,6 +103,7 @@ from graphtorch.nn.modules.margin_loss import (
 )
 from graphtorch.nn.modules.module import Module
 from graphtorch.nn.modules.normalization import (
+    CrossMapLRN2d,
     GroupNorm,
     LayerNorm,
     LocalResponseNorm,
@@ -196,5 +197,5 @@ __all__ = [
     "RReLU", "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
     "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d",
     "LazyInstanceNorm3d", "LazyLinear", "LinearCrossEntropyLoss", "LinearCrossEntropyOptions", "DataParallel",
-    "SyncBatchNorm",
+    "SyncBatchNorm", "CrossMapLRN2d",
 ]  # fmt: skip

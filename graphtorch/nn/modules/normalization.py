@@ -7,11 +7,12 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.nn import functional as F
 from graphtorch.nn import init
+from graphtorch.nn.modules._functions import CrossMapLRN2d as _cross_map_lrn2d
 from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
+__all__ = ["CrossMapLRN2d", "GroupNorm", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
 
 
 class _Affine(Module):
@@ -137,11 +138,8 @@ class RMSNorm(_Affine):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
-class LocalResponseNorm(Module):
-    """Divides (N, C, *) by a power of the mean square over ``size`` neighbouring channels (Krizhevsky et al. 2012).
-
-    See https://docs.pytorch.org/docs/stable/generated/torch.nn.LocalResponseNorm.html
-    """
+class _AcrossChannels(Module):
+    """What the two response normalisations hold: the width of the window, and the numbers of the formula."""
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
         super().__init__()
@@ -150,11 +148,31 @@ class LocalResponseNorm(Module):
         self.beta = beta
         self.k = k
 
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class LocalResponseNorm(_AcrossChannels):
+    """Divides (N, C, *) by a power of the mean square over ``size`` neighbouring channels (Krizhevsky et al. 2012).
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.LocalResponseNorm.html
+    """
+
     def forward(self, input: Tensor) -> Tensor:
         return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
-    def extra_repr(self) -> str:
-        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+class CrossMapLRN2d(_AcrossChannels):
+    """`LocalResponseNorm` of (N, C, H, W) as Torch7 computed it, with the windows and the gradient that it had.
+
+    See https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossMapLRN2d.html
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        super().__init__(size, alpha, beta, k)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _cross_map_lrn2d.apply(input, self.size, self.alpha, self.beta, self.k)
 
 
 def _as_shape(value: Any) -> tuple[int, ...]:
