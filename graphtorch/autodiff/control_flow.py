@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autodiff.flow import reached_inputs, scanned_inputs
 from graphtorch.autodiff.gradient import lookup_full_args
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.ir.equality import same_type
@@ -108,8 +109,14 @@ def _numpy_cond(pred: Any, operands: Any, then: Region, otherwise: Region) -> An
 
 
 def _cond_backward(gs: Any, pred: Any, operands: Any, then: Any, otherwise: Any) -> Any:
-    wanted = _differentiable(operands)
     flowing = [i for i, g in enumerate(gs) if g is not None]
+    reached: set[int] = set()
+    for region in (then, otherwise):
+        found_inputs = reached_inputs(region.graph)
+        reached.update(*(found_inputs[i] for i in flowing))
+    wanted = [i for i in _differentiable(operands) if i in reached]
+    if not wanted:
+        return (None,) * len(operands)
     regions = (
         _backward(then, wanted, flowing, "backward_of_then"),
         _backward(otherwise, wanted, flowing, "backward_of_otherwise"),
@@ -234,7 +241,9 @@ def _scan_backward(gs: Any, init: Any, xs: Any, extra: Any, body: Any) -> tuple[
     inner = count + steps + len(extra)
     back = _reordered(_backward(body, wanted, flowing, "backward_of_step"), carried, shared, inner, len(extra))
     over = (*incoming, *xs, *(gs[i] for i in flowing if i >= count))
-    if not over[len(incoming) :]:
+    found_inputs = scanned_inputs(body.graph, count)
+    reached: set[int] = set().union(*(found_inputs[i] for i, g in enumerate(gs) if g is not None))
+    if not over[len(incoming) :] or not reached:
         return [None] * count, [None] * steps, [None] * len(extra)
     kept, read, held = len(start) + len(sums), set(_read(back)), len(start) + len(sums) + len(over)
     steps_read = [i for i in range(kept, held) if i in read]
@@ -250,9 +259,9 @@ def _scan_backward(gs: Any, init: Any, xs: Any, extra: Any, body: Any) -> tuple[
     of_extra = dict(zip(shared, found[len(carried) :], strict=False))
     of_xs = dict(zip(scanned, found[len(carried) + len(shared) :], strict=True))
     return (
-        [of_init.get(i) for i in range(count)],
-        [flip(of_xs[i], (0,)) if i in of_xs else None for i in range(steps)],
-        [of_extra.get(i) for i in range(len(extra))],
+        [of_init.get(i) if i in reached else None for i in range(count)],
+        [flip(of_xs[i], (0,)) if i in of_xs and count + i in reached else None for i in range(steps)],
+        [of_extra.get(i) if count + steps + i in reached else None for i in range(len(extra))],
     )
 
 

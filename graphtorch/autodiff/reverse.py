@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
+from graphtorch.autodiff.flow import flows
 from graphtorch.autograd.rules import evaluate, fit
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph, Node, Value
@@ -26,26 +27,16 @@ def active_nodes(
     found: list[Node] = []
     for node in nodes:
         if node in custom:
-            operands = list(node.args[1])
+            each = [list(node.args[1]) if r.type.dtype.is_differentiable else [] for r in node.results]
         elif node.op.derivative:
-            operands = _differentiable_operands(node)
+            each = flows(node)
         else:
             continue
-        if any(v in active for v in operands):
+        reached = [r for r, operands in zip(node.results, each, strict=True) if any(v in active for v in operands)]
+        if reached:
             found.append(node)
-            active.update(r for r in node.results if r.type.dtype.is_differentiable)
+            active.update(reached)
     return active, found
-
-
-def _differentiable_operands(node: Node) -> list[Value]:
-    values: list[Value] = []
-    for parameter, arg in zip(node.op.parameters, node.args, strict=True):
-        if parameter.name in node.op.derivative:
-            if type(arg) is Value:
-                values.append(arg)
-            elif type(arg) is tuple:
-                values.extend(a for a in arg if type(a) is Value)
-    return values
 
 
 def append_gradients(

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from graphtorch.autograd.state import state
 from graphtorch.frontend.decisions import Decision, Decisions, RunEagerly, effects_watched
 from graphtorch.frontend.environment import Environment, tensor_names
-from graphtorch.frontend.errors import CaptureError, PythonStateChange, refuse
+from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.joint import JointProgram
@@ -225,6 +225,7 @@ class CompiledFunction:
         self._refusal = ""
         self._warned = False
         self._called = False
+        self._apart = False  # whether captures take `cond` apart
         self._forced: dict[str, CompiledFunction] = {}  # the same for backends that a stance asks for
         CompiledFunction.instances.add(self)
 
@@ -398,6 +399,8 @@ class CompiledFunction:
                     try:
                         made = self._capture(tree, leaves, changed, paths, known, counts)
                         break
+                    except TakeApart:
+                        self._apart = True
                     except FixedSizes as fixed:
                         changed = {i: dims - fixed.dims.get(i, set()) for i, dims in changed.items()}
                         counts = counts and bool(fixed.dims)
@@ -456,6 +459,7 @@ class CompiledFunction:
         on_cuda = any(isinstance(leaf, Tensor) and leaf._device.type == "cuda" for leaf in leaves)
         backend = get_backend("triton" if on_cuda else self.backend)
         recorder.composites = backend.composites
+        recorder.exact, recorder.apart = not self.fullgraph, self._apart
         if not self.fullgraph:
             recorder.decisions = Decisions(leaves, known, sizes.count if counts else None)
         guards = recorder.guards

@@ -14,6 +14,7 @@ from typing import Any
 
 from graphtorch.autodiff.control_flow import COND, SCAN, WHILE_LOOP
 from graphtorch.autodiff.custom import CUSTOM
+from graphtorch.autodiff.flow import differing
 from graphtorch.autodiff.gradient import GRADIENT
 from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import refuse
@@ -176,7 +177,7 @@ def cond(
     if isinstance(pred, Tensor) and pred.numel() != 1:
         raise RuntimeError(f"Expected pred to be bool or single-element tensor, but got {pred}.")
     recorder = _recorder()
-    if recorder is not None and isinstance(pred, Tensor) and pred.dtype.name == "bool":
+    if recorder is not None and not recorder.apart and isinstance(pred, Tensor) and pred.dtype.name == "bool":
         try:
             return _record_cond(recorder, pred, true_fn, false_fn, operands)
         except Exception:  # of a branch that is not taken, perhaps
@@ -210,6 +211,9 @@ def _record_cond(recorder: Recorder, pred: Tensor, true_fn: Any, false_fn: Any, 
             otherwise.region("otherwise", outside),
         ),
     )
+    node = recorder.graph.nodes[-1]
+    if recorder.exact and differing(node, recorder.tracked):
+        raise refuse("branches of cond that depend on different tensors that require grad", "let both use all of them")
     note_cond(recorder, [recorder.value_of(t) for t in _tuple(results)], bodies)
     flags = [a or b for a, b in zip(then.flags, otherwise.flags, strict=True)]
     return unflatten(then.tree, iter(_flagged(recorder, _tuple(results), flags)))

@@ -27,6 +27,11 @@ def refuse(what: str, instead: str, final: bool = False) -> CaptureError:
     return error
 
 
+class TakeApart(BaseException):
+    """In one branch of a `cond` a gradient has a history, in the other it has none: the capture starts again, with
+    Python's `if` for it. Not an Exception, so that the user's handlers let it pass."""
+
+
 class PythonStateChange(CaptureError):
     """The function changes Python objects at each call, which a graph can't repeat. What the capture changed was put
     back."""

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graphtorch.autodiff.custom import CUSTOM
+from graphtorch.autodiff.flow import differing, flows
 from graphtorch.autodiff.gradient import GRADIENT
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd import hooks as autograd_hooks
 from graphtorch.autograd.engine import check_start
 from graphtorch.autograd.function import FunctionContext
-from graphtorch.autograd.graph import FREED
+from graphtorch.autograd.graph import FREED, edge_of
 from graphtorch.autograd.hooks import RemovableHandle, add
 from graphtorch.autograd.rules import fit
-from graphtorch.autograd.state import state
-from graphtorch.frontend.errors import refuse
+from graphtorch.autograd.state import recorder_paused, state
+from graphtorch.frontend.errors import TakeApart, refuse
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.layouts import gradient_layouts
 from graphtorch.frontend.parts import Part, Saved
@@ -49,6 +50,8 @@ class GradientRecorder(GraphBuilder):
         self.kept_views: dict[int, Tensor] = {}  # id of the recorded tensor of a view kept outside -> that view
         self.retained: set[Value] = set()  # what retain_grad() was asked of
         self.custom: dict[Node, CustomCall] = {}
+        self.exact = False  # control flow may be taken apart where one graph would know less of gradients
+        self.apart = False  # it is: `cond` is Python's `if`
         self._known: dict[int, Source] = {}  # id of a concrete tensor -> where to find it
         self.parts: dict[Value, Part] = {}  # the results of control-flow nodes
         self._saved: dict[Node | Part, list[Saved]] = {}
@@ -133,6 +136,8 @@ class GradientRecorder(GraphBuilder):
         else:
             targets = [(self.value_of(t), t) for t in inputs]
         found = self._gradient(values, seeds, [v for v, _ in targets], keep, create_graph)
+        if inputs is not None:
+            self._assume_apart_outside(values, inputs)
         for (_, leaf), gradient in zip(targets, found, strict=True):
             if gradient is None:
                 continue
@@ -191,19 +196,30 @@ class GradientRecorder(GraphBuilder):
             if gradient is not None and value is not None and value.node is not None and value.node.op is GRADIENT:
                 place = value.node.results.index(value)
                 gradient._data.find_layout = functools.partial(lambda n, i: layouts(n)[i], value.node, place)
-        for tensor, gradient in zip(inputs, found, strict=True):
-            if (
-                gradient is None
-                and self._is_outside(tensor)
-                and any(
-                    isinstance(self.leaves[v]._node, RecordedNode) for v in self._reached(values) if v in self.leaves
-                )
-            ):
-                raise refuse(
-                    "autograd.grad() inside the compiled function reaches a tensor that was computed outside of it",
-                    "compute it inside, or pass it detached",
-                )
+        self._assume_apart_outside(values, inputs)
         return found
+
+    def _assume_apart_outside(self, roots: Sequence[Value], inputs: Sequence[Tensor]) -> None:
+        """Assume that no gradient flows to one of the inputs through the history that another tensor has outside."""
+        targets = [self._owner(self.recorded(t)) for t in inputs if self._is_outside(t)]
+        for value in self._reached(roots) if targets else ():
+            leaf = self.leaves.get(value)
+            owner = None if leaf is None or not isinstance(leaf._node, RecordedNode) else self._owner(leaf)
+            if owner is None or isinstance(owner._data, Traced):
+                continue
+            for target in targets:
+                if target is owner or isinstance(target._data, Traced):
+                    continue
+                if comes_from(owner, target):
+                    raise refuse(
+                        "autograd.grad() inside the compiled function reaches a tensor that was computed outside of it",
+                        "compute it inside, or pass it detached",
+                    )
+                names = [self._source_of(t) for t in (owner, target)]
+                self.guards.add(
+                    f"not {self.guards.name(comes_from)}({', '.join(map(self._expression, names))})",
+                    f"{names[0].name} had not been computed from {names[1].name}",
+                )
 
     def _is_outside(self, tensor: Tensor) -> bool:
         """Whether a tensor exists before the call."""
@@ -321,11 +337,15 @@ class GradientRecorder(GraphBuilder):
             return cotangent
 
         active, state.autocast = state.autocast, None  # as the eager engine does
+        start = len(self.graph.nodes)
         try:
             with self._gradients(create_graph):
-                return append_gradients(self.graph, outputs, seeds, targets, self, call_hooks, self.custom)
+                found = append_gradients(self.graph, outputs, seeds, targets, self, call_hooks, self.custom)
         finally:
             state.autocast = active
+        if self.exact and any(n.op.name == "cond" and differing(n, self.tracked) for n in self.graph.nodes[start:]):
+            raise TakeApart
+        return found
 
     def _reached(self, outputs: Sequence[Value]) -> set[Value]:
         """The values that the outputs depend on along differentiable operands, down to the leaves."""
@@ -352,12 +372,7 @@ class GradientRecorder(GraphBuilder):
         elif node.op is CUSTOM:
             operands = node.args[1]
         else:
-            operands = [
-                operand
-                for parameter, arg in zip(node.op.parameters, node.args, strict=True)
-                if parameter.name in node.op.derivative
-                for operand in (arg if type(arg) is tuple else (arg,))
-            ]
+            operands = flows(node)[node.results.index(value)]
         return [v for v in operands if type(v) is Value and v in self.tracked]
 
     def register_hook(self, tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
@@ -427,6 +442,24 @@ class GradientRecorder(GraphBuilder):
             yield
         finally:
             state.grad_enabled = previous
+
+
+def comes_from(tensor: Tensor, other: Tensor) -> bool:
+    """Whether the history of a tensor leads to another one."""
+    with recorder_paused():
+        wanted, start = edge_of(other), edge_of(tensor)
+    pending, seen = [start], {start}
+    while pending:
+        edge = pending.pop()
+        if edge is None:
+            continue
+        if edge == wanted:
+            return True
+        for after in edge.node.edges:
+            if after not in seen:
+                seen.add(after)
+                pending.append(after)
+    return False
 
 
 class CustomCall:

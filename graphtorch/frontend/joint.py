@@ -3,7 +3,7 @@ backward."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,7 @@ class JointProgram:
         self._held = sorted({*parts.kept_inputs, *self.rerun.needed} - set(parts.copied_inputs))
         self.captured = captured
         self._partial: dict[frozenset[int], tuple[Compiled, list[int]] | None] = {}
+        self._reads: dict[int, frozenset[int]] = {}  # id of a backward -> the positions of what it reads
         self._backward: Compiled | None = None
         if joint.symbols:
             _ = self.backward  # now, while what it may ask of the sizes still becomes a guard
@@ -112,6 +113,15 @@ class JointProgram:
             late = RecomputeCheckpoints().run(self.parts.backward)
             self._backward = compile_joint(self.parts.backward, late, self.backend, {})
         return self._backward
+
+    def reads(self, backward: Compiled) -> Container[int]:
+        """The positions of the inputs that a backward reads."""
+        found = self._reads.get(id(backward))
+        if found is None:
+            graph = backward.stages.optimized
+            wanted = {v for n in graph.nodes for v in n.operands()} | set(graph.outputs)
+            found = self._reads[id(backward)] = frozenset(i for i, v in enumerate(graph.inputs) if v in wanted)
+        return found
 
     def backward_of(self, places: frozenset[int]) -> tuple[Compiled, list[int]] | None:
         """The backward for gradients that flow to these of the differentiable outputs, and the leaves that it is for;
@@ -208,17 +218,18 @@ class CompiledBackward(Node):
         self.saved: list[Any] | None = list(kept)
         self.residuals = residuals
         self.shapes = shapes
-        self.watched: list[tuple[Storage, int, str]] = []
+        self.watched: list[tuple[int, Storage, int, str]] = []
 
-    def watch(self, tensors: Sequence[tuple[Tensor, str]]) -> None:
-        """Let a backward pass fail if these have been changed in place by then, as eager execution would."""
+    def watch(self, place: int, tensors: Sequence[tuple[Tensor, str]]) -> None:
+        """Let a backward pass through one of the outputs fail if these have been changed in place by then, as eager
+        execution would."""
         for tensor, what in tensors:
             storage = tensor._shared_storage()
-            self.watched.append((storage, storage.version, what))
+            self.watched.append((place, storage, storage.version, what))
 
-    def _check_watched(self) -> None:
-        for storage, version, what in self.watched:
-            if storage.version != version:
+    def _check_watched(self, cotangents: Sequence[Tensor | None]) -> None:
+        for place, storage, version, what in self.watched:
+            if storage.version != version and cotangents[place] is not None:
                 raise RuntimeError(
                     "one of the variables needed for gradient computation has been modified by an inplace operation: "
                     f"{what}, is at version {storage.version}; expected version {version} instead. Hint: compute a "
@@ -253,7 +264,7 @@ class CompiledBackward(Node):
 
         if self.saved is None:
             raise RuntimeError(FREED)
-        self._check_watched()
+        self._check_watched(cotangents)
         if state.grad_enabled:
             return self._differentiably(cotangents)
         if state.anomaly:
@@ -275,7 +286,8 @@ class CompiledBackward(Node):
         for place, (of, shape) in enumerate(zip(types, self.shapes, strict=True)):
             if given[place] is None:
                 given[place] = _zeros(shape, of)
-        inputs = [s.unpack(self, self._name)._data if isinstance(s, SavedTensor) else s for s in self.saved]
+        read = self.program.reads(backward) if partial is not None else None
+        inputs = [self._content(i, s, read) for i, s in enumerate(self.saved)]
         arrays = backward.run([*inputs, *self.residuals, *given], {})
         if partial is not None:
             reached = dict(zip(partial[1], arrays, strict=True))
@@ -286,10 +298,25 @@ class CompiledBackward(Node):
             for leaf, a in zip(self.program.leaves, arrays, strict=True)
         ]
 
+    def _unpacked(self, place: int, saved: Any, read: Container[int] | None) -> Any:
+        """An input that was saved. Those that are not `read` (None: all are) may have been changed since."""
+        if not isinstance(saved, SavedTensor):
+            return saved
+        if read is not None and place not in read and saved.packed is None:
+            return saved.tensor
+        return saved.unpack(self, self._name)
+
+    def _content(self, place: int, saved: Any, read: Container[int] | None) -> Any:
+        found = self._unpacked(place, saved, read)
+        return found._data if isinstance(found, Tensor) else found
+
     def _differentiably(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """The leaves' cotangents with a history of their own."""
         assert self.again is not None
-        inputs = [s.unpack(self, self._name) if isinstance(s, SavedTensor) else s for s in self.again.inputs]
+        read = self.program.rerun.reads(
+            [place for place, g in zip(self.places, cotangents, strict=True) if g is not None]
+        )
+        inputs = [self._unpacked(i, s, read) for i, s in enumerate(self.again.inputs)]
         flowing = {place: g for place, g in zip(self.places, cotangents, strict=True) if g is not None}
         return self.program.rerun.gradients(inputs, self.again.states, self.edges, flowing)
 

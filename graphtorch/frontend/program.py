@@ -149,7 +149,8 @@ class Captured:
     differentiable  positions of outputs through which a later backward() may flow
     groups      for each of them, which history it shares: those that need a saved value in common have one
     saving      the groups that saved anything, which a backward pass frees
-    watched     by group, the memory of inputs and results that must not be changed before it
+    watched     by place among the differentiable outputs, the memory of inputs and results that must not be changed
+                before a backward pass through it
     leaves      where it goes
     hooks       Python functions on the cotangents of values
     custom      the rules of custom functions, by the graph's node
@@ -301,7 +302,7 @@ class _Assembler:
         captured.differentiable = [i for i, needed in self.requires.items() if needed]
         reached = [recorder._reached([self.graph.outputs[i]]) for i in captured.differentiable]
         captured.groups, captured.saving = self.groups(reached)
-        captured.watched = self.watched(captured.groups, reached)
+        captured.watched = self.watched(reached)
         if any(v in values for v in recorder.retained for values in reached):
             raise refuse(
                 "retain_grad() inside a compiled function of what a backward pass outside may reach",
@@ -354,19 +355,20 @@ class _Assembler:
                     found = [low if g == high else g for g in found]
         return found, {found[place] for place in saving}
 
-    def watched(self, groups: Sequence[int], reached: Sequence[set[Value]]) -> dict[int, list[Watched]]:
-        """What the tape would have saved, by group, of memory that is seen outside."""
+    def watched(self, reached: Sequence[set[Value]]) -> dict[int, list[Watched]]:
+        """What the tape would have saved, by output, of memory that is seen outside."""
         recorder = self.recorder
-        found: dict[int, dict[int, Watched]] = {}
-        for group, values in zip(groups, reached, strict=True):
-            mine = found.setdefault(group, {})
+        found: list[dict[int, Watched]] = []
+        for values in reached:
+            mine: dict[int, Watched] = {}
+            found.append(mine)
             for saver in {recorder.saver(v): None for v in values if v.node is not None}:
                 node = saver.node if isinstance(saver, Part) else saver
                 for storage, _, tensor in recorder._saved.get(saver, ()):
                     of = self.shown.get(id(storage)) if storage.source is None else storage.source
                     if of is not None and not storage.constant and not isinstance(of, Constant):
                         mine.setdefault(id(storage), Watched(of, f"[{type_of(tensor)}], which {node.op.name} saved"))
-        return {group: list(mine.values()) for group, mine in found.items() if mine}
+        return {place: list(mine.values()) for place, mine in enumerate(found) if mine}
 
     def output(self, value: Value, name: str) -> int:
         """The position of a graph output, appended on first need."""
@@ -513,7 +515,8 @@ class ResultBuilder:
         for number in self.captured.inference:
             results[number]._inference = True
         for place, entries in self.captured.watched.items():
-            history[place][0].watch([(_shown(call, leaves, w.of), w.what) for w in entries])
+            node, own = history[place]
+            node.watch(own, [(_shown(call, leaves, w.of), w.what) for w in entries])
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
         return results, grads

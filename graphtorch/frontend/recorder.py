@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autodiff.flow import flows
 from graphtorch.autodiff.graft import GRAFT
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
@@ -322,8 +323,10 @@ class Recorder(StateRecorder):
         results = self.graph.add(op, args, self._locate(), self.origin)
         if op.derivative:
             node = self.graph.nodes[-1]
-            if any(v in self.tracked for v in node.operands()) and _carries(op, args, self.tracked):
-                self.tracked.update(r for r in results if r.type.dtype.is_differentiable)
+            if any(v in self.tracked for v in node.operands()):
+                for result, operands in zip(results, flows(node), strict=True):
+                    if any(v in self.tracked for v in operands):
+                        self.tracked.add(result)
         return results
 
     def _locate(self) -> Location:
@@ -364,8 +367,8 @@ class Recorder(StateRecorder):
             for name, made, value in zip(op.results, tensors, results, strict=False):
                 if op.order.get(name) in ("channels", "columns", "input", "operands"):
                     made._data._layout = stated_layout(op, args, name, value)
-        for tensor in tensors:
-            if wanted and tensor._dtype.is_differentiable:
+        for tensor, value in zip(tensors, results, strict=True):
+            if wanted and tensor._dtype.is_differentiable and (len(results) == 1 or value in self.tracked):
                 tensor._requires_grad = True
                 tensor._node = RecordedNode(op.grad_name)
         if wanted and not _selects(op, args):  # eager execution reads the positions and saves nothing
@@ -634,16 +637,6 @@ class Recorder(StateRecorder):
             )
         with self._gradients(False):
             self.get_data(tensor).copy_(value)
-
-
-def _carries(op: Operator, args: tuple[Any, ...], tracked: set[Value]) -> bool:
-    """Whether a differentiable operand is tracked."""
-    for parameter, arg in zip(op.parameters, args, strict=True):
-        if parameter.name in op.derivative:
-            for operand in arg if type(arg) is tuple else (arg,):
-                if type(operand) is Value and operand in tracked:
-                    return True
-    return False
 
 
 def _overlaps(layout: np.ndarray[Any, Any]) -> bool:

@@ -22,9 +22,12 @@ from graphtorch.frontend.gradients import CustomCall
 from graphtorch.frontend.program import Captured, LeafValue
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Node, Value
+from graphtorch.ir.region import Region
 from graphtorch.lowering.backend import Executable
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.ops.build import FUNCTIONS
 from graphtorch.ops.dispatch import call
+from graphtorch.ops.record import Operator
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -72,6 +75,14 @@ class Rerun:
                 found.append(node)
                 wanted.update(node.operands())
         return found[::-1]
+
+    def reads(self, places: Sequence[int]) -> set[int]:
+        """The positions in `needed` of what some outputs (by place) depend on."""
+        wanted = {self.outputs[place] for place in places}
+        for node in reversed(self.nodes):
+            if node.op.random or node in self.custom or any(r in wanted for r in node.results):
+                wanted.update(node.operands())
+        return {i for i, position in enumerate(self.needed) if self.graph.inputs[position] in wanted}
 
     def gradients(
         self,
@@ -134,10 +145,8 @@ class Rerun:
             )
             if node in self.custom:
                 made = self._apply_custom(node, args[0], args[1], values)
-            elif node.op.name == "view":
-                made = args[0].reshape(args[1])  # on values, what the strides were does not matter
             else:
-                made = call(node.op, args)
+                made = run_node(node.op, args)
             contents = made if isinstance(made, tuple) else (made,)
             if state.anomaly:
                 for content in contents:
@@ -174,6 +183,43 @@ class Rerun:
             if flag:
                 result._node, result._output_index, result._requires_grad = made, i, True
         return results
+
+
+def run_node(op: Operator, args: Sequence[Any]) -> Any:
+    """The results of a node on the tape. Branches and bodies of control flow run operator by operator, as in eager
+    execution, where they are Python's own `if` and `for`."""
+    if op.name == "view":
+        return args[0].reshape(args[1])  # on values, what the strides were does not matter
+    if op.name == "cond":
+        pred, operands, then, otherwise = args
+        return tuple(_run_region(then if pred.item() else otherwise, operands))
+    if op.name == "scan" and args[1][0].shape[0]:
+        carry, xs, extra, body = args
+        count = len(carry)
+        stacked: list[list[Any]] = []
+        for step in range(xs[0].shape[0]):
+            found = _run_region(body, (*carry, *(x[step] for x in xs), *extra))
+            carry = found[:count]
+            stacked.append(found[count:])
+        return (*carry, *(FUNCTIONS["stack"](tuple(ys)) for ys in zip(*stacked, strict=True)))
+    return call(op, tuple(args))
+
+
+def _run_region(region: Region, inputs: Sequence[Any]) -> list[Any]:
+    values: dict[Value, Any] = dict(zip(region.graph.inputs, inputs, strict=True))
+    bindings = bind(symbolic_dims(region.graph.inputs), [t._data for t in inputs])
+    for node in region.graph.nodes:
+        args = [
+            values[a]
+            if type(a) is Value
+            else tuple(values[i] if type(i) is Value else concrete(i, bindings) for i in a)
+            if type(a) is tuple
+            else concrete(a, bindings)
+            for a in node.args
+        ]
+        made = run_node(node.op, args)
+        values.update(zip(node.results, made if isinstance(made, tuple) else (made,), strict=True))
+    return [values[v] for v in region.graph.outputs]
 
 
 def _leaf(content: Tensor, edge: Edge | None) -> Tensor:

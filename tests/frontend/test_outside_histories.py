@@ -1,0 +1,181 @@
+"""Histories that go on outside of a compiled function, or that only one branch of a `cond` has: gradients, their flags
+and errors are eager's."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+import graphtorch as torch
+
+
+def shown(value: Any) -> Any:
+    return None if value is None else (value.detach().tolist(), value.requires_grad)
+
+
+def outcome(function: Any, make: Any, after: Any) -> list[Any]:
+    """Results, flags and gradients of three calls, or the error's class."""
+    arguments = make()
+    found: list[Any] = []
+    for _ in range(3):
+        try:
+            made = function(*arguments)
+            after(made, arguments)
+        except RuntimeError as error:
+            return [*found, type(error).__name__, str(error)[:60]]
+        made = made if isinstance(made, list | tuple) else [made]
+        found.append([shown(t) for t in made] + [shown(t.grad) for t in arguments])
+    return found
+
+
+def check(function: Any, make: Any, after: Any = lambda made, arguments: None) -> None:
+    wanted = outcome(function, make, after)
+    for backend in ("numpy", "interpreter"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert outcome(torch.compile(function, backend=backend), make, after) == wanted
+
+
+# -- what was saved and changed since ---------------------------------------------------------------------------------
+
+
+def leaf_and_data() -> Any:
+    return torch.ones(3, requires_grad=True), torch.arange(3.0)
+
+
+def change_and_go_back(made: Any, arguments: Any) -> None:
+    arguments[1].add_(1)
+    made[0].sum().backward()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda p, x: [p * x.relu(), (p * 2) * x],
+        lambda p, x: [(p * 2).exp(), (p * 2) * x],
+        lambda p, x: (lambda h: [h * 2, h * x])(p.exp()),
+        lambda p, x: [p * x, p.exp()],
+    ],
+)
+def test_changes_of_what_another_result_saved(function):
+    check(function, leaf_and_data, change_and_go_back)
+
+
+def test_a_global_whose_history_goes_on_from_call_to_call():
+    def results(compiled: bool) -> list[Any]:
+        q = torch.ones(3, 3)
+
+        def f(p):
+            q[:, None] *= p
+            kept = torch.nn.functional.silu(q)
+            q.square().sum().backward(retain_graph=True)
+            return kept
+
+        p = torch.full((3,), 0.5, requires_grad=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            step = torch.compile(f, backend="numpy") if compiled else f
+            return [(shown(step(p)), shown(p.grad), shown(q)) for _ in range(3)]
+
+    assert results(True) == results(False)
+
+
+@pytest.mark.parametrize("first", [lambda q: q.mul_(2.0), lambda q: q.sigmoid_()])
+def test_a_gradient_that_goes_on_through_an_earlier_call(first):
+    """The second call's gradient flows through the history that the first gave to a global."""
+
+    def results(compiled: bool) -> list[Any]:
+        q, b = torch.ones(3), torch.tensor(2.0, requires_grad=True)
+
+        def f():
+            first(q)
+            q[:2] *= b
+            return torch.autograd.grad((q * q).mean(), [b], create_graph=True)[0]
+
+        found: list[Any] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            step = torch.compile(f, backend="numpy") if compiled else f
+            for _ in range(3):
+                try:
+                    found.append(shown(step()))
+                except RuntimeError as error:
+                    found.append(str(error)[:80])
+        return found
+
+    assert results(True) == results(False)
+
+
+def test_an_argument_that_was_computed_from_what_is_asked_for():
+    d, w = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+
+    def f(x):
+        return torch.autograd.grad((x * d).square().sum(), [d])[0]
+
+    step = torch.compile(f, backend="numpy")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for make in (lambda: w * 1, lambda: w * 2, lambda: w * d, lambda: w * 1):
+            assert step(make()).tolist() == f(make()).tolist()
+    assert len(step.specializations) == 1  # the one that is computed from d runs eagerly
+
+
+# -- cond -------------------------------------------------------------------------------------------------------------
+
+grad, cond = torch.autograd.grad, torch.cond
+BRANCHES = {
+    "either": (lambda x, y, c: cond(c, lambda: x * 2, lambda: y * 2), 0, False),
+    "a linear branch": (
+        lambda x, y, c: grad(cond(c, lambda: x * y, lambda: x + y).sum(), [x], create_graph=True)[0],
+        -1,
+        False,
+    ),
+    "a linear result": (
+        lambda x, y, c: grad(cond(c, lambda: (x * y, x + 1), lambda: (x, x - 1))[1].sum(), [x], create_graph=True)[0],
+        -1,
+        False,
+    ),
+    "not used": (
+        lambda x, y, c: grad(
+            cond(c, lambda: (x * y, x + 1), lambda: (y * x, x - 1))[1].sum(), [x, y], allow_unused=True
+        )[0],
+        -1,
+        False,
+    ),
+    "one of two": (lambda x, y, c: cond(c, lambda: (x * y, x + 1), lambda: (x * y * 2, x - 1)), 1, False),
+    "one of two, twice": (lambda x, y, c: cond(c, lambda: (x * y, x + 1), lambda: (x * y * 2, x - 1)), 1, True),
+    "products, twice": (lambda x, y, c: cond(c, lambda: (x * y, x + 1), lambda: (x + y * 2, x - 1)), 0, True),
+    "a scan": (lambda x, y, c: torch.scan(lambda h, t: (h, t * 2), y[0], x), 1, False),
+    "a scan, twice": (lambda x, y, c: torch.scan(lambda h, t: (h * t, t * h), y[0], x), 1, True),
+}
+
+
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("name", BRANCHES)
+def test_flags_of_gradients_through_control_flow(name, taken):
+    function, place, create_graph = BRANCHES[name]
+
+    def make() -> Any:
+        return (
+            torch.ones(2, requires_grad=True),
+            torch.tensor([2.0, 3.0], requires_grad=True),
+            torch.tensor(taken),
+        )
+
+    def after(made: Any, arguments: Any) -> None:
+        if place >= 0:
+            root = made if isinstance(made, torch.Tensor) else made[place]
+            root.sum().backward(create_graph=create_graph)
+
+    check(function, make, after)
+
+
+def test_a_full_graph_has_zeros_for_a_branch_that_is_not_taken():
+    x, y = (torch.ones(2, requires_grad=True) for _ in range(2))
+    step = torch.compile(lambda c: cond(c, lambda: x * 2, lambda: y * 3), fullgraph=True, backend="numpy")
+    step(torch.tensor(False)).sum().backward()
+    assert y.grad.tolist() == [3, 3]
+    assert x.grad.tolist() == [0, 0]
+    assert len(step.specializations) == 1
