@@ -295,11 +295,11 @@ def _pool(level: BatchLevel, op: Operator, args: tuple[Any, ...]) -> Any:
 
 @rule("max_pool2d_backward")
 def _max_pool_backward(level: BatchLevel, op: Operator, args: tuple[Any, ...]) -> Any:
-    g, indices, sizes, overlapping = args
+    g, indices, sizes, *rest = args
     if len(sizes) != 4:
         return NotImplemented
     flat = (sizes[0] * level.size, *sizes[1:])
-    merged = (_merged(level.physical(g)), _merged(level.physical(indices)), flat, overlapping)
+    merged = (_merged(level.physical(g)), _merged(level.physical(indices)), flat, *rest)
     return _split(dispatch.call(op, merged), level.size, sizes[0])
 
 

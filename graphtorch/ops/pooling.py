@@ -187,8 +187,12 @@ max_pool2d_with_indices: Callable[..., Any] = operator(
     numpy=_max_numpy,
     kind=OPAQUE,
     derivative={
-        "input": lambda g_values, input_type, indices, kernel_size, stride, dilation: max_pool2d_backward(
-            g_values, indices, input_type.shape, _overlap(kernel_size, stride, dilation)
+        "input": lambda g_values, input_type, indices, kernel_size, stride, padding, dilation: max_pool2d_backward(
+            g_values,
+            indices,
+            input_type.shape,
+            _overlap(kernel_size, stride, dilation),
+            (*kernel_size, *stride, *padding, *dilation),
         )
     },
     normalize=lambda input, kernel_size, stride, padding, dilation, ceil_mode: (
@@ -208,7 +212,7 @@ def _overlap(kernel: Any, stride: Any, dilation: Any) -> bool:
     return any(d * (k - 1) >= s for k, s, d in zip(kernel, stride, dilation, strict=True))
 
 
-def _max_backward_numpy(input: Any, indices: Any, input_sizes: Any, overlapping: bool) -> Any:
+def _max_backward_numpy(input: Any, indices: Any, input_sizes: Any, overlapping: bool, window: Any = ()) -> Any:
     plane = input_sizes[-2] * input_sizes[-1]
     images = int(np.prod(input_sizes[:-2]))
     wide = np.float32 if input.dtype.itemsize == 2 else input.dtype
@@ -230,19 +234,21 @@ def _pick(g: Any, indices: Any) -> Any:
 
 
 max_pool2d_backward: Callable[..., Tensor] = operator(
-    "max_pool2d_backward(Tensor input, Tensor indices, int[] input_sizes, bool overlapping)",
-    type=lambda input, indices, input_sizes, overlapping: type_of(input).with_shape(input_sizes),
+    "max_pool2d_backward(Tensor input, Tensor indices, int[] input_sizes, bool overlapping, int[] window=())",
+    type=lambda input, indices, input_sizes, overlapping, window: type_of(input).with_shape(input_sizes),
     numpy=_max_backward_numpy,
     kind=OPAQUE,
     derivative={"input": lambda g, indices: _pick(g, indices)},
     samples=lambda make: [
         sample(make(2, 3, 2, 2), make.ints(2, 3, 2, 2, high=16), (2, 3, 4, 4), True),
         sample(make(1, 1, 2), Tensor._wrap(np.array([[[5, 2]]])), (1, 2, 4), False),
+        sample(make(1, 2, 2), Tensor._wrap(np.array([[[4, 4], [4, 8]]])), (1, 3, 3), True, (2, 2, 1, 1, 0, 0, 1, 1)),
     ],
     categories="f",
     public=False,
     method=False,
-    doc="Cotangents put back at the positions of the maxima.",
+    doc="Cotangents put back at the positions of the maxima. `window`: the windows' size, stride, padding and "
+    "dilation, each of rows and columns, where the positions are known to lie in such windows.",
 )
 
 

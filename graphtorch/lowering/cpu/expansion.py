@@ -267,7 +267,7 @@ def _max_pool(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[
 
 
 def _max_pool_gradient(call: ExternCall, producers: Mapping[Buffer, ExternCall]) -> list[Kernel] | None:
-    g, indices, sizes, overlapping = call.args
+    g, indices, sizes, overlapping = call.args[:4]
     out = call.outputs[0]
     forward = producers.get(indices.buffer)
     if out is None or overlapping or forward is None or forward.op.name != "max_pool2d_with_indices" or len(sizes) != 4:

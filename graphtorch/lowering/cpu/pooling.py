@@ -225,7 +225,7 @@ def max_pool2d(call: ExternCall, target: Target) -> Function | None:
 @emitter("max_pool2d_backward")
 def max_pool2d_backward(call: ExternCall, target: Target) -> Function | None:
     """Cotangents put back at the positions of the maxima; a unit is one plane. Sizes may be symbolic."""
-    g, indices, _, overlapping = call.args
+    g, indices, _, overlapping = call.args[:4]
     out = call.outputs[0]
     if out is None or not _row_major(g) or not _row_major(indices) or g.buffer.dtype not in FLOATS or len(g.shape) < 3:
         return None

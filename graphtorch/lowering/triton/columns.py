@@ -39,7 +39,6 @@ from graphtorch.tensor.type import TensorType
 
 WIDEST = 8192  # elements of a row that is held in registers
 FEWEST = 1024  # rows that are worth it
-AHEAD = 40  # steps after a kernel among which sums are looked for
 
 Strides = tuple[Any, ...]
 
@@ -93,16 +92,19 @@ def _rows_of(kernel: Kernel) -> Tiling | None:
 
 
 def _candidates(steps: list[Kernel | ExternCall | None], at: int) -> list[int]:
-    """Kernels after a step that could run right after it."""
+    """Kernels after a step that could run right after it, and have an operand in common with it."""
     found = []
     written: set[Buffer] = set()
     touched: set[Buffer] = set()
-    for j in range(at + 1, min(at + 1 + AHEAD, len(steps))):
+    kernel = steps[at]
+    assert kernel is not None
+    near = {b for b in (*kernel.reads(), *kernel.writes()) if len(b.shape) > 1}
+    for j in range(at + 1, len(steps)):
         step = steps[j]
         if step is None:
             continue
         reads, writes = set(step.reads()), set(step.writes())
-        if isinstance(step, Kernel) and not reads & written and not writes & touched:
+        if isinstance(step, Kernel) and reads & near and not reads & written and not writes & touched:
             found.append(j)
         written |= writes
         touched |= reads | writes

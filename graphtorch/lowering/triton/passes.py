@@ -9,6 +9,7 @@ from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.horizontal import group_kernels
 from graphtorch.lowering.triton.layout import order_axes, use_channels_last
 from graphtorch.lowering.triton.random import draw_in_kernels
+from graphtorch.lowering.triton.recompute import recompute_in_readers
 from graphtorch.lowering.triton.splitting import split_schedule
 
 
@@ -17,6 +18,6 @@ def prepare_schedule(schedule: Schedule) -> Schedule:
     numbers are drawn where they are read, images between convolutions get their channels side by side, products take
     their neighbours in, kernels over rows sums over these rows, kernels that are no single launch are cut, and those
     that do the same to different tensors become one launch."""
-    schedule = use_channels_last(draw_in_kernels(expand_calls(schedule)))
+    schedule = use_channels_last(recompute_in_readers(draw_in_kernels(expand_calls(schedule))))
     schedule = split_schedule(fuse_columns(fuse_products(schedule)))
     return group_kernels(order_axes(schedule))

@@ -49,8 +49,11 @@ def max_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> li
 
 
 def max_pool_backward(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
-    """Cotangents added where the maxima were."""
-    g, indices = call.args[:2]
+    """Cotangents added where the maxima were: by each element, those of the windows around it whose maximum it was; if
+    the windows are not known, by atomic additions."""
+    g, indices, _, _, window = call.args
+    if window:
+        return [_max_pool_gather(writer, call, out)]
     check_atomic(out)
     w = writer(g.shape)
     names = names_of(len(g.shape))
@@ -58,6 +61,31 @@ def max_pool_backward(writer: Callable[..., Writer], call: ExternCall, out: Buff
     lead = position(w, [*names[:-2], "0", "0"], out.shape)
     w.add(out, f"{lead} + {at}", w.load(g, names, inside), inside)
     return [start(writer, out, None), w.finish()]
+
+
+def _max_pool_gather(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> Generated:
+    g, indices, _, _, window = call.args
+    kernel, stride, padding, dilation = (window[i : i + 2] for i in range(0, 8, 2))
+    rank = len(out.shape)
+    w = writer(out.shape)
+    names = names_of(rank)
+    of = register(out.dtype)
+    of = of if out.dtype.itemsize > 2 else "tl.float32"
+    own = f"i{rank - 2} * {w.sizes.factor(out.shape[-1])} + i{rank - 1}"
+    w.let("own", own)
+    w.let("total", f"tl.zeros([BLOCK], {of})")
+    # The last window that may contain the element, and those before it that still reach it.
+    for axis, name in enumerate(("last_row", "last_column")):
+        w.let(name, f"(i{rank - 2 + axis} + {padding[axis]}) // {stride[axis]}")
+    counts = [((k - 1) * d) // s + 1 for k, s, d in zip(kernel, stride, dilation, strict=True)]
+    for i, j in ((i, j) for i in range(counts[0]) for j in range(counts[1])):
+        row, column = w.let("row", f"last_row - {i}"), w.let("column", f"last_column - {j}")
+        inside = w.inside(row, g.shape[-2], column, g.shape[-1])
+        at = [*names[:-2], row, column]
+        chosen = w.let("chosen", f"{inside} & ({w.load(indices, at, inside)} == own)")
+        w.let("total", f"total + tl.where({chosen}, {w.load(g, at, inside)}.to({of}), 0.0)")
+    w.store(out, f"total.to({memory(out.dtype)})")
+    return w.finish()
 
 
 def _divisor(w: Writer, places: tuple[str, str], args: tuple[Any, ...], size: tuple[Any, Any]) -> str:

@@ -182,8 +182,8 @@ def _embedding_backward(g: Tensor, indices: Tensor, rows: Any, padding: int, by_
     return _fold_rows(_full(g, (rows, g.shape[-1]), 0), keys, g.reshape((-1, g.shape[-1])))
 
 
-def _max_pool_backward(g: Tensor, indices: Tensor, sizes: Any, overlapping: Any) -> Tensor | None:
-    if _atomic(g.dtype):
+def _max_pool_backward(g: Tensor, indices: Tensor, sizes: Any, overlapping: Any, window: Any) -> Tensor | None:
+    if window or _atomic(g.dtype):
         return None
     planes, plane = product(sizes[:-2]), sizes[-2] * sizes[-1]
     shape = (planes, g.shape[-2] * g.shape[-1])

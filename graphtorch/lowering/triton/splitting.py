@@ -58,7 +58,7 @@ def split_schedule(schedule: Schedule) -> Schedule:
 def split_kernel(kernel: Kernel) -> list[Kernel]:
     """The kernel in parts that fold over one set of axes each, in order. One that is such a part stays as it is, or is
     cut in two because its fold is long."""
-    facts = _Facts(kernel)
+    facts = Facts(kernel)
     kinds: Folds = frozenset().union(*(facts.folds[id(r)] for r in facts.reduces))
     if not kinds:
         return [kernel]
@@ -74,7 +74,7 @@ def split_kernel(kernel: Kernel) -> list[Kernel]:
     return _split_long(kernel, facts, inner)
 
 
-class _Facts:
+class Facts:
     """What the expressions of a kernel vary along, and over which sets of axes they, or what is beneath them, fold."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -101,7 +101,7 @@ class _Facts:
 
 
 def _cut(
-    kernel: Kernel, facts: _Facts, inner: Axes, reduces_only: bool = False, front: Axes = frozenset()
+    kernel: Kernel, facts: Facts, inner: Axes, reduces_only: bool = False, front: Axes = frozenset()
 ) -> list[Kernel]:
     """First the folds over `inner`, with the stores that need no others; then the rest.
 
@@ -164,7 +164,7 @@ def _handed_over(kernel: Kernel, first: list[Store], axes: list[int], value: Exp
     return Load(access)
 
 
-def _by_phase(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
+def _by_phase(kernel: Kernel, facts: Facts, folded: Axes) -> list[Kernel]:
     """First the folds that need no others, then what needs them: each of them may be cut further."""
     first: list[Store] = []
     replaced: dict[int, Expr] = {}
@@ -176,7 +176,7 @@ def _by_phase(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
     return [*parts, *split_kernel(_rebuild(kernel, kernel.stores, replaced, None))]
 
 
-def _without_positions(kernel: Kernel, facts: _Facts) -> Kernel:
+def _without_positions(kernel: Kernel, facts: Facts) -> Kernel:
     """The position of an extremum as the smallest position of an element that equals it (or is NaN): folds that can be
     cut, unlike those of pairs."""
     replaced: dict[int, Expr] = {}
@@ -280,7 +280,7 @@ def copy_expressions(
 # -- long folds -------------------------------------------------------------------------------------------------------
 
 
-def _repeats_folds(kernel: Kernel, facts: _Facts, folded: Axes) -> bool:
+def _repeats_folds(kernel: Kernel, facts: Facts, folded: Axes) -> bool:
     """Whether programs along some parallel axis would all compute the same folds."""
     parallel = frozenset(range(len(kernel.axes))) - folded
     extra = [i for i in parallel if not any(i in facts.varies[id(r.operand)] for r in facts.reduces)]
@@ -290,7 +290,7 @@ def _repeats_folds(kernel: Kernel, facts: _Facts, folded: Axes) -> bool:
     return count > 1
 
 
-def _split_long(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
+def _split_long(kernel: Kernel, facts: Facts, folded: Axes) -> list[Kernel]:
     """Two launches for a long fold into few results."""
     late = all(not (facts.varies[id(s.value)] | facts.along(s.access.strides)) & folded for s in kernel.stores)
     flat = all(not facts.folds[id(r.operand)] for r in facts.reduces)
@@ -320,7 +320,7 @@ def _split_long(kernel: Kernel, facts: _Facts, folded: Axes) -> list[Kernel]:
         return [kernel]
     divided = _divide_axis(kernel, axis, chunks)
     front: Axes = frozenset({axis} if columns else ())
-    return _cut(divided, _Facts(divided), frozenset(i + 1 for i in folded), front=front)
+    return _cut(divided, Facts(divided), frozenset(i + 1 for i in folded), front=front)
 
 
 def _along_columns(kernel: Kernel, folded: Axes) -> bool:
