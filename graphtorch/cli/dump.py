@@ -14,7 +14,7 @@ from graphtorch.cli.errors import USAGE, CommandError
 from graphtorch.cli.intercept import Interception, user_frames
 from graphtorch.frontend import CaptureError, CompiledFunction
 from graphtorch.frontend.compiler import Specialization
-from graphtorch.frontend.decisions import RunEagerly
+from graphtorch.frontend.effects import RunEagerly
 from graphtorch.frontend.pipeline import forward_part
 from graphtorch.frontend.program import Captured
 from graphtorch.frontend.tree import flatten

@@ -16,7 +16,7 @@ from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.cli.errors import CommandError
 from graphtorch.cli.intercept import Interception, Reached
 from graphtorch.frontend import CaptureError, CompiledFunction
-from graphtorch.frontend.decisions import RunEagerly
+from graphtorch.frontend.effects import RunEagerly
 from graphtorch.frontend.reduction import Reduced, reduce_graph
 from graphtorch.frontend.tree import flatten
 from graphtorch.ir.python_source import input_names, print_python

@@ -384,12 +384,12 @@ ENTRIES: tuple[Entry, ...] = (
         r"a tensor recorded by another",
         "A tensor that was made while a function was captured was kept (in a cache, in an object) and used later.",
         "Return it from the compiled function, or make it outside.",
-        "store = []\nkeep = store.append  # as a cache in a library might\n\n\n"
-        "@torch.compile\ndef f(x):\n    keep(x * 2)\n    return x\n\n\n"
-        "f(torch.ones(3))\ntorch.compile(lambda: store[0] + 1)()",
-        "store = []\nkeep = store.append\n\n\n"
+        "torch.nn.kept = []  # as a library might have a cache\n\n\n"
+        "@torch.compile\ndef f(x):\n    torch.nn.kept.append(x * 2)\n    return x\n\n\n"
+        "f(torch.ones(3))\ntorch.compile(lambda: torch.nn.kept[0] + 1)()",
+        "torch.nn.kept = []\n\n\n"
         "@torch.compile\ndef f(x):\n    return x, x * 2\n\n\n"
-        "keep(f(torch.ones(3))[1])\ntorch.compile(lambda: store[0] + 1)()",
+        "torch.nn.kept.append(f(torch.ones(3))[1])\ntorch.compile(lambda: torch.nn.kept[0] + 1)()",
     ),
     _entry(
         44,
@@ -471,8 +471,9 @@ ENTRIES: tuple[Entry, ...] = (
         r"check=True: ",
         "A check run found an operator whose compiled result is not the eager one.",
         "Is the function random or does it read the clock? If not, it is a bug of graphtorch: report the reduced step.",
-        "import functools\nimport itertools\n\nnumber = functools.partial(next, itertools.count())\n\n\n"
-        "def unsteady(x):\n    return x * number()\n\n\n"
+        "import sqlite3\n\ncalls = sqlite3.connect(':memory:')\n"
+        "calls.execute('CREATE TABLE calls (id INTEGER PRIMARY KEY)')\n\n\n"
+        "def unsteady(x):\n    return x * calls.execute('INSERT INTO calls DEFAULT VALUES').lastrowid\n\n\n"
         "torch.compile(unsteady, check=True)(torch.ones(3))",
         "torch.compile(lambda x: x * 3, check=True)(torch.ones(3))",
     ),

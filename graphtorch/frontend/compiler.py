@@ -6,21 +6,21 @@ hold; if none does, the function is captured again, with the sizes that changed 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import gc
 import inspect
 import logging
 import os
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from graphtorch.autograd.state import state
-from graphtorch.frontend.decisions import Decision, Decisions, RunEagerly, effects_watched
-from graphtorch.frontend.environment import Environment, tensor_names
+from graphtorch.frontend.collection import collection_paused
+from graphtorch.frontend.decisions import Decision, Decisions
+from graphtorch.frontend.effects import RunEagerly, effects_watched
+from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
@@ -29,7 +29,8 @@ from graphtorch.frontend.logs import log_specialization
 from graphtorch.frontend.modes import Modes
 from graphtorch.frontend.paths import PathExecutable, PathTree, run_path
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
-from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble
+from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble, refuse_known_containers
+from graphtorch.frontend.reach import tensor_names
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
 from graphtorch.frontend.stance import DEFAULT, Stance
@@ -506,7 +507,7 @@ class CompiledFunction:
         modes = Modes()
         changed_modes: list[str] = []
         try:
-            with effects_watched(), recorder:
+            with effects_watched(environment.renamed()), recorder:
                 owner = getattr(self.function, "__self__", None)
                 root = owner if hasattr(owner, "named_parameters") and not isinstance(owner, type) else None
                 if root is not None:
@@ -514,6 +515,7 @@ class CompiledFunction:
                 result = self.function(*args, **kwargs)
                 if root is not None:
                     recorder.exit_module(root)
+                refuse_known_containers(result, (args, kwargs), environment)
                 result_leaves: list[Any] = []
                 result_tree = flatten(result, result_leaves)
                 captured = assemble(recorder, result_leaves, result_tree)
@@ -521,6 +523,7 @@ class CompiledFunction:
                 raise recorder.refused
         except BaseException as error:
             environment.undo_changes()
+            recorder.attributes_set()
             if isinstance(error, Exception) and not isinstance(error, CaptureError):
                 recorder.assume_apart(GuardSet())  # otherwise the error may be one of the capture alone
             if isinstance(error, CaptureError) and recorder.refused is not None:
@@ -528,14 +531,16 @@ class CompiledFunction:
             raise
         finally:
             changed_modes = modes.restore()
-        side_effects = environment.undo_changes() + changed_modes
+        side_effects = environment.undo_changes() + changed_modes + recorder.attributes_set()
         if environment.filled and not self.fullgraph:
             raise RunEagerly(f"it fills the cache of {environment.filled}", once=True)
         after: list[Any] = []
         if flatten((args, kwargs), after) != tree or any(a is not b for a, b in zip(after, given, strict=False)):
             side_effects.append("a container among the arguments")
-        if side_effects:
-            raise PythonStateChange(side_effects)
+        if side_effects or (environment.made and self.fullgraph):
+            raise PythonStateChange(side_effects + environment.made)
+        if environment.made:  # the next call will find it
+            raise RunEagerly(f"it makes {', '.join(environment.made[:5])}", once=True)
         recorder.assume_hooks()
         recorder.assume_tables(environment.modules)
         taken = {number[:2] for number in recorder.numbers}
@@ -573,7 +578,7 @@ class CompiledFunction:
         expression = f"leaves[{index}]"
         data = f"{expression}._data"
         kind = f"{expression}.__class__ is {guards.name(type(tensor))}"
-        guards.add(f"isinstance({expression}, {guards.name(Tensor)})", f"{label} was a tensor", kind)
+        guards.add(kind, f"{label} was a {type(tensor).__name__}")
         shape: list[Any] = []
         rank = len(tensor.shape)
         # What is a view, and what a copy, depends on the strides: symbolic sizes come in row-major order only.
@@ -699,31 +704,6 @@ class CompiledFunction:
             walk(child, str(key))
         assert len(labels) == count
         return labels
-
-
-COLLECTED_EVERY = 256  # compilations: a compiled function that is no longer used holds some 100 KiB
-_compilations = 0
-
-
-@contextlib.contextmanager
-def collection_paused() -> Iterator[None]:
-    """Compiling makes many objects that stay; looking for cycles among them again and again takes a tenth of the
-    time. Python does not count them, so that every so often what has been dropped is looked for here."""
-    global _compilations
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            if not gc.get_freeze_count():
-                # What was made goes straight to the oldest generation, where it would be after three looks at it.
-                gc.freeze()
-                gc.unfreeze()
-            gc.enable()
-            _compilations += 1
-            if _compilations % COLLECTED_EVERY == 0:
-                gc.collect()
 
 
 def compile(

@@ -7,26 +7,19 @@ they are found before anything is changed."""
 
 from __future__ import annotations
 
-import builtins
-import linecache
-import os
-import random
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphtorch.autodiff.gradient import ExpandGradients
-from graphtorch.autograd.state import recorder_paused, state
-from graphtorch.frontend.errors import refuse
+from graphtorch.autograd.state import recorder_paused
+from graphtorch.frontend.effects import RunEagerly
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.ir.passes import DeadCodeElimination
-from graphtorch.ops.dispatch import user_frame, user_location
+from graphtorch.ops.dispatch import user_location
 from graphtorch.tensor.generator import Generator, default_generator
 from graphtorch.tensor.remote import readable
 from graphtorch.tensor.tensor import Tensor
@@ -48,15 +41,6 @@ def _how_many(count: Any) -> Any:
 # What Python gets from the data: few different answers, or the numbers themselves.
 _ANSWERS: dict[str, Callable[[Any], Any]] = {"bool()": bool, "int()": int, "__index__()": int, "size": _how_many}
 _NUMBERS = frozenset(("float()", "complex()", "format()", "tolist()"))
-
-
-class RunEagerly(BaseException):
-    """The capture met something that has to be done by Python: at each call, or, with `once`, at calls like this one.
-    Not an Exception, so that the user's handlers let it pass."""
-
-    def __init__(self, reason: str, once: bool = False) -> None:
-        super().__init__(reason)
-        self.once = once
 
 
 @dataclass(frozen=True)
@@ -190,82 +174,3 @@ def generators_of(nodes: Sequence[GraphNode]) -> list[Generator]:
             given = next((a for a in node.args if isinstance(a, Generator)), default_generator)
             found[id(given)] = given
     return list(found.values())
-
-
-# -- what Python does beside ------------------------------------------------------------------------------------------
-
-_WATCHED: list[tuple[Any, str, str]] = [
-    (builtins, "print", "prints"),
-    (builtins, "input", "reads from the terminal"),
-    (builtins, "open", "opens a file"),
-    (time, "time", "reads the clock"),
-    (time, "perf_counter", "reads the clock"),
-    (time, "monotonic", "reads the clock"),
-    (time, "sleep", "sleeps"),
-]
-_lock = threading.Lock()
-_watching = 0
-_originals: list[Any] = []
-
-
-@contextmanager
-def effects_watched() -> Iterator[None]:
-    """Raise RunEagerly, during a capture, where the user's code prints, reads the clock or draws from a random
-    generator of Python or NumPy: replaying a graph would do it once, at the capture, and never again."""
-    global _watching
-    with _lock:
-        _watching += 1
-        if _watching == 1:
-            _originals[:] = [getattr(module, name) for module, name, _ in _WATCHED]
-            for (module, name, does), original in zip(_WATCHED, _originals, strict=True):
-                setattr(module, name, _watcher(original, does))
-    held = random.getstate(), np.random.get_state(legacy=False)
-    try:
-        yield
-    finally:
-        with _lock:
-            _watching -= 1
-            if not _watching:
-                for (module, name, _), original in zip(_WATCHED, _originals, strict=True):
-                    setattr(module, name, original)
-        drawn = random.getstate() != held[0], not _same_state(np.random.get_state(legacy=False), held[1])
-        if any(drawn):
-            random.setstate(held[0])
-            np.random.set_state(held[1])
-    if any(drawn):
-        raise RunEagerly(f"it draws from the generator of {'random' if drawn[0] else 'numpy.random'}")
-
-
-def _same_state(a: Any, b: Any) -> bool:
-    """Whether two states of NumPy's global generator are equal."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same_state(a[k], b[k]) for k in a)
-    return bool(np.array_equal(a, b))
-
-
-def _watcher(original: Any, does: str) -> Any:
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        note = getattr(state.recorder, "note_effect", None)
-        if note is not None:
-            note(does)
-        return original(*args, **kwargs)
-
-    return watched
-
-
-def effect(does: str, fullgraph: bool) -> BaseException:
-    """What to raise where the user's code has a side effect that a graph can't repeat."""
-    if fullgraph:
-        return refuse(f"the compiled function {does}, which a graph can't", "do it outside the compiled function")
-    return RunEagerly(f"it {does} at {_calling_line()}")
-
-
-def _calling_line() -> str:
-    """The user's line that made the standard library do something (`logging` reads the clock)."""
-    frame, library = user_frame(), os.path.dirname(os.__file__)
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename).startswith(library):
-        if "site-packages" in frame.f_code.co_filename:
-            break
-        frame = frame.f_back
-    file, line = frame.f_code.co_filename, frame.f_lineno
-    return f"{file}:{line}: {linecache.getline(file, line).strip()}"

@@ -4,31 +4,60 @@ Before a capture, `Environment` lists the places that the function's code mentio
 place becomes a guard. A place whose content the run itself changed (a counter, a growing list, an attribute that keeps
 a tensor) can't be replayed by a graph: it is put back, and the caller runs the function eagerly instead.
 
-What counts as mentioned: names in the code of the function, of the plain functions and methods that it names, and of
-the modules that it can reach. Library code is not followed."""
+What counts as mentioned: names in the code of the function, of the functions and methods that it names, of those that
+its arguments hold, and of the modules that it can reach. Library code is not followed (`frontend.reach`)."""
 
 from __future__ import annotations
 
-import contextlib
-import inspect
+import array
+import builtins
+import contextvars
+import datetime
+import functools
+import gc
+import io
 import os
 import random
-from collections import Counter, OrderedDict, defaultdict, deque
+import sys
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PurePath
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from graphtorch.frontend.decisions import effect
+from graphtorch.frontend.effects import effect, is_watched, reads_the_clock
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
+from graphtorch.frontend.reach import (
+    asks_for_absence,
+    callable_code,
+    functions_of,
+    globals_in,
+    has_attributes,
+    imports_in,
+    is_library,
+    is_library_name,
+    is_module,
+    names_in,
+    own_classes,
+    plain_function,
+    slots_of,
+)
+from graphtorch.tensor.size import Size
 from graphtorch.tensor.tensor import Tensor
 
-MAX_DEPTH = 4
-MAX_BYTES = 1 << 16  # of a NumPy array that is compared by its contents
-_ITERATORS = (random.Random, np.random.Generator, np.random.RandomState)
-MAX_ENTRIES = 256  # of a list or dictionary that is compared entry by entry
+MAX_BYTES = 1 << 24  # of a NumPy array that is compared by its contents
+MAX_ENTRIES = 256  # of a list or dictionary whose entries have guards of their own
+_ITERATORS = (random.Random, np.random.Generator, np.random.RandomState, io.IOBase)
+_BUFFERS = (bytearray, array.array, memoryview)
+_VALUES = (Size, range, slice, Fraction, Decimal, datetime.date, datetime.time, datetime.timedelta, PurePath)
+_TENSOR_FIELDS = frozenset(Tensor.__annotations__)
+_WRAPPER = type(functools.lru_cache(len))  # functions that remember what they gave
 
 
 class Cell:
@@ -62,7 +91,8 @@ class Place:
     """One variable, attribute or entry: how to name it in a guard, and what it held before the capture.
 
     `namespace[key]` is the place itself; None for one that can't be assigned (an argument, an entry of a list, whose
-    changes the list's own copy shows). `cheap` is a faster expression for it.
+    changes the list's own copy shows). `cheap` is a faster expression for it. `assumed`: whether its content is
+    assumed; that of a list is assumed entry by entry.
     """
 
     expression: str
@@ -71,6 +101,7 @@ class Place:
     namespace: Any = None
     key: Any = None
     cheap: str | None = None
+    assumed: bool = True
 
     def changed(self) -> bool:
         """Whether the place holds something else now."""
@@ -81,6 +112,54 @@ class Place:
         self.namespace[self.key] = self.value
 
 
+@dataclass(slots=True)
+class Holder:
+    """Something whose attributes the code may mention: names in `seen` have been looked at."""
+
+    expression: str
+    meaning: str
+    value: Any
+    named: bool = False  # the expression is a name for this very object
+    seen: frozenset[str] = frozenset()
+
+
+class Memory:
+    """A function that remembers what it gave (`functools.lru_cache`), and what it held before the capture."""
+
+    def __init__(self, cached: Any) -> None:
+        self.cached = cached
+        self.before = cached.cache_info()
+        self.keys = frozenset(self._entries())
+
+    def _entries(self) -> dict[Any, Any]:
+        """What the cache itself holds: a C object shows it to the garbage collector alone."""
+        size, own = self.cached.cache_info().currsize, getattr(self.cached, "__dict__", None)
+        found = (d for d in gc.get_referents(self.cached) if type(d) is dict and d is not own and len(d) == size)
+        return next(found, {})
+
+    def forget(self) -> bool:
+        """Drop what the run added; returns whether there was something."""
+        if self.cached.cache_info().misses == self.before.misses:
+            return False
+        entries = self._entries()
+        for key in [k for k in entries if k not in self.keys]:
+            del entries[key]
+        return True
+
+    def was_read(self) -> bool:
+        """Whether the run got something that was remembered."""
+        return bool(self.cached.cache_info().hits != self.before.hits)
+
+    def held(self) -> tuple[Any, ...]:
+        """The objects that the cache holds."""
+        return tuple(gc.get_referents(self.cached)) + tuple(self._entries().values())
+
+    def holds(self, objects: tuple[Any, ...]) -> bool:
+        """Whether all of them are still there."""
+        now = {id(o) for o in self.held()}
+        return all(id(o) in now for o in objects)
+
+
 class Environment:
     """The places that one capture depends on."""
 
@@ -88,21 +167,27 @@ class Environment:
         self.guards = guards
         self.fullgraph = fullgraph
         self.filled = ""  # a memoizing function that kept what the capture made
+        self.made: list[str] = []  # what the run made that was not there before, and put nothing else in its place
         self.places: list[Place] = []
-        self.lengths: list[tuple[str, str, Any, Any]] = []  # (expression, meaning, container, copy of it)
-        self.sets: list[tuple[str, str, Any, frozenset[Any]]] = []
-        self.arrays: list[tuple[str, str, Any, Any]] = []  # (expression, meaning, array, copy of it)
+        self.containers: list[tuple[Place, Any, Any]] = []  # (place, list or dictionary, copy of it)
+        self.sets: list[tuple[Place, Any, frozenset[Any]]] = []
+        self.arrays: list[tuple[Place, Any, Any]] = []  # (place, array, copy of it)
+        self.buffers: list[tuple[Place, Any, bytes]] = []
         self.modules: list[tuple[str, Any]] = []
-        self.caches: list[tuple[Any, int]] = []  # memoizing functions, and how many results they held
+        self.memories: list[Memory] = []
         self.objects: list[tuple[str, str, Any, frozenset[str]]] = []  # (expression, meaning, its dictionary, the keys)
         self.tables: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = []  # of modules: (meaning, table, copy of it)
-        self.functions: list[FunctionType] = []
-        self.names: set[str] = set()
-        self._visited: set[int] = set()
-        roots = list(self._roots(function, arguments))
-        self._collect_names(roots)
-        for place in roots:
-            self._visit(place, 0)
+        self.absent: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}  # (namespace, a global that is not there)
+        self.environ: dict[Any, Any] | None = None
+        self.names: set[str] = {"forward"}
+        self._fresh: set[str] = set()
+        self._holders: list[Holder] = []
+        self._visited: dict[int, Any] = {}  # id -> the object, which is kept alive
+        self.given = tuple(arguments)
+        self._arguments = [a for a in arguments if isinstance(a, Tensor)]
+        self._queue = deque(self._roots(function, arguments))
+        self._explore()
+        self._assume_tensors(arguments)
 
     def knows(self, value: Any) -> bool:
         """Whether an object's mentioned attributes are among the places."""
@@ -113,149 +198,198 @@ class Environment:
     def _roots(self, function: Any, arguments: Sequence[Any]) -> Iterator[Place]:
         for i, argument in enumerate(arguments):
             if not isinstance(argument, Tensor) and not is_scalar(argument):
-                yield Place(f"leaves[{i}]", f"argument {i}", argument)
-        if isinstance(function, MethodType):
-            held = function.__self__
-            name = self.guards.name(held)
-            yield Place(name, type(held).__name__, held)
-        plain = plain_function(function)
-        if plain is not None:
-            yield from self._function_roots(plain)
+                yield Place(f"leaves[{i}]", f"argument {i}", argument, assumed=False)
+        name = getattr(function, "__name__", type(function).__name__)
+        yield Place(self.guards.name(function), name, function, assumed=False)
 
-    def _function_roots(self, function: FunctionType) -> Iterator[Place]:
-        self.functions.append(function)
-        held = self.guards.name(function)
-        scope = function.__globals__
-        space = self.guards.name(scope)  # a function has one namespace and one closure for good
-        for name in names_in(function.__code__):
+    def _explore(self) -> None:
+        """Follow all places; code that is met on the way mentions further names, in objects that were met before."""
+        while self._queue or self._fresh:
+            while self._queue:
+                self._visit(self._queue.popleft())
+            fresh, self._fresh = self._fresh, set()
+            for holder in list(self._holders) if fresh else ():
+                self._scan(holder, fresh)
+
+    def _learn(self, names: Sequence[str]) -> None:
+        self._fresh.update(n for n in names if n not in self.names)
+        self.names.update(names)
+
+    def _enter(self, function: FunctionType) -> None:
+        """The places that a function of the user's reads."""
+        if id(function) in self._visited:
+            return
+        self._visited[id(function)] = function
+        code, scope = function.__code__, function.__globals__
+        self._learn(names_in(code))
+        held, space = self.guards.name(function), self.guards.name(scope)
+        self.guards.add(
+            f"{held}.__code__ is {self.guards.name(code)}", f"{function.__qualname__} had the code of the file"
+        )
+        for name in globals_in(code):
             if name in scope:
-                yield Place(f"{space}[{name!r}]", f"the global {name}", scope[name], scope, name)
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+                content = scope[name]
+                self._queue.append(Place(f"{space}[{name!r}]", f"the global {name}", content, scope, name))
+            else:
+                self.absent[id(scope), name] = scope, space
+        for name in imports_in(code):
+            module = sys.modules.get(name)
+            if module is not None:
+                place = f"{self.guards.name(sys.modules)}.get({name!r})"
+                self._queue.append(Place(place, f"the module {name}", module))
+        values = [scope.get(n) for n in globals_in(code)] + [sys.modules.get(n) for n in imports_in(code)]
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
                 content = cell.cell_contents
+                values.append(content)
             except ValueError:
+                empty = f"{self.guards.name(_is_empty)}({self.guards.name(cell)})"
+                self.guards.add(empty, f"the variable {name} had no value")
                 continue
             expression = f"{self.guards.name(cell)}.cell_contents"
-            yield Place(expression, f"the variable {name}", content, Cell(cell), name)
+            self._queue.append(Place(expression, f"the variable {name}", content, Cell(cell), name))
+        if reads_the_clock(names_in(code), values):
+            raise effect(f"reads the clock in {function.__qualname__}()", self.fullgraph)
         for i, value in enumerate(function.__defaults__ or ()):
-            yield Place(f"{held}.__defaults__[{i}]", f"the default {i}", value)
+            self._queue.append(Place(f"{held}.__defaults__[{i}]", f"the default {i}", value))
         for name, value in (function.__kwdefaults__ or {}).items():
-            yield Place(f"{held}.__kwdefaults__[{name!r}]", f"the default of {name}", value)
-
-    def _collect_names(self, roots: list[Place]) -> None:
-        """The names in all code that the function can reach by name; functions met on the way add their own roots."""
-        pending = list(self.functions)
-        objects = [r.value for r in roots]
-        seen_code: set[CodeType] = set()
-        seen_objects: set[int] = set()
-        while pending or objects:
-            while objects:
-                value = objects.pop()
-                if id(value) in seen_objects:
-                    continue
-                seen_objects.add(id(value))
-                plain = plain_function(value)
-                if plain is not None:
-                    if plain not in self.functions:
-                        more = list(self._function_roots(plain))
-                        roots.extend(more)
-                        objects.extend(r.value for r in more)
-                    pending.append(plain)
-                elif _is_module(value):
-                    for module in value.modules():
-                        seen_objects.add(id(module))
-                        pending.extend(_own_methods(module))
-                elif _has_user_attributes(value):
-                    pending.extend(_own_methods(value))
-            while pending:
-                code = pending.pop().__code__
-                if code not in seen_code:
-                    seen_code.add(code)
-                    self.names.update(names_in(code))
+            self._queue.append(Place(f"{held}.__kwdefaults__[{name!r}]", f"the default of {name}", value))
+        if vars(function):
+            self._hold(held, function.__qualname__, function)
 
     # -- places ------------------------------------------------------------------------------------------------------
 
-    def _visit(self, place: Place, depth: int) -> None:
+    def _visit(self, place: Place) -> None:
         value = place.value
-        if value is None and depth == 0:
-            return
-        if isinstance(value, ModuleType | type):
-            if id(value) not in self._visited and not _library_name(getattr(value, "__module__", value.__name__)):
-                self._visited.add(id(value))
-                self._visit_names(place, value, depth)
-            return
-        if isinstance(value, _ITERATORS) or hasattr(type(value), "__next__"):
-            raise effect(f"uses {place.meaning}, which gives something else each time,", self.fullgraph)
-        if hasattr(value, "cache_info") and hasattr(value, "cache_clear"):
-            self.caches.append((value, value.cache_info().currsize))
-        if isinstance(value, np.ndarray):
-            self.places.append(place)
-            if value.nbytes <= MAX_BYTES and value.dtype.kind != "O":
-                self.arrays.append((place.expression, place.meaning, value, value.copy()))
-            return
-        if is_scalar(value) or isinstance(value, Tensor) or callable_code(value):
-            self.places.append(place)
-            return
-        if id(value) in self._visited or depth > MAX_DEPTH:
-            self.places.append(place)
-            return
-        self._visited.add(id(value))
         kind = type(value)
-        if kind in (list, tuple, deque):
-            self._visit_sequence(place, value, depth)
-        elif kind in (dict, OrderedDict, defaultdict, Counter):
-            self._visit_dict(place, value, depth)
-        elif kind in (set, frozenset):
+        if is_scalar(value) or kind in _VALUES:
             self.places.append(place)
-            self.sets.append((place.expression, place.meaning, value, frozenset(value)))
-        elif _is_module(value):
+        elif isinstance(value, ModuleType | type):
+            self._visit_space(place, value)
+        elif isinstance(value, _ITERATORS) or hasattr(kind, "__next__"):
+            raise effect(f"uses {place.meaning}, which gives something else each time,", self.fullgraph)
+        elif isinstance(value, Tensor):
             self.places.append(place)
-            for name, module in value.named_modules():
-                self._visited.add(id(module))
-                self._note_tables(f"{place.meaning}.{name}" if name else place.meaning, module)
-                if not _is_library(module):
-                    held = f"{self.guards.name(module)}.__dict__"
-                    title = f"{place.meaning}.{name}" if name else place.meaning
-                    self.objects.append((held, title, vars(module), frozenset(vars(module))))
-                    self._visit_attributes(
-                        self.guards.name(module),
-                        f"{place.meaning}.{name}" if name else place.meaning,
-                        module,
-                        depth + 1,
-                        named=True,
-                    )
+            self._visit_attributes(place, value)
+        elif kind is _WRAPPER:
+            self.places.append(place)
+            self._remember(place, value)
+        elif callable_code(value) or isinstance(value, BuiltinFunctionType | MethodWrapperType | functools.partial):
+            self._visit_callable(place, value)
+        elif isinstance(value, np.ndarray):
+            self._visit_array(place, value)
+        elif isinstance(value, _BUFFERS):
+            self.places.append(place)
+            self._visited[id(value)] = value
+            self.buffers.append((place, value, bytes(value)))
+        elif id(value) in self._visited:
+            self.places.append(place)
         else:
-            if depth or place.namespace is not None:
-                self.places.append(place)
-            if _has_user_attributes(value):
-                own = vars(value)
-                self.objects.append((f"{place.expression}.__dict__", place.meaning, own, frozenset(own)))
-                self._visit_attributes(place.expression, place.meaning, value, depth + 1)
-            for name in _slots(value):
-                if name in self.names and hasattr(value, name):
-                    content = getattr(value, name)
-                    inner = Place(f"{place.expression}.{name}", f"{place.meaning}.{name}", content, Slots(value), name)
-                    self._visit(inner, depth + 1)
-            if not _is_library(value) and not callable_code(value):
-                self._visit(Place(f"{place.expression}.__class__", f"the class of {place.meaning}", kind), depth + 1)
+            self._visited[id(value)] = value
+            self._visit_object(place, value)
 
-    def _visit_names(self, place: Place, space: Any, depth: int) -> None:
-        """What the code mentions of a class (its bases included) or of a module of the user's."""
-        scopes = space.__mro__ if isinstance(space, type) else (space,)
-        for name in self.names:
-            for scope in scopes:
-                if name in vars(scope):
-                    content = vars(scope)[name]
-                    expression, meaning = f"{place.expression}.{name}", f"{place.meaning}.{name}"
-                    if isinstance(content, FunctionType):
-                        if isinstance(space, type):  # as the class answers
-                            self.places.append(Place(expression, meaning, content))
-                        else:
-                            self.places.append(Place(expression, meaning, content, vars(space), name))
-                    elif not isinstance(content, ModuleType | type) and not hasattr(type(content), "__get__"):
-                        own = None if isinstance(space, type) else vars(space)
-                        self._visit(Place(expression, meaning, content, own, name), depth + 1)
-                    break
+    def _visit_object(self, place: Place, value: Any) -> None:
+        kind = type(value)
+        if isinstance(value, list | tuple | deque):
+            self._visit_sequence(place, value)
+        elif isinstance(value, dict):
+            self._visit_dict(place, value)
+        elif kind in (set, frozenset):
+            self.places.append(replace(place, assumed=False))
+            self.sets.append((place, value, frozenset(value)))
+        elif is_module(value):
+            self._visit_module(place, value)
+        elif isinstance(value, contextvars.ContextVar):
+            self.places.append(place)
+            content = value.get(None)
+            self._queue.append(Place(f"{place.expression}.get(None)", place.meaning, content))
+        elif isinstance(value, weakref.ref):
+            self.places.append(place)
+            self._queue.append(Place(f"{place.expression}()", place.meaning, value()))
+        elif value is os.environ:
+            self.environ = dict(os.environ)
+        else:
+            self.places.append(place)
+            self._visit_attributes(place, value)
+
+    def _visit_callable(self, place: Place, value: Any) -> None:
+        """Functions, methods, partial applications: their code, and the objects that they are bound to."""
+        if is_watched(value) and place.namespace is None:
+            raise effect(f"uses {place.meaning}, which gives something else each time,", self.fullgraph)
+        self.places.append(replace(place, assumed=place.assumed and not _made_by_access(place, value)))
+        plain = plain_function(value)
+        if plain is not None:
+            self._enter(plain)
+        if isinstance(value, functools.partial):
+            for attr in ("func", "args", "keywords"):
+                inner = f"{place.expression}.{attr}"
+                self._queue.append(Place(inner, f"{place.meaning}.{attr}", getattr(value, attr)))
+        inside = value.function if hasattr(type(value), "specialize") else value
+        owner = getattr(inside, "__self__", None)
+        if owner is not None and not isinstance(owner, ModuleType | type):
+            bound = f"{place.expression}.function.__self__" if inside is not value else f"{place.expression}.__self__"
+            name = place.meaning if is_library_name(type(owner).__module__) else type(owner).__name__
+            self._queue.append(Place(bound, name, owner, assumed=place.assumed))
+        elif inside is not value and plain is None:
+            self._queue.append(Place(f"{place.expression}.function", place.meaning, inside))
+
+    def _visit_array(self, place: Place, value: Any) -> None:
+        self.places.append(place)
+        self._visited[id(value)] = value
+        if not value.flags.writeable and (value.base is None or isinstance(value.base, bytes)):
+            return
+        if value.nbytes > MAX_BYTES:
+            size = value.nbytes >> 20
+            what = f"reads {place.meaning}, a NumPy array of {size} MiB that may change (a tensor may, at no cost),"
+            raise effect(what, self.fullgraph)
+        self.arrays.append((place, value, value.copy()))
+
+    def _visit_sequence(self, place: Place, value: Any) -> None:
+        self.places.append(replace(place, assumed=False) if type(value) in (list, tuple, deque) else place)
+        if not isinstance(value, tuple):
+            self.containers.append((place, value, list(value)))
+        elif type(value) is not tuple and not hasattr(value, "_fields"):
+            self._visit_attributes(place, value)
+        if len(value) <= MAX_ENTRIES or isinstance(value, tuple):
+            self._visit_entries(place, enumerate(value))
+        else:  # the copy is compared as a whole
+            self._visit_entries(place, ((i, v) for i, v in enumerate(value) if not _is_flat(v)))
+        if type(value) not in (list, tuple, deque):
+            self._visit_attributes(place, value)
+
+    def _visit_dict(self, place: Place, value: dict[Any, Any]) -> None:
+        plain = type(value).__module__ in ("builtins", "collections")
+        self.places.append(replace(place, assumed=False) if plain else place)
+        self.containers.append((place, value, dict(value)))
+        many = len(value) > MAX_ENTRIES
+        self._visit_entries(place, ((k, v) for k, v in value.items() if not many or not _is_flat(v)), value)
+        if not plain:
+            self._visit_attributes(place, value)
+
+    def _visit_entries(self, place: Place, entries: Any, namespace: Any = None) -> None:
+        for key, item in entries:
+            shown = repr(key) if type(key) in (str, int, bool, bytes) else self.guards.name(key)
+            expression, meaning = f"{place.expression}[{shown}]", f"{place.meaning}[{key!r}]"
+            self._queue.append(Place(expression, meaning, item, namespace, key))
+
+    def _visit_module(self, place: Place, value: Any) -> None:
+        """An nn.Module and all modules below it."""
+        self.places.append(place)
+        for name, module in value.named_modules():
+            title = f"{place.meaning}.{name}" if name else place.meaning
+            self._visited[id(module)] = module
+            self._note_tables(title, module)
+            held = self.guards.name(module)
+            for table in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
+                for hook in vars(module).get(table, {}).values():
+                    self._queue.append(Place(self.guards.name(hook), f"a hook of {title}", hook, assumed=False))
+            own_forward = vars(module).get("forward")
+            if own_forward is not None:
+                self._queue.append(Place(self.guards.name(own_forward), f"{title}.forward", own_forward, assumed=False))
+            if not is_library(module):
+                self.objects.append((f"{held}.__dict__", title, vars(module), frozenset(vars(module))))
+                self._hold(held, title, module, named=True)
+                self._queue.append(Place(f"{held}.__class__", f"the class of {title}", type(module)))
 
     def _note_tables(self, meaning: str, module: Any) -> None:
         self.modules.append((meaning, module))
@@ -264,199 +398,273 @@ class Environment:
             if isinstance(held, dict):
                 self.tables.append((f"{meaning}.{table[1:]}", held, dict(held)))
 
-    def _visit_attributes(self, expression: str, meaning: str, value: Any, depth: int, named: bool = False) -> None:
-        """The attributes of an object; `named` if the expression is a name for this very object."""
-        own = vars(value)
-        for name, content in list(own.items()):
-            if name in self.names and not (_is_module(value) and (name.startswith("_") or name == "training")):
-                cheap = attribute(self.guards, value, name) if named else None
-                self._visit(Place(f"{expression}.{name}", f"{meaning}.{name}", content, own, name, cheap), depth)
-
-    def _visit_sequence(self, place: Place, value: Any, depth: int) -> None:
-        if depth:
-            self.places.append(place)
-        if not isinstance(value, tuple):
-            self.lengths.append((f"len({place.expression}) == {len(value)}", place.meaning, value, list(value)))
-        if len(value) <= MAX_ENTRIES:
-            for i, item in enumerate(value):
-                self._visit(Place(f"{place.expression}[{i}]", f"{place.meaning}[{i}]", item), depth + 1)
-
-    def _visit_dict(self, place: Place, value: dict[Any, Any], depth: int) -> None:
-        self.lengths.append((f"len({place.expression}) == {len(value)}", place.meaning, value, dict(value)))
-        if len(value) > MAX_ENTRIES:
+    def _visit_attributes(self, place: Place, value: Any) -> None:
+        """What the code mentions of an object, and its class."""
+        if has_attributes(value):
+            own = vars(value)
+            self.objects.append((f"{place.expression}.__dict__", place.meaning, own, frozenset(own)))
+            self._hold(place.expression, place.meaning, value)
+        elif isinstance(value, Tensor):
+            if not _TENSOR_FIELDS.issuperset(vars(value)):
+                self._hold(place.expression, place.meaning, value)
             return
-        for key, item in value.items():
-            if type(key) in (str, int, bool):
-                entry = Place(f"{place.expression}[{key!r}]", f"{place.meaning}[{key!r}]", item, value, key)
-                self._visit(entry, depth + 1)
+        elif type(value).__module__.startswith("graphtorch.distributions"):
+            for name, content in vars(value).items():  # its methods, which are not followed, read them all
+                expression, meaning = f"{place.expression}.__dict__[{name!r}]", f"{place.meaning}.{name}"
+                self._queue.append(Place(expression, meaning, content, vars(value), name))
+        if slots_of(value):
+            self._hold(place.expression, place.meaning, value)
+        if not is_library(value):
+            kind = Place(f"{place.expression}.__class__", f"the class of {place.meaning}", type(value))
+            self._queue.append(kind)
+
+    def _visit_space(self, place: Place, space: Any) -> None:
+        """A class or a Python module: what the code mentions of it."""
+        if not isinstance(space, type) or place.expression.endswith(".__class__"):
+            self.places.append(place)
+        if id(space) in self._visited:
+            return
+        self._visited[id(space)] = space
+        if isinstance(space, type):
+            if not own_classes(space):
+                return
+            for cls in own_classes(space):
+                self._learn([n for n, v in vars(cls).items() if n.startswith("__") and isinstance(v, FunctionType)])
+        elif is_library_name(space.__name__) and space is not os:
+            return
+        self._hold(place.expression, place.meaning, space)
+
+    def _hold(self, expression: str, meaning: str, value: Any, named: bool = False) -> None:
+        holder = Holder(expression, meaning, value, named)
+        self._holders.append(holder)
+        self._scan(holder, self.names)
+
+    def _scan(self, holder: Holder, names: set[str]) -> None:
+        """The attributes of these names."""
+        value = holder.value
+        names = names - holder.seen
+        holder.seen |= names
+        if isinstance(value, type):
+            self._scan_class(holder, value, names)
+            return
+        own = vars(value) if hasattr(value, "__dict__") else {}
+        # A module's tables and its mode are assumed where it is called.
+        skips = is_module(value)
+        # Objects of the standard library's classes have code that is not followed: all that is data.
+        if has_attributes(value) and type(value).__module__ in ("collections", "types", "argparse", "queue"):
+            names = names | set(own)
+        for name in names if len(names) < len(own) else [n for n in own if n in names]:
+            if name in own and not (skips and (name.startswith("_") or name == "training")):
+                if isinstance(value, Tensor) and name in _TENSOR_FIELDS:
+                    continue
+                content, cheap = own[name], attribute(self.guards, value, name) if holder.named else None
+                expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
+                if isinstance(content, ModuleType) and isinstance(value, ModuleType) and content is not os:
+                    continue
+                self._queue.append(Place(expression, meaning, content, own, name, cheap))
+        for name in slots_of(value):
+            if name in names and hasattr(value, name):
+                expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
+                self._queue.append(Place(expression, meaning, getattr(value, name), Slots(value), name))
+
+    def _scan_class(self, holder: Holder, cls: type, names: set[str]) -> None:
+        """What the code mentions of a class, its bases included."""
+        scopes = own_classes(cls)
+        for name in names:
+            found = next((s for s in scopes if name in vars(s)), None)
+            if found is None:
+                continue
+            content = vars(found)[name]
+            expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
+            for scope in scopes:  # super() asks the others
+                for function in functions_of(vars(scope).get(name)):
+                    plain = plain_function(function)
+                    if plain is not None:
+                        self._enter(plain)
+            if isinstance(content, classmethod):
+                self.places.append(Place(f"{expression}.__func__", meaning, content.__func__))
+            elif isinstance(content, FunctionType | property | functools.cached_property):
+                self.places.append(Place(expression, meaning, content))  # as the class answers
+            elif isinstance(content, staticmethod):
+                self._queue.append(Place(expression, meaning, content.__func__))
+            elif type(content) is _WRAPPER or not hasattr(type(content), "__get__"):
+                if not isinstance(content, ModuleType) and not name.startswith("__"):
+                    self._queue.append(Place(expression, meaning, content))
+            elif not is_library(content):
+                there = f"{self.guards.name(found)}.__dict__[{name!r}]"
+                self._queue.append(Place(there, meaning, content))
+
+    def _remember(self, place: Place, cached: Any) -> None:
+        """A memoizing function."""
+        if id(cached) in self._visited:
+            return
+        self._visited[id(cached)] = cached
+        self.memories.append(Memory(cached))
+        inner = getattr(cached, "__wrapped__", None)
+        if inner is not None:
+            self._queue.append(Place(f"{place.expression}.__wrapped__", place.meaning, inner, assumed=False))
+
+    def _assume_tensors(self, arguments: Sequence[Any]) -> None:
+        """Attributes that the user gave tensors which are arguments."""
+        if not asks_for_absence(self.names) and all(_TENSOR_FIELDS.issuperset(vars(t)) for t in self._arguments):
+            return
+        mentioned = {n for n in self.names if not hasattr(Tensor, n)} - _TENSOR_FIELDS
+        for i, tensor in enumerate(arguments):
+            if isinstance(tensor, Tensor):
+                given = {n for n in vars(tensor) if n in mentioned}
+                check = f"{self.guards.name(mentioned)}.intersection(leaves[{i}].__dict__) == {given or 'set()'}"
+                self.guards.add(check, f"argument {i} had the attributes {sorted(given)}")
+                for name in given:
+                    self._queue.append(Place(f"leaves[{i}].{name}", f"argument {i}.{name}", vars(tensor)[name]))
+        self._explore()
+
+    def renamed(self) -> list[tuple[Any, Any, Any]]:
+        """Where the user has other names for functions that are watched: (namespace, key, function)."""
+        found = (p for p in self.places if p.namespace is not None and is_watched(p.value))
+        return [(p.namespace, p.key, p.value) for p in found]
 
     # -- after the capture -------------------------------------------------------------------------------------------
 
     def undo_changes(self) -> list[str]:
-        """Put back what the run changed; returns what that was."""
+        """Put back what the run changed; returns what that was. What it only added is in `made`."""
         changed: list[str] = []
-        for _, meaning, container, copy in self.lengths:
+        for place, container, copy in self.containers:
             if not _same_entries(container, copy):
-                changed.append(meaning)
+                grown = isinstance(container, dict) and all(
+                    k in container and _same(container[k], v) for k, v in copy.items()
+                )
+                (self.made if grown else changed).append(place.meaning)
                 container.clear()
                 if isinstance(container, dict):
                     container.update(copy)
                 else:
                     container.extend(copy)
-        for cached, count in self.caches:
-            if cached.cache_info().currsize != count:
-                cached.cache_clear()  # what the capture put there is of no use to others
-                self.filled = getattr(cached, "__name__", "a function")
+        for memory in self.memories:
+            if memory.forget():
+                self.filled = getattr(memory.cached, "__name__", "a function")
         for _, meaning, own, names in self.objects:
-            if len(own) > len(names):
-                for name in [n for n in own if n not in names]:  # made by the run
-                    changed.append(f"{meaning}.{name}")
-                    del own[name]
-        for _, meaning, array, content in self.arrays:
-            if not _equal_arrays(array, content):
-                changed.append(meaning)
-                array[...] = content
-        for _, meaning, members, kept in self.sets:
-            if not isinstance(members, frozenset) and members != kept:
-                changed.append(meaning)
+            for name in [n for n in own if n not in names]:  # made by the run
+                self.made.append(f"{meaning}.{name}")
+                del own[name]
+        for (_, name), (scope, _) in self.absent.items():
+            if name in scope:
+                self.made.append(f"the global {name}")
+                del scope[name]
+        for place, array_, content in self.arrays:
+            if not _equal_arrays(array_, content):
+                changed.append(place.meaning)
+                array_[...] = content
+        for place, buffer, kept in self.buffers:
+            if bytes(buffer) != kept:
+                changed.append(place.meaning)
+                memoryview(buffer).cast("B")[:] = kept
+        for place, members, kept_members in self.sets:
+            if not isinstance(members, frozenset) and members != kept_members:
+                changed.append(place.meaning)
                 members.clear()
-                members.update(kept)
+                members.update(kept_members)
         for meaning, table, entries in self.tables:
             if table.keys() != entries.keys() or any(table[k] is not v for k, v in entries.items()):
-                changed.append(meaning)
+                grown = all(table.get(k) is v for k, v in entries.items())
+                (self.made if grown else changed).append(meaning)
                 table.clear()
                 table.update(entries)
         for place in self.places:
             if place.changed():
                 place.restore()
                 changed.append(place.meaning)
+        if self.environ is not None and self.environ != dict(os.environ):
+            changed.append("the environment variables")
+            os.environ.clear()
+            os.environ.update(self.environ)
         return list(dict.fromkeys(changed))
 
     def add_guards(self, skip: Callable[[Any, Any], bool]) -> None:
         """Assume every place. `skip(container, key)` excludes dictionary entries that are inputs of the graph."""
         guards = self.guards
-        inputs = {
-            f"{key!r}]"
-            for _, _, container, _ in self.lengths
-            if isinstance(container, dict)
-            for key in container
-            if skip(container, key)
-        }
-        for expression, meaning, container, _ in self.lengths:
-            guards.add(expression, f"{meaning} had {len(container)} entries")
-        for expression, meaning, _, kept in self.sets:
-            guards.add(f"{expression} == {guards.name(kept)}", f"{meaning} had {len(kept)} members")
-        for expression, meaning, _, content in self.arrays:
-            check = f"{guards.name(_equal_arrays)}({expression}, {guards.name(content)})"
-            guards.add(check, f"{meaning} held the same numbers")
-        if not self.names.isdisjoint(("environ", "getenv")):
-            held = guards.name(os.environ)
-            for key in sorted(n for n in self.names if n.isupper()):
-                guards.add(f"{held}.get({key!r}) == {os.environ.get(key)!r}", f"the environment variable {key}")
+        builtin = guards.name(vars(builtins))
+        for (_, name), (_, space) in self.absent.items():
+            guards.add(f"{name!r} not in {space}", f"there was no global {name}")
+            content = vars(builtins).get(name)
+            if content is not None and not is_watched(content):
+                guards.same_object(f"{builtin}[{name!r}]", content, f"the builtin {name} was the same object")
+        for place, container, copy in self.containers:
+            self._assume_entries(place, container, copy)
+        for place, _, kept in self.sets:
+            guards.add(f"{place.expression} == {guards.name(kept)}", f"{place.meaning} had {len(kept)} members")
+        for place, _, content in self.arrays:
+            check = f"{guards.name(_equal_arrays)}({place.expression}, {guards.name(content)})"
+            guards.add(check, f"{place.meaning} held the same numbers")
+        for place, _, kept_bytes in self.buffers:
+            check = f"{guards.name(bytes)}({place.expression}) == {guards.name(kept_bytes)}"
+            guards.add(check, f"{place.meaning} held the same bytes")
+        for memory in self.memories:
+            if memory.was_read():
+                name = getattr(memory.cached, "__name__", "a function")
+                check = f"{guards.name(memory)}.holds({guards.name(memory.held())})"
+                guards.add(check, f"the cache of {name} held the same objects")
+        if self.environ is not None:
+            held = f"{guards.name(os.environ)}._data"
+            copy = dict(vars(os.environ)["_data"])
+            guards.add(f"{held} == {guards.name(copy)}", "the environment variables were the same")
         for expression, meaning, _, names in self.objects:
             guards.add(f"len({expression}) == {len(names)}", f"{meaning} had {len(names)} attributes")
+        if asks_for_absence(self.names):
+            for holder in self._holders:
+                for cls in own_classes(holder.value) if isinstance(holder.value, type) else ():
+                    count = f"len({guards.name(cls)}.__dict__) == {len(vars(cls))}"
+                    guards.add(count, f"{cls.__name__} had {len(vars(cls))} attributes")
         for place in self.places:
-            if inputs and any(place.expression.endswith(f"[{suffix}") for suffix in inputs):
+            if not place.assumed or (isinstance(place.namespace, dict) and skip(place.namespace, place.key)):
                 continue
-            if is_scalar(place.value):
+            if is_scalar(place.value) or type(place.value) in _VALUES:
                 guards.same_value(place.expression, place.value, place.meaning, place.cheap)
             else:
                 meaning = f"{place.meaning} was the same object"
                 guards.same_object(place.expression, place.value, meaning, place.cheap)
 
-
-def tensor_names(function: Any, arguments: Sequence[Any]) -> tuple[dict[int, str], list[Any]]:
-    """Names for the tensors that the function can reach, for people who read the graph.
-
-    A module's parameters go by their path in it; those of several modules by the module's name too. Second, the
-    optimizers it can reach, whose state tensors are named when they are met: the step may make them.
-    """
-    function = getattr(inspect.unwrap(function), "__func__", function)
-    reached: dict[str, Any] = {}
-    if isinstance(function, FunctionType):
-        reached.update({n: function.__globals__.get(n) for n in names_in(function.__code__)})
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            with contextlib.suppress(ValueError):
-                reached[name] = cell.cell_contents
-    elif hasattr(function, "named_parameters"):
-        reached["model"] = function
-    reached.update({f"argument{i}": a for i, a in enumerate(arguments)})
-    found = {id(v): n for n, v in reached.items() if isinstance(v, Tensor)}
-    modules = {n: m for n, m in reached.items() if hasattr(m, "named_parameters") and not isinstance(m, type)}
-    for module_name, module in modules.items():
-        prefix = f"{module_name}." if len(modules) > 1 else ""
-        for named in (module.named_parameters, module.named_buffers, module.named_modules):
-            for path, member in named():
-                if path:
-                    found.setdefault(id(member), prefix + path)
-    return found, [o for o in reached.values() if hasattr(o, "param_groups")]
+    def _assume_entries(self, place: Place, container: Any, copy: Any) -> None:
+        """Assume how many entries a container has; which keys; and, of many, that all are the same."""
+        guards, count = self.guards, len(container)
+        if count > MAX_ENTRIES:
+            check = f"{guards.name(_same_flat_entries)}({place.expression}, {guards.name(copy)})"
+            guards.add(check, f"{place.meaning} had the same {count} entries")
+        elif isinstance(container, dict) and count:
+            keys = guards.name(list(container))
+            guards.add(f"[*{place.expression}] == {keys}", f"{place.meaning} had the same {count} entries")
+        else:
+            guards.add(f"len({place.expression}) == {count}", f"{place.meaning} had {count} entries")
 
 
-def plain_function(value: Any) -> FunctionType | None:
-    """The user's Python function behind a callable; None for library code and other objects."""
-    value = getattr(value, "__wrapped__", value) if hasattr(value, "specializations") else value
-    value = getattr(value, "__func__", value)
-    if isinstance(value, FunctionType):
-        value = inspect.unwrap(value)
-    if not isinstance(value, FunctionType) or _library_name(value.__module__):
-        return None
-    return value
+def _made_by_access(place: Place, value: Any) -> bool:
+    """Whether a value is another object at each look: a method of an object."""
+    owner = getattr(value, "__self__", None)
+    return isinstance(value, MethodType) and owner is not None and place.namespace is None
 
 
-def callable_code(value: Any) -> bool:
-    """Whether a value is code: a function or a method."""
-    return isinstance(value, FunctionType | MethodType) or hasattr(value, "specializations")
+def _is_empty(cell: CellType) -> bool:
+    """Whether a closure variable has no value."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False
 
 
-def names_in(code: CodeType) -> list[str]:
-    """The globals and attributes that a function's code, and the functions nested in it, mention."""
-    names = list(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names.extend(names_in(constant))
-        elif type(constant) is str and constant.isidentifier():
-            names.append(constant)  # getattr(x, "name")
-    return names
-
-
-def _library_name(module: str | None) -> bool:
-    return module is not None and module.partition(".")[0] in ("graphtorch", "numpy", "builtins")
-
-
-def _is_library(value: Any) -> bool:
-    return _library_name(type(value).__module__)
-
-
-def _is_module(value: Any) -> bool:
-    return hasattr(value, "named_parameters") and not isinstance(value, type)
-
-
-def _has_user_attributes(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not _is_library(value) and not isinstance(value, type)
-
-
-def _own_methods(value: Any) -> list[FunctionType]:
-    """The methods that an object's own classes define."""
-    found: list[FunctionType] = []
-    for cls in type(value).__mro__:
-        if not _library_name(cls.__module__):
-            found.extend(m for m in vars(cls).values() if isinstance(m, FunctionType))
-    return found
-
-
-def _slots(value: Any) -> list[str]:
-    """The names in the `__slots__` of an object's own classes."""
-    found: list[str] = []
-    for cls in type(value).__mro__:
-        if not _library_name(cls.__module__):
-            held = vars(cls).get("__slots__", ())
-            found.extend([held] if isinstance(held, str) else held)
-    return found
+def _is_flat(value: Any) -> bool:
+    """Whether an entry says all by its value or identity."""
+    return is_scalar(value) or isinstance(value, Tensor) or type(value) in _VALUES
 
 
 def _equal_arrays(a: Any, b: Any) -> bool:
     """Whether two arrays are alike, NaNs included."""
-    return bool(a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes())
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind == "O":
+        return _same_entries(a.ravel().tolist(), b.ravel().tolist())
+    if a.nbytes <= 1 << 16:
+        return bool(a.tobytes() == b.tobytes())
+    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -470,4 +678,15 @@ def _same_entries(container: Any, copy: Any) -> bool:
         return False
     if not isinstance(container, dict):
         return all(_same(a, b) for a, b in zip(container, copy, strict=True))
-    return all(k in container and _same(container[k], v) for k, v in copy.items())
+    return list(container) == list(copy) and all(_same(container[k], v) for k, v in copy.items())
+
+
+def _same_flat_entries(container: Any, copy: Any) -> bool:
+    """Whether the entries that have no guards of their own are the same."""
+    if len(container) != len(copy):
+        return False
+    if isinstance(container, dict):
+        if list(container) != list(copy):
+            return False
+        container, copy = container.values(), copy.values()
+    return all(a is b or _same(a, b) or not _is_flat(b) for a, b in zip(container, copy, strict=True))

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphtorch.frontend.decisions import MAX_PATHS, MAX_VALUES, Decision, RunEagerly, answer_of, generators_of
+from graphtorch.frontend.decisions import MAX_PATHS, MAX_VALUES, Decision, answer_of, generators_of
+from graphtorch.frontend.effects import RunEagerly
 from graphtorch.frontend.replay import MISS, write_replay
 from graphtorch.frontend.sources import (
     ArgumentSource,

@@ -6,6 +6,9 @@ Python state after.
 
 from __future__ import annotations
 
+import array
+import copy
+import enum
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,9 +25,11 @@ from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import CustomCall
 from graphtorch.frontend.memory import assume_other, assume_writable
 from graphtorch.frontend.parts import Part
+from graphtorch.frontend.reach import has_attributes, is_library
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.sources import ArgumentSource, Source, carrier
+from graphtorch.frontend.tree import mutable_containers
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
@@ -36,6 +41,7 @@ from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import type_of
 
 if TYPE_CHECKING:
+    from graphtorch.frontend.environment import Environment
     from graphtorch.frontend.joint import CompiledBackward
 
 
@@ -54,6 +60,16 @@ class Constant:
     """A result that is no tensor of the graph: returned as it is."""
 
     value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A result that is no tensor and that the function makes: a copy at each call, for the caller may change it."""
+
+    value: Any
+
+
+_COPIED = (set, bytearray, np.ndarray, array.array, list, dict, deque)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +239,19 @@ def assemble(recorder: Recorder, leaves: list[Any], tree: Any) -> Captured:
     return _Assembler(recorder).run(leaves, tree)
 
 
+def refuse_known_containers(result: Any, given: Any, environment: Environment) -> None:
+    """Lists and dictionaries among the results are made anew at each call. That is wrong for one that was there before
+    the call, and for one that is there twice."""
+    met = {id(c) for c in mutable_containers(given)}
+    for container in mutable_containers(result):
+        if id(container) in met or environment.knows(container):
+            raise refuse(
+                f"a result is a {type(container).__name__} that the function did not make, or returns twice",
+                "return a copy of it, or a tuple",
+            )
+        met.add(id(container))
+
+
 class _Assembler:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -251,7 +280,7 @@ class _Assembler:
                         f"a result of {type(leaf)} that holds tensors of the capture",
                         "return tensors in lists, tuples, dictionaries, named tuples or dataclasses",
                     )
-                captured.results.append(Size(leaf) if type(leaf) is SymInt else Constant(leaf))
+                captured.results.append(Size(leaf) if type(leaf) is SymInt else self.constant(leaf))
                 continue
             if leaf._inference:
                 captured.inference.append(number)
@@ -324,6 +353,20 @@ class _Assembler:
             place = self.output(value, "leaf") if outside else position[value]
             captured.leaves.append(LeafValue(place, outside, source, memo.get(id(tensor)), reached_by))
         return captured
+
+    def constant(self, leaf: Any) -> Any:
+        """A result that is no tensor: itself, or a copy at each call of what the function makes at each call."""
+        environment = self.recorder.environment
+        if environment is None or environment.knows(leaf) or any(leaf is given for given in environment.given):
+            return Constant(leaf)
+        if isinstance(leaf, _COPIED):
+            return Made(leaf)
+        if has_attributes(leaf) and not isinstance(leaf, enum.Enum | ModuleType) and not is_library(leaf):
+            raise refuse(
+                f"a result of {type(leaf)} that the function makes",
+                "return tensors and numbers in lists, tuples, dictionaries, named tuples or dataclasses",
+            )
+        return Constant(leaf)
 
     def keep_checks(self) -> None:
         """Let operators that may fail for data run although nothing needs what they give: a bad index is an error."""
@@ -558,6 +601,8 @@ class _Call:
         """The Python value that a description stands for."""
         if type(spec) is Constant:
             return spec.value
+        if type(spec) is Made:
+            return copy.deepcopy(spec.value)
         if type(spec) is Size:
             return evaluate(spec.value, self.builder._bindings(self.leaves, self.arrays))
         if id(spec) in self.memo:

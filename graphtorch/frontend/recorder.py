@@ -17,7 +17,8 @@ from graphtorch.autodiff.graft import GRAFT
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.autograd.views import scatter
-from graphtorch.frontend.decisions import Decisions, effect
+from graphtorch.frontend.decisions import Decisions
+from graphtorch.frontend.effects import effect
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.layouts import hints, pointwise_layout, stated_layout
@@ -42,6 +43,8 @@ from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
+_FIELDS = frozenset(Tensor.__annotations__)  # of a tensor; further attributes are the users'
+
 
 class Recorder(StateRecorder):
     """Captures one run of a function. Use: `argument(...)` for each tensor argument, run the function inside `with
@@ -57,6 +60,7 @@ class Recorder(StateRecorder):
         self.default_dtype = dtypes.get_default_dtype()
         self._names_taken: set[str] = set()  # by the first so many sources
         self._names_seen = 0
+        self._attributes: list[tuple[Any, Tensor, Tensor, dict[str, Any]]] = []  # (source, tensor, recorded, its own)
         self._states_named: dict[int, int] = {}  # id of an optimizer -> how many of its states have names
         self.decisions: Decisions | None = None  # None: Python may not ask for data
         self.refused: CaptureError | None = None  # what the function does that no graph can hold
@@ -70,7 +74,11 @@ class Recorder(StateRecorder):
         known = self.captured.get(id(tensor))
         if known is not None:
             return known
-        return self._add_input(tensor, ArgumentSource(index, name), TensorType(tensor.dtype, shape, tensor.device))
+        made = self._add_input(tensor, ArgumentSource(index, name), TensorType(tensor.dtype, shape, tensor.device))
+        if type(tensor) is not Tensor:
+            made.__class__ = type(tensor)
+        vars(made).update(own_attributes(tensor))
+        return made
 
     def capture(self, tensor: Tensor) -> Tensor:
         """The recorded tensor for a concrete one that the function reached by itself."""
@@ -163,7 +171,22 @@ class Recorder(StateRecorder):
         self.captured[id(recorded)] = recorded
         self._alive.append(tensor)
         self._alive.append(recorded)
+        self._attributes.append((source, tensor, recorded, own_attributes(tensor)))
         return recorded
+
+    def attributes_set(self) -> list[str]:
+        """The attributes that the function gave tensors from outside, which a graph can't; they are taken away."""
+        found: list[str] = []
+        for source, tensor, recorded, before in self._attributes:
+            for holder in (tensor, recorded) if isinstance(source, ArgumentSource) else (tensor,):
+                after = own_attributes(holder)
+                if after.keys() != before.keys() or any(after[n] is not v for n, v in before.items()):
+                    found += [f"{source.name}.{n}" for n, v in after.items() if before.get(n, after) is not v]
+                    found += [f"{source.name}.{n}" for n in before if n not in after]
+                    for name in after:
+                        del vars(holder)[name]
+                    vars(holder).update(before)
+        return found
 
     def _tensor_name(self, tensor: Tensor) -> str:
         name = self.module_names.get(id(tensor))
@@ -637,6 +660,12 @@ class Recorder(StateRecorder):
             )
         with self._gradients(False):
             self.get_data(tensor).copy_(value)
+
+
+def own_attributes(tensor: Tensor) -> dict[str, Any]:
+    """The attributes that users gave a tensor."""
+    own = vars(tensor)
+    return {} if _FIELDS.issuperset(own) else {n: v for n, v in own.items() if n not in _FIELDS}
 
 
 def _overlaps(layout: np.ndarray[Any, Any]) -> bool:

@@ -7,11 +7,12 @@ checks the guards themselves, which costs more and tells what changed."""
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from graphtorch.frontend.program import Alias, BrokenNode, Constant, Output, _laid_out
+from graphtorch.frontend.program import Alias, BrokenNode, Constant, Made, Output, _laid_out
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, SizeSource, Source, TensorSource
 from graphtorch.frontend.tree import Leaf, unflatten
 from graphtorch.ir.passes import verify_by_default
@@ -209,7 +210,7 @@ class _Writer:
             elif isinstance(spec, Alias):
                 if spec.steps or spec.is_leaf:
                     return False
-            elif not (spec is None or isinstance(spec, Constant)):
+            elif not (spec is None or isinstance(spec, Constant | Made)):
                 return False
         return True
 
@@ -217,6 +218,8 @@ class _Writer:
         """A variable or name for a result."""
         if isinstance(spec, Constant):
             return self.name(spec.value)
+        if isinstance(spec, Made):
+            return f"{self.name(copy.deepcopy)}({self.name(spec.value)})"
         if isinstance(spec, Alias):
             tensor = self._tensor(spec.source)
             if isinstance(spec.source, GradSource):  # what it was before gradients are assigned

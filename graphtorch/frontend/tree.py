@@ -48,10 +48,31 @@ def flatten(value: Any, leaves: list[Any]) -> Any:
     if kind is dict or kind is OrderedDict:
         return Tree(kind, tuple(value), tuple([flatten(v, leaves) for v in value.values()]))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = tuple(f.name for f in dataclasses.fields(value))
+        names = tuple(f.name for f in dataclasses.fields(value) if hasattr(value, f.name))
+        if hasattr(value, "__dict__") and len(vars(value)) > len(names):
+            names += tuple(n for n in vars(value) if n not in names)
         return Tree(kind, names, tuple([flatten(getattr(value, n), leaves) for n in names]))
     leaves.append(value)
     return LEAF
+
+
+def mutable_containers(value: Any) -> Iterator[Any]:
+    """The lists, dictionaries and dataclasses that may change among the containers of `value`, depth first."""
+    kind = type(value)
+    if kind is tuple or kind is list or (isinstance(value, tuple) and hasattr(value, "_fields")):
+        if kind is list:
+            yield value
+        for item in value:
+            yield from mutable_containers(item)
+    elif kind is dict or kind is OrderedDict:
+        yield value
+        for item in value.values():
+            yield from mutable_containers(item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if not value.__dataclass_params__.frozen:  # type: ignore[attr-defined, unused-ignore]
+            yield value
+        for field in dataclasses.fields(value):
+            yield from mutable_containers(getattr(value, field.name, None))
 
 
 def unflatten(tree: Any, leaves: Iterator[Any]) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
-from graphtorch.frontend.compiler import COLLECTED_EVERY
+from graphtorch.frontend.collection import COLLECTED_EVERY
 
 
 def train(compiled: bool, steps: int) -> tuple[list[float], Any]:
