@@ -30,8 +30,8 @@ from graphtorch.lowering.triton.codegen import Generated, KernelEmitter, Segment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import RowKernel
 from graphtorch.lowering.triton.instructions import convert, register
-from graphtorch.lowering.triton.splitting import PROGRAMS, copy_expressions
-from graphtorch.lowering.triton.tiling import Blocks, Limits, Tiling, post_order, power_of_two, warps
+from graphtorch.lowering.triton.splitting import copy_expressions
+from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Tiling, post_order, power_of_two, warps
 from graphtorch.schedule.indexing import estimate
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_shape, same_size

@@ -49,7 +49,7 @@ def generate_convolution(
 
 def choose_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None) -> Config:
     """The default blocks: those of a matrix product, with more registers for addresses and bounds."""
-    config = choose(call, extents(call)[:3], bindings, limits, convolution_precision() == "tf32")
+    config = choose(call, extents(call), bindings, limits, convolution_precision() == "tf32")
     if config.block_m * config.block_n < 64 * 128:
         return config
     image: View = call.args[0]

@@ -41,6 +41,7 @@ from graphtorch.schedule.fusion import EXPENSIVE
 from graphtorch.schedule.indexing import estimate, product, row_major
 from graphtorch.schedule.report import describe
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.precision import convolution_precision, matmul_precision
 from graphtorch.tensor.type import TensorType
 
 ATTENTION = ("fused_attention", "fused_attention_backward")
@@ -396,7 +397,8 @@ def _parts(call: ExternCall) -> int:
     if any(type(s) is not int for s in sizes) or 0 in sizes:
         return 1
     m, n, k, count = sizes
-    return parts(m, n, k, count, call.args[0].buffer.dtype)
+    precision = convolution_precision() if call.op.name.startswith("conv2d") else matmul_precision()
+    return parts(m, n, k, count, call.args[0].buffer.dtype, precision == "tf32")
 
 
 def _plain(sizes: Sequence[Any], strides: Sequence[Any]) -> list[Coordinate]:

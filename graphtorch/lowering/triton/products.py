@@ -267,12 +267,12 @@ def product_of(call: ExternCall) -> Buffer:
 def choose(
     call: ExternCall, sizes: Sequence[Any], bindings: Mapping[str, int], limits: Limits | None, tf32: bool = False
 ) -> Config:
-    """The blocks of a product by shape; small ones where a test's limits ask for them."""
-    m, n, k = (concrete(e, bindings) for e in sizes)
-    config = fit(m, n, k, call.args[0].buffer.dtype, tf32)
+    """The blocks of a product by shape (m, n, k and how many); small ones where a test's limits ask for them."""
+    m, n, k, count = (concrete(e, bindings) for e in sizes)
+    config = fit(m, n, k, call.args[0].buffer.dtype, tf32, count)
     if isinstance(call, FusedCall) and call.epilogue is not None and config.block_m * config.block_n >= 128 * 128:
         # What the epilogue computes needs registers beside the sums.
-        config = replace(config, block_n=128, num_warps=8)
+        config = replace(config, block_n=128, num_warps=8, num_stages=3)
     if limits is not None:
         side = max(16, power_of_two(int(limits.pointwise**0.5)))
         config = replace(

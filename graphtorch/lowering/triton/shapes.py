@@ -15,7 +15,6 @@ from graphtorch.tensor.dtypes import dtype
 DOT = (dtypes.float16, dtypes.bfloat16, dtypes.float32)  # what `tl.dot` multiplies
 MULTIPROCESSORS = 132  # of an H200; programs of a persistent kernel
 SHORTEST_PART = 512  # summed elements that are worth a program of their own
-MOST_PARTS = 32
 
 
 @dataclass(frozen=True)
@@ -46,32 +45,82 @@ class Config:
         )
 
 
-def fit(m: int, n: int, k: int, of: dtype, tf32: bool = False) -> Config:
-    """The default choice."""
+# What a multiprocessor of an H200 does in a second: its tensor cores on bfloat16 (on tf32 half of it), its other units
+# on float32. The vendor's figures and a copy's bandwidth; the shares reached are guesses.
+_TENSOR_RATE, _FLOAT_RATE = 7.5e12, 0.5e12
+_BANDWIDTH = 4.3e12
+_BESIDE_OTHERS = 0.7e-6  # of a block, before and after its loop, while other programs of its multiprocessor compute
+_ALONE = 3e-6  # the same of a block that has its multiprocessor for itself
+_STEP = 0.1e-6  # of one step of a loop, however small its blocks are
+_LAUNCH = 3e-6  # of a second launch and what it waits for
+_PARTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 32)
+
+
+def fit(m: int, n: int, k: int, of: dtype, tf32: bool = False, count: int = 1) -> Config:
+    """The default choice for `count` products."""
+    return _best(m, n, k, count, of, tf32)[0]
+
+
+def parts(m: int, n: int, k: int, count: int, of: dtype, tf32: bool = False) -> int:
+    """Into how many the sum of a product is split: 1, unless its blocks are few and the sum is long (skinny shapes,
+    gradients of weights)."""
+    return _best(m, n, k, count, of, tf32)[1]
+
+
+def _best(m: int, n: int, k: int, count: int, of: dtype, tf32: bool) -> tuple[Config, int]:
+    """The blocks and parts that are estimated to take the least time."""
     if of not in DOT:
-        return Config(min(16, power_of_two(max(m, 1))), min(32, power_of_two(max(n, 1))), 16, 4, 1)
+        return Config(min(16, power_of_two(max(m, 1))), min(32, power_of_two(max(n, 1))), 16, 4, 1), 1
+    found = _shapes(m, n, k, of, tf32)
+    divisions = [s for s in _PARTS if s == 1 or s <= k // SHORTEST_PART]
+    choices = [(config, s) for config in found for s in divisions]
+    return min(choices, key=lambda c: _seconds(*c, m, n, k, count, of, tf32))
+
+
+def _shapes(m: int, n: int, k: int, of: dtype, tf32: bool) -> list[Config]:
+    """Blocks by default, the largest first."""
     bm, bn = _side(m, 128), _side(n, 128)
     if of.itemsize == 4 and not tf32:
         # Full precision in float32 is no work for tensor cores: larger blocks or fewer warps spill registers.
         bm, bn = min(bm, 64), min(bn, 64)
-        return Config(bm, bn, 16, 8 if bm * bn >= 64 * 64 else 4, 2)
-    if of.itemsize == 4:
-        return Config(bm, bn, 32, 8 if bm * bn >= 128 * 128 else 4, 3)
-    bk = min(max(power_of_two(k), 16), 64)
-    if m >= 2048 and n >= 2048:
-        return Config(128, 256, bk, 8, 3)
-    if blocks(m, bm) * blocks(n, bn) < MULTIPROCESSORS // 2 and bm * bn > 64 * 64:
-        # Too few blocks to keep every multiprocessor busy.
-        bm = min(bm, 64)
-    return Config(bm, bn, bk, 4, 3 if bm * bn >= 128 * 128 else 4)
+        return [Config(bm, bn, 16, 8 if bm * bn >= 64 * 64 else 4, 2)]
+    deep = 64 if of.itemsize == 2 else 32
+    bk = min(max(power_of_two(k), 16), deep)
+    found = []
+    if bm == 128 and n >= 256 and of.itemsize == 2:
+        found.append(Config(128, 256, bk, 8, 4))
+    warps = 8 if of.itemsize == 4 and bm * bn >= 128 * 128 else 4
+    found.append(Config(bm, bn, bk, warps, 3 if bm * bn >= 128 * 128 else 4))
+    if bm * bn > 64 * 64:
+        found += [Config(min(bm, 64), bn, bk, 4, 4), Config(min(bm, 64), min(bn, 64), bk, 4, 4)]
+    return found
 
 
-def candidates(m: int, n: int, k: int, of: dtype, tf32: bool = False, descriptors: bool = False) -> list[Config]:
+def _seconds(config: Config, splits: int, m: int, n: int, k: int, count: int, of: dtype, tf32: bool) -> float:
+    """An estimate: whole waves of blocks over the multiprocessors, or memory, whichever takes longer."""
+    across, down = blocks(m, config.block_m), blocks(n, config.block_n)
+    programs = across * down * count * splits
+    rate = _FLOAT_RATE if of.itemsize == 4 and not tf32 else _TENSOR_RATE / (of.itemsize // 2)
+    side = config.block_m * config.block_n / (config.block_m + config.block_n)
+    rate *= side / (side + 30)  # larger blocks read less from shared memory for each product
+    block = max(2.0 * config.block_m * config.block_n / rate, _STEP / config.block_k) * (k / splits)
+    block += _ALONE if config.block_m * config.block_n > 128 * 128 else _BESIDE_OTHERS
+    busy = min(1.0, programs / (1.5 * MULTIPROCESSORS))  # few programs do not wait for enough memory at once
+    moved = (m * k + k * n + m * n) * count * of.itemsize
+    seconds = max(blocks(programs, MULTIPROCESSORS) * block, moved / (_BANDWIDTH * busy))
+    if splits > 1:
+        seconds += _LAUNCH + 8.0 * splits * m * n * count / _BANDWIDTH
+    return seconds
+
+
+def candidates(
+    m: int, n: int, k: int, of: dtype, tf32: bool = False, descriptors: bool = False, count: int = 1
+) -> list[Config]:
     """What autotuning tries: the default first, then others that fit the shape; each once.
 
     descriptors   whether the operands' alignment allows tensor descriptors
     """
-    default = fit(m, n, k, of, tf32)
+    default = fit(m, n, k, of, tf32, count)
     if of not in DOT:
         return [default]
     if of.itemsize == 4 and not tf32:
@@ -83,9 +132,11 @@ def candidates(m: int, n: int, k: int, of: dtype, tf32: bool = False, descriptor
             Config(64, 128, deep, 4, 3),
             Config(128, 64, deep, 4, 4),
             Config(128, 128, deep, 4, 3),
-            Config(128, 128, deep, 8, 4),
+            Config(128, 128, deep, 8, 3),
+            Config(128, 128, deep, 8, 5),
             Config(128, 256, deep, 8, 3),
-            Config(256, 128, deep, 8, 3),
+            Config(128, 256, deep, 8, 4),
+            Config(256, 128, deep, 8, 4),
         ]
     found = [default]
     for config in table:
@@ -107,17 +158,6 @@ def _variants(config: Config, m: int, n: int, of: dtype, descriptors: bool) -> I
     yield replace(config, descriptors=True)
     if blocks(m, config.block_m) * blocks(n, config.block_n) > 2 * MULTIPROCESSORS:
         yield replace(config, descriptors=True, programs=MULTIPROCESSORS)
-
-
-def parts(m: int, n: int, k: int, count: int, of: dtype) -> int:
-    """Into how many the sum of a product is split: 1, unless its blocks are few and the sum is long (skinny shapes,
-    gradients of convolution kernels)."""
-    if of not in DOT:
-        return 1
-    config = fit(m, n, k, of)
-    programs = blocks(m, config.block_m) * blocks(n, config.block_n) * count
-    wanted = min(2 * MULTIPROCESSORS // max(programs, 1), k // SHORTEST_PART, MOST_PARTS)
-    return 1 << (wanted.bit_length() - 1) if wanted >= 2 and programs <= MULTIPROCESSORS // 2 else 1
 
 
 def blocks(extent: int, block: int) -> int:

@@ -28,13 +28,12 @@ from graphtorch.lowering.kernel import (
     Store,
 )
 from graphtorch.lowering.triton.groups import RowKernel
-from graphtorch.lowering.triton.tiling import is_zero, post_order
+from graphtorch.lowering.triton.tiling import PROGRAMS, is_zero, post_order
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
 
 LONG = 8192  # elements of a fold that are worth a second launch
 COLUMNS = 64  # that a program folds at once
-PROGRAMS = 512  # that keep a GPU busy: a few for each of its (about 132) multiprocessors
 
 Axes = frozenset[int]
 Folds = frozenset[Axes]

@@ -54,7 +54,7 @@ def generate_matmul(
     register(product_of(call).dtype)
     sizes = extents(call)
     tf32 = matmul_precision() == "tf32"
-    chosen = config or choose(call, sizes[:3], bindings, limits, tf32)
+    chosen = config or choose(call, sizes, bindings, limits, tf32)
     return _Matmul(call, bindings, chosen, sizes).product(matmul_precision()).generate()
 
 
@@ -199,9 +199,9 @@ def product_candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[Co
     """The configurations that autotuning tries for a product, the default one first; none for other calls."""
     if call.op.name not in PRODUCTS:
         return []
-    m, n, k = (concrete(e, bindings) for e in extents(call)[:3])
+    m, n, k, count = (concrete(e, bindings) for e in extents(call))
     image = call.op.name in CONVOLUTIONS
     tf32 = (convolution_precision() if image else matmul_precision()) == "tf32"
-    default = choose_blocks(call, bindings, None) if image else choose(call, (m, n, k), bindings, None, tf32)
-    others = candidates(m, n, k, call.args[0].buffer.dtype, tf32, not image and describable(call, bindings))
+    default = choose_blocks(call, bindings, None) if image else choose(call, (m, n, k, count), bindings, None, tf32)
+    others = candidates(m, n, k, call.args[0].buffer.dtype, tf32, not image and describable(call, bindings), count)
     return list(dict.fromkeys([default, *others]))

@@ -19,6 +19,7 @@ from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.tensor.symint import same_size
 
 Strides = tuple[Any, ...]
+PROGRAMS = 512  # that keep a GPU busy: a few for each of its (about 132) multiprocessors
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,8 @@ class Tiling:
         if columns and (not persistent or self.passes == 1):
             # Neighbouring columns share cache lines: several of them in a block, and several rows; but enough blocks.
             bx = min(power_of_two(x), max(limits.looped // 32, 1), 64, max(power_of_two(x) // 128, 8))
+            if extent * bx < limits.looped:  # few rows: more columns, as long as there are programs enough
+                bx = max(bx, min(limits.looped // extent, 256, power_of_two(x) // PROGRAMS))
             br = max(min(limits.looped // bx, extent), 1)
             persistent = persistent and br == extent
         elif persistent:

@@ -187,7 +187,7 @@ def test_gradients_compile_without_spills() -> None:
     types = [typed("bfloat16", *s) for s in shapes(128)]
     graph = with_gradients(network(2), types[0].with_shape((16, 3, 28, 28)), *types[1:])
     functions = [s.function for s in plan_for(build_schedule(graph)).launches if "conv2d" in s.function.name]
-    assert any(f.constants.get("BLOCK_M", 0) * f.constants.get("BLOCK_N", 0) == 128 * 128 for f in functions)
+    assert any(f.constants.get("BLOCK_M", 0) * f.constants.get("BLOCK_N", 0) >= 64 * 128 for f in functions)
     # The gradient of the first kernel reads the caller's image row by row; the last input's gradient, rows of channels.
     chosen = [[f for f in functions if f.name.startswith(name)][-1] for name in ("conv2d_weight", "conv2d_input")]
     for compiled in compile_all(chosen, "sm_90"):
