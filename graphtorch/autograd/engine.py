@@ -149,25 +149,25 @@ def accumulate(variable: Tensor, gradient: Tensor, create_graph: bool, fresh: bo
 
     `fresh` says that nobody else holds the gradient's memory, so that it may become `.grad` without a copy.
     """
-    if variable._grad is None:
+    held = variable._grad
+    if held is None:
         if create_graph:
-            variable._grad = gradient if fresh else gradient.clone()
+            variable._gradient = gradient if fresh else gradient.clone()
         else:
             own = gradient._alias() if fresh else gradient.detach().clone()
             if own._data.strides != variable._data.strides:
                 _lay_out_as(own, variable)
-            variable._grad = own
+            variable._gradient = own
     elif create_graph:
-        variable._grad = variable._grad + gradient
-    elif _adds_as_arrays(variable._grad, gradient):
-        held = variable._grad._data
-        quiet.run(np.add, held, gradient._data, held)
-        variable._grad._bump_version()
+        variable._gradient = held + gradient
+    elif _adds_as_arrays(held, gradient):
+        quiet.run(np.add, held._data, gradient._data, held._data)
+        held._bump_version()
     else:
         previous = state.grad_enabled
         state.grad_enabled = False
         try:
-            variable._grad.add_(gradient)
+            held.add_(gradient)
         finally:
             state.grad_enabled = previous
 

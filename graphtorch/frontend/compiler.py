@@ -24,15 +24,14 @@ from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
 from graphtorch.frontend.guards import GuardSet, is_scalar
-from graphtorch.frontend.joint import JointProgram
 from graphtorch.frontend.logs import log_specialization
 from graphtorch.frontend.modes import Modes
-from graphtorch.frontend.paths import PathExecutable, PathTree, run_path
-from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
-from graphtorch.frontend.program import Captured, Constant, ResultBuilder, assemble, refuse_known_containers
+from graphtorch.frontend.paths import PathTree, run_path
+from graphtorch.frontend.program import Captured, Constant, assemble, refuse_known_containers
 from graphtorch.frontend.reach import tensor_names
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
+from graphtorch.frontend.specialization import Specialization
 from graphtorch.frontend.stance import DEFAULT, Stance
 from graphtorch.frontend.stance import holder as stance
 from graphtorch.frontend.tree import flatten, unflatten
@@ -102,86 +101,6 @@ class FixedSizes(Exception):
     def __init__(self, dims: dict[int, set[int]]) -> None:
         super().__init__(str(dims))
         self.dims = dims
-
-
-class Specialization:
-    """One compiled variant of a function, valid while its guards hold."""
-
-    def __init__(
-        self,
-        captured: Captured,
-        guards: GuardSet,
-        tree: Any,
-        backend: str,
-        name: str,
-        paths: PathTree | None = None,
-        memory_budget: float = 1.0,
-    ) -> None:
-        self.captured = captured
-        self.guards = guards
-        self.tree = tree
-        self.backend = backend
-        self.name = name
-        self.reason = ""
-        self.compile_seconds = 0.0
-        self.calls = 0
-        self.shapes: list[tuple[int, ...] | None] = []
-        self._written = {output: position for position, output in captured.written}
-        self._results = ResultBuilder(captured)
-        self.replay: Replay | None = None
-        self.answers = tuple(d.answer for d in captured.decisions)
-        self.paths = paths if captured.decisions else None
-        lower = None if self.paths is None else self._path_of(self.paths, backend)
-        self.joint: JointProgram | None = None
-        if captured.differentiable:
-            self.joint = JointProgram(captured, backend, lower, memory_budget)
-            self.compiled: Compiled = self.joint.forward
-        else:
-            self.compiled = compile_graph(captured.graph, backend, self._written, lower)
-
-    def _path_of(self, paths: PathTree, backend: str) -> Lower:
-        """How the program of one way through a function that decides on tensor data becomes an executable."""
-        captured = self.captured
-        return lambda graph, donations: PathExecutable(
-            graph, donations, captured.decisions, captured.sources, backend, paths
-        )
-
-    def matches(self, tree: Any, leaves: Sequence[Any]) -> bool:
-        """Whether a call fits."""
-        if self.tree != tree:
-            return False
-        taken = self.guards.take_snapshots()
-        if not self.guards.check(leaves):
-            return False
-        self.guards.scope.update(taken)
-        return True
-
-    def run(self, leaves: Sequence[Any]) -> Any:
-        """One call: gather inputs, execute, write back, build the results."""
-        captured = self.captured
-        found = [source.fetch(leaves) for source in captured.sources]
-        inputs = [t._data if isinstance(t, Tensor) else t for t in found]
-        arrays = self.compiled.run(inputs, self._written)
-        return self.finish(leaves, found, arrays)
-
-    def finish(self, leaves: Sequence[Any], found: Sequence[Any], arrays: Sequence[Any]) -> Any:
-        """What follows the execution: write back, and build the results. `found` are the inputs' tensors."""
-        captured = self.captured
-        self.calls += 1
-        self._results.set_flags(leaves)
-        if self.paths is not None:
-            found = list(found)
-            self._results.set_carriers(found, arrays)
-        history: Sequence[Any] = ()
-        if self.joint is not None:
-            history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured, leaves)
-        for position, _ in captured.written:
-            if position not in captured.quiet:
-                found[position]._bump_version()
-        results, grads = self._results.build(arrays, leaves, history)
-        for leaf, gradient in grads:
-            leaf._grad = gradient
-        return unflatten(captured.tree, iter(results))
 
 
 class CompiledFunction:
@@ -310,6 +229,7 @@ class CompiledFunction:
                 result = specialization.run(leaves)
                 if specialization.replay is None and not self.check:
                     specialization.replay = write_replay(specialization)
+                    specialization.matches(tree, leaves)  # so that the next call finds nothing changed
                     self._replays += (specialization.replay,)
                 return result
         if self.eager_reason:

@@ -48,6 +48,7 @@ from graphtorch.frontend.reach import (
     plain_function,
     slots_of,
 )
+from graphtorch.frontend.watch import Fact
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.tensor import Tensor
 
@@ -101,6 +102,7 @@ class Place:
     namespace: Any = None
     key: Any = None
     cheap: str | None = None
+    fact: Fact | None = None  # what it depends on, if that is watched
     assumed: bool = True
 
     def changed(self) -> bool:
@@ -175,7 +177,8 @@ class Environment:
         self.buffers: list[tuple[Place, Any, bytes]] = []
         self.modules: list[tuple[str, Any]] = []
         self.memories: list[Memory] = []
-        self.objects: list[tuple[str, str, Any, frozenset[str]]] = []  # (expression, meaning, its dictionary, the keys)
+        # (expression, meaning, its dictionary, the keys, what that depends on)
+        self.objects: list[tuple[str, str, Any, frozenset[str], Fact | None]] = []
         self.tables: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = []  # of modules: (meaning, table, copy of it)
         self.absent: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}  # (namespace, a global that is not there)
         self.environ: dict[Any, Any] | None = None
@@ -387,9 +390,10 @@ class Environment:
             if own_forward is not None:
                 self._queue.append(Place(self.guards.name(own_forward), f"{title}.forward", own_forward, assumed=False))
             if not is_library(module):
-                self.objects.append((f"{held}.__dict__", title, vars(module), frozenset(vars(module))))
+                fact = self.guards.watch.attributes(module)
+                self.objects.append((f"{held}.__dict__", title, vars(module), frozenset(vars(module)), fact))
                 self._hold(held, title, module, named=True)
-                self._queue.append(Place(f"{held}.__class__", f"the class of {title}", type(module)))
+                self._queue.append(Place(f"{held}.__class__", f"the class of {title}", type(module), fact=fact))
 
     def _note_tables(self, meaning: str, module: Any) -> None:
         self.modules.append((meaning, module))
@@ -402,7 +406,7 @@ class Environment:
         """What the code mentions of an object, and its class."""
         if has_attributes(value):
             own = vars(value)
-            self.objects.append((f"{place.expression}.__dict__", place.meaning, own, frozenset(own)))
+            self.objects.append((f"{place.expression}.__dict__", place.meaning, own, frozenset(own), None))
             self._hold(place.expression, place.meaning, value)
         elif isinstance(value, Tensor):
             if not _TENSOR_FIELDS.issuperset(vars(value)):
@@ -461,7 +465,8 @@ class Environment:
                 expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
                 if isinstance(content, ModuleType) and isinstance(value, ModuleType) and content is not os:
                     continue
-                self._queue.append(Place(expression, meaning, content, own, name, cheap))
+                fact = self.guards.watch.attributes(value) if cheap else None
+                self._queue.append(Place(expression, meaning, content, own, name, cheap, fact=fact))
         for name in slots_of(value):
             if name in names and hasattr(value, name):
                 expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
@@ -542,7 +547,7 @@ class Environment:
         for memory in self.memories:
             if memory.forget():
                 self.filled = getattr(memory.cached, "__name__", "a function")
-        for _, meaning, own, names in self.objects:
+        for _, meaning, own, names, _ in self.objects:
             for name in [n for n in own if n not in names]:  # made by the run
                 self.made.append(f"{meaning}.{name}")
                 del own[name]
@@ -607,8 +612,9 @@ class Environment:
             held = f"{guards.name(os.environ)}._data"
             copy = dict(vars(os.environ)["_data"])
             guards.add(f"{held} == {guards.name(copy)}", "the environment variables were the same")
-        for expression, meaning, _, names in self.objects:
-            guards.add(f"len({expression}) == {len(names)}", f"{meaning} had {len(names)} attributes")
+        for expression, meaning, _, names, fact in self.objects:
+            had = f"{meaning} had {len(names)} attributes"
+            guards.add(f"len({expression}) == {len(names)}", had, facts=(fact,))
         if asks_for_absence(self.names):
             for holder in self._holders:
                 for cls in own_classes(holder.value) if isinstance(holder.value, type) else ():
@@ -618,10 +624,10 @@ class Environment:
             if not place.assumed or (isinstance(place.namespace, dict) and skip(place.namespace, place.key)):
                 continue
             if is_scalar(place.value) or type(place.value) in _VALUES:
-                guards.same_value(place.expression, place.value, place.meaning, place.cheap)
+                guards.same_value(place.expression, place.value, place.meaning, place.cheap, (place.fact,))
             else:
                 meaning = f"{place.meaning} was the same object"
-                guards.same_object(place.expression, place.value, meaning, place.cheap)
+                guards.same_object(place.expression, place.value, meaning, place.cheap, (place.fact,))
 
     def _assume_entries(self, place: Place, container: Any, copy: Any) -> None:
         """Assume how many entries a container has; which keys; and, of many, that all are the same."""

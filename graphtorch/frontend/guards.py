@@ -7,16 +7,20 @@ why.
 Most calls meet the very objects that the last one met. A guard may therefore have a `cheap` form: a condition that is
 faster and never true where the guard is false, such as the identity of an array whose shape was checked before.
 `frontend.replay` writes the code of a call with these, and what fails them is checked by the guards themselves. The
-objects that cheap forms compare with are snapshots, which are taken again whenever the guards have been checked."""
+objects that cheap forms compare with are snapshots, which are taken again whenever the guards have been checked. What
+a guard depends on, as far as `frontend.watch` can see whether it has changed, are its facts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import is_not
 from typing import Any
 
 import numpy as np
+
+from graphtorch.frontend.watch import Fact, Watch
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
@@ -27,6 +31,7 @@ class Guard:
 
     `meaning` completes the sentence "recompiled because ...". `cheap` is a sufficient condition ("" where other cheap
     forms imply the guard); with `checked`, it is sufficient only for executables that look at their inputs' shapes.
+    `facts` are all that a guard that names no `leaves` depends on, where that can be watched.
     """
 
     expression: str
@@ -34,6 +39,7 @@ class Guard:
     meaning: str
     cheap: str
     checked: bool = False
+    facts: tuple[Fact, ...] = ()
 
 
 class GuardSet:
@@ -47,6 +53,7 @@ class GuardSet:
         self._snapshots: dict[str, Callable[[], Any]] = {}
         self.snapshot_names: dict[Any, str] = {}
         self.required: dict[str, None] = {}
+        self.watch = Watch()
         self.locals: dict[str, str] = {}  # expression -> the variable to which a cheap form has bound its value
 
     def name(self, value: Any) -> str:
@@ -57,20 +64,38 @@ class GuardSet:
             self._scope[name] = value
         return name
 
-    def add(self, expression: str, meaning: str, cheap: str | None = None, checked: bool = False) -> None:
-        """Assume that `expression` is true. `cheap`: see `Guard`; None for the expression itself."""
+    def add(
+        self,
+        expression: str,
+        meaning: str,
+        cheap: str | None = None,
+        checked: bool = False,
+        facts: Sequence[Fact | None] = (),
+    ) -> None:
+        """Assume that `expression` is true. `cheap`: see `Guard`; None for the expression itself. `facts`: what it
+        depends on, with None for what can't be watched."""
         if expression not in self.guards:
+            known = tuple(f for f in facts if f is not None)
             self.guards[expression] = Guard(
-                expression, self._scope, meaning, expression if cheap is None else cheap, checked
+                expression,
+                self._scope,
+                meaning,
+                expression if cheap is None else cheap,
+                checked,
+                known if len(known) == len(facts) else (),
             )
             self._check = None
 
-    def same_object(self, expression: str, value: Any, meaning: str, place: str | None = None) -> None:
+    def same_object(
+        self, expression: str, value: Any, meaning: str, place: str | None = None, facts: Sequence[Fact | None] = ()
+    ) -> None:
         """Assume that an expression gives this very object. `place`: a faster expression for the same."""
         held = self.name(value)
-        self.add(f"{expression} is {held}", meaning, None if place is None else f"{place} is {held}")
+        self.add(f"{expression} is {held}", meaning, None if place is None else f"{place} is {held}", facts=facts)
 
-    def same_value(self, expression: str, value: Any, meaning: str, place: str | None = None) -> None:
+    def same_value(
+        self, expression: str, value: Any, meaning: str, place: str | None = None, facts: Sequence[Fact | None] = ()
+    ) -> None:
         """Assume the type and value of a Python scalar (or a tuple of them). `place`: a faster expression for it."""
         place = place or expression
         if type(value) is float and value != value:
@@ -80,7 +105,7 @@ class GuardSet:
             kind = self.name(float)
             self.add(f"{expression}.__class__ is {kind} and {expression} == 0 and {sign}", f"{meaning} was {value!r}")
         elif value is None or value is True or value is False:
-            self.add(f"{expression} is {value!r}", f"{meaning} was {value!r}", f"{place} is {value!r}")
+            self.add(f"{expression} is {value!r}", f"{meaning} was {value!r}", f"{place} is {value!r}", facts=facts)
         else:
             kind = self.name(type(value))
             constant = self.name(value)
@@ -88,6 +113,7 @@ class GuardSet:
                 f"{expression}.__class__ is {kind} and {expression} == {constant}",
                 f"{meaning} was {value!r}",
                 f"{place} is {constant}",
+                facts=facts,
             )
 
     def require(self, condition: str) -> None:
@@ -141,6 +167,11 @@ class GuardSet:
             if not holds:
                 return guard.meaning
         return None
+
+
+def identical(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether two sequences have the very same entries."""
+    return len(found) == len(expected) and not any(map(is_not, found, expected))
 
 
 def attribute(guards: GuardSet, owner: Any, name: str) -> str | None:

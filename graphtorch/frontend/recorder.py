@@ -33,6 +33,7 @@ from graphtorch.frontend.sources import (
     carrier,
 )
 from graphtorch.frontend.state_recorder import StateRecorder
+from graphtorch.frontend.watch import Fact
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, user_frame
@@ -226,24 +227,28 @@ class Recorder(StateRecorder):
 
     def _guard_tensor(self, expression: str, tensor: Tensor, name: str) -> None:
         same = implied = None
+        facts: tuple[Fact | None, ...] = ()
         if expression == self.guards.name(tensor):
+            facts = (self.guards.watch.attributes(tensor),)
             # The array that was checked last time. Nothing but an executable sees it if that is given another shape.
             same = f"{expression}._data is {self.guards.snapshot(('data', id(tensor)), lambda: tensor._data)}"
             implied = ""
         shape = self.guards.name(tuple(tensor._data.shape))
         meaning = f"the shape of {name} was {tuple(tensor.shape)}"
-        self.guards.add(f"{expression}._data.shape == {shape}", meaning, same, checked=same is not None)
+        self.guards.add(f"{expression}._data.shape == {shape}", meaning, same, same is not None, facts)
         strides = self.guards.name(tuple(tensor._data.strides))
         meaning = f"the strides of {name} were {tensor.stride()}"
-        self.guards.add(f"{expression}._data.strides == {strides}", meaning, implied, checked=same is not None)
+        self.guards.add(f"{expression}._data.strides == {strides}", meaning, implied, same is not None, facts)
         self.guards.add(
             f"{expression}._dtype is {self.guards.name(tensor._dtype)}",
             f"the dtype of {name} was {tensor._dtype!r}",
             implied,
+            facts=facts,
         )
         self.guards.add(
             f"{expression}._requires_grad is {tensor._requires_grad}",
             f"{name}.requires_grad was {tensor._requires_grad}",
+            facts=facts,
         )
 
     def assume_apart(self, guards: GuardSet) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphtorch.frontend.kept import KeptGradients, keepable
 from graphtorch.frontend.program import Alias, BrokenNode, Constant, Made, Output, _laid_out
 from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, SizeSource, Source, TensorSource
 from graphtorch.frontend.tree import Leaf, unflatten
+from graphtorch.frontend.watch import Fact, Settled, memory
 from graphtorch.ir.passes import verify_by_default
 from graphtorch.lowering.backend import InputMismatchError
 from graphtorch.tensor.devices import CPU
@@ -45,6 +48,7 @@ class _Writer:
         self.checked = bool(executable.checks_inputs)
         self.contiguous = bool(executable.contiguous_results)
         self.leaf_count = 0
+        self.snapshots: set[str] = set()
         self.lines: list[str] = []
 
     def run(self) -> Replay:
@@ -56,8 +60,14 @@ class _Writer:
             self._miss_if("kwargs")
         arguments = {s.index for s in self.captured.sources if isinstance(s, ArgumentSource)}
         self.lines += [f"x{i} = a{i}._data" for i in sorted(arguments)]
-        conditions = [self._local(c) for c in self._conditions()]
-        self._miss_if(f"not ({' and '.join(conditions)})" if conditions else "False")
+        conditions, watched = self._conditions()
+        self._miss_if(f"not ({' and '.join(map(self._local, conditions))})" if conditions else "False")
+        if watched:
+            settled = self.specialization.settled = Settled(self.guards.watch, self.guards.scope, watched)
+            self._miss_if(
+                f"({self.name(memory().take)}(places).tobytes() != seen and not {self.name(settled.refresh)}())"
+                " or (rest is not None and not rest())"
+            )
         source = [
             "def replay(args, kwargs):",
             "  try:",
@@ -116,13 +126,19 @@ class _Writer:
         variable = f"x{match[1]}"
         return variable if any(line.startswith(f"{variable} = ") for line in self.lines) else f"a{match[1]}._data"
 
-    def _conditions(self) -> list[str]:
+    def _conditions(self) -> tuple[list[str], list[tuple[str, tuple[Fact, ...]]]]:
+        """What each call evaluates, and what only calls do that find watched objects changed, with these."""
         found = list(self.guards.required)
+        watched: list[tuple[str, tuple[Fact, ...]]] = []
         for guard in self.guards.guards.values():
-            condition = guard.expression if guard.checked and not self.checked else guard.cheap
-            if condition:
+            condition = guard.cheap
+            if guard.checked and not self.checked:
+                found.append(guard.expression)
+            elif guard.facts:
+                watched.append((condition or "True", guard.facts))
+            elif condition:
                 found.append(condition)
-        return found
+        return found, watched
 
     # -- the call ----------------------------------------------------------------------------------------------------
 
@@ -149,8 +165,10 @@ class _Writer:
         if isinstance(source, NumberSource):
             return self._tensor(source)
         if isinstance(source, TensorSource) and self.checked:
+            # Guards have compared the array with this one.
             snapshot = self.guards.snapshot_names.get(("data", id(source.tensor)))
             if snapshot is not None:
+                self.snapshots.add(snapshot)
                 return snapshot
         return f"{self._tensor(source)}._data"
 
@@ -160,15 +178,30 @@ class _Writer:
         simple = self._is_simple()
         if not simple:
             self.lines.append(f"found = [{', '.join(self._tensor(s) for s in captured.sources)}]")
-        inputs = f"[{', '.join(self._input(s) for s in captured.sources)}]"
+        inputs = [self._input(s) for s in captured.sources]
+        changing = tuple(i for i, text in enumerate(inputs) if text not in self.snapshots)
+        given = f"[{', '.join(inputs)}]"
+        kept = self._kept_gradients()
+        if len(inputs) - len(changing) > 4:
+            # The arrays that guards have found unchanged are a list that lies ready.
+            given = "inputs"
+            specialization.fixed = [None if i in changing else text for i, text in enumerate(inputs)]
+            specialization.collect_fixed()
+            self.lines += ["inputs = fixed.copy()", *(f"inputs[{i}] = {inputs[i]}" for i in changing)]
         compiled = specialization.compiled
         if compiled.copies:
             run, more = self.name(compiled.run), f", {self.name(specialization._written)}"
+        elif given == "inputs":
+            run, more = self.name(compiled.executable.run_again), f", fixed, {self.name(changing)}"
+            if kept:
+                wanted = self.name(tuple(index for _, index in kept))
+                more += f", {wanted}, free"
+                self._look_at_gradients()
         else:
             run, more = self.name(compiled.executable.run), ""
         self.lines += [
             "try:",
-            f"  arrays = {run}({inputs}{more})",
+            f"  arrays = {run}({given}{more})",
             f"except {self.name(InputMismatchError)}:",
             f"  return {self.name(MISS)}",
         ]
@@ -179,10 +212,15 @@ class _Writer:
             self.lines.append(f"return {self.name(specialization.finish)}({leaves}, found, arrays)")
             return
         self.lines.append(f"{self.name(specialization)}.calls += 1")
-        for position, _ in captured.written:
-            if position in captured.quiet:
+        counted = [captured.sources[p] for p, _ in captured.written if p not in captured.quiet]
+        watched = [s for s in counted if isinstance(s, TensorSource) and self._is_watched(s.tensor)]
+        if watched and specialization.settled is not None:
+            specialization.settled.counts([s.tensor for s in watched], specialization.writer)
+            self.lines.append(f"{self.name(specialization.writer)}.count += 1")
+        for source in counted:
+            if source in watched:
                 continue
-            tensor = self._tensor(captured.sources[position])
+            tensor = self._tensor(source)
             self.lines += [
                 f"storage = {tensor}._storage",
                 f"if storage is None: storage = {tensor}._shared_storage()",
@@ -190,13 +228,68 @@ class _Writer:
             ]
         made: dict[int, str] = {}
         results = [self._result(r, made) for r in captured.results]
-        grads = [(self._tensor(s), "None" if r is None else self._result(r, made)) for s, r in captured.grads]
-        self.lines += [f"{leaf}._grad = {gradient}" for leaf, gradient in grads]
+        if kept and "free" in more:
+            self._keep_gradients(kept)
+        else:
+            kept = []
+        done = [index for _, index in kept]
+        grads = [
+            (self._tensor(s), "None" if r is None else self._result(r, made))
+            for s, r in captured.grads
+            if not (isinstance(r, Output) and r.index in done)
+        ]
+        self.lines += [f"{leaf}._gradient = {gradient}" for leaf, gradient in grads]
         names = iter(results)
         returned = self._tree(captured.tree, names)
         if returned is None:
             returned = f"{self.name(unflatten)}({self.name(captured.tree)}, iter([{', '.join(results)}]))"
         self.lines.append(f"return {returned}")
+
+    # -- gradients that stay where they are ----------------------------------------------------------------------------
+
+    def _kept_gradients(self) -> list[tuple[Tensor, int]]:
+        """The parameters whose gradients may be written in the same memory by each run, and which outputs these are."""
+        captured, compiled = self.captured, self.specialization.compiled
+        if not (self._is_simple() and compiled.executable.keeps and not compiled.copies and keepable()):
+            return []
+        given = [*captured.results, *(r for _, r in captured.grads)]
+        uses = Counter(spec.index for spec in given if isinstance(spec, Output))
+        return [
+            (source.tensor, spec.index)
+            for source, spec in captured.grads
+            if isinstance(source, TensorSource)
+            and isinstance(spec, Output)
+            and uses[spec.index] == 1
+            and not (spec.number or spec.requires_grad or spec.error or spec.strides or spec.order)
+            and captured.graph.outputs[spec.index].type.device.type == "cuda"
+        ]
+
+    def _look_at_gradients(self) -> None:
+        """Before the run: `free` are the resident gradients if nobody else has them, and `words` what memory said."""
+        self.kept = KeptGradients(self.guards.scope)
+        take = self.name(memory().take)
+        self.lines += [
+            "free = resident",
+            "if free is not None:",
+            f"  words = {take}(gradient_places).tobytes()",
+            "  known = words == gradient_words or words == dropped_words",
+            f"  if not known and not {self.name(self.kept.free)}(): free = None",
+        ]
+
+    def _keep_gradients(self, kept: list[tuple[Tensor, int]]) -> None:
+        """After the run: parameters get new gradients only if the old ones are not theirs any more."""
+        outputs = self.captured.graph.outputs
+        self.kept.describe([(leaf, index, outputs[index].type.dtype) for leaf, index in kept])
+        self.lines += [
+            f"if free is None or arrays.resident is not free or not known: {self.name(self.kept.assign)}(arrays)",
+            f"elif words != gradient_words: {self.name(self.kept.restore)}()",
+        ]
+
+    def _is_watched(self, tensor: Tensor) -> bool:
+        """Whether it would be noticed if a tensor got another storage."""
+        fact = self.guards.watch.attributes(tensor)
+        settled = self.specialization.settled
+        return fact is not None and settled is not None and fact in settled.facts
 
     def _is_simple(self) -> bool:
         """Whether results are tensors without a history, and whatever needs no look at the call."""

@@ -8,7 +8,7 @@ from typing import Any
 from graphtorch.autograd.hooks import HookTable
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.gradients import GradientRecorder
-from graphtorch.frontend.guards import attribute, dictionary, is_scalar
+from graphtorch.frontend.guards import attribute, dictionary, identical, is_scalar
 from graphtorch.frontend.sources import NumberSource, Source
 from graphtorch.ir.builder import wrap
 from graphtorch.tensor import dtypes
@@ -80,13 +80,13 @@ class StateRecorder(GradientRecorder):
         if is_scalar(value):
             self.guards.same_value(expression, value, f"{key!r}", None if value is None else place)
         elif isinstance(value, list):
+            same = f"{self.guards.name(identical)}({place or expression}, {self.guards.name(tuple(value))})"
             length = f"len({expression}) == {len(value)}"
             if length not in self.guards.guards:
-                cheap = f"len({self.guards.bind(place)}) == {len(value)}" if place else None
-                self.guards.add(length, f"{key!r} had {len(value)} entries", cheap)
+                self.guards.add(length, f"{key!r} had {len(value)} entries", same)
             for i, item in enumerate(value):
-                found = f"{self.guards.bind(place)}[{i}]" if place else None
-                self.guards.same_object(f"{expression}[{i}]", item, f"entry {i} of {key!r} was the same object", found)
+                entry = f"{expression}[{i}] is {self.guards.name(item)}"
+                self.guards.add(entry, f"entry {i} of {key!r} was the same object", "")
         return value
 
     def _entry(self, container: Any, key: Any) -> str | None:
@@ -106,19 +106,24 @@ class StateRecorder(GradientRecorder):
         self._seen_modules.add(id(module))
         prefix = "" if len(self.modules) == 1 else name + "."
         held = self.guards.name(module)
+        own = self.guards.watch.attributes(module)
         known = self.environment is not None and self.environment.knows(module)
         for key, value in vars(module).items():
             # What the environment knows of the user's own classes, it assumes itself: just the attributes in use.
             if is_scalar(value) and (
                 key == "training" or not known or type(module).__module__.startswith("graphtorch.")
             ):
-                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", attribute(self.guards, module, key))
+                place = attribute(self.guards, module, key)
+                facts = (own if place else None,)
+                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", place, facts)
         if "forward" in vars(module):
             place = attribute(self.guards, module, "forward")
-            self.guards.same_object(f"{held}.forward", module.forward, f"{name}.forward was the same object", place)
+            meaning = f"{name}.forward was the same object"
+            self.guards.same_object(f"{held}.forward", module.forward, meaning, place, (own if place else None,))
         else:
             cheap = f"'forward' not in {dictionary(self.guards, module)}"
-            self.guards.add(f"'forward' not in {held}.__dict__", f"{name} had the forward of its class", cheap)
+            meaning = f"{name} had the forward of its class"
+            self.guards.add(f"'forward' not in {held}.__dict__", meaning, cheap, facts=(own,))
         for group in TABLES:
             entries = vars(module).get(group, {})
             for key, value in entries.items():
@@ -136,16 +141,18 @@ class StateRecorder(GradientRecorder):
         if isinstance(vars(module).get(group), HookTable):
             self.assume_hook_table(table, entries, f"{prefix}{group[1:]}")
             return
+        watch = self.guards.watch
+        facts = watch.attributes(module) if place else None, watch.entries(vars(module).get(group))
         meaning = f"{name} had {len(entries)} {group[1:]}"
         if not entries:
-            self.guards.add(f"len({table}) == 0", meaning, place and f"not {place}")
+            self.guards.add(f"len({table}) == 0", meaning, place and f"not {place}", facts=facts)
             return
         length = f"len({table}) == {len(entries)}"
-        self.guards.add(length, meaning, place and f"len({self.guards.bind(place)}) == {len(entries)}")
+        self.guards.add(length, meaning, place and f"len({self.guards.bind(place)}) == {len(entries)}", facts=facts)
         for key, value in entries.items():
             found = f"{self.guards.bind(place)}[{key!r}]" if place else None
             meaning = f"{prefix}{key} was the same object"
-            self.guards.same_object(f"{table}[{key!r}]", value, meaning, found)
+            self.guards.same_object(f"{table}[{key!r}]", value, meaning, found, facts)
 
     def assume_tables(self, modules: Sequence[tuple[str, Any]]) -> None:
         """Assume what modules that were not called hold (a ModuleList, one whose other methods are used)."""
@@ -170,17 +177,20 @@ class StateRecorder(GradientRecorder):
         self.guards.add(f"len({held}.param_groups) == {count}", f"the optimizer had {count} param groups")
         for i, group in enumerate(optimizer.param_groups):
             self.guards.same_object(f"{held}.param_groups[{i}]", group, f"param group {i} was the same object")
+        watch = self.guards.watch
+        plain = optimizer if "state" in vars(optimizer) and not hasattr(type(optimizer), "state") else None
+        facts = watch.attributes(plain), watch.entries(optimizer.state)
         for i, (parameter, own) in enumerate(optimizer.state.items()):
             found, there = self.guards.name(parameter), self.guards.name(own)
             expression = f"{held}.state.get({found}) is {there}"
             if expression not in self.guards.guards:
                 cheap = f"{self.guards.bind(keys)}[{i}] is {found} and {self.guards.bind(values)}[{i}] is {there}"
-                self.guards.add(expression, "an optimizer state was the same object", cheap)
+                self.guards.add(expression, "an optimizer state was the same object", cheap, facts=facts)
             for key, value in own.items():
                 if isinstance(value, Tensor):
                     place = self._entry(own, key) if isinstance(own, dict) else None
                     meaning = f"the optimizer's {key} was the same tensor"
-                    self.guards.same_object(f"{there}.get({key!r})", value, meaning, place)
+                    self.guards.same_object(f"{there}.get({key!r})", value, meaning, place, (watch.entries(own),))
 
     def exit_module(self, module: Any) -> None:
         self.modules.pop()

@@ -11,6 +11,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -25,6 +26,21 @@ class InputMismatchError(RuntimeError):
     """An array is not as the graph was compiled for. Nothing has been changed."""
 
 
+@dataclass(eq=False)
+class Resident:
+    """Results that an executable writes in the same place in each run: arrays, by the outputs' positions."""
+
+    arrays: dict[int, Any]
+
+
+class Results(list[Any]):
+    """What a run returns. `resident`: those of its arrays that the next run may write again, if the caller lets it."""
+
+    __slots__ = ("resident",)
+
+    resident: Resident | None
+
+
 class Executable(ABC):
     """A compiled graph.
 
@@ -32,6 +48,7 @@ class Executable(ABC):
     plan                the memory plan of the latest sizes it ran with (static sizes: known at once)
     checks_inputs       whether `run` raises InputMismatchError for an input of another shape or dtype
     contiguous_results  whether all results are in row-major order
+    keeps               whether results can be resident: `run_again` returns `Results`
     fallbacks           one line a step that runs another way than the backend's own, and why
     """
 
@@ -39,6 +56,7 @@ class Executable(ABC):
     plan: MemoryPlan | None = None
     checks_inputs: bool = False
     contiguous_results: bool = False
+    keeps: bool = False
     fallbacks: Sequence[str] = ()
 
     @abstractmethod
@@ -49,6 +67,22 @@ class Executable(ABC):
         Donated inputs are overwritten, and the outputs that replace them are those very arrays. May be called from
         several threads.
         """
+
+    def run_again(
+        self,
+        inputs: Sequence[Any],
+        known: Sequence[Any],
+        changing: Sequence[int],
+        wanted: Sequence[int] = (),
+        free: Resident | None = None,
+    ) -> list[Any]:
+        """`run` for a caller who knows that all inputs but those at the positions `changing` are those that any other
+        call with this very `known` had.
+
+        `wanted` are outputs that may be resident. `free` are those of an earlier run if nobody else holds them now:
+        they may be written again.
+        """
+        return self.run(inputs)
 
     def sources(self) -> dict[str, str]:
         """The generated source of each step by name, where there is any."""

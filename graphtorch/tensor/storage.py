@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,33 @@ class _Memory:
         self.__array_interface__ = {"version": 3, "shape": (size,), "typestr": "|u1", "data": (address, False)}
 
 
+class Writer:
+    """A compiled step that changes many storages in each of its runs: they share one count of these.
+
+    `owner` is what runs; when it is gone, the count stays what it is.
+    """
+
+    __slots__ = ("__weakref__", "_owner", "count")
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = weakref.ref(owner)
+        self.count = 0
+
+    def writes_to(self, storage: UntypedStorage, times: int = 1) -> None:
+        """Let each further run count as so many changes of a storage."""
+        if not isinstance(storage, _WrittenStorage):
+            storage.writers = ()
+            storage.__class__ = _WrittenStorage
+        held = storage.writers.count(self)
+        if held == times:
+            return
+        version = storage.version
+        # Those that are gone stay in the sum; nothing has to ask them any more.
+        others = tuple(w for w in storage.writers if w is not self and w._owner() is not None)
+        storage.writers = (*others, *(self,) * times)
+        storage.version = version
+
+
 class UntypedStorage:
     """A block of memory, shared by every tensor that views it.
 
@@ -36,11 +64,12 @@ class UntypedStorage:
 
     Called with a number, it is that many uninitialised bytes."""
 
-    __slots__ = ("__weakref__", "device", "owner", "version")
+    __slots__ = ("__weakref__", "device", "owner", "version", "writers")
 
     owner: np.ndarray[Any, Any]
     device: device_class
     version: int
+    writers: tuple[Writer, ...]  # of a `_WrittenStorage`
 
     def __init__(self, owner: np.ndarray[Any, Any] | int = 0, device: device_class = CPU) -> None:
         if isinstance(owner, int):
@@ -245,6 +274,26 @@ def _empty(size: int, device: device_class) -> DeviceArray:
     """So many bytes on a device."""
     made: DeviceArray = runtime().empty((size,), np.dtype(np.uint8), device)
     return made
+
+
+_COUNTED: Any = vars(UntypedStorage)["version"]
+
+
+class _WrittenStorage(UntypedStorage):
+    """A storage that compiled steps write to. Its slot `version` has what they have not counted."""
+
+    __slots__ = ()
+
+    @property
+    def version(self) -> int:
+        return int(_COUNTED.__get__(self)) + sum(w.count for w in self.writers)
+
+    @version.setter
+    def version(self, value: int) -> None:
+        _COUNTED.__set__(self, value - sum(w.count for w in self.writers))
+
+
+_WrittenStorage.__name__ = _WrittenStorage.__qualname__ = "UntypedStorage"
 
 
 class TypedStorage:

@@ -39,13 +39,17 @@ class _TensorMeta(type):
 class Tensor(metaclass=_TensorMeta):
     """A multi-dimensional array. See https://docs.pytorch.org/docs/stable/tensors.html."""
 
+    # `.grad` has a place in the object itself: it changes with each step, and what compiled functions assume of tensors
+    # they read off the version of `__dict__` (frontend/watch.py), which it must not touch.
+    __slots__ = ("__dict__", "__weakref__", "_gradient")
+
     # Class attributes are the defaults of rarely set state: an operator's result sets only payload and dtype.
+    _gradient: Tensor | None
     _data: Any
     _dtype: dtype
     _device: device = CPU
     _storage: Storage | None = None
     _requires_grad: bool = False
-    _grad: Tensor | None = None
     _node: Node | None = None  # the tape's node that made this tensor; None for leaves
     _output_index: int = 0
     _accumulator: Any = None  # a leaf's AccumulateGrad node, once one was needed
@@ -110,6 +114,18 @@ class Tensor(metaclass=_TensorMeta):
         if self._storage is None:
             self._storage = Storage(self._data, self._device)
         return self._storage
+
+    @property
+    def _grad(self) -> Tensor | None:
+        """The accumulated gradient, whoever records."""
+        try:
+            return self._gradient
+        except AttributeError:
+            return None
+
+    @_grad.setter
+    def _grad(self, value: Tensor | None) -> None:
+        self._gradient = value
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -490,7 +506,10 @@ class Tensor(metaclass=_TensorMeta):
         """The accumulated gradient; None before the first backward."""
         if state.recorder is not None:
             return state.recorder.get_grad(self)  # type: ignore[no-any-return]
-        return self._grad
+        try:
+            return self._gradient
+        except AttributeError:
+            return None
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from graphtorch.lowering.backend import Executable, InputMismatchError
+from graphtorch.lowering.backend import Executable, InputMismatchError, Resident, Results
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
 from graphtorch.lowering.triton.kernels import load_all
@@ -38,6 +39,7 @@ _ALIGNED = 16  # bytes: what kernels are compiled for
 _SLOT = 256
 _SMALL_RESULT = 1 << 16  # bytes up to which results are copied together
 _TABLES = 4  # contents of a table that are remembered
+_TAKEN = 10  # resident results that others hold too often are copied out instead
 _PROGRAMS = 32  # sizes that an executable remembers
 
 
@@ -69,7 +71,7 @@ class DeviceExecutable(Executable):
         self.schedule: Schedule = prepare_schedule(schedule)
         self.device = device
         self.limits = limits
-        self.graphs = graphs
+        self.graphs = self.keeps = graphs
         self.expects = expects
         self.symbols = symbols
         self.choose = choose
@@ -79,14 +81,24 @@ class DeviceExecutable(Executable):
         self._lock = threading.RLock()
         self._only = None if self._dims or symbols else self._program({})
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def run(self, inputs: Sequence[Any]) -> Results:
+        return self.run_again(inputs, None, ())
+
+    def run_again(
+        self,
+        inputs: Sequence[Any],
+        known: Sequence[Any] | None,
+        changing: Sequence[int],
+        wanted: Sequence[int] = (),
+        free: Resident | None = None,
+    ) -> Results:
         program = self._only
         if program is None:
             try:
                 program = self._program(bind(self._dims, inputs))
             except RuntimeError as error:
                 raise InputMismatchError(str(error)) from None
-        results = program.run(inputs)
+        results = program.run(inputs, known, changing, wanted, free)
         for i in self.on_host:
             if type(results[i]) is DeviceArray:
                 results[i] = results[i].host()
@@ -135,6 +147,18 @@ class _Output:
     is_small: bool = False
 
 
+def lay_out(outputs: Sequence[_Output]) -> tuple[int, int]:
+    """Give outputs their offsets; the bytes of the small ones, and of all."""
+    small = size = 0
+    several = sum(o.nbytes <= _SMALL_RESULT for o in outputs) > 1
+    for output in sorted(outputs, key=lambda o: o.nbytes):
+        output.offset, output.is_small = size, several and output.nbytes <= _SMALL_RESULT
+        if output.is_small:
+            small = size + output.nbytes
+        size += -(-max(output.nbytes, 1) // _SLOT) * _SLOT
+    return small, size
+
+
 @dataclass(eq=False)
 class _Result:
     """What a run returns: an input, or the output of that number; a view of it where one is given."""
@@ -172,7 +196,7 @@ class Program:
         given = set(schedule.inputs)
         made = dict.fromkeys([*(v.buffer for v in schedule.outputs), *(b for s in schedule.steps for b in s.writes())])
         self.outputs = [self._output(b) for b in made if b not in given and b not in plan.memory.offsets]
-        self.small_bytes, self.output_bytes = self._lay_out_outputs()
+        self.small_bytes, self.output_bytes = lay_out(self.outputs)
         results = [self._result(v) for v in schedule.outputs]
         # Donated inputs come back as they are; all other results are looked up in each run.
         self.returned = [r.source if r.view is None else -1 for r in results]
@@ -199,17 +223,6 @@ class Program:
         bindings = self.plan.bindings
         return _Output(buffer, concrete(buffer.shape, bindings), buffer.dtype.numpy, _nbytes(buffer, bindings))
 
-    def _lay_out_outputs(self) -> tuple[int, int]:
-        """Give all outputs their offsets; the bytes of the small ones, and of all."""
-        small = size = 0
-        several = sum(o.nbytes <= _SMALL_RESULT for o in self.outputs) > 1
-        for output in sorted(self.outputs, key=lambda o: o.nbytes):
-            output.offset = size
-            if several and output.nbytes <= _SMALL_RESULT:
-                output.is_small, small = True, size + output.nbytes
-            size += -(-max(output.nbytes, 1) // _SLOT) * _SLOT
-        return small, size
-
     def _result(self, view: View) -> _Result:
         shape, strides, offset = (concrete(x, self.plan.bindings) for x in (view.shape, view.strides, view.offset))
         source = next((i.position for i in self.inputs if i.buffer is view.buffer), -1)
@@ -217,12 +230,19 @@ class Program:
         whole = not offset and shape == concrete(view.buffer.shape, self.plan.bindings)
         return _Result(source, output, None if whole and _is_row_major(shape, strides) else (shape, strides, offset))
 
-    def run(self, inputs: Sequence[Any]) -> list[Any]:
+    def run(
+        self,
+        inputs: Sequence[Any],
+        known: Sequence[Any] | None = None,
+        changing: Sequence[int] = (),
+        wanted: Sequence[int] = (),
+        free: Resident | None = None,
+    ) -> Results:
         stream = devices.stream_of(self.device)
         idle = self._frames.setdefault(id(stream), [])
         frame = idle.pop() if idle else Frame(self)
         try:
-            return frame.run(inputs, stream)
+            return frame.run(inputs, stream, known, changing, wanted, free)
         finally:
             idle.append(frame)
 
@@ -256,7 +276,9 @@ class Frame:
             self.steps.append(self._prepare(step, next(kernels)))
         # Inputs that were the same array in two calls are expected to be it again, and then cost a comparison only.
         self.expected: list[Any] = [None] * len(program.inputs)
-        self.kept: list[Any] | None = None  # the results that are donated inputs, while these are the expected ones
+        self.known: Sequence[Any] | None = None  # whose inputs, but for those that change, are the expected ones
+        # The results that are donated inputs, while these are the expected ones, and resident ones; the others.
+        self.kept: tuple[list[Any], list[tuple[int, _Result]], Resident | None] | None = None
         self.last: list[Any] = [None] * len(program.inputs)  # weak references to the arrays of the last call
         self.addresses: dict[Buffer, int] = {}
         self.tabled: dict[Buffer, set[int]] = {}  # the tables that a buffer's address is in
@@ -314,17 +336,33 @@ class Frame:
 
     # -- a run -------------------------------------------------------------------------------------------------------
 
-    def run(self, inputs: Sequence[Any], stream: Any) -> list[Any]:
+    def run(
+        self,
+        inputs: Sequence[Any],
+        stream: Any,
+        known: Sequence[Any] | None,
+        changing: Sequence[int],
+        wanted: Sequence[int],
+        free: Resident | None,
+    ) -> Results:
         program = self.program
-        if len(inputs) != len(program.inputs):
-            raise RuntimeError(f"expected {len(program.inputs)} inputs, got {len(inputs)}")
-        changed = [i for i, same in enumerate(map(operator.is_, inputs, self.expected)) if not same]
+        if known is not None and self.known is known:
+            changed = [i for i in changing if inputs[i] is not self.expected[i]]
+        else:
+            if len(inputs) != len(program.inputs):
+                raise RuntimeError(f"expected {len(program.inputs)} inputs, got {len(inputs)}")
+            changed = [i for i, same in enumerate(map(operator.is_, inputs, self.expected)) if not same]
+            self.known = None
         for i in changed:
             self._check(program.inputs[i], inputs[i])
         copied: list[tuple[Any, DeviceArray]] = []
         held: list[Any] = []
         if program.graphs:
-            return self._replay(inputs, changed, stream)
+            if self.recording is None:
+                self.recording = Recording(self)
+            results = self.recording.run(inputs, changed, stream, wanted, free)
+            self._remember(known, changing, changed)
+            return results
         for i in changed:
             self._take(program.inputs[i], inputs[i], copied, held)
         self._use_arena(held)
@@ -334,7 +372,13 @@ class Frame:
             launch(stream, arguments)
         if copied:
             self._give_back(copied)
+        self._remember(known, changing, changed)
         return self._results(inputs, made, changed)
+
+    def _remember(self, known: Sequence[Any] | None, changing: Sequence[int], changed: Sequence[int]) -> None:
+        """After a run: whether all inputs that the caller knows of were the expected ones."""
+        if self.known is not known and set(changed) <= set(changing):
+            self.known = known
 
     def run_at(self, addresses: Sequence[int], numbers: Sequence[float], stream: Any) -> list[Any]:
         inputs = self.program.inputs
@@ -475,28 +519,29 @@ class Frame:
             else:
                 np.copyto(value, copy.host())
 
-    def _results(self, inputs: Sequence[Any], made: Sequence[DeviceArray], changed: Sequence[int]) -> list[Any]:
+    def _results(self, inputs: Sequence[Any], made: Sequence[DeviceArray], changed: Sequence[int]) -> Results:
         """The outputs: arrays of the caller's, and those of this run, or views of them."""
         program = self.program
         if self.kept is None or not program.donated.isdisjoint(changed):
-            results = [inputs[i] if i >= 0 else None for i in program.returned]
+            results = Results([inputs[i] if i >= 0 else None for i in program.returned])
             # Donated inputs are expected to be the same arrays in the next call.
             settled = all(self.expected[i] is inputs[i] for i in program.donated)
-            self.kept = results.copy() if settled and program.donated else None
+            self.kept = None
+            fresh, resident = program.fresh, None
+            if self.recording is not None and self.recording.resident is not None:
+                fresh, resident = self.recording.fresh, self.recording.resident
+                for j, array in resident.arrays.items():
+                    results[j] = array
+            if settled:
+                self.kept = [*results], fresh, resident
         else:
-            results = self.kept.copy()
-        for j, result in program.fresh:
+            kept, fresh, resident = self.kept
+            results = Results(kept)
+        results.resident = resident
+        for j, result in fresh:
             base = made[result.output] if result.output >= 0 else inputs[result.source]
             results[j] = base if result.view is None else strided_view(base, *result.view)
         return results
-
-    # -- CUDA graphs -------------------------------------------------------------------------------------------------
-
-    def _replay(self, inputs: Sequence[Any], changed: Sequence[int], stream: Any) -> list[Any]:
-        recording = self.recording
-        if recording is None:
-            recording = self.recording = Recording(self)
-        return recording.run(inputs, changed, stream)
 
     # -- steps without a kernel --------------------------------------------------------------------------------------
 
@@ -569,7 +614,12 @@ class _Place:
 
 
 class Recording:
-    """The launches of a frame as a CUDA graph, and where it expects its inputs."""
+    """The launches of a frame as a CUDA graph, and where it expects its inputs.
+
+    Results are copied out of the graph's memory, but for those that are `resident`: arrays that the graph writes where
+    they are, because the caller finds that nobody holds those of the last run. If somebody does, they are his; the
+    graph is recorded again with others, and after some such cases copies.
+    """
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -580,16 +630,65 @@ class Recording:
         if program.arena_bytes:
             frame.arena = frame._hold(program.arena_bytes)  # counted: it is what the program works in
             frame._lay_out(frame.arena)
-        size = program.output_bytes
-        self.results = frame._hold(size, False) if size else None
-        for output in program.outputs:
-            assert self.results is not None
-            frame._place(output.buffer, self.results.address + output.offset)
+        self.resident: Resident | None = None
+        self.fresh = program.fresh  # the other results, that each run looks up
+        self.wanted: Sequence[int] = ()  # the results that may be resident
+        self.taken = 0  # rises where resident results are found to be somebody's, falls where not
+        self._copy_out(())
 
-    def run(self, inputs: Sequence[Any], changed: Sequence[int], stream: Any) -> list[Any]:
+    def _copy_out(self, resident: Collection[int]) -> None:
+        """Have the outputs, but those of these numbers, in memory of the graph, the small ones side by side."""
+        outputs = self.frame.program.outputs
+        self.copied = [(k, replace(output)) for k, output in enumerate(outputs) if k not in resident]
+        self.small_bytes, size = lay_out([output for _, output in self.copied])
+        self.results = self.frame._hold(size, False) if size else None
+        for _, output in self.copied:
+            assert self.results is not None
+            self.frame._place(output.buffer, self.results.address + output.offset)
+
+    def _settle(self, wanted: Sequence[int], stream: Any) -> bool:
+        """Find new memory for results that are wanted to be resident; whether the graph has to be recorded again."""
+        frame = self.frame
+        program = frame.program
+        self.wanted = wanted or self.wanted
+        if not self.wanted or self.taken > _TAKEN:
+            return False
+        if self.resident is not None:
+            self.taken += 2
+        by_position = {j: r.output for j, r in program.fresh if r.output >= 0 and r.view is None}
+        uses = Counter(by_position.values())
+        chosen = {j: k for j in self.wanted if uses[k := by_position.get(j, -1)] == 1}
+        self.resident, self.results, frame.kept = None, None, None
+        if self.taken > _TAKEN or not chosen:
+            self.wanted, self.fresh = (), program.fresh
+            self._copy_out(())
+            return True
+        self._copy_out(chosen.values())
+        arrays: dict[int, DeviceArray] = {}
+        for j, k in chosen.items():
+            output = program.outputs[k]
+            memory = frame.device.allocator.allocate(output.nbytes, stream)
+            arrays[j] = device_array(memory, output.shape, output.of)
+            frame._place(output.buffer, memory.address)
+        self.resident = Resident(arrays)
+        self.fresh = [(j, r) for j, r in program.fresh if j not in arrays]
+        return True
+
+    def run(
+        self,
+        inputs: Sequence[Any],
+        changed: Sequence[int],
+        stream: Any,
+        wanted: Sequence[int],
+        free: Resident | None,
+    ) -> Results:
         frame = self.frame
         program, driver = frame.program, frame.device.driver
         stale = self.graph is None
+        if (free is None or free is not self.resident) and not stale:
+            stale = self._settle(wanted, stream)
+        elif self.taken:
+            self.taken -= 1
         copied: list[tuple[Any, DeviceArray]] = []
         moved: list[tuple[DeviceArray, Any]] = []
         for i in changed:
@@ -645,24 +744,23 @@ class Recording:
         return capture.graph
 
     def _take_out(self, stream: Any) -> list[DeviceArray]:
-        """The results in memory of their own, which the next replay does not touch."""
+        """The outputs in memory of their own, which the next replay does not touch; resident ones are left out."""
         frame, driver = self.frame, self.frame.device.driver
-        if self.results is None:
-            return []
-        allocate, source, program = frame.device.allocator.allocate, self.results.address, frame.program
-        block: Allocation | None = None
-        if program.small_bytes:
-            block = allocate(program.small_bytes, stream)
-            driver.copy(block.address, source, program.small_bytes, stream)
-        made: list[DeviceArray] = []
-        for output in program.outputs:
-            if block is not None and output.is_small:
-                made.append(device_array(block, output.shape, output.of, output.offset))
-                continue
-            memory = allocate(output.nbytes, stream)
-            if output.nbytes:
-                driver.copy(memory.address, source + output.offset, output.nbytes, stream)
-            made.append(device_array(memory, output.shape, output.of))
+        made: list[Any] = [None] * len(frame.program.outputs)
+        if self.results is not None:
+            allocate, source = frame.device.allocator.allocate, self.results.address
+            block: Allocation | None = None
+            if self.small_bytes:
+                block = allocate(self.small_bytes, stream)
+                driver.copy(block.address, source, self.small_bytes, stream)
+            for k, output in self.copied:
+                if block is not None and output.is_small:
+                    made[k] = device_array(block, output.shape, output.of, output.offset)
+                    continue
+                memory = allocate(output.nbytes, stream)
+                if output.nbytes:
+                    driver.copy(memory.address, source + output.offset, output.nbytes, stream)
+                made[k] = device_array(memory, output.shape, output.of)
         return made
 
 

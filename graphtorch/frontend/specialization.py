@@ -1,0 +1,110 @@
+"""One compiled variant of a function: what was captured, the guards, the executable, and a call by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graphtorch.frontend.guards import GuardSet
+from graphtorch.frontend.joint import JointProgram
+from graphtorch.frontend.paths import PathExecutable, PathTree
+from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
+from graphtorch.frontend.program import Captured, ResultBuilder
+from graphtorch.frontend.replay import Replay
+from graphtorch.frontend.tree import unflatten
+from graphtorch.frontend.watch import Settled
+from graphtorch.tensor.storage import Writer
+from graphtorch.tensor.tensor import Tensor
+
+
+class Specialization:
+    """One compiled variant of a function, valid while its guards hold."""
+
+    def __init__(
+        self,
+        captured: Captured,
+        guards: GuardSet,
+        tree: Any,
+        backend: str,
+        name: str,
+        paths: PathTree | None = None,
+        memory_budget: float = 1.0,
+    ) -> None:
+        self.captured = captured
+        self.guards = guards
+        self.tree = tree
+        self.backend = backend
+        self.name = name
+        self.reason = ""
+        self.compile_seconds = 0.0
+        self.calls = 0
+        self.shapes: list[tuple[int, ...] | None] = []
+        self._written = {output: position for position, output in captured.written}
+        self._results = ResultBuilder(captured)
+        self.replay: Replay | None = None
+        self.settled: Settled | None = None  # the guards that the replay need not evaluate
+        self.fixed: list[str | None] = []  # the names of the inputs that guards find unchanged; None for the others
+        self.writer = Writer(self)
+        self.answers = tuple(d.answer for d in captured.decisions)
+        self.paths = paths if captured.decisions else None
+        lower = None if self.paths is None else self._path_of(self.paths, backend)
+        self.joint: JointProgram | None = None
+        if captured.differentiable:
+            self.joint = JointProgram(captured, backend, lower, memory_budget)
+            self.compiled: Compiled = self.joint.forward
+        else:
+            self.compiled = compile_graph(captured.graph, backend, self._written, lower)
+
+    def _path_of(self, paths: PathTree, backend: str) -> Lower:
+        """How the program of one way through a function that decides on tensor data becomes an executable."""
+        captured = self.captured
+        return lambda graph, donations: PathExecutable(
+            graph, donations, captured.decisions, captured.sources, backend, paths
+        )
+
+    def matches(self, tree: Any, leaves: Sequence[Any]) -> bool:
+        """Whether a call fits."""
+        if self.tree != tree:
+            return False
+        taken = self.guards.take_snapshots()
+        seen = None if self.settled is None else self.settled.look()
+        if not self.guards.check(leaves):
+            return False
+        self.guards.scope.update(taken)
+        if self.fixed:
+            self.collect_fixed()
+        if self.settled is not None and seen is not None:
+            self.settled.install(seen)
+        return True
+
+    def collect_fixed(self) -> None:
+        """Lay the arrays that snapshots hold ready for replays."""
+        scope = self.guards.scope
+        scope["fixed"] = [None if name is None else scope[name] for name in self.fixed]
+
+    def run(self, leaves: Sequence[Any]) -> Any:
+        """One call: gather inputs, execute, write back, build the results."""
+        captured = self.captured
+        found = [source.fetch(leaves) for source in captured.sources]
+        inputs = [t._data if isinstance(t, Tensor) else t for t in found]
+        arrays = self.compiled.run(inputs, self._written)
+        return self.finish(leaves, found, arrays)
+
+    def finish(self, leaves: Sequence[Any], found: Sequence[Any], arrays: Sequence[Any]) -> Any:
+        """What follows the execution: write back, and build the results. `found` are the inputs' tensors."""
+        captured = self.captured
+        self.calls += 1
+        self._results.set_flags(leaves)
+        if self.paths is not None:
+            found = list(found)
+            self._results.set_carriers(found, arrays)
+        history: Sequence[Any] = ()
+        if self.joint is not None:
+            history = self.joint.history(f"CompiledBackward[{self.name}]", found, arrays, captured, leaves)
+        for position, _ in captured.written:
+            if position not in captured.quiet:
+                found[position]._bump_version()
+        results, grads = self._results.build(arrays, leaves, history)
+        for leaf, gradient in grads:
+            leaf._grad = gradient
+        return unflatten(captured.tree, iter(results))
