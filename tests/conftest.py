@@ -13,10 +13,15 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from graphtorch.lowering.cpu import stored
+
 os.environ.setdefault("GRAPHTORCH_VERIFY", "1")
 # Native code is compiled for each program anew: tests of other matters need not wait for it, those of the cpu backend
 # name it.
 os.environ.setdefault("GRAPHTORCH_BACKEND", "numpy")
+
+# Tests look at how programs are made, and change what they are made with: none comes ready from an earlier run.
+stored.used = False
 
 # The machine may be busy, and a run that failed must fail again: no deadline, the same examples every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)

@@ -19,7 +19,7 @@ LONGEST_FILE = 800
 
 # Lower layers first; folders of one layer may import one another. docs/architecture.md says why the order is this one.
 LAYERS = (
-    ("diagnostics",),
+    ("diagnostics", "version"),
     ("tensor", "autograd.state"),
     ("autograd", "ops"),
     ("ir",),

@@ -35,7 +35,9 @@ from graphtorch.frontend.tree import flatten
 from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
 from graphtorch.lowering.backend import Executable, get_backend
+from graphtorch.lowering.kernel import Schedule
 from graphtorch.ops.record import SOURCE, VIEW
+from graphtorch.schedule.memory import MemoryPlan
 from graphtorch.tensor.remote import duplicate, readable
 from graphtorch.tensor.symint import SymInt, symbols_of
 
@@ -253,6 +255,14 @@ class PathExecutable(Executable):
             )
         )
 
+    @property
+    def schedule(self) -> Schedule | None:  # type: ignore[override]  # the last piece's, which may make it when asked
+        return self.rest.schedule
+
+    @property
+    def plan(self) -> MemoryPlan | None:  # type: ignore[override]
+        return self.rest.plan
+
     def sources(self) -> dict[str, str]:
         return self.rest.sources()
 
@@ -397,7 +407,6 @@ class _Cut:
         path.count = len(graph.outputs)
         index = {place: i for i, place in enumerate(path.places)}
         path.rest = get_backend(self.backend).compile(piece, {index[o]: i for o, i in self.donations.items()})
-        path.schedule, path.plan = path.rest.schedule, path.rest.plan
 
 
 def _copy(graph: Graph, nodes: Sequence[Node], mapping: dict[Value, Value]) -> None:

@@ -194,9 +194,10 @@ class ExternCall:
     outputs: tuple[Buffer | None, ...]  # None: a result that nobody uses
     nodes: list[Node] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    accumulate: bool = False  # its one result is added to what the buffer holds
 
     def reads(self) -> list[Buffer]:
-        found: dict[int, Buffer] = {}
+        found: dict[int, Buffer] = {id(b): b for b in self.outputs if b is not None} if self.accumulate else {}
         for arg in self.args:
             for item in arg if type(arg) is tuple else (arg,):
                 if isinstance(item, View):

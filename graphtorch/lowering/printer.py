@@ -54,7 +54,8 @@ def print_kernel(kernel: Kernel) -> str:
 def print_call(call: ExternCall) -> str:
     """An opaque operator with its operands' layouts."""
     outputs = ", ".join("_" if o is None else _declared(o) for o in call.outputs)
-    return f"{call.name}{_origin(call)}\n  {outputs} = {call.op.name}({', '.join(map(_argument, call.args))})"
+    sign = "+=" if call.accumulate else "="
+    return f"{call.name}{_origin(call)}\n  {outputs} {sign} {call.op.name}({', '.join(map(_argument, call.args))})"
 
 
 def print_plan(plan: MemoryPlan) -> str:

@@ -121,14 +121,14 @@ def thread_text(library: Blas) -> str:
 
 
 # Arguments of a product, 8 bytes each.
-A, B, C, M, N, K, LDA, LDB, LDC, TRANSPOSE_A, TRANSPOSE_B, STEP_A, STEP_B, STEP_C = range(14)
-COUNT = 14
+A, B, C, M, N, K, LDA, LDB, LDC, TRANSPOSE_A, TRANSPOSE_B, STEP_A, STEP_B, STEP_C, BETA = range(15)
+COUNT = 15
 
 
 def gemm_text(index: str) -> str:
     """Native code: for each element type `gemm_rows`, `gemm_columns` and `gemm_batch`, each over a range [low, high) of
     what its name says, with the arguments above. STEP_A is how far apart rows of op(A) are in memory (batches, for
-    gemm_batch)."""
+    gemm_batch); BETA is 1 where the product is added to what C holds, else 0."""
     parts = []
     for letter, kind in (("s", "float"), ("d", "double")):
         sizes = ", ".join(["i32"] * 3 + [index] * 3)
@@ -143,12 +143,13 @@ def gemm_text(index: str) -> str:
 
 def _gemm(letter: str, kind: str, form: str, index: str) -> str:
     lines = [f"define internal void @{letter}gemm_{form}(ptr %args, i64 %low, i64 %high) #0 {{", "entry:"]
-    names = ["a", "b", "c", "m", "n", "k", "lda", "ldb", "ldc", "ta", "tb", "sa", "sb", "sc"]
+    names = ["a", "b", "c", "m", "n", "k", "lda", "ldb", "ldc", "ta", "tb", "sa", "sb", "sc", "beta"]
     for i, name in enumerate(names):
         lines.append(f"  %p{name} = getelementptr i64, ptr %args, i64 {i}")
         lines.append(f"  %{name} = load {'ptr' if i < 3 else 'i64'}, ptr %p{name}")
     narrow = index == "i32"
     lines += ["  %ta32 = trunc i64 %ta to i32", "  %tb32 = trunc i64 %tb to i32", "  %count = sub i64 %high, %low"]
+    lines.append(f"  %scale = sitofp i64 %beta to {kind}")
 
     def size(name: str) -> str:
         if not narrow:
@@ -159,10 +160,10 @@ def _gemm(letter: str, kind: str, form: str, index: str) -> str:
     def call(m: str, n: str, a: str, b: str, c: str) -> None:
         sizes = ", ".join(size(x) for x in (m, n, "k"))
         lda, ldb, ldc = size("lda"), size("ldb"), size("ldc")
-        one, zero = f"{kind} 1.0", f"{kind} 0.0"
+        one, scale = f"{kind} 1.0", f"{kind} %scale"
         lines.append(
             f"  call void @cblas_{letter}gemm(i32 101, i32 %ta32, i32 %tb32, {sizes}, {one}, ptr {a}, {lda}, "
-            f"ptr {b}, {ldb}, {zero}, ptr {c}, {ldc})"
+            f"ptr {b}, {ldb}, {scale}, ptr {c}, {ldc})"
         )
 
     if form == "batch":

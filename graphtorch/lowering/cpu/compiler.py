@@ -1,37 +1,29 @@
 """From LLVM text to functions in memory: one object file a module, kept on disk, loaded through LLVM's ORC JIT.
 
 Code is generated without optimisation passes: the text is vectorised and hoisted already, and the passes would take
-longer than everything else together. The object cache is keyed by the text, the host CPU's features and LLVM's
-version. A cache that can't be read or written, or holds garbage, only costs the time to compile again: entries carry
-a checksum and are renamed into place whole.
+longer than everything else together. Object files are kept by the text, the host CPU's features and LLVM's version.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
-import os
 import platform
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import cache as once
 from typing import Any
 
-from graphtorch.lowering.cpu import helpers
+from graphtorch.lowering.cpu import cache, helpers
 from graphtorch.lowering.cpu.function import Function
 
-logger = logging.getLogger(__name__)
-
 _lock = threading.RLock()
-_warned = False
 OPTIMIZATION = 2  # of code generation
 PART_CHARACTERS = 120_000  # of text that are worth a module of their own: some 0.1 s of compiling
 LARGEST_PARTS = 8
+SUFFIX = ".o"  # of the entries of object code
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class Host:
     fma: bool
 
 
-@cache
+@once
 def host() -> Host:
     """This machine's CPU. Raises ImportError without llvmlite."""
     import llvmlite.binding as llvm
@@ -104,60 +96,6 @@ def module_parts(functions: Iterable[Function], extra: str) -> list[str]:
     return [*(module_text(part) for part in parts[:-1]), module_text(parts[-1], extra, elsewhere)]
 
 
-# -- the cache --------------------------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path | None:
-    """The folder of object files: GRAPHTORCH_CACHE (none if that is empty), else in the user's cache folder."""
-    chosen = os.environ.get("GRAPHTORCH_CACHE")
-    if chosen is not None:
-        return Path(chosen) / "cpu" if chosen else None
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "graphtorch" / "cpu"
-    except RuntimeError:  # no home folder
-        return None
-
-
-def _warn(action: str, error: Exception) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        logger.warning("the compiled-code cache can't be %s (%s): compiling without it", action, error)
-
-
-def _read(path: Path) -> bytes | None:
-    """An entry's object code; None where there is none or it is damaged."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        _warn("read", error)
-        return None
-    digest, code = content[:32], content[32:]
-    if hashlib.blake2b(code, digest_size=32).digest() != digest:
-        logger.info("ignoring a damaged cache entry %s", path)
-        return None
-    return code
-
-
-def _write(path: Path, code: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.blake2b(code, digest_size=32).digest())
-                file.write(code)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        _warn("written", error)
-
-
 # -- compiling --------------------------------------------------------------------------------------------------------
 
 
@@ -170,12 +108,12 @@ def _new_machine() -> Any:
     )
 
 
-@cache
+@once
 def _machine() -> Any:
     return _new_machine()
 
 
-@cache
+@once
 def _jit() -> Any:
     """The one JIT of the process."""
     import llvmlite.binding as llvm
@@ -204,7 +142,7 @@ def _compile(texts: Sequence[str]) -> list[bytes]:
         return list(pool.map(emit, machines, modules))
 
 
-@cache
+@once
 def _unlocked_emission() -> Callable[[Any, Any], bytes] | None:
     """`emit_object(machine, module)` without llvmlite's lock, which lets one thread at a time into LLVM; None where
     llvmlite is not built as expected. What it returns is read and freed under the lock."""
@@ -241,55 +179,74 @@ _count = 0
 class Library:
     """Functions compiled from modules that refer to each other. Keep it as long as they may run.
 
+    keys        the modules' keys: `from_cache` finds their code by them
     seconds     what compiling took; 0 if the object code came from the cache
     """
 
     def __init__(self, texts: Sequence[str], exported: Iterable[str], imported: dict[str, int] | None = None) -> None:
-        import llvmlite.binding as llvm
-
-        global _count
-        self.texts = list(texts)
+        self.keys = [_key(text) for text in texts]
         self.seconds = 0.0
-        paths = [_path(text) for text in self.texts]
+        paths = [cache.place(key, SUFFIX) for key in self.keys]
         with _lock:
-            codes = [None if path is None else _read(path) for path in paths]
+            codes = [None if path is None else cache.read(path) for path in paths]
             missing = [i for i, code in enumerate(codes) if code is None]
             if missing:
                 start = time.perf_counter()
-                for i, made in zip(missing, _compile([self.texts[i] for i in missing]), strict=True):
+                for i, made in zip(missing, _compile([texts[i] for i in missing]), strict=True):
                     codes[i] = made
                     path = paths[i]
                     if path is not None:
-                        _write(path, made)
+                        cache.write(path, made)
                 self.seconds = time.perf_counter() - start
-            builder = llvm.JITLibraryBuilder().add_current_process()
-            for code in codes:
-                builder.add_object_img(code)
-            for name, address in (imported or {}).items():
-                builder.import_symbol(name, address)
-            names = list(exported)
-            for name in names:
-                builder.export_symbol(name)
-            _count += 1
-            self._tracker = builder.link(_jit(), f"graphtorch{_count}")
-        self.addresses: dict[str, int] = {name: self._tracker[name] for name in names}
+            self._link([code for code in codes if code is not None], exported, imported or {})
 
-    def assembly(self) -> str:
-        """The machine code of all modules as assembly text; generated anew."""
+    @classmethod
+    def from_cache(cls, keys: Sequence[str], exported: Iterable[str], imported: dict[str, int]) -> Library | None:
+        """The library of modules that were compiled before; None if the code of one is not there any more."""
+        paths = [cache.place(key, SUFFIX) for key in keys]
+        codes = [None if path is None else cache.read(path) for path in paths]
+        present = [code for code in codes if code is not None]
+        if len(present) < len(keys):
+            return None
+        library = cls.__new__(cls)
+        library.keys, library.seconds = list(keys), 0.0
+        with _lock:
+            library._link(present, exported, imported)
+        return library
+
+    def _link(self, codes: Sequence[bytes], exported: Iterable[str], imported: dict[str, int]) -> None:
         import llvmlite.binding as llvm
 
-        with _lock:
-            return "\n".join(str(_machine().emit_assembly(llvm.parse_assembly(text))) for text in self.texts)
+        global _count
+        builder = llvm.JITLibraryBuilder().add_current_process()
+        for code in codes:
+            builder.add_object_img(code)
+        for name, address in imported.items():
+            builder.import_symbol(name, address)
+        names = list(exported)
+        for name in names:
+            builder.export_symbol(name)
+        _count += 1
+        self._tracker = builder.link(_jit(), f"graphtorch{_count}")
+        self.addresses: dict[str, int] = {name: self._tracker[name] for name in names}
 
 
-def _path(text: str) -> Path | None:
-    """Where a module's object code is kept."""
+def assembly(texts: Iterable[str]) -> str:
+    """The machine code of modules as assembly text; generated anew."""
+    import llvmlite.binding as llvm
+
+    with _lock:
+        return "\n".join(str(_machine().emit_assembly(llvm.parse_assembly(text))) for text in texts)
+
+
+def _key(text: str) -> str:
+    """What a module's object code is kept under."""
+    return hashlib.blake2b("\0".join((text, *surroundings())).encode(), digest_size=20).hexdigest()
+
+
+def surroundings() -> tuple[str, ...]:
+    """What object code depends on beside its text."""
     import llvmlite
 
-    folder = cache_folder()
-    if folder is None:
-        return None
     target = host()
-    what = (text, target.triple, target.cpu, target.features, llvmlite.__version__, str(OPTIMIZATION))
-    key = hashlib.blake2b("\0".join(what).encode(), digest_size=20).hexdigest()
-    return folder / key[:2] / f"{key}.o"
+    return target.triple, target.cpu, target.features, llvmlite.__version__, str(OPTIMIZATION)

@@ -45,7 +45,7 @@ class Emissions:
         which = tuple(buffers.index(b) for b in buffers)
         sizes = (product.batch, product.m, product.n, product.k, product.leading)
         places = [(v.shape, v.strides, v.offset) for v in views]
-        key = _plain((product.letter, which, product.transposed, *sizes, *places))
+        key = _plain((product.letter, which, product.transposed, product.accumulate, *sizes, *places))
         found = self._products.get(key)
         if found is None:
             code = emit_product(product, self.register_bits, self.fma) or self._packed(product)

@@ -7,40 +7,28 @@ import ctypes
 import dataclasses
 import logging
 import math
-import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from graphtorch.ir.graph import Graph
-from graphtorch.lowering.backend import Backend, Executable, InputMismatchError
+from graphtorch.lowering.backend import Executable, InputMismatchError
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.cpu import launch, stack
 from graphtorch.lowering.cpu.blas import find_blas
-from graphtorch.lowering.cpu.calls import Target, native_call
-from graphtorch.lowering.cpu.chain import Chain, find_chains, private_buffers
-from graphtorch.lowering.cpu.compiler import Library, host, module_parts, module_text
-from graphtorch.lowering.cpu.emissions import Emissions
-from graphtorch.lowering.cpu.expansion import expand, vector_product
+from graphtorch.lowering.cpu.compiler import Library, assembly
 from graphtorch.lowering.cpu.function import Function
-from graphtorch.lowering.cpu.instructions import RefusedError
-from graphtorch.lowering.cpu.members import member_of
-from graphtorch.lowering.cpu.partial_folds import split_folds
 from graphtorch.lowering.cpu.pool import get_pool
-from graphtorch.lowering.cpu.unfolding import unfold_symbolic
-from graphtorch.lowering.cpu.widening import widen_halves
+from graphtorch.lowering.cpu.translation import Translation
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
 from graphtorch.lowering.numpy import executor as numpy_executor
 from graphtorch.lowering.numpy.codegen import lower_kernel
-from graphtorch.schedule import build_schedule
-from graphtorch.schedule.effects import updates_behind_products
-from graphtorch.schedule.memory import aligned, plan
+from graphtorch.schedule.memory import MemoryPlan, aligned, plan
 
 logger = logging.getLogger(__name__)
 
@@ -52,118 +40,91 @@ REUSED_BYTES = (
 class CpuExecutable(Executable):
     """A schedule as native code. Thread-safe: each run takes a frame of its own.
 
-    llvm        the module's LLVM text
-    fallbacks   one line a step that runs through NumPy
+    layout      what running needs of the schedule: its inputs and outputs, and the steps unless all of them are native
+    program     the native functions
+    library     their code in memory
     """
 
     checks_inputs = True
 
     def __init__(self, schedule: Schedule, input_kinds: Sequence[str] = ()) -> None:
-        schedule = widen_halves(schedule)
-        if find_blas() is not None:
-            schedule = unfold_symbolic(schedule)
-        schedule = dataclasses.replace(schedule, steps=updates_behind_products(schedule.steps))
-        self.schedule: Schedule = schedule
-        self.input_kinds = list(input_kinds) or ["argument"] * len(schedule.inputs)
-        self.fallbacks: list[str] = []
-        self._dims = symbolic_dims([b.value for b in schedule.inputs])
-        pool, blas = get_pool(), find_blas()
-        self.functions: dict[str, Function] = {}
-        self.emissions = Emissions(host().register_bits, host().fma)
-        self.native: dict[int, launch.Native] = {}
-        producers: dict[Buffer, ExternCall] = {}
-        for i, step in enumerate(schedule.steps):
-            try:
-                code = self._code(step, producers, blas is not None)
-            except RefusedError as error:
-                self.fallbacks.append(f"{step.name} runs on NumPy: {error}")
-                continue
-            if code is not None:
-                self.native[i] = code
-        self.native_steps = {id(schedule.steps[i]) for i in self.native}
-        self.chains = self._find_chains(pool.threads)
-        self.together = [chain.steps for chain in self.chains]
-        self.private = {b for chain in self.chains for b in chain.private}
-        for chain in self.chains:
-            names = ", ".join(schedule.steps[i].name for i in chain.steps)
-            schedule.report.append(f"{names} run chunk by chunk: what one hands to the next stays in cache")
-        self.plan = self.static_plan = None if self._dims else plan(schedule, {}, self.together, self.private)
-        self.program = launch.Writer(schedule, self.native, self.plan, pool.threads, blas, self.chains).run()
-        self.stack_bytes = stack.needed([*(f.text for f in self.functions.values()), *self.program.chains])
-        self.llvm = module_text(self.functions.values(), self.program.text)
-        imported = {"parallel_for": pool.entry}
-        if blas is not None and self.program.uses_blas:
-            imported |= {"cblas_sgemm": blas.sgemm, "cblas_dgemm": blas.dgemm}
-            if blas.set_threads:
-                imported |= {"blas_set_threads": blas.set_threads, "blas_get_threads": blas.get_threads}
-        for name in ("PyLong_AsLongLong", "PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef"):
-            imported[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
-        texts = module_parts(self.functions.values(), self.program.text)
-        self.library = Library(texts, self.program.exported, imported)
-        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-        self.segments = [signature(self.library.addresses[s.name]) for s in self.program.segments]
-        self.entry = _fastcall(self.library.addresses["entry"]) if layout_is_known() else None
-        self._sized: dict[tuple[int, ...], Sized] = {}
-        self.workspaces: list[numpy_executor.Workspace] = []
-        self._static: Sized | None = None  # the only one, where no size is symbolic
-        self._count = len(schedule.inputs)
-        self._lock = threading.Lock()
+        made = self.translation = Translation(schedule)
+        self.fallbacks = made.fallbacks
+        self.native: Collection[int] = frozenset(made.native)
+        self.together: Sequence[Sequence[int]] = made.together
+        self.private: Collection[Buffer] = made.private
+        written = {b for step in made.schedule.steps for b in step.writes()}
+        self.donated = [i for i, b in enumerate(made.schedule.inputs) if b in written]
+        code = Library(made.modules(), made.program.exported, imports(made.program.uses_blas))
+        self._open(made.schedule, made.program, made.plan, code, made.stack_bytes, input_kinds)
         for line in self.fallbacks:
             logger.debug("%s", line)
         if self.fallbacks:
-            logger.info("%d of %d steps run on NumPy", len(self.fallbacks), len(schedule.steps))
+            logger.info("%d of %d steps run on NumPy", len(self.fallbacks), len(made.schedule.steps))
 
-    def _code(
-        self, step: Kernel | ExternCall, producers: dict[Buffer, ExternCall], products: bool
-    ) -> launch.Native | None:
-        """The native code of a step, if there is any. Raises RefusedError."""
-        if isinstance(step, Kernel):
-            parts = split_folds(step, host().register_bits, get_pool().threads)
-            if parts is None:
-                return self._emit(step)
-            return [self._emit(kernel, f"{step.name}_{n}") for n, kernel in enumerate(parts)]
-        producers.update((b, step) for b in step.writes())
-        product = launch.as_product(step) if products else None
-        if product is not None:
-            code = self.emissions.product(product)
-            vector = None if code else vector_product(step)
-            if vector is not None:
-                return self._emit(vector[0])
-            for n, function in enumerate(code if isinstance(code, list) else [code] if code else []):
-                self.functions[f"{step.name}_{n}" if n else step.name] = function
-            return code or product
-        target = host()
-        written = native_call(step, Target(target.register_bits, target.fma, get_pool().threads, products))
-        if isinstance(written, Function):
-            self.functions[step.name] = written
-        if isinstance(written, list):
-            self.functions.update((f"{step.name}_{n}", function) for n, function in enumerate(written))
-        if written is not None:
-            return written
-        kernels = expand(step, producers)
-        if kernels is None:
-            raise RefusedError(f"{step.op.name} has no native code")
-        return [self._emit(kernel, f"{step.name}_{n}") for n, kernel in enumerate(kernels)]
+    def _open(
+        self,
+        layout: Schedule,
+        program: launch.Program,
+        static_plan: MemoryPlan | None,
+        library: Library,
+        stack_bytes: int,
+        input_kinds: Sequence[str],
+    ) -> None:
+        """Take the code that is in memory now."""
+        self.layout = layout
+        self.program = program
+        self.static_plan = static_plan
+        self.library = library
+        self.stack_bytes = stack_bytes
+        self.input_kinds = list(input_kinds) or ["argument"] * len(layout.inputs)
+        self.native_steps = {id(layout.steps[i]) for i in self.native}
+        signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        self.segments = [signature(library.addresses[s.name]) for s in program.segments]
+        self.entry = _fastcall(library.addresses["entry"]) if layout_is_known() else None
+        self.workspaces: list[numpy_executor.Workspace] = []
+        self._dims = symbolic_dims([b.value for b in layout.inputs])
+        self._sized: dict[tuple[int, ...], Sized] = {}
+        self._static: Sized | None = None  # the only one, where no size is symbolic
+        self._latest: Sized | None = None
+        self._count = len(layout.inputs)
+        self._lock = threading.Lock()
 
-    def _find_chains(self, threads: int) -> list[Chain]:
-        """Steps that run chunk by chunk."""
-        if threads < 1 or self._dims:
-            return []  # chunks are chosen by known sizes
-        members = [member_of(i, self.native.get(i), threads) for i in range(len(self.schedule.steps))]
-        users: dict[Buffer, set[int]] = {}
-        for i, step in enumerate(self.schedule.steps):
-            for buffer in (*step.reads(), *step.writes()):
-                users.setdefault(buffer, set()).add(i)
-        for view in self.schedule.outputs:
-            users.setdefault(view.buffer, set()).add(-1)
-        chains = find_chains(members, threads)
-        for chain in chains:
-            chain.private = private_buffers(chain, users)
-        return chains
+    # -- what it is made of, for people ------------------------------------------------------------------------------
 
-    def _emit(self, kernel: Kernel, name: str = "") -> Function:
-        function = self.functions[name or kernel.name] = self.emissions.kernel(kernel)
-        return function
+    @cached_property
+    def translation(self) -> Translation:
+        """How the schedule became code."""
+        raise NotImplementedError
+
+    @property
+    def schedule(self) -> Schedule:  # type: ignore[override]  # nobody assigns it
+        return self.translation.schedule
+
+    @property
+    def plan(self) -> MemoryPlan | None:  # type: ignore[override]
+        latest, made = self._latest, None if self._dims else self.translation
+        if made is None:
+            return None if latest is None else latest.plan
+        return None if made.plan is None else with_scratch(made.plan, made.program.scratch_bytes)
+
+    @property
+    def functions(self) -> dict[str, Function]:
+        return self.translation.functions
+
+    @property
+    def llvm(self) -> str:
+        """The LLVM text of everything."""
+        return self.translation.llvm
+
+    def asm(self) -> str:
+        """The machine code as assembly text."""
+        return assembly(self.translation.modules())
+
+    def sources(self) -> dict[str, str]:
+        return {name: function.text for name, function in self.functions.items()}
+
+    # -- running -----------------------------------------------------------------------------------------------------
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         if len(inputs) != self._count:
@@ -183,17 +144,17 @@ class CpuExecutable(Executable):
                 if len(self._sized) >= numpy_executor.KEPT_SIZES:
                     self._sized.pop(next(iter(self._sized)), None)
                 sized = self._sized[key] = Sized(self, bindings)
-        self.plan = sized.plan
+        self._latest = sized
         if not self._dims:
             self._static = sized
         return sized
 
-    def asm(self) -> str:
-        """The machine code as assembly text."""
-        return self.library.assembly()
 
-    def sources(self) -> dict[str, str]:
-        return {name: function.text for name, function in self.functions.items()}
+def with_scratch(plan: MemoryPlan, scratch_bytes: int) -> MemoryPlan:
+    """The plan of an arena with scratch memory behind it, for calls that are kernels here."""
+    if not scratch_bytes:
+        return plan
+    return dataclasses.replace(plan, arena_bytes=aligned(plan.arena_bytes) + scratch_bytes)
 
 
 class Sized(numpy_executor.Program):
@@ -201,14 +162,12 @@ class Sized(numpy_executor.Program):
 
     def __init__(self, executable: CpuExecutable, bindings: Mapping[str, int]) -> None:
         self.executable = executable
-        self.schedule = schedule = executable.schedule
+        self.schedule = schedule = executable.layout
         self.bindings = bindings
         self.input_kinds = executable.input_kinds
         known = executable.static_plan
         planned = plan(schedule, bindings, executable.together, executable.private) if known is None else known
-        # Calls that are kernels here have scratch memory behind the arena.
-        whole = aligned(planned.arena_bytes) + executable.program.scratch_bytes
-        self.plan = dataclasses.replace(planned, arena_bytes=whole) if executable.program.scratch_bytes else planned
+        self.plan = with_scratch(planned, executable.program.scratch_bytes)
         self.kernels = {
             s.name: lower_kernel(s, bindings)
             for i, s in enumerate(schedule.steps)
@@ -216,11 +175,13 @@ class Sized(numpy_executor.Program):
         }
         self.scratch_bytes = max((numpy_executor._scratch(k) for k in self.kernels.values()), default=0)
         self.shapes = {b: concrete(b.shape, bindings) for b in self._buffers()}
-        written = {b for s in schedule.steps for b in s.writes()}
-        self.donated = [i for i, b in enumerate(schedule.inputs) if b in written]
+        self.donated = executable.donated
         self.words = launch.context_words(executable.program, bindings, planned)
         self.generators = executable.program.generators
         self.workspaces = executable.workspaces
+
+    def _buffers(self) -> set[Buffer]:
+        return super()._buffers() | {*self.executable.program.io}
 
     def make_frame(self, memory: Any) -> numpy_executor.Frame:
         return Frame(self, memory)
@@ -486,35 +447,14 @@ def layout_is_known() -> bool:
     )
 
 
-class CpuBackend(Backend):
-    """The backend "cpu"."""
-
-    name = "cpu"
-
-    def unavailable(self) -> str | None:
-        if os.name != "posix":
-            return "its thread pool needs POSIX threads"
-        try:
-            host()
-        except (ImportError, OSError, RuntimeError) as error:
-            return f"llvmlite can't be used: {error}"
-        return None
-
-    def compile(self, graph: Graph, donations: Mapping[int, int] | None = None) -> Executable:
-        schedule = build_schedule(graph, donations)
-        why = self.unavailable()
-        if why is None:
-            try:
-                return CpuExecutable(schedule, graph.input_kinds)
-            except (RuntimeError, OSError) as error:  # LLVM refuses the module, or the system the memory
-                lines = str(error).splitlines()
-                why = f"the program does not compile: {lines[0] if lines else type(error).__name__}"
-        _say_once(why)
-        executable = numpy_executor.NumpyExecutable(schedule, graph.input_kinds)
-        executable.fallbacks = [f"everything runs on NumPy: {why}"]
-        return executable
-
-
-@cache
-def _say_once(why: str) -> None:
-    logger.warning("the cpu backend runs on NumPy: %s", why)
+def imports(blas: bool) -> dict[str, int]:
+    """What native code calls outside of itself, by name."""
+    found = {"parallel_for": get_pool().entry}
+    library = find_blas() if blas else None
+    if library is not None:
+        found |= {"cblas_sgemm": library.sgemm, "cblas_dgemm": library.dgemm}
+        if library.set_threads:
+            found |= {"blas_set_threads": library.set_threads, "blas_get_threads": library.get_threads}
+    for name in ("PyLong_AsLongLong", "PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef"):
+        found[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
+    return found

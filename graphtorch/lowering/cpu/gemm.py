@@ -136,7 +136,8 @@ class _Product:
                 step = (a.strides[-2] * rows, 0) if p.batch == 1 else steps[:2]
                 left = span_of(a.offset, [(step[0], 0)], [(a.strides[-2], rows), (a.strides[-1], p.k)])
                 right = span_of(b.offset, [(step[1], 0)], [(b.strides[-2], p.k), (b.strides[-1], p.n)])
-            found.append(Level(tiles, joined(((a.buffer, left), (b.buffer, right))), {p.output: result}))
+            added = ((p.output, result),) if p.accumulate else ()
+            found.append(Level(tiles, joined(((a.buffer, left), (b.buffer, right), *added)), {p.output: result}))
         return found
 
     def _row_tile(self, a: str, b: str, c: str, rows: int) -> None:
@@ -204,7 +205,10 @@ class _Product:
         for r in range(rows):
             for v in range(vectors):
                 into = builder.offset(c, const(r * n + v * lanes, "i64"), self.kind)
-                builder.store(sums[r * vectors + v], into, masked(v))
+                total = sums[r * vectors + v]
+                if self.product.accumulate:
+                    total = builder.add(builder.load(into, self.kind, lanes, masked(v)), total)
+                builder.store(total, into, masked(v))
 
     def _dots(self, a: str, b: str, c: str, rows: int, columns: int) -> None:
         builder, lanes, k = self.builder, self.lanes, self.product.k
@@ -234,4 +238,7 @@ class _Product:
                 (total,) = builder.fold_lanes(
                     [sums[r * columns + j]], lambda x, y: [builder.binary("fadd", x[0], y[0], "reassoc contract")]
                 )
-                builder.store(total, builder.offset(c, const(r * self.product.n + j, "i64"), self.kind))
+                into = builder.offset(c, const(r * self.product.n + j, "i64"), self.kind)
+                if self.product.accumulate:
+                    total = builder.add(builder.load(into, self.kind), total)
+                builder.store(total, into)

@@ -29,6 +29,7 @@ SERIAL_WORK = 60_000  # additions' worth that is not worth sharing
 CHUNK_WORK = 30_000  # the least for one chunk
 PIECE = 48  # steps of one function
 GEMM_SERIAL = 400_000  # multiplications
+ADDED_BYTES = 1 << 20  # of a result that any product is added to as it is made
 SHORT_WORK = 20_000  # additions' worth that take less time than another thread would take to get the GIL
 
 Number = Callable[[Mapping[str, int], MemoryPlan], int]
@@ -47,6 +48,7 @@ class Product:
     k: Any
     transposed: tuple[bool, bool]
     leading: tuple[Any, Any]
+    accumulate: bool = False  # added to what `output` holds
 
 
 Native = Function | Product | list[Function]  # the code of a step
@@ -65,7 +67,19 @@ def as_product(call: ExternCall) -> Product | None:
         return None
     (ta, lda), (tb, ldb) = layouts[0], layouts[1]
     batch = a.shape[0] if len(a.shape) == 3 else 1
-    return Product(letter, (a, b), call.outputs[0], batch, a.shape[-2], b.shape[-1], a.shape[-1], (ta, tb), (lda, ldb))
+    m, n, k = a.shape[-2], b.shape[-1], a.shape[-1]
+    return Product(letter, (a, b), call.outputs[0], batch, m, n, k, (ta, tb), (lda, ldb), call.accumulate)
+
+
+def should_accumulate(call: ExternCall) -> bool:
+    """Whether a product is best added to what a buffer holds as it is made. A single row or column is a fold instead,
+    and a large product of many rows a chain with the sum: that reads the buffer from its start to its end, which takes
+    a twentieth less time than tile by tile."""
+    product = as_product(call)
+    if product is None or _is(product.m, 1) or _is(product.n, 1):
+        return False
+    m, n = product.m, product.n
+    return type(m) is int and type(n) is int and (m < n or m * n * product.output.dtype.itemsize <= ADDED_BYTES)
 
 
 def _matrix(view: View) -> tuple[bool, Any] | None:
@@ -121,6 +135,7 @@ class Program:
 
     io          buffers whose addresses the caller gives, inputs first, in the order of the context's table
     numbers     what follows them in the context
+    words       what each of these stands for
     scratch_bytes   memory behind the planned arena
     failures        exceptions and their messages, numbered from 1 in the context's word FAILURE
     generators      the random generators whose state the functions advance
@@ -133,6 +148,7 @@ class Program:
     segments: list[Segment]
     uses_blas: bool
     scratch_bytes: int
+    words: list[Any] = field(default_factory=list)
     exported: list[str] = field(default_factory=list)
     failures: list[tuple[type[Exception], str]] = field(default_factory=list)
     generators: list[Generator] = field(default_factory=list)
@@ -226,6 +242,7 @@ class Writer:
             segments,
             uses_blas,
             self.scratch_bytes,
+            list(self.words),
             names,
             self.failures,
             self.generators,
@@ -448,6 +465,7 @@ class Writer:
         self._argument(blas.LDC, self._size(product.n), "i64")
         for at, transposed in zip((blas.TRANSPOSE_A, blas.TRANSPOSE_B), product.transposed, strict=True):
             self._argument(at, "112" if transposed else "111", "i64")
+        self._argument(blas.BETA, "1" if product.accumulate else "0", "i64")
         if form == "batch":
             steps = (a.strides[0], b.strides[0], product.m * product.n)
             for at, step in zip((blas.STEP_A, blas.STEP_B, blas.STEP_C), steps, strict=True):

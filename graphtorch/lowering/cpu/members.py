@@ -45,4 +45,5 @@ def product_levels(product: Product, threads: int) -> list[Level]:
     left = span_of(a.offset, [(a.strides[-2] * rows, 0)], [(a.strides[-2], rows), (a.strides[-1], product.k)])
     right = span_of(b.offset, [(0, 0)], [(b.strides[-2], product.k), (b.strides[-1], product.n)])
     result = span_of(0, [(product.n * rows, 0)], [(1, rows * product.n)])
-    return [Level(rows, joined(((a.buffer, left), (b.buffer, right))), {product.output: result})]
+    added = ((product.output, result),) if product.accumulate else ()
+    return [Level(rows, joined(((a.buffer, left), (b.buffer, right), *added)), {product.output: result})]

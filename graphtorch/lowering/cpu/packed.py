@@ -65,6 +65,7 @@ def emit_packed(product: Product, lanes: int, registers: int, fma: bool) -> list
     functions: list[Function] = []
     left, offset = a.buffer, a.offset
     reads: dict[Buffer, Span | None] = {b.buffer: None}  # whole, before the rows
+    added = int(product.accumulate)  # a block of k that seems to have come before the first
     group = tile = 0
     if along != 1:
         group, tile = rows or CHUNK_ROWS, k * ROWS + SLACK
@@ -76,16 +77,18 @@ def emit_packed(product: Product, lanes: int, registers: int, fma: bool) -> list
     sizes, work = [offset, n, k, row, along], m * n * k // lanes * 2
     if not by_rows:
         buffers = [left, b.buffer, product.output]
-        sizes += [m, b.offset, sn, sk, tile or row * ROWS]
+        sizes += [m, b.offset, sn, sk, tile or row * ROWS, added]
         return [*functions, emitter.product_by_panels(buffers, sizes, panels, work)]
     packed_b = Buffer("packed_b", b.buffer.dtype, (panels * k * width,), SCRATCH, b.buffer.value)
     functions.append(emitter.pack_b([b.buffer, packed_b], [b.offset, n, k, sn, sk], panels, n * k))
     buffers = [left, packed_b, product.output]
-    function = emitter.product_by_rows(buffers, [*sizes, panels, tile, group], m, group or CHUNK_ROWS, work)
+    function = emitter.product_by_rows(buffers, [*sizes, panels, tile, group, added], m, group or CHUNK_ROWS, work)
     if rows:
         if not tile:
             moving = span_of(offset, [(row * rows, 0)], [(row, rows), (along, k)])
             reads = joined([*reads.items(), (left, moving)])
+        if added:
+            reads[product.output] = Span(n * rows, 0, n * rows)
         function.levels = [Level(rows, reads, {product.output: Span(n * rows, 0, n * rows)})]
     functions.append(function)
     return functions
@@ -299,10 +302,10 @@ class _Emitter:
 
     def product_by_rows(self, buffers: list[Buffer], sizes: list[Any], extent: Any, grain: int, work: Any) -> Function:
         """Rows [low, high) of C. Of a packed A, one group after another."""
-        return self._function(self._by_rows, sizes[-1] != 0, buffers, sizes, extent, grain, work)
+        return self._function(self._by_rows, sizes[7] != 0, buffers, sizes, extent, grain, work)
 
     def _by_rows(self, tiled: bool) -> Builder:
-        b, (left, right, result), (offset, n, k, row, along, panels, tile, group) = self._start(3, 8)
+        b, (left, right, result), (offset, n, k, row, along, panels, tile, group, added) = self._start(3, 9)
         left = b.offset(left, offset, self.kind)
         low, high = Val("%low", "i64"), Val("%high", "i64")
 
@@ -320,8 +323,8 @@ class _Emitter:
                     start = b.offset(a, b.mul(k0, along), self.kind)
                     following = b.offset(block, const(DEPTH * self.width, "i64"), self.kind)
                     self._column(
-                        b, start, b.sub(bottom, top), row, along, step, block, into, n, columns, k0, deep,
-                        Ahead(following, const(0, "i64"), 63),
+                        b, start, b.sub(bottom, top), row, along, step, block, into, n, columns, b.add(k0, added),
+                        deep, Ahead(following, const(0, "i64"), 63),
                     )  # fmt: skip
 
                 self._blocks(b, k, depth)
@@ -352,7 +355,7 @@ class _Emitter:
         return self._function(self._by_panels, sizes[7] == 1, buffers, sizes, panels, 1, work)
 
     def _by_panels(self, contiguous: bool) -> Builder:
-        b, (left, right, result), (offset, n, k, row, along, m, at, sn, sk, step) = self._start(3, 10)
+        b, (left, right, result), (offset, n, k, row, along, m, at, sn, sk, step, added) = self._start(3, 11)
         left, right = b.offset(left, offset, self.kind), b.offset(right, at, self.kind)
         packed = b.emit(f"alloca [{DEPTH * self.width} x {self.kind}], align 64", "ptr").text
 
@@ -372,7 +375,8 @@ class _Emitter:
                 lines = (length * BITS[self.kind] // (8 * CACHE_LINE)).bit_length() - 1
                 ahead = Ahead(b.offset(base, distance, self.kind), sk if contiguous else sn, lines)
                 start = b.offset(left, b.mul(k0, along), self.kind)
-                self._column(b, start, m, row, along, step, packed, into, n, columns, k0, deep, ahead)
+                before = b.add(k0, added)
+                self._column(b, start, m, row, along, step, packed, into, n, columns, before, deep, ahead)
 
             self._blocks(b, k, depth)
             return ()
@@ -391,10 +395,11 @@ class _Emitter:
 
     def _column(
         self, b: Builder, a: str, count: Val, row: Val, along: Val, step: Val, block: str, into: str, n: Val,
-        columns: Val, k0: Val, deep: Val, ahead: Ahead,
+        columns: Val, before: Val, deep: Val, ahead: Ahead,
     ) -> None:  # fmt: skip
         """`count` rows of one panel of C, at `into`: A's first element is at `a`, a tile's `step` behind the one's
-        before. While they are computed, the block of B that is needed next comes nearer."""
+        before. They are added to what is there unless `before` is 0. While they are computed, the block of B that is
+        needed next comes nearer."""
         tiles = b.emit(f"udiv {count.typed}, {ROWS}", "i64")
         # A strip of a tile asks for so many lines; the tiles for the whole block.
         whole = DEPTH * self.width * BITS[self.kind] // (8 * CACHE_LINE)
@@ -406,7 +411,7 @@ class _Emitter:
             name = f"gemm_tile{rows}x{self.vectors}.v{self.lanes}{SUFFIX[self.kind]}"
             arguments = [f"ptr {a}", row.typed, along.typed, f"ptr {block}", f"ptr {c}", n.typed, deep.typed]
             line = b.mul(b.mul(t, each), DEPTH // STRIP)
-            arguments += [k0.typed, columns.typed, f"ptr {ahead.start}", ahead.stride.typed, f"i64 {ahead.lines}"]
+            arguments += [before.typed, columns.typed, f"ptr {ahead.start}", ahead.stride.typed, f"i64 {ahead.lines}"]
             b.line(f"call void @{name}({', '.join([*arguments, line.typed, each.typed])})")
 
         def one(t: Val, _: Sequence[Val]) -> Sequence[Val]:
@@ -453,15 +458,12 @@ def tile_definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, s
     old = b.splat(b.compare("ne", before, 0), lanes)
     starts = [b.offset("%a", b.mul(Val("%row", "i64"), r), kind) if r else "%a" for r in range(rows)]
     lines = [b.offset("%c", b.mul(Val("%ldc", "i64"), r), kind) if r else "%c" for r in range(rows)]
-    # What the tile will be stored to is fetched while it is computed: else every store of a large C waits for memory.
+    # What the tile is added to, or stored to, is fetched while it is computed: else a large C would have it wait for
+    # memory.
     for line in lines:
         for start in range(0, vectors * lanes, CACHE_LINE * 8 // BITS[kind]):
             prefetch(b, b.offset(line, const(start, "i64"), kind), write=True)
-    sums: list[Val] = []
-    for r in range(rows):
-        for v in range(vectors):
-            place = b.offset(lines[r], const(v * lanes, "i64"), kind)
-            sums.append(b.load(place, kind, lanes, b.logic("and", masks[v], old)))
+    sums = [const(0.0, kind, lanes)] * (rows * vectors)
 
     def step(i: Val, carried: list[Val]) -> Sequence[Val]:
         line = b.offset("%b", b.mul(i, vectors * lanes), kind)
@@ -494,7 +496,9 @@ def tile_definition(name: str, kind: str, lanes: int, fma: bool) -> tuple[str, s
     sums = b.loop(const(0, "i64"), Val("%depth", "i64"), STRIP, strip, sums)
     for r in range(rows):
         for v in range(vectors):
-            b.store(sums[r * vectors + v], b.offset(lines[r], const(v * lanes, "i64"), kind), masks[v])
+            place = b.offset(lines[r], const(v * lanes, "i64"), kind)
+            known = b.load(place, kind, lanes, b.logic("and", masks[v], old))
+            b.store(b.add(known, sums[r * vectors + v]), place, masks[v])
     parameters = "ptr %a, i64 %row, i64 %along, ptr %b, ptr %c, i64 %ldc, i64 %depth, i64 %before, i64 %columns"
     parameters += ", ptr %ahead, i64 %stride, i64 %lines, i64 %line, i64 %each"
     head = f"define internal void @{name}.v{lanes}{SUFFIX[kind]}({parameters}) #0 {{\nentry:\n"

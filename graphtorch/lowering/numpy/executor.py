@@ -253,7 +253,8 @@ class Frame:
                 shape = self.program.shapes[buffer]
                 self._argument(targets, Slot(buffer, shape, _row_major(shape), 0))
         function = values_function(call.op)
-        if call.op.name in _MATMUL and call.outputs[0] is not None and call.outputs[0].dtype.numpy in _BLAS_TYPES:
+        out, accumulate = call.outputs[0], call.accumulate
+        if call.op.name in _MATMUL and not accumulate and out is not None and out.dtype.numpy in _BLAS_TYPES:
             return lambda: _matmul(arguments, targets)
 
         def run() -> None:
@@ -263,7 +264,7 @@ class Frame:
             made = function(*given)
             for target, result in zip(targets, made if type(made) is tuple else (made,), strict=True):
                 if target is not None:
-                    np.copyto(target, result, casting="unsafe")
+                    np.copyto(target, target + result if accumulate else result, casting="unsafe")
 
         return run
 

@@ -15,7 +15,7 @@ import pytest
 from programs import f32, trace
 
 import graphtorch as torch
-from graphtorch.lowering.cpu import CpuExecutable, compiler
+from graphtorch.lowering.cpu import CpuExecutable, backend, cache, compiler
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.schedule import build_schedule
 
@@ -24,7 +24,7 @@ from graphtorch.schedule import build_schedule
 def folder(tmp_path, monkeypatch):
     get_pool()  # its code has an entry too
     monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(compiler, "_warned", False)
+    monkeypatch.setattr(cache, "_warned", False)
     return tmp_path
 
 
@@ -87,7 +87,7 @@ def test_full_disk(folder, monkeypatch, caplog):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiler.os, "replace", full)
+    monkeypatch.setattr(cache.os, "replace", full)
     with caplog.at_level(logging.WARNING):
         compiled()
     assert entries(folder) == []
@@ -117,8 +117,8 @@ def test_processes_compile_the_same_step_at_once(folder):
 def test_killed_process_leaves_a_cache_that_works(folder):
     script = textwrap.dedent("""
         import os, signal
-        from graphtorch.lowering.cpu import compiler
-        compiler.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+        from graphtorch.lowering.cpu import cache
+        cache.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
         import graphtorch as torch
         torch.compile(lambda x: x.exp() * 2, backend="cpu")(torch.ones(100))
     """)
@@ -130,18 +130,16 @@ def test_killed_process_leaves_a_cache_that_works(folder):
 
 
 def test_missing_llvmlite_runs_on_numpy(monkeypatch, caplog):
-    from graphtorch.lowering.cpu import executable
-
     def absent():
         raise ImportError("No module named 'llvmlite'")
 
-    monkeypatch.setattr(executable, "host", absent)
-    executable._say_once.cache_clear()
+    monkeypatch.setattr(backend, "host", absent)
+    backend._say_once.cache_clear()
     graph = trace(lambda x: x.exp(), f32(5))
     x = np.zeros(5, np.float32)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            made = executable.CpuBackend().compile(graph)
+            made = backend.CpuBackend().compile(graph)
             np.testing.assert_array_equal(made.run([x])[0], 1)
     assert "llvmlite" in made.fallbacks[0]
     assert sum("llvmlite" in r.message for r in caplog.records) == 1
@@ -154,9 +152,9 @@ def test_program_that_does_not_compile_runs_on_numpy(monkeypatch, caplog):
         raise RuntimeError("LLVM IR parsing error")
 
     monkeypatch.setattr(executable, "Library", refuse)
-    executable._say_once.cache_clear()
+    backend._say_once.cache_clear()
     with caplog.at_level(logging.WARNING):
-        made = executable.CpuBackend().compile(trace(lambda x: x.exp(), f32(5)))
+        made = backend.CpuBackend().compile(trace(lambda x: x.exp(), f32(5)))
     np.testing.assert_array_equal(made.run([np.zeros(5, np.float32)])[0], 1)
     assert "parsing error" in made.fallbacks[0]
     assert any("parsing error" in r.message for r in caplog.records)

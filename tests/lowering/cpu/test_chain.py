@@ -83,6 +83,7 @@ def attention(q: Any, k: Any, v: Any, mask: Any) -> Any:
 def compiled_and_chains(function: Any, *given: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[list[str]]]:
     """The compiled function's results, and the chains of its program by operator (None: a kernel)."""
     from graphtorch.lowering.cpu import executable as module
+    from graphtorch.lowering.cpu import translation
 
     made: list[Any] = []
     original = module.CpuExecutable.__init__
@@ -92,9 +93,9 @@ def compiled_and_chains(function: Any, *given: Any, monkeypatch: pytest.MonkeyPa
         made.append(self)
 
     monkeypatch.setattr(module.CpuExecutable, "__init__", init)
-    monkeypatch.setattr(module, "find_chains", lambda members, threads: find_chains(members, 2))  # on any machine
+    monkeypatch.setattr(translation, "find_chains", lambda members, threads: find_chains(members, 2))  # on any machine
     result = torch.compile(function, backend="cpu")(*given)
-    steps = [[type(e.schedule.steps[i]).__name__ for i in c.steps] for e in made for c in e.chains]
+    steps = [[type(e.schedule.steps[i]).__name__ for i in c.steps] for e in made for c in e.translation.chains]
     return result, steps
 
 
@@ -141,6 +142,7 @@ def test_rows_and_columns_of_a_product(monkeypatch: pytest.MonkeyPatch):
 def test_scores_of_long_attention_are_nowhere_whole(causal: bool, monkeypatch: pytest.MonkeyPatch):
     """What only a chain's members touch lies on the stacks of its threads, a chunk of it at a time."""
     from graphtorch.lowering.cpu import executable as module
+    from graphtorch.lowering.cpu import translation
 
     made: list[Any] = []
     original = module.CpuExecutable.__init__
@@ -150,7 +152,7 @@ def test_scores_of_long_attention_are_nowhere_whole(causal: bool, monkeypatch: p
         made.append(self)
 
     monkeypatch.setattr(module.CpuExecutable, "__init__", init)
-    monkeypatch.setattr(module, "find_chains", lambda members, threads: find_chains(members, 2))  # on any machine
+    monkeypatch.setattr(translation, "find_chains", lambda members, threads: find_chains(members, 2))  # on any machine
     rng = np.random.default_rng(0)
     q, k, v = (torch.from_numpy(rng.standard_normal((2, 8, 512, 32)).astype(np.float32)) for _ in range(3))
 

@@ -153,9 +153,7 @@ def test_symbolic_batch(name: str) -> None:
     symbolic = [0, 2] if name == "conv2d" else [0] if name == "conv2d_input_grad" else [0, 1]
     if name == "conv2d":
         given, symbolic = given[:2], [0]
-    types = [
-        TensorType(dtypes.float32, (n, *a.shape[1:]) if i in symbolic else a.shape) for i, a in enumerate(given)
-    ]
+    types = [TensorType(dtypes.float32, (n, *a.shape[1:]) if i in symbolic else a.shape) for i, a in enumerate(given)]
     if name == "conv2d_input_grad":
         rest = ((n, *rest[0][1:]), *rest[1:])
     executable = CpuExecutable(build_schedule(graph_of(name, types, rest)))
@@ -260,7 +258,7 @@ def test_what_follows_runs_chunk_by_chunk(channels: int, size: int) -> None:
         graph.add_output(builder.value_of(graphtorch.nn.functional.max_pool2d(y, 2)))
     executable = CpuExecutable(build_schedule(graph))
     if get_pool().threads > 1:
-        assert executable.chains
+        assert executable.translation.chains
     wide = [a.astype(np.float64) for a in (x, weight, bias)]
     sums = REGISTRY["conv2d"].numpy(*wide, (1, 1), (1, 1), (1, 1), 1)
     expected = np.maximum(sums, 0).reshape(24, 48, size // 2, 2, size // 2, 2).max((3, 5))

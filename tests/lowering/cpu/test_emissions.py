@@ -48,7 +48,7 @@ def trained(layers, dynamic=False):
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_text_and_buffers_are_those_of_a_fresh_emission(dynamic):
     executable = trained(5, dynamic)
-    emissions = executable.emissions
+    emissions = executable.translation.emissions
     shared = 0
     for step in executable.schedule.steps:
         function = executable.functions.get(step.name)

@@ -29,8 +29,14 @@ FLOATS = ("float32", "float64")
 NATIVE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
-            "cat", "constant_pad_nd", "slice_backward", "select_backward", "diagonal_backward", "slice_scatter",
-            "select_scatter", "diagonal_scatter",
+            "cat",
+            "constant_pad_nd",
+            "slice_backward",
+            "select_backward",
+            "diagonal_backward",
+            "slice_scatter",
+            "select_scatter",
+            "diagonal_scatter",
         ),
         REAL,
     ),
@@ -356,7 +362,7 @@ def test_explanation_names_what_runs_on_numpy():
 @pytest.mark.parametrize("bits", [128, 256])
 def test_narrower_registers(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = replace(host(), register_bits=bits)
-    monkeypatch.setattr("graphtorch.lowering.cpu.executable.host", lambda: narrow)
+    monkeypatch.setattr("graphtorch.lowering.cpu.translation.host", lambda: narrow)
     make = Sampler(dtypes.float32)
     for name, args in INDEXED[::4]:
         actual, expected, executable = run_call(name, args(make))

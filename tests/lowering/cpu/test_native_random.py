@@ -155,7 +155,7 @@ def test_a_bad_probability_raises_and_draws_nothing(bad: float) -> None:
 @pytest.mark.parametrize("bits", [128, 256, 512])
 def test_registers_of_other_widths_draw_the_same(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = replace(host(), register_bits=bits)
-    monkeypatch.setattr("graphtorch.lowering.cpu.executable.host", lambda: narrow)
+    monkeypatch.setattr("graphtorch.lowering.cpu.translation.host", lambda: narrow)
     for name in ("rand", "randn", "rand_float64", "dropout", "bernoulli", "randint_40_bits"):
         gt.manual_seed(9)
         expected = [DRAWS[name]().numpy() for _ in range(2)]

@@ -8,7 +8,7 @@ from native_kernels import run_kernel
 from programs import arrays, close, f32, i64, trace
 
 import graphtorch
-from graphtorch.lowering.cpu import CpuExecutable, compiler, executable
+from graphtorch.lowering.cpu import CpuExecutable, compiler, executable, translation
 from graphtorch.lowering.cpu.compiler import Host
 from graphtorch.lowering.kernel import Access, Axis, Buffer, Compute, Kernel, Load, Reduce, Store
 from graphtorch.lowering.numpy.interpreter import interpret
@@ -39,7 +39,7 @@ def test_any_vector_width(bits, fma, monkeypatch):
         pytest.skip("the host has no fused multiply-add")
     other = Host(real.triple, real.cpu, real.features, bits, fma)
     monkeypatch.setattr(compiler, "host", lambda: other)
-    monkeypatch.setattr(executable, "host", lambda: other)
+    monkeypatch.setattr(translation, "host", lambda: other)
     graph, inputs = graph_and_inputs()
     made = CpuExecutable(build_schedule(graph))
     assert made.fallbacks == []
@@ -62,13 +62,13 @@ def test_other_targets_compile(triple, cpu, features, bits, monkeypatch):
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     other = Host(triple, cpu, features, bits, True)
-    monkeypatch.setattr(executable, "host", lambda: other)
+    monkeypatch.setattr(translation, "host", lambda: other)
     graph, _ = graph_and_inputs()
     functions = []
     monkeypatch.setattr(executable, "Library", _NoLibrary)
     with pytest.raises(_NoLibrary.Stop):
         made = CpuExecutable.__new__(CpuExecutable)
-        monkeypatch.setattr(executable, "module_text", lambda fs, text: functions.extend(fs) or "")
+        monkeypatch.setattr(translation, "module_parts", lambda fs, text: functions.extend(fs) or [])
         made.__init__(build_schedule(graph))
     monkeypatch.setattr(compiler, "host", lambda: other)
     module = llvm.parse_assembly(compiler.module_text(functions))
