@@ -370,26 +370,34 @@ def host_cost() -> None:
     for name, call in calls.items():
         print(f"| {name} | {least(call):.1f} |")
     print("\n| step | mode | launches | inputs | microseconds |\n|---|---|---|---|---|")
-    for layers in (1, 4, 12):
+    def linear(layers: int) -> Work:
+        model = torch.nn.Sequential(*[torch.nn.Linear(16, 16) for _ in range(layers)]).cuda()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        return Work(lambda x: model(x).square().mean(), [torch.ones(8, 16, device="cuda")], optimizer=optimizer)
+
+    cases: list[tuple[str, Callable[[], Work]]] = [
+        *((f"{layers} linear layers, AdamW", lambda layers=layers: linear(layers)) for layers in (1, 4, 12)),
+        ("GPT of 12 layers, AdamW", lambda: BUILDERS["gpt"](torch, "cuda", 2, 16, 12, 2, 32, 64)),
+    ]
+    for name, build in cases:
         for mode in ("default", "reduce-overhead"):
-            model = torch.nn.Sequential(*[torch.nn.Linear(16, 16) for _ in range(layers)]).cuda()
-            optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+            work = build()
+            forward, optimizer = work.forward, work.optimizer
 
             @torch.compile(mode=mode)  # type: ignore[untyped-decorator, unused-ignore]
-            def step(x: Any, model: Any = model, optimizer: Any = optimizer) -> Any:
+            def step(*given: Any, forward: Any = forward, optimizer: Any = optimizer) -> Any:
                 optimizer.zero_grad()
-                loss = model(x).square().mean()
+                loss = forward(*given)
                 loss.backward()
                 optimizer.step()
                 return loss
 
-            x = torch.ones(8, 16, device="cuda")
             for _ in range(5):
-                step(x)
-            best = least(lambda: step(x))  # noqa: B023
+                step(*work.inputs)
+            best = least(lambda: step(*work.inputs))  # noqa: B023
             (made,) = step.specializations
             launches = len(made.compiled.executable.sources())
-            print(f"| {layers} layers, AdamW | {mode} | {launches} | {len(made.captured.sources)} | {best:.1f} |")
+            print(f"| {name} | {mode} | {launches} | {len(made.captured.sources)} | {best:.1f} |", flush=True)
 
 
 def main() -> None:

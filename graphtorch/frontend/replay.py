@@ -19,7 +19,7 @@ from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource
 from graphtorch.frontend.tree import Leaf, unflatten
 from graphtorch.frontend.watch import Fact, Settled, memory
 from graphtorch.ir.passes import verify_by_default
-from graphtorch.lowering.backend import InputMismatchError
+from graphtorch.lowering.backend import Executable, InputMismatchError
 from graphtorch.tensor.devices import CPU
 from graphtorch.tensor.remote import contiguous
 from graphtorch.tensor.tensor import Tensor
@@ -191,7 +191,7 @@ class _Writer:
         compiled = specialization.compiled
         if compiled.copies:
             run, more = self.name(compiled.run), f", {self.name(specialization._written)}"
-        elif given == "inputs":
+        elif given == "inputs" and type(compiled.executable).run_again is not Executable.run_again:
             run, more = self.name(compiled.executable.run_again), f", fixed, {self.name(changing)}"
             if kept:
                 wanted = self.name(tuple(index for _, index in kept))
