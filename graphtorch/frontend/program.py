@@ -49,10 +49,18 @@ if TYPE_CHECKING:
 CHECKED = frozenset(
     (
         *("index", "index_put", "gather", "scatter", "scatter_add", "scatter_reduce", "index_select", "index_add"),
-        *("index_copy", "index_fill", "take", "put", "embedding", "nll_loss", "multinomial"),
-        *("linalg_cholesky", "linalg_inv", "linalg_solve"),
+        *("index_copy", "index_fill", "take", "put", "embedding", "nll_loss", "multinomial", "one_hot"),
+        *("binary_cross_entropy", "cholesky_inverse", "svd"),
     )
 )
+_QUOTIENTS = frozenset(("floor_divide", "remainder", "fmod"))  # of integers
+
+
+def _may_raise(node: GraphNode) -> bool:
+    name = node.op.name
+    if name in _QUOTIENTS or (name == "div" and "trunc" in node.args):
+        return not node.results[0].type.dtype.is_floating_point
+    return name in CHECKED or name.startswith("linalg_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +382,7 @@ class _Assembler:
         for node in reversed(self.graph.nodes):
             if any(r in live for r in node.results):
                 live.update(node.operands())
-            elif node.op.name in CHECKED and all(r.type.device.type == "cpu" for r in node.results):
+            elif _may_raise(node) and all(r.type.device.type == "cpu" for r in node.results):
                 self.output(node.results[0], "checked")
                 live.update(node.operands())
 

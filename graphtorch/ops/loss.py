@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, operator
+from graphtorch.ops.checks import check_target
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import OPAQUE, sample
@@ -83,17 +85,22 @@ def _nll_numpy(input: Any, target: Any, weight: Any, reduction: str, ignore_inde
     return np.asarray(loss).astype(input.dtype, copy=False)
 
 
-def _hits(input: Any, target: Any, ignore_index: int) -> tuple[Any, int]:
-    """For every sample and class whether the class is the sample's target; and the class dimension."""
+def _hits(input: Any, target: Any, ignore_index: int, checked: bool = False) -> tuple[Any, int]:
+    """For every sample and class whether the class is the sample's target; and the class dimension. `checked`: targets
+    that are no class, and not to be ignored, are an error."""
     rank = len(input.shape)
     dim = _class_dim(rank)
     classes = FUNCTIONS["arange"](input.shape[dim], device=input.device)
     if dim < rank - 1:
         classes = reshape(classes, (input.shape[dim], *(1 for _ in range(rank - 1 - dim))))
     wanted = unsqueeze(target, dim)
-    hit = classes == wanted
+    if checked:
+        kept = FUNCTIONS["where"](target == ignore_index, 0, target).to(dtypes.int64)
+        hit = classes == unsqueeze(check_target(kept, input.shape[dim]), dim)
+    else:
+        hit = classes == wanted
     classes_count = input.shape[dim]
-    if not (type(classes_count) is int and not 0 <= ignore_index < classes_count):
+    if checked or not (type(classes_count) is int and not 0 <= ignore_index < classes_count):
         hit = hit.logical_and(wanted != ignore_index)
     return hit, dim
 
@@ -111,7 +118,7 @@ def _total(input: Any, target: Any, weight: Any, ignore_index: int) -> Any:
 
 
 def _nll_decompose(input: Any, target: Any, weight: Any, reduction: str, ignore_index: int) -> Any:
-    hit, dim = _hits(input, target, ignore_index)
+    hit, dim = _hits(input, target, ignore_index, checked=True)
     scored = -input if weight is None else -input * _by_class(weight, len(input.shape), dim)
     loss = FUNCTIONS["where"](hit, scored, 0).sum(dim)
     if reduction == "none":
@@ -122,7 +129,8 @@ def _nll_decompose(input: Any, target: Any, weight: Any, reduction: str, ignore_
 
 
 def _nll_derivative(g: Any, input: Any, target: Any, weight: Any, reduction: str, ignore_index: int) -> Any:
-    hit, dim = _hits(input, target, ignore_index)
+    # In a graph, the loss itself may be of no use to anybody, and so not look at the targets.
+    hit, dim = _hits(input, target, ignore_index, checked=state.recorder is not None)
     if reduction == "none":
         g = unsqueeze(g, dim)
     elif reduction == "mean":

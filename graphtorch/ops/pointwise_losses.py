@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, operator
+from graphtorch.ops.checks import check_probability
 from graphtorch.ops.pointwise import common, is_16_bit_float, pointwise_type, refuse
 from graphtorch.ops.record import OPAQUE, Sample, sample
 from graphtorch.tensor.tensor import Tensor
@@ -183,6 +184,7 @@ def _bounded_log(x: Any) -> Any:
 
 
 def _bce(input: Any, target: Any, weight: Any) -> Any:
+    input = check_probability(input)
     return _weighted((target - 1) * _bounded_log(1 - input) - target * _bounded_log(input), weight)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
+from graphtorch.ops.checks import check_class
 from graphtorch.ops.dispatch import call_inplace
 from graphtorch.ops.indexing import add_rows
 from graphtorch.ops.pointwise import broadcast_shapes, scalar_type
@@ -665,7 +666,8 @@ _one_hot: Callable[..., Tensor] = operator(
     numpy=_one_hot_numpy,
     kind=OPAQUE,
     decompose=lambda input, num_classes: (
-        unsqueeze(input, len(input.shape)) == FUNCTIONS["arange"](num_classes, device=input.device)
+        unsqueeze(check_class(input, num_classes), len(input.shape))
+        == FUNCTIONS["arange"](num_classes, device=input.device)
     ).to(dtypes.int64),
     samples=lambda make: [sample(make.ints(5), 4), sample(make.ints(2, 3), 6)],
     categories="f",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphtorch.lowering.kernel import ExternCall, Kernel
+from graphtorch.ops.checks import CHECKS
 from graphtorch.ops.record import Operator
 from graphtorch.schedule.ordering import Step, dependencies
 
@@ -37,7 +38,10 @@ def may_fail(step: Step) -> bool:
     if isinstance(step, ExternCall):
         return call_may_fail(step.op)
     return any(
-        n.op.scalar in _QUOTIENTS and not n.result.dtype.is_floating_point and not n.result.dtype.is_complex
+        n.op.scalar in CHECKS
+        or (n.op.scalar in _QUOTIENTS
+        and not n.result.dtype.is_floating_point
+        and not n.result.dtype.is_complex)
         for n in step.nodes
     )
 

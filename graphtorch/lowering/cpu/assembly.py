@@ -87,6 +87,7 @@ class Builder:
         self.mask: Val | None = None
         self.failure_slot = ""
         self.failures: list[str] = []
+        self.error: type[Exception] = RuntimeError
         self._count = 0
         self._labels = 0
 
@@ -221,8 +222,12 @@ class Builder:
         bits = self.emit(f"bitcast {condition.typed} to i{condition.lanes}", f"i{condition.lanes}")
         return self.emit(f"icmp ne {bits.typed}, 0", "i1")
 
-    def fail_if(self, condition: Val, message: str) -> None:
-        """Note a failure where a condition holds; what follows is computed all the same."""
+    def fail_if(
+        self, condition: Val, message: str, error: type[Exception] = RuntimeError, shown: Val | None = None
+    ) -> None:
+        """Note a failure where a condition holds; what follows is computed all the same. `shown`: an integer that the
+        message names. All errors of a function are of one class."""
+        self.error = error
         if self.mask is not None and condition.lanes > 1:
             condition = self.logic("and", condition, self.mask)
         if message not in self.failures:
@@ -232,6 +237,17 @@ class Builder:
         self.label(failed)
         place = self.emit(self.failure_slot, "ptr")
         place = self.emit(f"load ptr, ptr {place.text}, align 8", "ptr")
+        if shown is not None:
+            if shown.lanes > 1:
+                bits = self.emit(f"bitcast {condition.typed} to i{condition.lanes}", f"i{condition.lanes}")
+                wide = bits if condition.lanes == 64 else self.emit(f"zext {bits.typed} to i64", "i64")
+                self.declarations.add("declare i64 @llvm.cttz.i64(i64, i1)")
+                lane = self.emit(f"call i64 @llvm.cttz.i64({wide.typed}, i1 false)", "i64")
+                shown = self.emit(f"extractelement {shown.typed}, {lane.typed}", shown.kind)
+            if shown.kind != "i64":
+                shown = self.convert("sext", shown, "i64")
+            word = self.emit(f"getelementptr i64, ptr {place.text}, i64 1", "ptr")
+            self.line(f"store {shown.typed}, ptr {word.text}, align 8")
         self.line(f"store i64 {self.failures.index(message) + 1}, ptr {place.text}, align 8")
         self.line(f"br label %{after}")
         self.label(after)

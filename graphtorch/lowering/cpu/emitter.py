@@ -153,7 +153,7 @@ class _Emitter:
             total = total * size
         levels = kernel_levels(nest, flattened, nest.exprs) if flattened else []
         function = Function(name, text, self.buffers, symbolic, extent, grain, total, b.declarations, b.helpers, levels)
-        function.failures, function.error = tuple(b.failures), RuntimeError
+        function.failures, function.error = tuple(b.failures), b.error
         return function
 
     def _symbolic(self) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from graphtorch.lowering.cpu import double_functions, transcendental
 from graphtorch.lowering.cpu.assembly import BITS, Builder, Val, const
+from graphtorch.ops.checks import CHECKS
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
@@ -194,7 +195,7 @@ def _divided(b: Builder, a: Sequence[Val], of: dtype) -> tuple[Val, Val, Val]:
     if not b.failure_slot:
         raise RefusedError("integer division by a divisor that may be zero")
     zero = b.compare("eq", y, 0)
-    b.fail_if(zero, "ZeroDivisionError")
+    _fail(b, zero, "ZeroDivisionError", RuntimeError)
     # The lowest number divided by -1 overflows: negation wraps, as PyTorch's division does.
     negates = b.compare("eq", y, -1) if of.is_signed else zero
     divisor = b.select(b.logic("or", zero, negates), 1, y)
@@ -202,6 +203,12 @@ def _divided(b: Builder, a: Sequence[Val], of: dtype) -> tuple[Val, Val, Val]:
     if of.is_signed:
         quotient = b.select(negates, b.neg(x), quotient)
     return quotient, b.binary(signed + "rem", x, divisor), y
+
+
+def _fail(b: Builder, condition: Val, message: str, error: type[Exception], shown: Val | None = None) -> None:
+    if b.failures and b.error is not error:
+        raise RefusedError("failures of two kinds in one kernel")
+    b.fail_if(condition, message, error, shown)
 
 
 def _floor_divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
@@ -216,6 +223,29 @@ def _floor_divide(b: Builder, a: Sequence[Val], of: dtype) -> Val:
         return quotient
     below = b.logic("and", b.compare("ne", rest, 0), b.compare("slt", b.logic("xor", rest, y), 0))
     return b.sub(quotient, b.convert("zext", below, x.kind))
+
+
+def _check_below(name: str) -> Instruction:
+    """The first operand, which has to be in [0, second)."""
+    error, message = CHECKS[name]
+
+    def run(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+        x, size = b.match(*a)
+        if x.is_float or not b.failure_slot:
+            raise RefusedError(f"{name} here")
+        _fail(b, b.compare("uge", x, size), message, error, x)  # unsigned: negative numbers are large
+        return x
+
+    return run
+
+
+def _check_probability(b: Builder, a: Sequence[Val], of: dtype) -> Val:
+    if not a[0].is_float or not b.failure_slot:
+        raise RefusedError("check_probability here")
+    fine = b.logic("and", b.compare("oge", a[0], 0.0), b.compare("ole", a[0], 1.0))
+    error, message = CHECKS["check_probability"]
+    _fail(b, b.logic("xor", fine, True), message, error)
+    return a[0]
 
 
 def _fmod(b: Builder, a: Sequence[Val], of: dtype) -> Val:
@@ -312,6 +342,9 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "fmod": _fmod,
     "remainder": _remainder,
     "floor_divide": _floor_divide,
+    "check_target": _check_below("check_target"),
+    "check_class": _check_below("check_class"),
+    "check_probability": _check_probability,
     "eq": _compare("oeq", "eq"),
     "ne": _compare("une", "ne"),
     "lt": _ordering("lt"),

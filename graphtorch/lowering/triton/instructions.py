@@ -297,6 +297,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "fmod": _choose("libdevice.fmod({0}, {1})", "{0} % {1}", "{0} % {1}"),
     "remainder": _choose("_remainder({0}, {1})", "_integer_remainder({0}, {1})", "{0} % {1}"),
     "floor_divide": _choose("_floor_divide({0}, {1})", "_integer_floor_divide({0}, {1})", "{0} // {1}"),
+    **dict.fromkeys(("check_target", "check_class", "check_probability"), lambda a, of: a[0]),  # nothing can raise
     "eq": _infix("=="),
     "ne": _infix("!="),
     "lt": _infix("<"),

@@ -1,0 +1,71 @@
+"""Numbers that an operator does not accept are an error of the same class when it is compiled, whatever it fuses with
+and whether or not anybody uses what it gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import graphtorch as torch
+from graphtorch import nn
+from graphtorch.nn import functional as F
+
+CASES: dict[str, tuple[Any, int]] = {
+    "mean of losses": (lambda x, i: F.cross_entropy(x.view(1, 3), i), 7),
+    "each loss": (lambda x, i: F.cross_entropy(x.view(1, 3), i, reduction="none") * 2, 7),
+    "negative class": (lambda x, i: F.cross_entropy(x.view(1, 3), i), -2),
+    "class to ignore is another": (lambda x, i: F.nll_loss(x.view(1, 3), i, ignore_index=-1), 7),
+    "gradient alone": (lambda x, i: torch.autograd.grad(F.cross_entropy(x.view(1, 3), i), x)[0], 7),
+    "loss of no use": (lambda x, i: (F.cross_entropy(x.view(1, 3), i), x * 2)[1], 7),
+    "one hot": (lambda x, i: F.one_hot(i, 3) + 1, 7),
+    "one hot of no use": (lambda x, i: (F.one_hot(i, 3), x * 2)[1], -1),
+    "probability": (lambda x, i: F.binary_cross_entropy(x * i, x), 7),
+    "probability of no use": (lambda x, i: (F.binary_cross_entropy(x * i, x), x * 2)[1], 7),
+    "quotient of no use": (lambda x, i: (i // (i - 7), x * 2)[1], 7),
+    "remainder": (lambda x, i: i % (i - 7), 7),
+    "index": (lambda x, i: (x[i], x * 2)[1], 7),
+    "gather": (lambda x, i: (x.gather(0, i), x * 2)[1], 7),
+    "embedding": (lambda x, i: (F.embedding(i, x.view(3, 1)), x * 2)[1], 7),
+    "margin": (lambda x, i: (F.multi_margin_loss(x.view(1, 3), i), x * 2)[1], 7),
+    "singular matrix": (lambda x, i: (torch.linalg.inv(torch.eye(2) * (i - 7)), x * 2)[1], 7),
+}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy", "interpreter"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_error_of_eager_execution(case: str, backend: str) -> None:
+    function, bad = CASES[case]
+    x, i = torch.ones(3, requires_grad=True), torch.tensor([bad])
+    with pytest.raises(Exception) as eager:
+        function(x, i)
+    compiled = torch.compile(function, backend=backend)
+    for _ in range(2):
+        with pytest.raises(eager.type):
+            compiled(x, i)
+    if "probability" not in case:
+        fine = torch.tensor([1])
+        assert torch.allclose(compiled(x, fine) * 1.0, function(x, fine) * 1.0)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_a_training_step_with_a_bad_class_changes_nothing(backend: str) -> None:
+    model = nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    @torch.compile(backend=backend)
+    def step(x: Any, y: Any) -> None:  # the loss itself is not computed
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    x, y = torch.randn(5, 4), torch.tensor([0, 1, 2, 1, -100])
+    step(x, y)
+    step(x, y)
+    before = [p.detach().clone() for p in model.parameters()]
+    for bad in (3, -1, 1 << 40):
+        with pytest.raises(IndexError, match=rf"Target {bad} is out of bounds"):
+            step(x, torch.tensor([0, 1, 2, bad, -100]))
+    for p, kept in zip(model.parameters(), before, strict=True):
+        assert torch.equal(p, kept)
+    step(x, y)
