@@ -617,7 +617,8 @@ class KernelEmitter(Expressions):
     def _open_fold(self, segment: Segment, fold: Reduce) -> None:
         name = f"acc{len(self.partial)}"
         start = identity(fold.combine, fold.operand.dtype)
-        shape = "[X_BLOCK, R_BLOCK]"
+        chunk = self._chunk(fold)
+        shape = f"[X_BLOCK, R_BLOCK // {chunk}]" if chunk > 1 else "[X_BLOCK, R_BLOCK]"
         segment.add(f"{name} = tl.full({shape}, {start}, {self._fold_type(fold)})")
         if fold.combine.startswith("arg"):
             last = "0x7FFFFFFFFFFFFFFF, tl.int64" if self.wide else "0x7FFFFFFF, tl.int32"
@@ -635,6 +636,9 @@ class KernelEmitter(Expressions):
             return
         value = self._neutral(fold, self._value(fold.operand))
         kind = fold.combine
+        chunk = self._chunk(fold)
+        if chunk > 1:
+            value = f"tl.reduce({self._chunked(value, chunk)}, 2, _maximum)"
         if kind.startswith("arg"):
             combine = "_larger_first" if kind == "argmax" else "_smaller_first"
             segment.add(f"{name}, {name}_at = {combine}({name}, {name}_at, {value}, r)")
@@ -647,18 +651,36 @@ class KernelEmitter(Expressions):
         else:
             segment.add(f"{name} = tl.{'maximum' if kind in ('any', 'max') else 'minimum'}({name}, {value})")
 
+    def _chunk(self, fold: Reduce) -> int:
+        """Neighbours that a maximum, and the sum of exponentials relative to it, share an accumulator for: what a
+        thread loads at once. The sum is then rescaled once for all of them."""
+        online = self.tiling.online
+        if id(fold) not in online and not any(largest is fold for largest in online.values()):
+            return 1
+        return min(self.tiling.chunk, self.blocks.r)
+
+    @staticmethod
+    def _chunked(value: str, chunk: int) -> str:
+        return f"tl.reshape({value}, [X_BLOCK, R_BLOCK // {chunk}, {chunk}])"
+
     def _advance_online(self, segment: Segment, name: str, largest: Reduce) -> None:
         """A sum of exponentials relative to the largest number so far, each lane for itself."""
         before = self.partial[id(largest)][0]
         value, of = self._neutral(largest, self._value(largest.operand)), largest.operand.dtype
-        segment.add(f"{name}_x = {value}")
-        segment.add(f"{name}_top = _maximum({before}, {name}_x)")
-        scale, term = (
-            # Equal infinities have no difference.
-            f"tl.where({x} == {name}_top, 1.0, {apply('exp', [f'{x} - {name}_top'], of)})"
-            for x in (before, f"{name}_x")
-        )
-        segment.add(f"{name} = {name} * {scale} + {term}")
+        chunk = self._chunk(largest)
+        above, sums = f"{name}_top", ""
+        if chunk > 1:
+            segment.add(f"{name}_x = {self._chunked(value, chunk)}")
+            segment.add(f"{name}_top = _maximum({before}, tl.reduce({name}_x, 2, _maximum))")
+            above, sums = f"{name}_top[:, :, None]", ", 2"
+        else:
+            segment.add(f"{name}_x = {value}")
+            segment.add(f"{name}_top = _maximum({before}, {name}_x)")
+        # Relative to 0 where there are infinities only, which have no difference.
+        segment.add(f'{name}_top = tl.where({name}_top == float("-inf"), 0.0, {name}_top)')
+        term = apply("exp", [f"{name}_x - {above}"], of)
+        scale = apply("exp", [f"{before} - {name}_top"], of)
+        segment.add(f"{name} = {name} * {scale} + {f'tl.sum({term}{sums})' if sums else term}")
 
     def _close_fold(self, segment: Segment, fold: Reduce) -> None:
         accumulators = self.partial[id(fold)]

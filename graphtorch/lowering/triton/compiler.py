@@ -173,7 +173,17 @@ def _compile(functions: Sequence[Generated], to: Target) -> list[Compiled]:
         if len(functions) == 1:
             return [_compile_one(functions[0], to)]
         with ThreadPoolExecutor(min(len(functions), os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda f: _compile_one(f, to), functions))
+            made = list(pool.map(lambda f: _compile_beside_others(f, to), functions))
+        return [_compile_one(f, to) if done is None else done for f, done in zip(functions, made, strict=True)]
+
+
+def _compile_beside_others(function: Generated, to: Target) -> Compiled | None:
+    """`_compile_one`; None where it has to be done again, alone: Python 3.11's parser counts its depth for all threads
+    together, and sometimes stops at a wrong count (seen in 3.11.7)."""
+    try:
+        return _compile_one(function, to)
+    except SystemError:
+        return None
 
 
 def _compile_one(function: Generated, to: Target) -> Compiled:

@@ -30,6 +30,7 @@ from graphtorch.schedule.indexing import estimate
 from graphtorch.tensor.symint import symbols_of
 
 SMALL = 1 << 14  # elements of a kernel that may wait for others although it writes temporaries
+TINY = 16  # elements of a kernel that goes before others
 HELD = 1 << 30  # bytes of temporaries that may wait for a group
 FEW = 2  # equal parts of merged kernels elsewhere that make it worth to take kernels apart
 
@@ -66,7 +67,7 @@ class _Open:
 
 def group_kernels(schedule: Schedule) -> Schedule:
     """The schedule with kernels that do the same to different tensors as one step, where the order allows it."""
-    steps = _apart(schedule.steps)
+    steps = _tiny_first(_apart(schedule.steps))
     pending: dict[Key, _Open] = {}
     known: dict[Key, bool] = {}  # whether there is code for kernels of a key
     result: list[Kernel | ExternCall] = []
@@ -87,6 +88,25 @@ def group_kernels(schedule: Schedule) -> Schedule:
         pending.setdefault(waits, _Open()).add(step)
     result.extend(group.close() for group in pending.values())
     return replace(schedule, steps=result)
+
+
+def _tiny_first(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCall]:
+    """Kernels that make temporaries of a few elements (what an optimizer computes from its step counts) as early as
+    they can run, so that those of all parameters meet before the first update. They stay in their order."""
+    result: list[Kernel | ExternCall] = []
+    touched: list[tuple[set[Buffer], set[Buffer]]] = []
+    first = 0  # after the last of them
+    for step in steps:
+        reads, writes = set(step.reads()), set(step.writes())
+        at = len(result)
+        tiny = isinstance(step, Kernel) and _elements([a.size for a in step.axes]) <= TINY
+        if tiny and all(b.kind == "temporary" for b in writes):
+            while at > first and not (touched[at - 1][1] & (reads | writes) or touched[at - 1][0] & writes):
+                at -= 1
+            first = at + 1
+        result.insert(at, step)
+        touched.insert(at, (reads, writes))
+    return result
 
 
 def _apart(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCall]:

@@ -18,7 +18,7 @@ from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import convert, identity, memory, register
 from graphtorch.lowering.triton.memory import Scratch
 from graphtorch.lowering.triton.rows import RowWriter
-from graphtorch.lowering.triton.tiling import Limits, power_of_two
+from graphtorch.lowering.triton.tiling import PROGRAMS, Limits, power_of_two
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
@@ -51,9 +51,9 @@ def generate_scan(call: ExternCall, bindings: Mapping[str, int], limits: Limits)
     for i, size in enumerate(concrete(tuple(shape), bindings)):
         rows *= size if i != dim else 1
     length = concrete(shape[dim], bindings)
-    if length <= splitting.LONG or rows >= splitting.PROGRAMS // 2:
+    if length <= splitting.LONG or rows >= PROGRAMS // 2:
         return [_pass(call, bindings, limits, "", None, 0, None)]
-    piece = max(power_of_two(-(-length * rows // splitting.PROGRAMS)), limits.looped)
+    piece = max(power_of_two(-(-length * rows // PROGRAMS)), limits.looped)
     count = -(-length // piece)
     of = call.nodes[0].results[0].type.dtype
     kept = dtypes.float32 if of in (dtypes.float16, dtypes.bfloat16) else of

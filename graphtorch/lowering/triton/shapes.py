@@ -74,7 +74,7 @@ def _best(m: int, n: int, k: int, count: int, of: dtype, tf32: bool) -> tuple[Co
     found = _shapes(m, n, k, of, tf32)
     divisions = [s for s in _PARTS if s == 1 or s <= k // SHORTEST_PART]
     choices = [(config, s) for config in found for s in divisions]
-    return min(choices, key=lambda c: _seconds(*c, m, n, k, count, of, tf32))
+    return min(choices, key=lambda c: _seconds(c[0], c[1], m, n, k, count, of, tf32))
 
 
 def _shapes(m: int, n: int, k: int, of: dtype, tf32: bool) -> list[Config]:

@@ -84,6 +84,9 @@ class Tiling:
         self.online: dict[int, Reduce] = {}
         self._analyse()
         self.passes = max((self.phase[id(r)] for r in self.reduces), default=1)
+        along = [self.phase[id(s.value)] for s in kernel.stores if "r" in self.dimensions_of(s.access.strides)]
+        # How often a loop over r would read its operands.
+        self.walks = max([self.passes, *(phase + 1 for phase in along)])
 
     @property
     def second(self) -> str:
@@ -199,7 +202,7 @@ class Tiling:
         extent = power_of_two(r)
         static = type(self.size("r")) is int
         # A symbolic extent is looped over: the same binary then serves every size.
-        persistent = static and (extent <= limits.persistent or (self.passes > 1 and extent <= 8 * limits.persistent))
+        persistent = static and (extent <= limits.persistent or (self.walks > 1 and extent <= 8 * limits.persistent))
         columns = self._contiguous_along_x()
         if columns and (not persistent or self.passes == 1):
             # Neighbouring columns share cache lines: several of them in a block, and several rows; but enough blocks.
@@ -212,11 +215,22 @@ class Tiling:
             br = extent
             bx = min(power_of_two(x), max(limits.rows // br, 1))
         else:
-            br = min(limits.looped, extent)
-            bx = 1
+            # Sixteen bytes a thread twice, of numbers of two bytes and of four.
+            br = min(limits.looped * (2 if self._narrowest() <= 2 else 1), extent)
+            return Blocks(1, 1, br, False, warps(min(limits.looped, extent)))
         if x < 512 and not columns:
             bx = 1  # more programs than rows to share
         return Blocks(bx, 1, br, persistent, warps(bx * br))
+
+    def _narrowest(self) -> int:
+        """The least size of the elements that are loaded along r, in bytes."""
+        loads = [e for e in self.exprs if isinstance(e, Load) and "r" in self.dimensions_of(e.access.strides)]
+        return min((e.dtype.itemsize for e in loads), default=4)
+
+    @property
+    def chunk(self) -> int:
+        """Elements along r that one thread loads at once."""
+        return 1 if self._contiguous_along_x() else max(16 // max(self._narrowest(), 2), 1)
 
     def _contiguous_along_x(self) -> bool:
         """Whether the widest loads are contiguous along a parallel axis instead of the reduced one."""

@@ -92,7 +92,8 @@ class Writer:
 
     def add(self, buffer: Buffer, where: str, value: str, mask: str) -> None:
         """An atomic addition to an element."""
-        self.add_line(f"tl.atomic_add({self.pointer(buffer)} + {where}, {value}, mask={mask})")
+        # Relaxed: nothing is ordered by it, and later launches see it. The default is a fence around each addition.
+        self.add_line(f'tl.atomic_add({self.pointer(buffer)} + {where}, {value}, mask={mask}, sem="relaxed")')
 
     def finish(self) -> Generated:
         """The function."""

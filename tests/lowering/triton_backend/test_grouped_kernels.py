@@ -116,3 +116,25 @@ def test_updates_of_a_whole_model() -> None:
     plan = plan_for(build_schedule(graph, donations))
     assert len(plan.launches) == 1
     assert sum(n for n, _ in plan.launches[0].function.blocks) == 12 * 2 * 3 + 12 * 3
+
+
+def test_step_counts_of_many_parameters_are_a_few_launches() -> None:
+    """Corrections computed from each parameter's own step count, which the run then advances."""
+    count = 60
+
+    def program(rate: Any, *given: Any) -> Any:
+        parameters, steps = given[:count], given[count:]
+        made = [p - rate / (1 - 0.9 ** (s + 1)) * p.sin() for p, s in zip(parameters, steps, strict=True)]
+        return [*made, *(s + 1 for s in steps)]
+
+    graph = trace(program, NUMBER, *[f32(64)] * count, *[f32()] * count)
+    donations = {i: i + 1 for i in range(2 * count)}
+    step = InterpretedBackend().compile(graph, donations)
+    assert len(launches(step)) <= 3
+    mine, reference = arrays(graph), arrays(graph)
+    for given in (*mine, *reference):
+        if isinstance(given, np.ndarray):
+            np.abs(given, out=given)
+    expected = interpret(graph, reference)
+    for found, wanted in zip(step.run(mine), expected, strict=True):
+        close(found, wanted, 1e-5)
