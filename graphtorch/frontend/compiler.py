@@ -6,10 +6,12 @@ hold; if none does, the function is captured again, with the sizes that changed 
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import logging
 import os
+import sys
 import time
 import warnings
 import weakref
@@ -19,7 +21,7 @@ from typing import Any, ClassVar
 from graphtorch.autograd.state import state
 from graphtorch.frontend.collection import collection_paused
 from graphtorch.frontend.decisions import Decision, Decisions
-from graphtorch.frontend.effects import RunEagerly, effects_watched
+from graphtorch.frontend.effects import RunEagerly, effect, effects_watched
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
@@ -44,6 +46,7 @@ from graphtorch.tensor.tensor import Tensor
 logger = logging.getLogger("graphtorch.compile")
 
 RECOMPILE_LIMIT = 8
+_PRODUCES = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -128,6 +131,16 @@ class CompiledFunction:
         if not 0 <= memory_budget <= 1:
             raise ValueError(f"memory_budget must be between 0 and 1, got {memory_budget}")
         functools.update_wrapper(self, function)
+        self._settings = {
+            "backend": backend,
+            "dynamic": dynamic,
+            "fullgraph": fullgraph,
+            "recompile_limit": recompile_limit,
+            "memory_budget": memory_budget,
+            "on_recompile": on_recompile,
+            "check": check,
+            "mode": mode,
+        }
         self.function = function
         self._backend = backend
         self.mode = mode or "default"
@@ -195,15 +208,8 @@ class CompiledFunction:
         if now.backend is not None and now.backend != self.backend:
             forced = self._forced.get(now.backend)
             if forced is None:
-                forced = self._forced[now.backend] = CompiledFunction(
-                    self.function,
-                    backend=now.backend,
-                    dynamic=self.dynamic,
-                    fullgraph=self.fullgraph,
-                    recompile_limit=self.recompile_limit,
-                    memory_budget=self.memory_budget,
-                    on_recompile=self.on_recompile,
-                )
+                forced = _compiled(self.function, {**self._settings, "backend": now.backend, "check": False})
+                self._forced[now.backend] = forced
             return forced(*args, **kwargs)
         return MISS
 
@@ -259,6 +265,18 @@ class CompiledFunction:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
+    def __reduce__(self) -> Any:
+        """By name where it has one (a decorated function), else as the function and how to compile it."""
+        name = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(getattr(self, "__module__", ""))
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        return name if found is self else (_compiled, (self.function, self._settings))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
+        function = copy.deepcopy(self.function, memo)
+        return self if function is self.function else _compiled(function, self._settings)
+
     def __repr__(self) -> str:
         return f"<compiled {getattr(self.function, '__qualname__', self.function)!s}>"
 
@@ -309,6 +327,8 @@ class CompiledFunction:
                 f"{self!r} would be compiled because {self._reason(tree, leaves)}, and set_stance("
                 '"fail_on_recompile") is in effect'
             )
+        if _PRODUCES[0](self.function) or _PRODUCES[1](self.function) or _PRODUCES[2](self.function):
+            raise effect("is a generator or a coroutine, which runs on after the call,", self.fullgraph)
         start = time.perf_counter()
         reason = self._reason(tree, leaves) if paths is None else f"this time {known[-1]}"
         changed = self._changed_sizes(tree, leaves)
@@ -624,6 +644,10 @@ class CompiledFunction:
             walk(child, str(key))
         assert len(labels) == count
         return labels
+
+
+def _compiled(function: Callable[..., Any], settings: dict[str, Any]) -> CompiledFunction:
+    return CompiledFunction(function, **settings)
 
 
 def compile(

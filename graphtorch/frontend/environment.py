@@ -329,7 +329,7 @@ class Environment:
                 self._queue.append(Place(inner, f"{place.meaning}.{attr}", getattr(value, attr)))
         inside = value.function if hasattr(type(value), "specialize") else value
         owner = getattr(inside, "__self__", None)
-        if owner is not None and not isinstance(owner, ModuleType | type):
+        if owner is not None and not isinstance(owner, ModuleType):
             bound = f"{place.expression}.function.__self__" if inside is not value else f"{place.expression}.__self__"
             name = place.meaning if is_library_name(type(owner).__module__) else type(owner).__name__
             self._queue.append(Place(bound, name, owner, assumed=place.assumed))

@@ -369,6 +369,8 @@ class _Assembler:
             return Constant(leaf)
         if isinstance(leaf, _COPIED):
             return Made(leaf)
+        if hasattr(type(leaf), "__next__") or hasattr(type(leaf), "__await__"):
+            raise refuse(f"a result of {type(leaf)}, which can be used once", "return a list or a tuple")
         if has_attributes(leaf) and not isinstance(leaf, enum.Enum | ModuleType) and not is_library(leaf):
             raise refuse(
                 f"a result of {type(leaf)} that the function makes",

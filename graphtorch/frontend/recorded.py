@@ -7,6 +7,7 @@ replays them on the current value, and writing to one puts the new elements into
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -33,9 +34,10 @@ class RecordedStorage(Storage):
     carries   whether it wrote something that carries a gradient
     region    in how many control-flow regions it was made
     counted   whether a write was one that autograd counts: not through `.data`
+    views     the views that were made of it, while they are alive
     """
 
-    __slots__ = ("base", "carries", "concrete", "constant", "counted", "mutated", "region", "source", "value")
+    __slots__ = ("base", "carries", "concrete", "constant", "counted", "mutated", "region", "source", "value", "views")
 
     def __init__(self, value: Value, source: Source | None = None, concrete: Tensor | None = None) -> None:
         super().__init__(np.empty(0, np.uint8))
@@ -48,6 +50,7 @@ class RecordedStorage(Storage):
         self.constant = False
         self.region = 0
         self.counted = False
+        self.views: list[weakref.ref[Tensor]] = []
 
 
 class Recorded(Traced):

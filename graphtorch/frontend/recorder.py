@@ -7,6 +7,7 @@ while recording, so that a failed capture leaves no trace."""
 from __future__ import annotations
 
 import linecache
+import weakref
 from itertools import islice
 from typing import Any
 
@@ -335,6 +336,16 @@ class Recorder(StateRecorder):
         if storage.region < self.region and value.node is not None:
             self.hoisted[value.node] = storage.region
 
+    def becomes_leaf(self, tensor: Tensor) -> None:
+        """`requires_grad_()`: what that means for views which were made before depends on what happens to them."""
+        data = tensor._data
+        if not isinstance(data, Recorded) or data.steps or tensor._requires_grad:
+            return
+        if any(view() is not None for view in data.storage.views):
+            raise refuse(
+                "requires_grad_() of a tensor of which there are views already", "call it before the views are made"
+            )
+
     def _make_leaf(self, tensor: Tensor, value: Value) -> Value:
         """Let backward() accumulate at a value."""
         if value in self.tracked:
@@ -387,6 +398,8 @@ class Recorder(StateRecorder):
             data.quiet = source.quiet
             data.without_grad = not state.grad_enabled
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
+            if not data.detached:
+                source.storage.views.append(weakref.ref(tensors[0]))
             tensors[0]._inference = args[0]._inference
         else:
             tensors = tuple(self._fresh(r) for r in results)

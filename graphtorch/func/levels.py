@@ -201,6 +201,12 @@ class Level:
             found: Tensor = self.outer.recorded(tensor)
             return found
 
+    def becomes_leaf(self, tensor: Tensor) -> None:
+        """Before `requires_grad_()`."""
+        if type(tensor._data) is not Lifted and self.outer is not None:
+            with self.below():
+                self.outer.becomes_leaf(tensor)
+
     def get_grad(self, tensor: Tensor) -> Tensor | None:
         if type(tensor._data) is Lifted or self.outer is None:
             return tensor._grad

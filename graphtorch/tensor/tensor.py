@@ -462,6 +462,8 @@ class Tensor(metaclass=_TensorMeta):
     def requires_grad(self, value: bool) -> None:
         if state.recorder is not None:
             self = state.recorder.recorded(self)  # the concrete tensor changes when the compiled function runs
+            if value:
+                state.recorder.becomes_leaf(self)
         if not self.is_leaf and not value:
             raise RuntimeError(
                 "you can only change requires_grad flags of leaf variables. If you want to use a computed variable "

@@ -3,10 +3,12 @@ does, or raises an error that says what to do."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dataclasses
 import functools
 import gc
+import pickle
 import threading
 import warnings
 import weakref
@@ -1077,3 +1079,72 @@ def test_a_hook_on_an_argument_stays_on_it():
             x.sum().backward()
             found.append(x.grad.tolist())
     assert found[0] == found[1] == [2] * 6
+
+
+def test_a_base_that_becomes_a_leaf_after_its_view():
+    def use(x):
+        base = x * 1
+        view = base.view(-1)
+        view.sub_(view)
+        base.requires_grad_()
+        return view
+
+    compiled = torch.compile(use, backend="numpy")
+    with pytest.warns(UserWarning, match="requires_grad_\\(\\) of a tensor of which there are views"):
+        assert plain(compiled(torch.ones(2, 2))) == plain(use(torch.ones(2, 2)))
+
+
+class Holder3:
+    factor = 3.0
+
+    @classmethod
+    def scaled(cls, x):
+        return x * cls.factor
+
+
+def test_attribute_of_the_class_of_a_compiled_classmethod(monkeypatch):
+    compiled = torch.compile(Holder3.scaled, backend="numpy")
+    assert compiled(torch.ones(1)).item() == 3
+    monkeypatch.setattr(Holder3, "factor", 10.0)
+    assert compiled(torch.ones(1)).item() == 10
+
+
+@torch.compile(backend="numpy")
+def decorated(x):
+    return x * 3
+
+
+def tripled(x):
+    return x * 3
+
+
+def test_compiled_functions_are_pickled_and_copied():
+    assert pickle.loads(pickle.dumps(decorated)) is decorated
+    compiled = torch.compile(tripled, backend="numpy", recompile_limit=3)
+    compiled(torch.ones(1))
+    for made in (pickle.loads(pickle.dumps(compiled)), copy.copy(compiled)):
+        assert made is not compiled
+        assert (made.backend, made.recompile_limit) == ("numpy", 3)
+        assert not made.specializations
+        assert made(torch.ones(1)).item() == 3
+    assert copy.deepcopy(compiled) is compiled  # as functions are
+
+
+def test_generators_and_coroutines_run_eagerly_or_are_refused():
+    def numbers(x):
+        yield x
+        yield x * 2
+
+    async def later(x):
+        return x * 2
+
+    for function, run in ((numbers, list), (later, lambda c: [asyncio.run(c)])):
+        compiled = torch.compile(function, backend="numpy")
+        with pytest.warns(UserWarning, match="it is a generator or a coroutine"):
+            assert plain(run(compiled(torch.ones(1)))) == plain(run(function(torch.ones(1))))
+        with pytest.raises(CaptureError, match="is a generator or a coroutine"):
+            torch.compile(function, backend="numpy", fullgraph=True)(torch.ones(1))
+    made = torch.compile(lambda x: iter([x * 2, x * 3]), backend="numpy")
+    with pytest.warns(UserWarning, match="which can be used once"):
+        assert [t.item() for t in made(torch.ones(1))] == [2, 3]
+    assert [t.item() for t in made(torch.ones(1))] == [2, 3]
