@@ -10,6 +10,7 @@ a table in device memory which tensor it works on, how large that is and where i
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -67,7 +68,8 @@ class _Open:
 
 def group_kernels(schedule: Schedule) -> Schedule:
     """The schedule with kernels that do the same to different tensors as one step, where the order allows it."""
-    steps = _tiny_first(_apart(schedule.steps))
+    apart, keys = _apart(schedule.steps)
+    steps = _tiny_first(apart)
     pending: dict[Key, _Open] = {}
     known: dict[Key, bool] = {}  # whether there is code for kernels of a key
     result: list[Kernel | ExternCall] = []
@@ -76,7 +78,7 @@ def group_kernels(schedule: Schedule) -> Schedule:
         for key, group in list(pending.items()):
             if group.conflicts(reads, writes) or group.held > HELD:
                 result.append(pending.pop(key).close())
-        waits = _waits(step)
+        waits = _waits(step, keys)
         if waits is None or not isinstance(step, Kernel):
             result.append(step)
             continue
@@ -109,8 +111,9 @@ def _tiny_first(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCal
     return result
 
 
-def _apart(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCall]:
-    """Kernels that merged independent work over equal sizes as their parts again, where each part has equals."""
+def _apart(steps: Iterable[Kernel | ExternCall]) -> tuple[list[Kernel | ExternCall], dict[int, Key | None]]:
+    """Kernels that merged independent work over equal sizes as their parts again, where each part has equals; and keys
+    of kernels by identity."""
     parts = {id(s): _components(s) for s in steps if isinstance(s, Kernel)}
     keys = {id(part): _key(part) for made in parts.values() for part in made}
     count = Counter(keys.values())
@@ -119,7 +122,7 @@ def _apart(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCall]:
         made = parts.get(id(step), [])
         apart = len(made) > 1 and all((key := keys[id(p)]) is not None and count[key] >= FEW for p in made)
         result.extend(made if apart else [step])
-    return result
+    return result, keys
 
 
 def _components(kernel: Kernel) -> list[Kernel]:
@@ -150,12 +153,12 @@ def _components(kernel: Kernel) -> list[Kernel]:
     return made
 
 
-def _waits(step: Kernel | ExternCall) -> Key | None:
+def _waits(step: Kernel | ExternCall, keys: Mapping[int, Key | None]) -> Key | None:
     """The key of a kernel that may run later than its place: one that updates what is there before and after the run,
     or a small one."""
     if not isinstance(step, Kernel):
         return None
-    key = _key(step)
+    key = keys[id(step)] if id(step) in keys else _key(step)
     if key is None:
         return None
     small = _elements([a.size for a in step.axes]) <= SMALL
@@ -239,11 +242,11 @@ class _GroupEmitter(KernelEmitter):
         super().__init__(first, blocks, bindings)
         self.group = group
         self.own: list[list[Buffer]] = [_in_order(m) for m in group.members]
-        members = [Tiling(m) for m in group.members]
-        self.counts = [concrete(t.size("x"), bindings) for t in members]
+        sizes = [math.prod((a.size for a in m.axes), start=1) for m in group.members]
+        self.counts = [concrete(n, bindings) for n in sizes]
         self.wide = max(self.counts) + blocks.x >= 2**31
         self.masked = {"x": any(n % blocks.x for n in self.counts)}
-        self.even = all(type(t.size("x")) is int and n % 16 == 0 for t, n in zip(members, self.counts, strict=True))
+        self.even = all(type(n) is int and n % 16 == 0 for n in sizes)
 
     def _pointers(self) -> dict[Buffer, str]:
         """Arguments: what all members share, then the tables."""

@@ -78,6 +78,7 @@ class _Work:
         self.report: list[str] = []
         self.readers: dict[Buffer, set[int]] = {}
         self.writers: dict[Buffer, list[int]] = {}
+        self.facts: tuple[Kernel, Facts] | None = None  # of the last kernel
         for i, step in enumerate(self.steps):
             for buffer in step.reads():
                 self.readers.setdefault(buffer, set()).add(i)
@@ -93,7 +94,7 @@ class _Work:
             return
         if readers[0] <= at or any(type(self.steps[r]) is not Kernel for r in readers):
             return
-        formula = _formula(kernel, store)
+        formula = _formula(kernel, store, self._facts_of(kernel))
         if formula is None:
             return
         sources = [e for e in post_order([formula.value]) if isinstance(e, Load)]
@@ -132,6 +133,12 @@ class _Work:
             f"{buffer.name} of {kernel.name} is computed again in {', '.join(k.name for k in changed.values())}"
         )
 
+    def _facts_of(self, kernel: Kernel) -> Facts:
+        """The facts of a kernel, found once for all of its stores."""
+        if self.facts is None or self.facts[0] is not kernel:
+            self.facts = kernel, Facts(kernel)
+        return self.facts[1]
+
     def _is_tile(self, buffer: Buffer, reader: int) -> bool:
         """Whether a kernel would run in the epilogue of a product, being the only one that reads its result."""
         kernel, made = self.steps[reader], [self.steps[w] for w in self.writers.get(buffer, ())]
@@ -161,9 +168,8 @@ class _Work:
 # -- what a buffer holds ----------------------------------------------------------------------------------------------
 
 
-def _formula(kernel: Kernel, store: Store) -> _Formula | None:
+def _formula(kernel: Kernel, store: Store, facts: Facts) -> _Formula | None:
     """What a store puts into its buffer; None where no reader could compute it."""
-    facts = Facts(kernel)
     buffer, access = store.access.buffer, store.access
     if not is_zero(access.offset):
         return None

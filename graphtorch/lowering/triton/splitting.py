@@ -83,8 +83,13 @@ class Facts:
         self.varies: dict[int, Axes] = {}
         self.folds: dict[int, Folds] = {}
         for expr in self.exprs:
-            varies: Axes = frozenset().union(*(self.varies[id(o)] for o in expr.operands()))
-            folds: Folds = frozenset().union(*(self.folds[id(o)] for o in expr.operands()))
+            varies: Axes = frozenset()
+            folds: Folds = frozenset()
+            for operand in map(id, expr.operands()):  # mostly the same sets again, which then are one object
+                if not (more := self.varies[operand]) <= varies:
+                    varies = more | varies if varies else more
+                if not (beneath := self.folds[operand]) <= folds:
+                    folds = beneath | folds if folds else beneath
             if isinstance(expr, Load | Index):
                 varies = self.along(expr.access.strides if isinstance(expr, Load) else expr.strides)
             elif isinstance(expr, Reduce):

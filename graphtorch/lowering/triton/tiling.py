@@ -288,15 +288,18 @@ def post_order(roots: Iterable[Expr], stop: frozenset[int] = frozenset()) -> lis
     done: set[int] = set(stop)
     order: list[Expr] = []
     for root in roots:
-        stack: list[tuple[Expr, bool]] = [(root, False)]
+        stack = [root]
         while stack:
-            expr, ready = stack.pop()
+            expr = stack[-1]
             if id(expr) in done:
+                stack.pop()
                 continue
-            if ready:
+            waiting = [o for o in expr.operands() if id(o) not in done]
+            if waiting:
+                waiting.reverse()
+                stack += waiting
+            else:
+                stack.pop()
                 done.add(id(expr))
                 order.append(expr)
-            else:
-                stack.append((expr, True))
-                stack.extend((o, False) for o in reversed(expr.operands()))
     return order
