@@ -126,3 +126,69 @@ def test_compiled_functions_that_are_dropped_do_not_stay():
         assert compiled(x)[0] == 1 + i
         alive.append(weakref.ref(compiled.specializations[0].compiled.executable))
     assert sum(ref() is not None for ref in alive) <= COLLECTED_EVERY + 10
+
+
+RECURRENT = {
+    "lstm": (torch.nn.LSTM, {}),
+    "two layers, both ways": (torch.nn.LSTM, {"num_layers": 2, "bidirectional": True}),
+    "projection": (torch.nn.LSTM, {"proj_size": 3, "bias": False}),
+    "gru": (torch.nn.GRU, {"num_layers": 2, "dropout": 0.5}),
+    "relu": (torch.nn.RNN, {"nonlinearity": "relu", "bidirectional": True}),
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "cpu"])
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_recurrent_networks_compile_once_for_all_lengths(kind: str, backend: str) -> None:
+    cls, options = RECURRENT[kind]
+    torch.manual_seed(0)
+    model = cls(4, 6, **options)
+
+    def run(function: Any) -> list[Any]:
+        found = []
+        for length, batch in ((3, 2), (5, 2), (7, 3), (2, 4), (9, 2)):
+            torch.manual_seed(length)
+            x = torch.randn(length, batch, 4, requires_grad=True)
+            model.zero_grad()
+            output, state = function(x)
+            (
+                output.square().sum() + sum(part.sum() for part in (state if isinstance(state, tuple) else (state,)))
+            ).backward()
+            found += [output.detach(), x.grad, *(p.grad.clone() for p in model.parameters())]
+        return found
+
+    compiled = torch.compile(lambda x: model(x), backend=backend)
+    for found, expected in zip(run(compiled), run(model), strict=True):
+        assert torch.allclose(found, expected, atol=1e-5)
+    assert len(compiled.specializations) <= 3
+    assert compiled.eager_calls == 0
+
+
+def test_three_compilations_serve_a_thousand_steps_of_an_lstm() -> None:
+    def train(compiled: bool, steps: int) -> tuple[list[float], Any]:
+        torch.manual_seed(0)
+        table, layer, head = torch.nn.Embedding(20, 8), torch.nn.LSTM(8, 8, batch_first=True), torch.nn.Linear(8, 20)
+        optimizer = torch.optim.Adam([*table.parameters(), *layer.parameters(), *head.parameters()], lr=1e-2)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            logits = head(layer(table(x))[0])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), x.flatten())
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        called = torch.compile(step) if compiled else step
+        rng, losses = np.random.default_rng(0), []
+        for i in range(steps):
+            batch, length = 3 if i % 8 == 7 else 8, 5 + i % 20
+            losses.append(called(torch.from_numpy(rng.integers(0, 20, (batch, length)))).item())
+            schedule.step()
+        return losses, called
+
+    losses, step = train(True, 1000)
+    assert len(step.specializations) <= 3
+    assert step.eager_calls == 0
+    np.testing.assert_allclose(train(True, 60)[0], train(False, 60)[0], rtol=1e-5)
+    assert losses[-1] < 0.5 * losses[0]

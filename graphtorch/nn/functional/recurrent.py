@@ -8,7 +8,7 @@ from graphtorch import ops
 from graphtorch.nn.functional.convolutions import linear
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["gru_step", "lstm_step", "recurrent_layer", "rnn_step"]
+__all__ = ["gru_step", "lstm_step", "recurrent_layer", "recurrent_scan", "rnn_step"]
 
 State = tuple[Tensor, ...]
 
@@ -37,6 +37,35 @@ def gru_step(gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None)
     return (hidden - new) * (update + own_update).sigmoid() + new
 
 
+def _next_state(mode: str, gates: Tensor, now: State, weights: Sequence[Tensor | None]) -> State:
+    _, _, weight, bias, projection = weights
+    assert weight is not None
+    if mode == "LSTM":
+        return lstm_step(gates, now[0], now[1], weight, bias, projection)
+    if mode == "GRU":
+        return (gru_step(gates, now[0], weight, bias),)
+    return (rnn_step(gates, now[0], weight, bias, "tanh" if mode == "RNN_TANH" else "relu"),)
+
+
+def recurrent_scan(
+    mode: str, data: Tensor, state: State, weights: Sequence[Tensor | None], reverse: bool = False
+) -> tuple[Tensor, State]:
+    """One direction of one layer over (steps, N, in), as one loop of the graph: for numbers of steps that are symbols
+    while a function is compiled. Arguments and results are otherwise those of :func:`recurrent_layer`; the outputs are
+    (steps, N, H)."""
+    from graphtorch.frontend.control_flow import scan
+
+    input_weight, input_bias = weights[:2]
+    assert input_weight is not None
+
+    def step(now: State, gates: Tensor) -> tuple[State, Tensor]:
+        after = _next_state(mode, gates, now, weights)
+        return after, after[0].clone()
+
+    last, outputs = scan(step, state, linear(data, input_weight, input_bias), reverse=reverse)
+    return outputs, last
+
+
 def recurrent_layer(
     mode: str,
     data: Tensor,
@@ -58,8 +87,8 @@ def recurrent_layer(
     Returns:
         the outputs (sum of the batch sizes, H) and the last state of each sequence.
     """
-    input_weight, input_bias, weight, bias, projection = weights
-    assert input_weight is not None and weight is not None
+    input_weight, input_bias = weights[:2]
+    assert input_weight is not None
     # What the input adds is independent of the steps: one product for all.
     gates = linear(data, input_weight, input_bias).split(list(batch_sizes), 0)
     first, now = state, tuple(part[: batch_sizes[-1]] for part in state) if reverse else state
@@ -75,12 +104,7 @@ def recurrent_layer(
             ended.append(tuple(part[next_size:] for part in now))
             now = tuple(part[:next_size] for part in now)
         size = next_size
-        if mode == "LSTM":
-            now = lstm_step(gates[step], now[0], now[1], weight, bias, projection)
-        elif mode == "GRU":
-            now = (gru_step(gates[step], now[0], weight, bias),)
-        else:
-            now = (rnn_step(gates[step], now[0], weight, bias, "tanh" if mode == "RNN_TANH" else "relu"),)
+        now = _next_state(mode, gates[step], now, weights)
         outputs.append(now[0])
     if reverse:
         outputs.reverse()

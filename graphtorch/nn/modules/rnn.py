@@ -9,7 +9,7 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.nn import functional as F
 from graphtorch.nn import init
-from graphtorch.nn.functional.recurrent import gru_step, lstm_step, recurrent_layer, rnn_step
+from graphtorch.nn.functional.recurrent import gru_step, lstm_step, recurrent_layer, recurrent_scan, rnn_step
 from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.nn.utils.rnn import PackedSequence, read_sizes
@@ -172,8 +172,11 @@ class RNNBase(Module):
         if hx is None:
             hx = self._zeros(input, batch)
         self._check(input, hx, batch, packed=False)
-        output, state = self._layers(steps_first.reshape(steps * batch, -1), [batch] * steps, hx)
-        output = output.reshape(steps, batch, -1)
+        if type(steps) is int:
+            output, state = self._layers(steps_first.reshape(steps * batch, -1), [batch] * steps, hx)
+            output = output.reshape(steps, batch, -1)
+        else:  # a symbol, in a function that is compiled for any length
+            output, state = self._layers(steps_first, None, hx)
         if self.batch_first:
             output = output.transpose(0, 1)
         if not batched:
@@ -195,16 +198,21 @@ class RNNBase(Module):
             ops.zeros((rows, batch, size), dtype=like.dtype, device=like.device) for size in self._state_sizes()
         )
 
-    def _layers(self, data: Tensor, sizes: list[int], hx: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _layers(
+        self, data: Tensor, sizes: list[int] | None, hx: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """All layers over (sum of `sizes`, in), or, without sizes, over (steps, N, in)."""
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         ends: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
             outputs = []
             for suffix in suffixes:
                 start = tuple(part[len(ends)] for part in hx)
-                output, end = recurrent_layer(
-                    self.mode, data, sizes, start, self._weights_of(layer, suffix), reverse=suffix != ""
-                )
+                weights, reverse = self._weights_of(layer, suffix), suffix != ""
+                if sizes is None:
+                    output, end = recurrent_scan(self.mode, data, start, weights, reverse)
+                else:
+                    output, end = recurrent_layer(self.mode, data, sizes, start, weights, reverse)
                 outputs.append(output)
                 ends.append(end)
             data = ops.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
