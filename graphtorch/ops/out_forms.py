@@ -13,13 +13,13 @@ from graphtorch.ops.dispatch import EXACT, check_apart, tensors_of, write_out
 from graphtorch.tensor.tensor import Tensor
 
 NAMES = (
-    "addbmm", "addmv", "addr", "alias_copy", "aminmax", "bucketize", "cholesky",
-    "cholesky_inverse", "cholesky_solve", "column_stack", "conj_physical", "cross", "cummax", "cummin", "deg2rad",
-    "diag", "diff", "dstack", "float_power", "frexp", "ger", "histogram", "hstack", "igamma", "igammac",
-    "index_reduce", "inner", "kron", "kthvalue", "ldexp", "log_softmax", "lu_solve", "lu_unpack", "masked_select", "matmul",
-    "matrix_power", "mode", "msort", "mvlgamma", "nanmean", "nonzero", "ormqr", "outer", "polar", "polygamma",
-    "rad2deg", "renorm", "row_stack", "scatter", "scatter_reduce", "searchsorted", "slice_scatter", "softmax",
-    "svd", "take", "take_along_dim", "tensordot", "topk", "triangular_solve", "vdot", "vstack",
+    "addbmm", "addmv", "addr", "alias_copy", "aminmax", "bucketize", "cholesky", "cholesky_inverse", "cholesky_solve",
+    "column_stack", "conj_physical", "cross", "cummax", "cummin", "deg2rad", "diag", "diff", "dstack", "float_power",
+    "frexp", "ger", "histogram", "hstack", "igamma", "igammac", "index_reduce", "inner", "kron", "kthvalue", "ldexp",
+    "log_softmax", "lu_solve", "lu_unpack", "masked_select", "matmul", "matrix_power", "mode", "msort", "mvlgamma",
+    "nanmean", "nonzero", "ormqr", "outer", "polar", "polygamma", "rad2deg", "renorm", "row_stack", "scatter",
+    "scatter_reduce", "searchsorted", "slice_scatter", "softmax", "svd", "take", "take_along_dim", "tensordot",
+    "topk", "triangular_solve", "vdot", "vstack",
     *(name for name in FUNCTIONS if name.endswith("_copy") and name != "index_copy"),
     *("linalg_" + name for name in (
         "cholesky", "cholesky_ex", "cond", "cross", "eigvals", "eigvalsh", "householder_product", "inv_ex",
