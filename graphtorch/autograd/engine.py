@@ -209,9 +209,11 @@ def _run(
     if wanted is not None:
         for i, tensor in enumerate(wanted):
             edge = edge_of(tensor)
-            assert edge is not None
-            captures.setdefault((edge.node, edge.place), []).append(i)
+            if edge is not None:  # no gradient flows to a view that was made under no_grad
+                captures.setdefault((edge.node, edge.place), []).append(i)
     found: list[Tensor | None] = [None] * (0 if wanted is None else len(wanted))
+    if wanted is not None and not captures:
+        return found
 
     pending, needed = _dependencies(
         [e.node for e in edges if e is not None], {n for n, _ in captures} if captures else None

@@ -281,7 +281,10 @@ _LEGACY_NAMES = {
 def edge_of(tensor: Tensor) -> Edge | None:
     """Where the cotangent of `tensor` goes; None if it needs none."""
     if not tensor._requires_grad:
-        return None
+        if tensor._base is None or not tensor._base._requires_grad or tensor._node_version == tensor._version:
+            return None
+        if tensor.grad_fn is None:
+            return None
     node = tensor._node if tensor._base is None and state.recorder is None else tensor.grad_fn
     if node is not None:
         return Edge(node, tensor._output_index)
@@ -322,12 +325,13 @@ def _needed_results(op: Operator, differentiated: tuple[str, ...]) -> tuple[tupl
 class OperatorNode(Node):
     """A recorded operator call."""
 
-    __slots__ = ("differentiated", "op", "operands", "overload", "saved", "user_line")
+    __slots__ = ("differentiated", "op", "operands", "overload", "saved", "user_line", "wanted")
 
     def __init__(self, op: Operator, args: tuple[Any, ...], inplace: bool = False) -> None:
         edges: list[Edge | None] = []
         operands: list[tuple[str, Any]] = []  # (parameter, type) one an edge; a list operand has several
         differentiated: list[str] = []
+        self.wanted = False  # whether the results require grad: they may although no gradient flows to an operand
         for place, name, is_differentiable in _operands(op):
             arg = args[place]
             wanted = False
@@ -336,11 +340,14 @@ class OperatorNode(Node):
                 edges.append(edge)
                 if edge is None:
                     operands.append((name, None))
+                    if is_differentiable and isinstance(tensor, Tensor) and tensor._base is not None:
+                        self.wanted = self.wanted or tensor.requires_grad
                 else:
                     wanted = True
                     operands.append((name, _type_of(tensor)))
             if wanted:
                 differentiated.append(name)
+                self.wanted = True
         super().__init__(edges)
         self.op = op
         # The number that ends PyTorch's name for this call (-1: the record's), or the whole name.
@@ -481,7 +488,7 @@ def record_call(op: Operator, args: tuple[Any, ...], results: Any) -> None:
     else:
         return
     node = OperatorNode(op, args)
-    if not node.differentiated:
+    if not node.wanted:
         return
     for index, result in enumerate(outputs):
         if result._dtype.is_differentiable:

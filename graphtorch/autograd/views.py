@@ -76,9 +76,6 @@ def rebase(view: Tensor, node: OperatorNode) -> None:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
     else:
         old = None
-    if node.edges[0] is None and base._requires_grad:
-        # The view itself was outside the tape (made under no_grad); its old elements still belong to the base.
-        node.edges = (old, *node.edges[1:])
     base._node = CopySlices(old, node, view._steps)
     base._output_index = 0
     base._requires_grad = True
@@ -114,12 +111,36 @@ def overlay(view: Tensor, node: Node, index: int) -> None:
     refresh(view)
 
 
+def stale(view: Tensor) -> bool:
+    """Whether a view that was made under no_grad has been changed, or its base has, since."""
+    return -1 - view._node_version != view._version
+
+
+def of_no_grad(view: Tensor, modified: str) -> str:
+    """Why a view that was made under no_grad, or a view of one, can't be used: PyTorch's words."""
+    node = view._node
+    prefix = "A view"
+    if node is not None:
+        name = node.name().rstrip("0123456789").removesuffix("Backward")
+        prefix = f"Output {view._output_index} of {name} is a view of a view which"
+    return (
+        f"{prefix} was created in no_grad mode and {modified} modified inplace with grad mode enabled. Given that this "
+        "use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and "
+        "the inplace either both inside the no_grad block (if you don't want the inplace to be tracked) or both "
+        "outside (if you want the inplace to be tracked)."
+    )
+
+
 def refresh(view: Tensor) -> None:
     """Recompute a view's history from its base's, after the base changed."""
     from graphtorch.autograd.state import state
 
     base = view._base
     assert base is not None
+    if view._node_version < 0:
+        if not stale(view) or not view._dtype.is_differentiable:
+            return
+        raise RuntimeError(of_no_grad(view, "its base or another view of its base has been"))
     view._node_version = view._version
     if not base._requires_grad:
         return

@@ -549,9 +549,12 @@ class CompiledFunction:
             guards.add(f"{data}.strides == {strides}", f"the strides of {label} were {list(tensor.stride())}")
             shape = list(tensor.shape)
         if tensor.requires_grad:
+            if tensor._node_version < 0:
+                raise refuse(f"{label} is a view that was made under no_grad, and requires grad", "pass it detached")
             leaf = tensor.is_leaf
             own = f"{expression}._node is None and {expression}._base is None" if leaf else None
-            guards.add(f"{expression}.is_leaf is {leaf}", f"{label} was {'' if leaf else 'not '}a leaf", own)
+            kind = f"{expression}._node_version >= 0 and {expression}.is_leaf is {leaf}"
+            guards.add(kind, f"{label} was {'' if leaf else 'not '}a leaf", own)
         guards.add(
             f"{expression}._dtype is {guards.name(tensor._dtype)}", f"the dtype of {label} was {tensor._dtype!r}"
         )

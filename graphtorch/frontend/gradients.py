@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -134,8 +135,8 @@ class GradientRecorder(GraphBuilder):
             reached = self._reached(values)
             targets = [(v, t) for v, t in self.leaves.items() if v in reached]
         else:
-            targets = [(self.value_of(t), t) for t in inputs]
-        found = self._gradient(values, seeds, [v for v, _ in targets], keep, create_graph)
+            targets = [(v, t) for t in inputs for v in self._values_of(t)]
+        found = self._gradient(values, seeds, [v for v, _ in targets], keep, create_graph, inputs is None)
         if inputs is not None:
             self._assume_apart_outside(values, inputs)
         for (_, leaf), gradient in zip(targets, found, strict=True):
@@ -189,7 +190,13 @@ class GradientRecorder(GraphBuilder):
     ) -> list[Tensor | None]:
         """Record `autograd.grad`."""
         values, seeds = self._seeds(roots, gradients)
-        found = self._gradient(values, seeds, [self.value_of(t) for t in inputs], keep, create_graph)
+        targets = [self._values_of(t) for t in inputs]
+        parts = iter(self._gradient(values, seeds, [v for each in targets for v in each], keep, create_graph))
+        found: list[Tensor | None] = []
+        for each in targets:
+            given = [g for g in (next(parts) for _ in each) if g is not None]
+            with self._gradients(create_graph):
+                found.append(functools.reduce(operator.add, given) if given else None)
         layouts = functools.cache(lambda node: gradient_layouts(self, node))
         for gradient in found:
             value = None if gradient is None else gradient._data.value
@@ -197,7 +204,38 @@ class GradientRecorder(GraphBuilder):
                 place = value.node.results.index(value)
                 gradient._data.find_layout = functools.partial(lambda n, i: layouts(n)[i], value.node, place)
         self._assume_apart_outside(values, inputs)
-        return found
+        return [self._hooked(t, g) for t, g in zip(inputs, found, strict=True)]
+
+    def _hooked(self, tensor: Tensor, gradient: Tensor | None) -> Tensor | None:
+        """A gradient after the hooks that its tensor, from outside, has."""
+        owner = self._owner(self.recorded(tensor))
+        if isinstance(owner._data, Traced):
+            return gradient
+        if owner._node is not None:
+            source = self._source_of(owner)
+            if has_hooks(owner):
+                raise refuse(f"{source.name} has a hook on its gradient", "register the hook inside")
+            meaning = f"{source.name} had no hook on its gradient"
+            self.guards.add(f"not {self.guards.name(has_hooks)}({self._expression(source)})", meaning)
+            return gradient
+        self._assume_hooks(owner)
+        if gradient is None:
+            return None
+        for hook in tuple((owner._hooks or {}).values()):
+            replaced = hook(gradient)
+            gradient = gradient if replaced is None else replaced
+        return gradient
+
+    def _values_of(self, tensor: Tensor) -> list[Value]:
+        """The values at which gradients for a tensor arrive: of a leaf that was changed under no_grad, all that it
+        had."""
+        recorded = self.recorded(tensor)
+        value = self.value_of(recorded)
+        if recorded._base is not None and not recorded._requires_grad:
+            return []  # a view made under no_grad
+        if recorded._node is not None:
+            return [value]
+        return [value, *(v for v, leaf in self.leaves.items() if leaf is recorded and v is not value)]
 
     def _assume_apart_outside(self, roots: Sequence[Value], inputs: Sequence[Tensor]) -> None:
         """Assume that no gradient flows to one of the inputs through the history that another tensor has outside."""
@@ -246,12 +284,17 @@ class GradientRecorder(GraphBuilder):
         targets: list[Value],
         keep: bool,
         create_graph: bool,
+        everywhere: bool = False,
     ) -> list[Tensor | None]:
-        """One `gradient` node for those targets that the outputs depend on."""
+        """One `gradient` node for those targets that the outputs depend on. `everywhere`: the pass goes to the end of
+        every way, even where no target is."""
         if state.anomaly:
             self.note_effect("looks for anomalies in a backward pass")
         reached = self._reached(outputs)
-        nodes = self._between(reached, targets)
+        if everywhere:
+            nodes = list({self.saver(v): None for v in reached if v.node is not None and v not in self.leaves})
+        else:
+            nodes = self._between(reached, targets)
         error = self._broken(nodes)
         if error:
             raise RuntimeError(error)
@@ -442,6 +485,12 @@ class GradientRecorder(GraphBuilder):
             yield
         finally:
             state.grad_enabled = previous
+
+
+def has_hooks(tensor: Tensor) -> bool:
+    """Whether a hook on the gradient of a tensor that has a history was registered."""
+    node = tensor._node
+    return node is not None and bool(node.tensor_hooks and node.tensor_hooks.get(tensor._output_index))
 
 
 def comes_from(tensor: Tensor, other: Tensor) -> bool:

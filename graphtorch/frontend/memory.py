@@ -107,18 +107,15 @@ def assume_other(
             )
 
 
-def writable(tensor: Tensor) -> bool:
-    """Whether eager execution lets a tensor be changed in place: it does not for a view of what requires grad that was
-    made under no_grad."""
-    base = tensor._base
-    return base is None or tensor._node_version >= 0 or not base.requires_grad
-
-
 def assume_writable(guards: GuardSet, index: int, name: str, tensor: Tensor) -> None:
-    """Assume that an argument that the function changes may be changed."""
+    """Assume that an argument that the function changes may be changed where another one could: eager execution refuses
+    some changes of views that were made under no_grad."""
+    version = f"leaves[{index}]._node_version"
+    if tensor._node_version < 0:
+        guards.add(f"{version} < 0", f"{name} was a view made under no_grad")
+        return
     own = f"leaves[{index}]._base is None" if tensor._base is None else None
-    meaning = f"{name} was no view made under no_grad"
-    guards.add(f"{guards.name(writable)}(leaves[{index}])", meaning, own)
+    guards.add(f"{version} >= 0", f"{name} was no view made under no_grad", own)
 
 
 def _check(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:

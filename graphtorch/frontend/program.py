@@ -19,7 +19,7 @@ import numpy as np
 
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
-from graphtorch.autograd.views import overlay, replay
+from graphtorch.autograd.views import overlay, replay, stale
 from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import CustomCall
@@ -96,13 +96,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `untracked` for
-    a view made under no_grad."""
+    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `modes` say of
+    each step whether gradients were recorded, `stale` that the memory of a view made under no_grad changed since."""
 
     source: Source
     steps: Steps
+    modes: tuple[bool, ...] = ()
     is_leaf: bool = False
-    untracked: bool = False
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,9 @@ class OutputView:
 
     base: Output
     steps: Steps
+    modes: tuple[bool, ...]
     is_leaf: bool
-    untracked: bool
+    stale: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,9 +458,11 @@ class _Assembler:
             # A view made before its leaf base was told to require grad has no history either.
             assert storage.base is not None
             older = storage.base._requires_grad and storage.base._node is None and not recorded._requires_grad
-            steps = self.positioned(data.steps)
-            return Alias(storage.source, steps, leaf and bool(steps), data.untracked or older)
-        if data.steps and sharing.get(id(storage), 0) > 1:
+            steps, modes = self.positioned(data.steps, (False,) * len(data.steps) if older else data.modes)
+            is_leaf, is_stale = leaf and bool(steps), recorded._base is not None and stale(recorded)
+            return Alias(storage.source, steps, modes, is_leaf, is_stale)
+        flagged = recorded._base is not None and recorded.requires_grad  # by its base
+        if data.steps and (sharing.get(id(storage), 0) > 1 or flagged):
             if data.value in recorder.value_hooks:
                 raise refuse(
                     "register_hook() on a view of what is a result too, or of which another view is a result",
@@ -468,7 +472,12 @@ class _Assembler:
             base = self.bases.get(id(storage))
             if base is None:
                 base = self.bases[id(storage)] = self.own_output(storage.base, name)
-            return OutputView(base, self.positioned(data.steps), leaf, data.untracked)
+            return OutputView(
+                base,
+                *self.positioned(data.steps, data.modes),
+                is_leaf=leaf,
+                stale=recorded._base is not None and stale(recorded),
+            )
         base = self.bases.get(id(storage)) if not data.steps else None
         if base is None:
             base = self.own_output(recorded, name)
@@ -476,17 +485,21 @@ class _Assembler:
                 self.bases[id(storage)] = base
         return base
 
-    def positioned(self, steps: Steps) -> Steps:
-        """A view's way from its base, with `x[i]` for a tensor `i` as what eager execution makes of it: select()."""
+    def positioned(self, steps: Steps, modes: tuple[bool, ...]) -> tuple[Steps, tuple[bool, ...]]:
+        """A view's way from its base, and the steps' modes, with `x[i]` for a tensor `i` as what eager execution makes
+        of it: select()."""
         found: list[tuple[Any, tuple[Any, ...]]] = []
-        for op, attributes in steps:
+        recorded: list[bool] = []
+        for (op, attributes), mode in zip(steps, modes, strict=True):
             if op.name != "index":
                 found.append((op, attributes))
+                recorded.append(mode)
                 continue
             for dim, at in reversed(list(enumerate(attributes[0]))):
                 if at is not None:
                     found.append((lookup("select"), (dim, Position(self.output(at, "position")))))
-        return tuple(found)
+                    recorded.append(mode)
+        return tuple(found), tuple(recorded)
 
     def own_output(self, recorded: Tensor, name: str) -> Output:
         """A tensor as a graph output with memory of its own."""
@@ -607,6 +620,19 @@ class _Call:
             for op, attributes in steps
         )
 
+    def view(self, base: Tensor, spec: Alias | OutputView) -> Tensor:
+        """A view of a tensor, step by step in the grad modes of the capture."""
+        made = base
+        steps = self._placed(self.builder._steps(spec.steps, self.leaves, self.arrays))
+        for step, mode in zip(steps, spec.modes, strict=True):
+            with set_grad_enabled(mode):
+                made = replay(made, (step,))
+        if spec.is_leaf:
+            made.requires_grad_()
+        if spec.stale and made._version:
+            made._node_version = -made._version  # that of the version before
+        return made
+
     def make(self, spec: Any) -> Any:
         """The Python value that a description stands for."""
         if type(spec) is Constant:
@@ -620,17 +646,9 @@ class _Call:
         if type(spec) is Alias:
             made = tensor = spec.source.fetch(self.leaves)
             if spec.steps:
-                with set_grad_enabled(not spec.untracked):
-                    made = replay(tensor, self._placed(self.builder._steps(spec.steps, self.leaves, self.arrays)))
-            if spec.is_leaf:
-                made.requires_grad_()
+                made = self.view(tensor, spec)
         elif type(spec) is OutputView:
-            with set_grad_enabled(not spec.untracked):
-                made = replay(
-                    self.make(spec.base), self._placed(self.builder._steps(spec.steps, self.leaves, self.arrays))
-                )
-            if spec.is_leaf:
-                made.requires_grad_()
+            made = self.view(self.make(spec.base), spec)
         elif spec.number:
             made = self.arrays[spec.index]
             made = made.item() if hasattr(made, "item") else made

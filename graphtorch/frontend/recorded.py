@@ -56,11 +56,11 @@ class RecordedStorage(Storage):
 class Recorded(Traced):
     """The payload of a tensor during a capture: a view (through `steps`, possibly none) of a recorded storage.
 
-    A view that is made under no_grad stays `untracked`, whatever becomes of its base. One that was made by `.data` is
-    `quiet`: autograd does not count what is written through it. `without_grad` is a view that was itself made under
-    no_grad, whatever it was made of."""
+    A view that is made under no_grad, or of such a view, stays `untracked`, whatever becomes of its base; `modes` says
+    of each step whether gradients were recorded. One that was made by `.data` is `quiet`: autograd does not count what
+    is written through it."""
 
-    __slots__ = ("find_layout", "quiet", "recorder", "steps", "storage", "untracked", "version", "without_grad")
+    __slots__ = ("find_layout", "modes", "quiet", "recorder", "steps", "storage", "untracked", "version")
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Recorded(Traced):
         self.version = storage.version
         self.untracked = False
         self.quiet = False
-        self.without_grad = False
+        self.modes: tuple[bool, ...] = ()
         self.find_layout: Callable[[], np.ndarray[Any, Any]] | None = None  # asked when somebody needs to know
 
     @property

@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autodiff.control_flow import COND, SCAN
 from graphtorch.autodiff.flow import flows
 from graphtorch.autodiff.graft import GRAFT
 from graphtorch.autograd.rules import saved_names
 from graphtorch.autograd.state import recorder_paused, state
-from graphtorch.autograd.views import scatter
+from graphtorch.autograd.views import of_no_grad, scatter, stale
 from graphtorch.frontend.decisions import Decisions
 from graphtorch.frontend.effects import effect
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.layouts import hints, pointwise_layout, stated_layout
-from graphtorch.frontend.memory import assume_apart, writable
+from graphtorch.frontend.memory import assume_apart
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
 from graphtorch.frontend.sources import (
     ArgumentSource,
@@ -37,14 +38,15 @@ from graphtorch.frontend.state_recorder import StateRecorder
 from graphtorch.frontend.watch import Fact
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
-from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, user_frame
+from graphtorch.ops.dispatch import _check_result, call, tensors_of, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
 from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.symint import UndecidedError
+from graphtorch.tensor.symint import SymInt, UndecidedError
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
+PARTIAL = (COND, SCAN)  # whose results do not all depend on all operands
 _FIELDS = frozenset(Tensor.__annotations__)  # of a tensor; further attributes are the users'
 
 
@@ -58,7 +60,7 @@ class Recorder(StateRecorder):
         super().__init__(name)
         self.storages: list[RecordedStorage] = []  # of captured tensors
         self.optimizers: list[Any] = []
-        self._detached: dict[Value, Value] = {}
+        self._detached: dict[tuple[Value, bool], Value] = {}
         self.default_dtype = dtypes.get_default_dtype()
         self._names_taken: set[str] = set()  # by the first so many sources
         self._names_seen = 0
@@ -115,13 +117,23 @@ class Recorder(StateRecorder):
                 self.guards.add(same, "a view kept outside showed the memory of its base")
                 with recorder_paused():
                     flag = tensor.requires_grad
-                with self._gradients(flag):
+                made_under = tensor._node_version >= 0
+                if not made_under and flag and (tensor._node is not None or stale(tensor)):
+                    raise refuse(
+                        "a view kept outside was made of one made under no_grad",
+                        "make the views inside the compiled function",
+                    )
+                with self._gradients(made_under and flag):
                     for op, attributes in tensor._steps:
                         viewed = self.call(op, (viewed, *attributes))
                         self._hoist(viewed._data.value, viewed._data.storage)
                 self.guards.add(f"{names[0]}.requires_grad is {flag}", f"a view kept outside had requires_grad {flag}")
-                viewed._data.untracked = viewed._data.without_grad = tensor._node_version < 0
-                if viewed._requires_grad is not flag:
+                if made_under:
+                    viewed._data.untracked, viewed._data.modes = False, (True,) * len(viewed._data.modes)
+                    viewed._base, viewed._node_version = None, 0
+                else:
+                    viewed._node_version = -1  # before anything that the function has done to its base
+                if viewed.requires_grad is not flag:
                     raise refuse(
                         "a view kept outside requires grad otherwise than the tensor that it views",
                         "make the view inside the compiled function",
@@ -141,6 +153,10 @@ class Recorder(StateRecorder):
 
     def stand_in(self, tensor: Tensor) -> Tensor:
         known = self.captured.get(id(tensor))
+        if isinstance(tensor._data, Recorded):
+            if tensor._data.version != tensor._data.storage.version:
+                self.value_of(tensor)  # what was done to the base shows in the view
+            return tensor
         if known is None and tensor._base is not None and id(tensor._base) in self.captured:
             known = self.capture(tensor)  # what was done to the base shows in the view
             self.value_of(known)
@@ -323,11 +339,14 @@ class Recorder(StateRecorder):
             value = self._make_leaf(tensor, value)
         elif not tensor._requires_grad and state.grad_enabled and value in self.tracked:
             # Outside autograd by the user's word (no_grad, detach): make it explicit in the graph.
-            cut = self._detached.get(value)
+            flagged = tensor._base is not None and tensor._base._requires_grad  # a view made under no_grad
+            cut = self._detached.get((value, flagged))
             if cut is None:
                 (cut,) = self._append(lookup("detach"), (value,))
                 self._hoist(cut, data.storage)
-                self._detached[value] = cut
+                self._detached[value, flagged] = cut
+                if flagged and value.type.dtype.is_differentiable:
+                    self.tracked.add(cut)  # what is made of it requires grad, though no gradient flows further
             return cut
         return value
 
@@ -380,6 +399,8 @@ class Recorder(StateRecorder):
         args = tuple(self._concrete_args(a) for a in args)
         if dtypes.get_default_dtype() is not self.default_dtype:
             args = self._without_default(op, args)
+        if op.kind == POINTWISE and not tensors_of(args):
+            return self._of_numbers(op, args)
         self._check_same_device(args)
         values = self.lower(args)
         wanted = self._differentiated(op, args) if state.grad_enabled and op.derivative else ()
@@ -395,12 +416,14 @@ class Recorder(StateRecorder):
             data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
             data.version = source.storage.version
             data.untracked = source.untracked or not state.grad_enabled
+            data.modes = (*source.modes, state.grad_enabled)
             data.quiet = source.quiet
-            data.without_grad = not state.grad_enabled
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
             if not data.detached:
                 source.storage.views.append(weakref.ref(tensors[0]))
             tensors[0]._inference = args[0]._inference
+            if data.untracked and not data.detached:  # its flag is its base's, but no gradient flows to it
+                tensors[0]._base, tensors[0]._node_version = source.storage.base, -1 - source.storage.version
         else:
             tensors = tuple(self._fresh(r) for r in results)
             if op.kind == POINTWISE:
@@ -409,7 +432,7 @@ class Recorder(StateRecorder):
                 if op.order.get(name) in ("channels", "columns", "input", "operands"):
                     made._data._layout = stated_layout(op, args, name, value)
         for tensor, value in zip(tensors, results, strict=True):
-            if wanted and tensor._dtype.is_differentiable and (len(results) == 1 or value in self.tracked):
+            if wanted and tensor._dtype.is_differentiable and (op not in PARTIAL or value in self.tracked):
                 tensor._requires_grad = True
                 tensor._node = RecordedNode(op.grad_name)
         if wanted and not _selects(op, args):  # eager execution reads the positions and saves nothing
@@ -417,6 +440,14 @@ class Recorder(StateRecorder):
         if len(tensors) == 1:
             return tensors[0]
         return op.result_class(*tensors) if op.result_class is not None else tensors
+
+    def _of_numbers(self, op: Operator, args: tuple[Any, ...]) -> Tensor:
+        """`torch.add(3, 1)`: the same at every call."""
+        if any(type(a) is SymInt for a in args):
+            raise UndecidedError(f"{op.name}() of a size is a tensor")
+        with recorder_paused():
+            made = call(op, args)
+        return self.constant(made)
 
     def _without_default(self, op: Operator, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Make explicit what a call takes from a default dtype that the function set for a while: the graph is compiled
@@ -457,7 +488,12 @@ class Recorder(StateRecorder):
 
     def _requires_grad(self, tensor: Tensor) -> bool:
         value = self.value_of(tensor)  # brings a stale view up to date
-        return tensor._requires_grad if isinstance(tensor._data, Recorded) else value in self.tracked
+        if not isinstance(tensor._data, Recorded):
+            return value in self.tracked
+        if tensor._base is not None and tensor.requires_grad:
+            _ = tensor.grad_fn  # raises for a view made under no_grad whose base has been changed
+            return True
+        return tensor._requires_grad
 
     def _save(
         self,
@@ -525,16 +561,13 @@ class Recorder(StateRecorder):
         data = target._data
         base = data.storage.base
         outside = None if data.storage.concrete is None else data.storage.concrete._base
-        if outside is not None and not data.detached:
-            with recorder_paused():
-                if not writable(data.storage.concrete):
-                    raise RuntimeError(VIEW_OF_NO_GRAD)
+        of_argument = outside is not None and not data.detached and data.storage.concrete._node_version < 0
+        if of_argument and any(self._requires_grad(self.recorded(t)) for t in tensors_of(args)):
+            raise RuntimeError(of_no_grad(data.storage.concrete, "is being"))
         if outside is not None and outside._requires_grad and outside._node is None and not data.detached:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
         if target._requires_grad and target._node is None and not data.steps:
             raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-        if data.without_grad and base is not None and base._requires_grad and not data.detached:
-            raise RuntimeError(VIEW_OF_NO_GRAD)
         made_leaf = outside is not None  # of a view kept outside, which its own views do not know as their base
         if made_leaf and data.steps and target._requires_grad and base is not None and base._node is None:
             self.note_effect("changes a view of a view that was made a leaf")
@@ -569,8 +602,6 @@ class Recorder(StateRecorder):
         data.value = value
         data.version = storage.version
         if carries_grad:
-            if data.untracked and not data.detached:
-                self.note_effect("changes a view made under no_grad with something that requires grad")
             if data.detached:  # one memory would have two histories
                 self.note_effect("changes detached memory in place with something that requires grad")
             storage.carries = True

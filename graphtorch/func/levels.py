@@ -25,7 +25,7 @@ from graphtorch.autograd.state import state
 from graphtorch.ops import dispatch
 from graphtorch.ops.record import Operator
 from graphtorch.tensor.devices import CPU
-from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import type_of
 
 
@@ -53,7 +53,7 @@ class Lifted:
         if layout.shape[0]:
             element: np.ndarray[Any, Any] = layout[0, ...]
             return element
-        return np.lib.stride_tricks.as_strided(layout, layout.shape[1:], layout.strides[1:])
+        return meta_array(layout.shape[1:], self.tensor._dtype)  # strides of an empty array say nothing
 
     def show(self) -> str:
         """How the tensor prints while the transform runs."""

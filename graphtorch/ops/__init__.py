@@ -16,7 +16,6 @@ from graphtorch.ops import (
     bessel_functions,
     binning,
     cast,
-    cholesky_factors,
     comparison,
     contraction,
     convolution,

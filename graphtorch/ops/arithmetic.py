@@ -498,8 +498,10 @@ hypot = binary(
 
 
 def _decompose_logaddexp(input: Any, other: Any) -> Any:
-    if common(input, other).is_complex:
+    d = common(input, other)
+    if d.is_complex:
         return None
+    input, other = input.to(d), other.to(d)  # there is no subtraction of bools
     # Equal operands, infinities among them, differ by nothing.
     apart = FUNCTIONS["where"](input == other, 0.0, sub(input, other))
     return FUNCTIONS["maximum"](input, other) + (-apart.abs()).exp().log1p()

@@ -100,13 +100,17 @@ def _shift(name: str, compute: Callable[..., Any], scalar: Callable[[Any, Any], 
     )
 
 
+def _power_of_two(input: Any, other: Any) -> Any:
+    return FUNCTIONS["pow"](2, other if hasattr(other, "shape") else FUNCTIONS["full_like"](input, other))
+
+
 bitwise_left_shift = _shift(
-    "bitwise_left_shift", np.left_shift, lambda input, other: input * FUNCTIONS["pow"](2, other)
+    "bitwise_left_shift", np.left_shift, lambda input, other: input * _power_of_two(input, other)
 )
 bitwise_right_shift = _shift(
     "bitwise_right_shift",
     np.right_shift,
-    lambda input, other: FUNCTIONS["floor_divide"](input, FUNCTIONS["pow"](2, other)),
+    lambda input, other: FUNCTIONS["floor_divide"](input, _power_of_two(input, other)),
 )
 
 # -- selection --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.graph import composes
-from graphtorch.ops.arithmetic import conjugate
 from graphtorch.ops.build import function, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.join import constant_pad_nd
@@ -278,10 +277,10 @@ convolution: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, input_type, weight, stride, padding, dilation, groups: conv2d_input_grad(
-            g, conjugate(weight), input_type.shape, stride, padding, dilation, groups
+            g, weight, input_type.shape, stride, padding, dilation, groups
         ),
         "weight": lambda g, input, weight_type, stride, padding, dilation, groups: conv2d_weight_grad(
-            conjugate(input), g, weight_type.shape, stride, padding, dilation, groups
+            input, g, weight_type.shape, stride, padding, dilation, groups
         ),
         "bias": lambda g: g.sum((0, 2, 3)),
     },
@@ -313,10 +312,10 @@ conv2d_input_grad: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, input_type, weight, stride, padding, dilation, groups: _first_places(
-            convolution(g, conjugate(weight), None, stride, padding, dilation, groups), input_type.shape
+            convolution(g, weight, None, stride, padding, dilation, groups), input_type.shape
         ),
         "weight": lambda g, input, weight_type, stride, padding, dilation, groups: conv2d_weight_grad(
-            g, conjugate(input), weight_type.shape, stride, padding, dilation, groups
+            g, input, weight_type.shape, stride, padding, dilation, groups
         ),
     },
     samples=lambda make: _gradient_samples(make, "input"),
@@ -335,10 +334,10 @@ conv2d_weight_grad: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, grad, input_type, stride, padding, dilation, groups: conv2d_input_grad(
-            conjugate(grad), g, input_type.shape, stride, padding, dilation, groups
+            grad, g, input_type.shape, stride, padding, dilation, groups
         ),
         "grad": lambda g, input, grad_type, stride, padding, dilation, groups: _first_places(
-            convolution(conjugate(input), g, None, stride, padding, dilation, groups), grad_type.shape
+            convolution(input, g, None, stride, padding, dilation, groups), grad_type.shape
         ),
     },
     samples=lambda make: _gradient_samples(make, "weight"),

@@ -16,6 +16,7 @@ import numpy as np
 
 from graphtorch.autograd.graph import record_call, record_inplace
 from graphtorch.autograd.state import state
+from graphtorch.autograd.views import of_no_grad
 from graphtorch.diagnostics import advice
 from graphtorch.ops.record import Operator
 from graphtorch.ops.strides import laid_out, layout_of, like_pointwise, ordered_strides, row_major
@@ -83,7 +84,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
             items = []
             for a in arg:
                 if isinstance(a, Tensor):
-                    needs_grad = needs_grad or a._requires_grad
+                    needs_grad = needs_grad or a._requires_grad or (a._base is not None and a.requires_grad)
                     elsewhere = elsewhere or a._device is not CPU
                     items.append(a._data)
                 else:
@@ -153,10 +154,11 @@ def make_view(op: Operator, args: tuple[Any, ...], data: Any) -> Tensor:
         result._steps = (*source._steps, (op, args[1:]))
     if source._inference:
         result._inference = True
-    if not state.grad_enabled:
-        result._node_version = -1
-        return result
-    if storage.version:
+    if not state.grad_enabled or (base is not None and source._node_version < 0):
+        result._node_version = -1 - storage.version
+        if not state.grad_enabled:
+            return result
+    elif storage.version:
         result._node_version = storage.version
     if (source._requires_grad or (base is not None and source.requires_grad)) and op.derivative:
         record_call(op, args, result)
@@ -325,7 +327,9 @@ def _link_view(op: Operator, args: tuple[Any, ...], result: Tensor) -> None:
     result._storage = source._shared_storage()
     result._base = source if source._base is None else source._base
     result._steps = (*source._steps, (op, args[1:]))
-    result._node_version = result._storage.version if state.grad_enabled else -1
+    version = result._storage.version
+    under_grad = state.grad_enabled and not (source._base is not None and source._node_version < 0)
+    result._node_version = version if under_grad else -1 - version
 
 
 # -- in-place and out= ------------------------------------------------------------------------------------------------
@@ -355,7 +359,7 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
         if not op.lazy_check:
             op.type_rule(*args)
         differentiable = bool(op.derivative) and target._dtype.is_differentiable
-        needs_grad = tracked and differentiable and any(t._requires_grad for t in operands)
+        needs_grad = tracked and differentiable
         arrays = [
             a._data
             if isinstance(a, Tensor)
@@ -395,24 +399,12 @@ def _update_elsewhere(op: Operator, args: tuple[Any, ...], tracked: bool) -> Ten
         return target
     run = executor(where)
     differentiable = bool(op.derivative) and target._dtype.is_differentiable
-    if tracked and differentiable and any(t._requires_grad for t in tensors_of(args)):
+    if tracked and differentiable:
         record_inplace(op, args, lambda: run.update(op, args, where))
     else:
         run.update(op, args, where)
         _written(target)
     return target
-
-
-OVERLAP = (
-    "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
-    "location. Please clone() the tensor before performing the operation."
-)
-VIEW_OF_NO_GRAD = (
-    "A view was created in no_grad mode and is being modified inplace with grad mode enabled. Given that this use case "
-    "is ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the inplace "
-    "either both inside the no_grad block (if you don't want the inplace to be tracked) or both outside (if you want "
-    "the inplace to be tracked)."
-)
 
 
 def _any_requires_grad(tensors: list[Tensor]) -> bool:
@@ -455,13 +447,13 @@ def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> N
         )
     if not state.grad_enabled or not (tracked or target._base is not None):
         return
+    base = target._base
+    if tracked and base is not None and target._node_version < 0:
+        raise RuntimeError(of_no_grad(target, "is being"))
     if target._requires_grad and target.is_leaf:
-        if target._base is not None:
+        if base is not None:
             raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
-    base = target._base
-    if base is not None and base._requires_grad and target._node_version < 0:
-        raise RuntimeError(VIEW_OF_NO_GRAD)
     if base is not None and base._requires_grad and base.is_leaf:
         raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
 
@@ -493,41 +485,19 @@ def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
         given = tensors_of(args)
         if given and tensor._device is not CPU and state.recorder is None and all(t._device is CPU for t in given):
             raise RuntimeError(f"Expected out tensor to have device cpu, but got {tensor._device} instead")
-    check_apart(op.name, tensors_of(args), outs)
-    exact = op.name in EXACT
     if op.random and state.recorder is None:
-        _check_outs(outs, op.infer(op.normalize(*args) if op.normalize is not None else args), exact)
-    write_out(outs, call(op, args), exact)
+        _check_outs(outs, op.infer(op.normalize(*args) if op.normalize is not None else args))
+    write_out(outs, call(op, args))
     return out
 
 
-# Their results may not lie in the memory of an operand, not even in all of it.
-APART = frozenset({"cat", "gather", "kthvalue", "masked_select", "take"})
-# Their results are not cast.
-EXACT = frozenset({"aminmax", "complex", "gather", "multinomial"})
-
-
-def check_apart(name: str, operands: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
-    """Raise RuntimeError for an `out=` tensor in an operand's memory, of the operators that do not allow it."""
-    if name not in APART:
-        return
-    for tensor in outs:
-        for operand in operands:
-            if operand is tensor or (
-                operand.numel()
-                and tensor.numel()
-                and operand.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
-            ):
-                raise RuntimeError(OVERLAP)
-
-
-def write_out(outs: Sequence[Tensor], results: Any, exact: bool = False) -> None:
-    """Write results into the tensors given as `out=`, which must have their very dtypes if `exact`.
+def write_out(outs: Sequence[Tensor], results: Any) -> None:
+    """Write results into the tensors given as `out=`.
 
     Raises RuntimeError, before anything is written, for a tensor that can't hold its result.
     """
-    given = results if isinstance(results, tuple | list) else (results,)
-    _check_outs(outs, given, exact)
+    given = results if isinstance(results, tuple) else (results,)
+    _check_outs(outs, given)
     for tensor, result in zip(outs, given, strict=True):
         if tuple(tensor.shape) != tuple(result.shape):
             if tensor.numel() != 0:
@@ -543,14 +513,9 @@ def write_out(outs: Sequence[Tensor], results: Any, exact: bool = False) -> None
             tensor.copy_(result)
 
 
-def _check_outs(outs: Sequence[Tensor], results: Sequence[Any], exact: bool) -> None:
+def _check_outs(outs: Sequence[Tensor], results: Sequence[Any]) -> None:
     """Raise RuntimeError for an `out=` tensor that can't hold its result, ValueError for a wrong number of them."""
     for tensor, result in zip(outs, results, strict=True):
-        if exact and tensor.dtype is not result.dtype:
-            raise RuntimeError(
-                f"Expected out tensor to have dtype {_scalar_name(result.dtype)}, but got "
-                f"{_scalar_name(tensor.dtype)} instead"
-            )
         if not dtypes.can_cast(result.dtype, tensor.dtype):
             raise RuntimeError(
                 f"result type {_scalar_name(result.dtype)} can't be cast to the desired output type "

@@ -11,7 +11,7 @@ import numpy as np
 from graphtorch.autograd.graph import OperatorNode
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method
-from graphtorch.ops.dispatch import VIEW_OF_NO_GRAD, _check_result, _scalar_name, check_inplace, tensors_of
+from graphtorch.ops.dispatch import _check_result, _scalar_name, check_inplace, tensors_of
 from graphtorch.ops.record import lookup
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU
@@ -34,8 +34,6 @@ def _become(target: Tensor, name: str, viewed: Callable[[Tensor], Tensor], overl
             raise RuntimeError(f"{does}, which can't be recorded")
         note_effect(does)
     check_inplace(target, target.requires_grad, overlapping=True)
-    if state.grad_enabled and target._base is not None and target.requires_grad and target._node_version < 0:
-        raise RuntimeError(VIEW_OF_NO_GRAD)
     found = viewed(target)
     target._data = found._data
     if target._base is not None:
@@ -45,8 +43,8 @@ def _become(target: Tensor, name: str, viewed: Callable[[Tensor], Tensor], overl
             found._node.overload = overload
         target._node, target._output_index, target._requires_grad = found._node, found._output_index, True
     target._bump_version()
-    if target._base is not None and target._node_version >= 0:
-        target._node_version = target._version
+    if target._base is not None:
+        target._node_version = target._version if target._node_version >= 0 else -1 - target._version
     return target
 
 
@@ -100,8 +98,7 @@ def _in_place(name: str, compute: Callable[..., Tensor]) -> Callable[..., Tensor
     def changing(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         tracked = any(t.requires_grad for t in (input, *tensors_of((*args, *kwargs.values()))))
         check_inplace(input, tracked)
-        # What the backward pass reads is the operand as it was.
-        value = compute(input.clone() if tracked and state.grad_enabled else input, *args, **kwargs)
+        value = compute(input, *args, **kwargs)
         if name == "float_power_" and input.dtype not in (dtypes.float64, dtypes.complex128):
             raise RuntimeError(
                 f"the base given to float_power_ has dtype {_scalar_name(input.dtype)} but the operation's result "

@@ -268,8 +268,7 @@ index_fill: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, dim, index: index_fill(g, dim, index, 0),
-        # All that the rest does not get: a place that is named twice counts once.
-        "value": lambda g, dim, index: (g - index_fill(g, dim, index, 0)).sum(),
+        "value": lambda g, dim, index: index_select(g, dim, index).sum(),
     },
     normalize=_dim_second,
     samples=lambda make: [
@@ -468,7 +467,7 @@ scatter_add: Callable[..., Tensor] = operator(
 
 
 def _scatter_arguments(
-    input: Tensor, dim: int, index: Tensor, src: Any, value: Any, reduce: str | None
+    dim: int, index: Tensor, src: Any, value: Any, reduce: str | None
 ) -> tuple[str, tuple[Any, ...]]:
     """The record and its arguments for what `scatter` was asked."""
     if not isinstance(index, Tensor):
@@ -481,8 +480,7 @@ def _scatter_arguments(
     if reduce not in ("add", "multiply"):
         raise RuntimeError("reduce argument must be either add or multiply.")
     if not isinstance(given, Tensor):
-        number = int(given) if input.dtype.category < dtypes.FLOATING else given
-        given = FUNCTIONS["full"](tuple(index.shape), number, dtype=input.dtype)
+        given = FUNCTIONS["full"](tuple(index.shape), given)
     return "scatter_reduce", (dim, index, given, "sum" if reduce == "add" else "prod", True)
 
 
@@ -491,7 +489,7 @@ def scatter(
     input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
     """Along `dim`, write each element of `src` (or `value`) to the place that `index` names. See torch.scatter."""
-    name, arguments = _scatter_arguments(input, dim, index, src, value, reduce)
+    name, arguments = _scatter_arguments(dim, index, src, value, reduce)
     made: Tensor = lookup(name).function(input, *arguments)  # type: ignore[misc]
     return made
 
@@ -501,7 +499,7 @@ def _scatter_inplace(
     self: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
     """The in-place form of `scatter`."""
-    name, arguments = _scatter_arguments(self, dim, index, src, value, reduce)
+    name, arguments = _scatter_arguments(dim, index, src, value, reduce)
     return call_inplace(lookup(name), (self, *arguments))
 
 
@@ -635,7 +633,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if indices.dtype not in _INDEX_DTYPES:
         raise RuntimeError("torch.take_along_dim(): dtype of indices should be Long but got " + str(indices.dtype))
     if dim is None:
-        return take_along_dim(reshape(input, (-1,)), reshape(indices, (-1,)), 0)
+        return gather(reshape(input, (-1,)), 0, reshape(indices, (-1,)))
     if input.ndim != indices.ndim:
         raise RuntimeError(
             f"torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
@@ -651,7 +649,6 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         shape[dim] = tensor.shape[dim]
         return expand(tensor, tuple(shape))
 
-    indices = FUNCTIONS["where"](indices < 0, indices + input.shape[dim], indices)
     return gather(wide(input, indices), dim, wide(indices, input))
 
 

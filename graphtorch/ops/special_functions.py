@@ -68,24 +68,16 @@ def unary_special(
 
 
 def _two(
-    name: str,
-    first: str,
-    second: str,
-    compute: Callable[..., Any],
-    derivative: dict[str, Any],
-    numbers: bool = True,
-    **fields: Any,
+    name: str, first: str, second: str, compute: Callable[..., Any], derivative: dict[str, Any], **fields: Any
 ) -> Callable[..., Any]:
-    """An operator of two broadcast operands, of which one may be a number if `numbers`."""
+    """An operator of two broadcast operands."""
 
     def run(a: Any, b: Any) -> Any:
         made = compute(*promoted(common_float, (a, b)))
         return np.asarray(made)
 
-    kind = "Tensor|Number" if numbers else "Tensor"
-
     return operator(
-        f"{name}({kind} {first}, {kind} {second})",
+        f"{name}(Tensor|Number {first}, Tensor|Number {second})",
         type=lambda a, b: pointwise_type((a, b), _refused(f"{name}_cpu", a, b)),
         numpy=run,
         order={"result": "operands"},
@@ -118,8 +110,7 @@ igamma: Callable[..., Tensor] = _two(
     "input",
     "other",
     special_numerics.igamma,
-    numbers=False,
-    derivative={"other": lambda g, input, other: g * _igamma_slope(input, other)},
+    {"other": lambda g, input, other: g * _igamma_slope(input, other)},
     categories="f",
     inplace=True,
 )
@@ -128,8 +119,7 @@ igammac: Callable[..., Tensor] = _two(
     "input",
     "other",
     special_numerics.igammac,
-    numbers=False,
-    derivative={"other": lambda g, input, other: -g * _igamma_slope(input, other)},
+    {"other": lambda g, input, other: -g * _igamma_slope(input, other)},
     categories="f",
     inplace=True,
 )

@@ -52,11 +52,14 @@ def _numpy_addcmul(input: Any, tensor1: Any, tensor2: Any, value: Any) -> Any:
     return _sum_of_product(x, a, b, _scale(value, x.dtype))
 
 
-def _scaled(value: Any, factor: Any) -> Any:
-    """`value * factor` without the product by a constant 1; integer factors truncate the number as PyTorch does."""
+def _scaled(value: Any, factor: Any, like: Any) -> Any:
+    """`value * factor`, in the dtype `like` that the whole computes in, without the product by a constant 1. Integers
+    truncate the number as PyTorch does."""
     if is_one(value):
         return factor
-    if isinstance(value, float) and hasattr(factor, "dtype") and factor.dtype.category < dtypes.FLOATING:
+    if factor.dtype.category < like.category:
+        factor = factor.to(like)
+    if isinstance(value, float) and like.category < dtypes.FLOATING:
         value = int(value)
     return factor * value
 
@@ -73,10 +76,12 @@ addcmul = operator(
     kind=POINTWISE,
     derivative={
         "input": lambda g: g,
-        "tensor1": lambda g, tensor2, value: g * conjugate(_scaled(value, tensor2)),
-        "tensor2": lambda g, tensor1, value: g * conjugate(_scaled(value, tensor1)),
+        "tensor1": lambda g, tensor2, value: g * conjugate(_scaled(value, tensor2, g.dtype)),
+        "tensor2": lambda g, tensor1, value: g * conjugate(_scaled(value, tensor1, g.dtype)),
     },
-    decompose=lambda input, tensor1, tensor2, value: input + _scaled(value, tensor1) * tensor2,
+    decompose=lambda input, tensor1, tensor2, value: (
+        input + _scaled(value, tensor1, common(input, tensor1, tensor2)) * tensor2
+    ),
     compute=lambda input, tensor1, tensor2, value: common(input, tensor1, tensor2),
     samples=_three_samples,
     categories="ifc",
@@ -109,10 +114,14 @@ addcdiv = operator(
     kind=POINTWISE,
     derivative={
         "input": lambda g: g,
-        "tensor1": lambda g, tensor2, value: _scaled(value, g) / conjugate(tensor2),
-        "tensor2": lambda g, tensor1, tensor2, value: -_scaled(value, g) * conjugate(tensor1 / (tensor2 * tensor2)),
+        "tensor1": lambda g, tensor2, value: _scaled(value, g, g.dtype) / conjugate(tensor2),
+        "tensor2": lambda g, tensor1, tensor2, value: (
+            -_scaled(value, g, g.dtype) * conjugate(tensor1 / (tensor2 * tensor2))
+        ),
     },
-    decompose=lambda input, tensor1, tensor2, value: input + _scaled(value, tensor1) / tensor2,
+    decompose=lambda input, tensor1, tensor2, value: (
+        input + _scaled(value, tensor1, common(input, tensor1, tensor2)) / tensor2
+    ),
     compute=lambda input, tensor1, tensor2, value: common(input, tensor1, tensor2),
     samples=_three_samples,
     categories="fc",

@@ -15,6 +15,7 @@ from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor, meta_array
 
 # -- dtype and shape of Python data -----------------------------------------------------------------------------------
@@ -110,6 +111,8 @@ def _bad_data(data: Any, d: dtype_class | None) -> Exception:
     while isinstance(leaf, list | tuple) and leaf:
         found = next((x for x in leaf if not isinstance(x, bool | int | float | complex | np.generic)), leaf[0])
         leaf, first = found, first and found is leaf[0]
+    if getattr(leaf, "is_symbolic_int", False):
+        return UndecidedError("a tensor of a size")
     if isinstance(leaf, str | bytes):
         if leaf is data or not first:
             return TypeError(f"new(): invalid data type '{type(leaf).__name__}'")

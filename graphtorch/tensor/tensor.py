@@ -58,7 +58,8 @@ class Tensor(metaclass=_TensorMeta):
     _retains_grad: bool = False
     _base: Tensor | None = None  # for a view: the tensor it (transitively) views
     _steps: tuple[tuple[Any, tuple[Any, ...]], ...] = ()  # for a view: (view operator, attributes) from base to here
-    _node_version: int = 0  # for a view: the storage version that `_node` belongs to; -1: made outside the tape
+    # For a view: the storage version that `_node` belongs to; -1 less that for one made under no_grad, or of such one.
+    _node_version: int = 0
     _dynamic_dims: tuple[int, ...] = ()  # sizes that `mark_dynamic` and `mark_static` named
     _static_dims: tuple[int, ...] = ()
     _inference: bool = False  # made in inference mode
@@ -454,8 +455,11 @@ class Tensor(metaclass=_TensorMeta):
     def requires_grad(self) -> bool:
         if state.recorder is not None:
             self = state.recorder.stand_in(self)
-        if not self._requires_grad and self._base is not None:
-            return self.grad_fn is not None  # the base may have got a history through another view
+        base = self._base
+        if not self._requires_grad and base is not None and base._requires_grad and self._dtype.is_differentiable:
+            if self._node_version >= 0:
+                _ = self.grad_fn  # the base may have got a history through another view
+            return True  # no gradient flows to it, if it was made under no_grad
         return self._requires_grad
 
     @requires_grad.setter
@@ -488,12 +492,7 @@ class Tensor(metaclass=_TensorMeta):
     def grad_fn(self) -> Node | None:
         if state.recorder is not None:
             self = state.recorder.stand_in(self)
-        if (
-            self._base is not None
-            and self._base._requires_grad
-            and self._node_version >= 0
-            and self._node_version != self._version
-        ):
+        if self._base is not None and self._base._requires_grad and self._node_version != self._version:
             from graphtorch.autograd.views import refresh
 
             refresh(self)

@@ -1,8 +1,7 @@
-"""Random programs for `test_random_programs`: source text of a function, of the state that it reads and of its calls.
+"""Random programs for `test_random_programs`: operators, views, in-place changes, control flow and gradients.
 
-A program is text, so that a failure prints as a script. Statements are chosen one by one; each is executed at once, so
-that the next can be chosen for the shapes and dtypes there are. The same namespace recipe then serves the eager and the
-compiled run."""
+Statements are chosen one by one; each is executed at once, so that the next can be chosen for the shapes and dtypes
+there are. The same namespace recipe then serves the eager and the compiled run."""
 
 from __future__ import annotations
 
@@ -11,27 +10,12 @@ import random
 import textwrap
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from random_running import HEADER, Program
 
 import graphtorch as torch
-from graphtorch.nn import functional
-
-HEADER = """
-import numpy as np
-import graphtorch as torch
-from graphtorch.nn import functional as F
-
-def data(seed, shape, dtype="float32"):
-    rng = np.random.default_rng(seed)
-    if dtype == "bool":
-        return torch.tensor(rng.random(shape) < 0.5)
-    if dtype == "int64":
-        return torch.tensor(rng.integers(-3, 4, shape))
-    return torch.tensor(rng.uniform(-2, 2, shape)).to(getattr(torch, dtype))
-"""
 
 UNARY = (
     "abs", "neg", "sin", "cos", "tanh", "sigmoid", "exp", "relu", "square", "sign", "floor", "ceil", "round",
@@ -63,62 +47,50 @@ SLICES = (
     "0", "-1", "1:", ":-1", "::2", "1::2", ":,0", ":,1:", "...,0", "...,::2", "None", ":,None", "1:3", "0,0",
     ":2,1:", "-2:", "[1,0]", "[0,0],[1,1]", ":,[0,1,0]",
 )  # fmt: skip
+MORE = (
+    "{x}.gather(0, torch.zeros_like({x}, dtype=torch.int64))", "{x}.gather(-1, {x}.argsort(-1))",
+    "{x}.index_add(0, torch.tensor([0]), {x}[:1])", "{x}.scatter(-1, {x}.argsort(-1), {x})", "{x}.topk(1, -1)[0]",
+    "{x}.scatter_add(0, torch.zeros_like({x}, dtype=torch.int64), {x})", "{x}.topk(1, 0, largest=False)[1]",
+    "{x}.kthvalue(1, 0)[0]", "{x}.median(-1)[0]", "{x}.median()", "{x}.sort(-1, descending=True)[0]",
+    "{x}.masked_scatter({x} > 0, {x})", "F.pad({x}, (1, 2))", "F.pad({x}, (-1, 1))", "torch.flip({x}, (0,))",
+    "{x}.repeat_interleave(2, 0)", "{x}.cummin(0)[0]", "{x}.logcumsumexp(-1)", "torch.diff({x})", "{x}.tan()",
+    "{x}.scatter_reduce(0, torch.zeros_like({x}, dtype=torch.int64), {x}, 'amax')", "{x}.unfold(0, 2, 1) * 2",
+    "{x}.long() // ({x}.long().abs() + 1)", "{x}.long() % 3", "{x}.long() ** 2", "torch.stack({x}.unbind(0)[::-1])",
+    "sum(t for t in {x}.unbind(0))", "{x}.asinh()", "{x}.sinh()", "torch.quantile({x}.float(), 0.5)", "{x}.repeat(2)",
+    "F.one_hot({x}.long().abs() % 3, 3)", "{x}.std(0)", "F.embedding({x}.long().abs() % 3, {y})", "{x}.unique()",
+    "F.layer_norm({x}, {x}.shape[-1:])", "F.normalize({x}, dim=-1)", "torch.einsum('...i,...i->...', {x}, {y})",
+    "F.scaled_dot_product_attention({x}[None], {x}[None], {x}[None])", "torch.cdist({x}, {x})",
+    "torch.outer({x}, {y})", "F.conv1d({x}[None], {x}[None])", "F.max_pool1d({x}[None], 2)[0]",
+    "F.avg_pool1d({x}[None], 2)[0]", "{x}.clamp(min={y})", "{x}.lerp({y}, 0.25)",
+    "torch.addcmul({x}, {x}, {y}, value=0.5)", "{x}.var_mean(-1)[1]", "torch.linalg.norm({x}, dim=-1)",
+    "torch.tensordot({x}, {y}, 1)", "torch.broadcast_to({x}, (2, *{x}.shape))", "torch.block_diag({x}, {x})",
+    "torch.triu({x}, 1)", "torch.cartesian_prod({x}, {x})", "{x}.nansum(0)", "{x}.half()", "{x}.bfloat16() * 2",
+    "torch.complex({x}.float(), {x}.float()).abs()", "{x}.float().cov()", "{x}.unique(return_counts=True)[1]",
+    "torch.searchsorted(torch.tensor([-1.0, 0.0, 1.0]), {x}.float())", "torch.meshgrid({x}, {x}, indexing='ij')[0]",
+    "{x}.isclose({y})", "{x}.heaviside({y})", "torch.logaddexp({x}, {y})", "{x}.bincount()", "{x}.nonzero()[:, 0]",
+    "{x}.diag()", "{x}.trace()", "torch.where({x} > 0)[0]", "{x}.float().log_softmax(0).exp()", "{x} << 1", "~{x}",
+    "{x} & {y}", "{x}.multiply({y}).hypot({x})", "torch.lerp({x}, {y}, {x})", "{x}.select_scatter({x}[0], 0, 1)",
+    "{x}.allclose({x}) * {x}", "{x}.slice_scatter({x}[:1], 0, 1, 2)", "{x}.index_put((torch.tensor([0]),), {y})",
+    "{x}.unflatten(0, (1, -1))", "Cube.apply({x}, 2.0)", "Cube.apply({x}, scale) + {y}", "{x} * {y}.sum().item()",
+    "{x}.new_tensor([1, 2])", "torch.utils.checkpoint.checkpoint(lambda t: t.sin() * t, {x}, use_reentrant=False)",
+    "torch.vander({x})", "(lambda t: t * scale + q)({x})", "Pair({x}, [{y}]).first + 1",
+    "{{'k': {x}, 'l': [{y}]}}['l'][0] * 2", "max([{x}, {y}], key=lambda t: t.numel())", "torch.tensor({x}.shape)",
+    "torch.tensor([1.0, 2.0])[{x}.ndim > 1 and 1 or 0]",
+)  # fmt: skip
+TRANSFORMS = (
+    "func.grad(lambda t: (t * t).sum())({x})", "func.vmap(lambda t: t * 2 + {y})({x})",
+    "func.vmap(lambda t: t.sum())({x})", "func.vmap(func.grad(lambda t: t.tanh().square().sum()))({x})",
+    "func.jvp(torch.sin, ({x},), ({x},))[1]", "func.grad(lambda t: (t * {y}).sum().square())({x})",
+    "func.vjp(lambda t: t.exp() * {y}, {x})[0]", "func.hessian(lambda t: (t ** 3).sum())({x})",
+    "func.jacrev(lambda t: t.square() * 2)({x})", "func.jacfwd(lambda t: t.cumsum(0))({x})",
+    "func.vmap(lambda t, u: t @ u, in_dims=(0, None))({x}, {y})",
+    "func.grad(lambda t: func.grad(lambda u: (u * u * t).sum())({x}).sum())({y})",
+    "func.vmap(lambda t: t.clone().mul_(2))({x})", "func.grad_and_value(lambda t: t.sigmoid().mean())({x})[1]",
+    "func.vmap(lambda t: F.dropout(t, 0.5), randomness='different')({x})",
+    "func.linearize(lambda t: t.sin(), {x})[1]({x})", "func.vmap(lambda t: torch.where(t > 0, t, {y}))({x})",
+)  # fmt: skip
 DTYPES = ["float32", "float32", "float32", "float64", "int64", "bool"]
 HALVES = ["float16", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class Program:
-    """The text of one test. `backward` says after which calls the results are differentiated outside of the function.
-
-    setup        statements that make the state; run before `def f`
-    parameters   the function's parameters
-    body         its statements, each of one or more lines
-    results      the expressions that it returns
-    calls        the arguments of each call, as text; earlier results are `out`
-    between      statements before the call of that number
-    """
-
-    setup: tuple[str, ...]
-    parameters: tuple[str, ...]
-    body: tuple[str, ...]
-    results: tuple[str, ...]
-    calls: tuple[str, ...]
-    between: tuple[tuple[int, str], ...] = ()
-    backward: tuple[int, ...] = ()
-    loose: bool = False
-    watched: tuple[str, ...] = ()
-
-    def function(self) -> str:
-        body = "\n".join([*self.body, f"return [{', '.join(self.results)}]"])
-        return f"def f({', '.join(self.parameters)}):\n{textwrap.indent(body, '    ')}\n"
-
-    def script(self) -> str:
-        """The whole program as a script for one mode."""
-        lines = [HEADER, *self.setup, self.function(), "f = torch.compile(f)  # or not", "out = []"]
-        for i, call in enumerate(self.calls):
-            lines += [s for n, s in self.between if n == i]
-            lines += [f"out.append(f({call}))", "print(out[-1])"]
-            if i in self.backward:
-                lines.append("sum(t.double().sum() for t in out[-1] if t.requires_grad).backward()")
-        return "\n".join(lines)
-
-    def smaller(self) -> list[Program]:
-        """Programs with one thing less, for shrinking."""
-        found: list[Program] = []
-        for name in ("calls", "between", "backward", "results", "body", "setup"):
-            held = getattr(self, name)
-            for i in reversed(range(len(held))):
-                if name in ("calls", "results") and len(held) == 1:
-                    continue
-                if name == "calls" and i == 0:
-                    continue
-                rest = held[:i] + held[i + 1 :]
-                if name == "body" and "\n" in held[i]:
-                    inner = held[i].split("\n", 1)[1]
-                    found.append(replace(self, body=(*held[:i], textwrap.dedent(inner), *held[i + 1 :])))
-                found.append(replace(self, **{name: rest}))
-        return found
 
 
 @dataclass
@@ -132,6 +104,7 @@ class Writer:
     setup: list[str] = field(default_factory=list)
     seeds: int = 0
     count: int = 0
+    pure: bool = True  # leaves Python objects as they are
 
     # -- choices -----------------------------------------------------------------------------------------------------
 
@@ -208,10 +181,13 @@ class Writer:
             (self.pointwise, 5), (self.view, 5), (self.inplace, 5), (self.reduction, 2), (self.product, 1),
             (self.index, 3), (self.assign, 3), (self.joined, 1), (self.gradient, 3), (self.no_grad, 1),
             (self.drawn, 1), (self.out, 1), (self.cast, 1), (self.created, 1), (self.mask, 2), (self.leaf, 1),
-            (self.decision, 2),
+            (self.decision, 2), (self.more, 4), (self.transform, 1), (self.context, 1),
+            (self.effect, 0 if self.pure else 1),
         )  # fmt: skip
         choices = [m for m, weight in table for _ in range(weight)]
-        with contextlib.suppress(IndexError, ValueError, ZeroDivisionError):  # nothing there to apply it to
+        with contextlib.suppress(
+            IndexError, ValueError, ZeroDivisionError, RuntimeError
+        ):  # nothing there to apply it to
             self.pick(choices)()
 
     def pointwise(self) -> None:
@@ -228,6 +204,52 @@ class Writer:
             self.bind(f"torch.where({x} > 0, {self.tensor()}, {self.number()})")
         else:
             self.bind(f"torch.{self.pick(BINARY)}({x}, {self.tensor()})")
+
+    def more(self) -> None:
+        x = self.tensor()
+        self.bind(self.pick(MORE).format(x=x, y=self.pick([x, self.tensor()])))
+
+    def transform(self) -> None:
+        x = self.tensor(lambda t: t.is_floating_point())
+        self.bind(self.pick(TRANSFORMS).format(x=x, y=self.pick([x, self.tensor()])))
+
+    def context(self) -> None:
+        """A block in some mode."""
+        x, name = self.tensor(lambda t: t.is_floating_point()), self.new()
+        text = self.pick([
+            "with torch.autocast('cpu', dtype=torch.bfloat16):\n    {v} = {x} @ {y}",
+            "with torch.autocast('cpu', dtype=torch.bfloat16):\n    {v} = F.linear({x}, {y}).relu() + {x}",
+            "with torch.enable_grad():\n    {v} = {x} * {y}",
+            "with torch.set_grad_enabled(False):\n    {v} = {x}.t() * 2",
+            "with torch.no_grad(), torch.enable_grad():\n    {v} = {x}.exp()",
+            "with torch.inference_mode():\n    {v} = {x} * 2\n{v} = {v}.clone()",
+            "with torch.no_grad():\n    {v} = {x}[0:1]\n{v} = {v} * {y}",
+            "{v} = {x}\nn = 0\nwhile n < 3 and ({v}.double().abs().sum() < 20.123):\n    {v}, n = {v} * 2, n + 1",
+            "{v} = {x}.detach()\n{v} = torch.while_loop(lambda n, t: n < 3, lambda n, t: (n + 1, t * 0.5 + 1), "
+            "(torch.tensor(0), {v}))[1]",
+            "{v} = torch.associative_scan(lambda s, t: s + t, {x}, 0)",
+            "for n, row in enumerate({x}):\n    {v} = row * n",
+            "{v}, _ = torch.scan(lambda c, t: (c + t, c.sum()), {x}[0], {x}, reverse=True)\n{v} = {v}.clone()",
+            "try:\n    {v} = {x}.view(3, 17)\nexcept RuntimeError:\n    {v} = {x} * 3",
+            "def inner(t, u=2):\n    t = t * u\n    t[..., :1] = 0\n    return t\n{v} = inner({x}, u=3)",
+            "{v} = {x}.clone()\nfor n in range({x}.shape[0]):\n    {v}[n] += n",
+            "{v} = {x} + 0\n{v}, w = {v}.chunk(2) if {v}.shape[0] > 1 else ({v}, {v})\n{v} = {v} * w.sum()",
+            "if {x}.shape[0] % 2 == 0:\n    {v} = {x}.reshape(2, -1)\nelse:\n    {v} = {x} - 1",
+            "parts = [{x} * n for n in range(3)]\nparts[1].add_(1)\n{v} = torch.stack(parts).sum(0)",
+            "if isinstance({x}, torch.Tensor) and {x}.requires_grad:\n    {v} = {x}.detach()\nelse:\n    {v} = {x} + 1",
+        ])  # fmt: skip
+        if self.try_statement(text.format(x=x, y=self.tensor(), v=name)):
+            value = self.scope.get(name)
+            if isinstance(value, torch.Tensor) and value.numel() <= 400:
+                self.names.append(name)
+
+    def effect(self) -> None:
+        """Changes a Python object, or the geometry of a tensor: what calls do eagerly."""
+        x = self.tensor()
+        self.try_statement(self.pick([
+            "items[0] += 1", "options['k'] = options['k'] + 1", "items.append(2)", f"options['t'] = {x}",
+            f"{x}.unsqueeze_(0)", f"{x}.squeeze_()", f"{x}.t_()", "options.setdefault('u', 3)", "items.sort()",
+        ]))  # fmt: skip
 
     def reduction(self) -> None:
         x, dims = self.tensor(), self.pick(["", "0", "-1", "-1, keepdim=True", "0, keepdim=True"])
@@ -409,7 +431,7 @@ class Writer:
 
     def program(self) -> Program:
         exec(HEADER, self.scope)
-        half = self.some(10)
+        half, self.pure = self.some(10), not self.some(15)
         rows = self.pick([3, 4, 2, 1, 5])
         columns = self.pick([4, 3, 2, 1])
         shapes = [(rows, columns), (rows, columns), (columns,), (rows,), (), (rows, columns, 2), (columns, rows)]
@@ -433,12 +455,19 @@ class Writer:
             self.try_statement(self.pick(["a + torch.ones(7, 9)", "a[11]", "p.view(17)", "a.sum(5)"]), True)
         results = [self.tensor() for _ in range(1 + self.choose(3))]
         if self.some(15):
-            results.append(self.pick(["p.grad", "scale", "p", "a", "s", "a.shape[0]", "q.view(-1)"]))
+            results.append(
+                self.pick(["p.grad", "scale", "p", "a", "s", "a.shape[0]", "q.view(-1)", "p[...]", "b.grad"])
+            )
+        if self.some(10):
+            x = results[0]
+            results.append(
+                self.pick(["{'k': [X], 'l': (X, a)}", "Pair(X, [b])", "[X, [X]]", "(None, X[:1])"]).replace("X", x)
+            )
         calls, between = self.calls(kinds, shapes, rows)
         backward = tuple(i for i in range(len(calls)) if self.some(30))
         return Program(
             tuple(self.setup), tuple(parameters), tuple(self.body), tuple(results), calls, between, backward, half,
-            ("p", "q", "s", *parameters),
+            ("p", "q", "s", *parameters, "items", "options"),
         )  # fmt: skip
 
     def runnable(self, lines: list[str]) -> list[str]:
@@ -465,7 +494,20 @@ class Writer:
                 sized = [tuple(other if n == rows and i != 1 else n for i, n in enumerate(s)) for s in shapes]
                 found.append(", ".join(self.made(sized[k], d) for k, d in kinds))
             elif way == 7:
-                ways = ["a, a", "b, a", "a, p", "s, b", "p, p", "a, a.detach()", "a.clone(), b", "a, q"]
+                ways = [
+                    "b=b, a=a",
+                    "a.double(), b",
+                    "a.t() if a.ndim == 2 else a, b",
+                    "a, b.requires_grad_(b.is_floating_point())",
+                    "a, a",
+                    "b, a",
+                    "a, p",
+                    "s, b",
+                    "p, p",
+                    "a, a.detach()",
+                    "a.clone(), b",
+                    "a, q",
+                ]
                 found.append(self.pick(ways))
             elif way == 8 and not any("hook" in text or "requires_grad_" in text for text in self.body):
                 found.append(self.pick(["out[0][0], b", "a, out[0][-1]", "out[-1][0], out[-1][0]"]))
@@ -477,7 +519,15 @@ class Writer:
                     "with torch.no_grad(): p.mul_(2)", "s = s.clone()", "q = q.detach() * 2", "items.append(1)",
                     "p = p.detach().clone().requires_grad_()", "torch.manual_seed(5)", "p.data = p.data * 3",
                     "scale = True", "scale = 1", "out[0][0] if not out[0][0].requires_grad else 0", "scale = 1.0",
-                    "s = s.detach().t() if s.ndim == 2 else s", "p.grad = torch.ones_like(p)", "q.requires_grad_()",
+                    "p.register_hook(lambda g: g * 2)", "q = q.double()", "p = torch.nn.Parameter(p.detach())",
+                    "del items[1:]",
+                    "torch.set_grad_enabled(False)", "torch.set_grad_enabled(True)", "q = q.clone()[:]", "s = s.half()",
+                    "s = s.detach().t() if s.ndim == 2 else s", "items[:] = [2.5, 1]",
+                    "options = {'k': 3.5}", "s = s[:1]",
+                    "p.register_post_accumulate_grad_hook(lambda t: t.grad.mul_(0.5))", "q = p.view(-1)", "q, s = s, q",
+                    "with torch.no_grad(): s = s.view(-1)", "s = (p * 2).detach()",
+                    "torch.set_default_dtype(torch.float64)",
+                    "p.grad = torch.ones_like(p)", "q.requires_grad_()",
                 ])  # fmt: skip
                 between.append((n, change))
         return tuple(found), tuple(between)
@@ -492,204 +542,6 @@ def random_program(choose: Callable[[int], int]) -> Program:
         torch.set_grad_enabled(True)
 
 
-# -- running ----------------------------------------------------------------------------------------------------------
-
-
-def execute(program: Program, backend: str | None) -> list[Any]:
-    """What each call of a run shows: ("raised", class) or an observation of results and state."""
-    torch.manual_seed(11)
-    scope: dict[str, Any] = {"__name__": "program"}
-    exec(HEADER, scope)
-    for line in program.setup:
-        exec(line, scope)
-    exec(program.function(), scope)
-    if backend is not None:
-        scope["f"] = torch.compile(scope["f"], backend=backend)
-    scope["out"] = out = []
-    seen: list[Any] = []
-    for i, call in enumerate(program.calls):
-        try:
-            for number, statement in program.between:
-                if number == i:
-                    exec(statement, scope)
-        except Exception as error:
-            seen.append(("raised between", type(error).__name__, str(error)))
-            break
-        try:
-            out.append(eval(f"f({call})", scope))
-        except Exception as error:
-            seen.append(("raised", type(error).__name__, str(error)))
-            break
-        try:
-            if i in program.backward:
-                roots = [t for t in out[-1] if isinstance(t, torch.Tensor) and t.requires_grad]
-                if roots:
-                    sum(t.double().sum() for t in roots).backward()
-        except Exception as error:
-            seen.append(("raised in backward", type(error).__name__, str(error)))
-            break
-        seen.append(observe(scope, program, out))
-    return seen
-
-
-def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str, Any]:
-    """Every tensor that the user can see, with values, flags and how they share memory."""
-    tensors: dict[str, Any] = {}
-    for i, results in enumerate(out):
-        for j, result in enumerate(results):
-            tensors[f"out[{i}][{j}]"] = result
-    for name in program.watched:
-        tensors[name] = scope.get(name)
-    for name, value in list(tensors.items()):
-        if isinstance(value, torch.Tensor) and value.is_leaf:
-            tensors[f"{name}.grad"] = value.grad
-    shown: dict[str, Any] = {"generator": torch.get_rng_state().numpy().copy()}
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for name, value in tensors.items():
-        if isinstance(value, torch.Tensor):
-            held = value.detach()
-            arrays[name] = held.view(torch.int16).numpy() if value.dtype is torch.bfloat16 else held.numpy()
-            shown[name] = (
-                str(value.dtype), tuple(value.shape), value.requires_grad, value.is_leaf,
-                held.double().numpy().copy() if value.is_floating_point() else held.numpy().copy(),
-            )  # fmt: skip
-        else:
-            shown[name] = (type(value).__name__, value)
-    names = list(arrays)
-    for n, first in enumerate(names):
-        for second in names[n + 1 :]:
-            if tensors[first] is tensors[second]:
-                shown[f"{first}, {second}"] = "is"
-            elif arrays[first].size and np.may_share_memory(arrays[first], arrays[second]):
-                a, b = (arrays[k].__array_interface__["data"][0] for k in (first, second))
-                spread = 0 in arrays[first].strides + arrays[second].strides  # eager gradients of sums, for instance
-                shown[f"{first}, {second}"] = ("shares", None if spread else a - b)
-    return shown
-
-
-def difference(actual: list[Any], expected: list[Any], bound: float) -> str | None:
-    """What differs between two runs, in words; None for nothing."""
-    for i, (a, e) in enumerate(zip(actual, expected, strict=False)):
-        if isinstance(a, tuple) or isinstance(e, tuple):
-            if isinstance(e, tuple) and "ZeroDivision" in e[2]:
-                return None  # found by the operator that divides, if its result is used
-            if isinstance(e, tuple) and isinstance(a, tuple) and a[0] == e[0] and e[1] == "IndexError":
-                return None  # a bad element, and later in the program what a capture sees at once
-            if not (isinstance(a, tuple) and isinstance(e, tuple)) or (a[0], _class(a)) != (e[0], _class(e)):
-                return f"call {i}: {_outcome(a)}, eager: {_outcome(e)}"
-            continue
-        for key in (*e, *(k for k in a if k not in e)):
-            if key not in a or key not in e:
-                return f"call {i}: {key}: {a.get(key, 'nothing')}, eager: {e.get(key, 'nothing')}"
-            if not _same(a[key], e[key], bound):
-                kind = ValueDifference if _same_but_for_values(a[key], e[key]) else str
-                return kind(f"call {i}: {key}: {a[key]}\neager: {e[key]}")
-    return None if len(actual) == len(expected) else f"{len(actual)} calls, eager: {len(expected)}"
-
-
-class ValueDifference(str):
-    """The same kind of tensor with other floating-point numbers in it."""
-
-
-def _same_but_for_values(a: Any, b: Any) -> bool:
-    if not (isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 5 and a[:4] == b[:4]):
-        return False
-    return isinstance(a[4], np.ndarray) and a[4].dtype.kind == "f" and a[4].shape == b[4].shape
-
-
-def _class(seen: tuple[Any, ...]) -> Any:
-    return "RuntimeError" if seen[1] == "CaptureError" else seen[1]
-
-
-def _outcome(seen: Any) -> str:
-    return " ".join(map(str, seen)) if isinstance(seen, tuple) else "returned"
-
-
-def _same(a: Any, b: Any, bound: float) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return False
-        if a.dtype.kind != "f":
-            return bool(np.array_equal(a, b))
-        finite = np.abs(b[np.isfinite(b)])
-        size = finite.max() if finite.size else 0.0
-        with np.errstate(all="ignore"):
-            return bool(np.allclose(a, b, rtol=bound, atol=bound * max(size, 1e-3), equal_nan=True))
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        if a[:1] == b[:1] == ("shares",):
-            return None in (a[1], b[1]) or bool(a[1] == b[1])
-        return len(a) == len(b) and all(_same(x, y, bound) for x, y in zip(a, b, strict=True))
-    if isinstance(a, float) and isinstance(b, float):
-        return a == b or abs(a - b) <= 1e-4 * max(abs(a), abs(b)) or (a != a and b != b)
-    return bool(type(a) is type(b) and a == b)
-
-
-def failure(program: Program, backend: str) -> str | None:
-    """How a compiled run differs from the eager one.
-
-    Rounding errors can grow to any size (1 - tanh(x)**2, exp(exp(x)) in bfloat16). So where nothing but numbers differ,
-    the same program in double precision decides, with bounds as much tighter as that is more exact."""
-    found = _failure(program, backend)
-    if isinstance(found, ValueDifference):
-        doubled = in_double(program)
-        if doubled != program and _failure(doubled, backend, 1e-9) is None:
-            ROUNDING.append(program)
-            return None
-    return found
-
-
-ROUNDING: list[Program] = []  # programs that differ by grown rounding errors
-
-
-def in_double(program: Program) -> Program:
-    """The program with float64 wherever it says another floating-point dtype."""
-
-    def of(text: str) -> str:
-        for name in ("float32", "float16", "bfloat16"):
-            text = text.replace(f"'{name}'", "'float64'")
-        return text.replace(".float()", ".double()").replace("torch.tensor(3.0)", "torch.tensor(3.0).double()")
-
-    return replace(
-        program,
-        **{name: tuple(map(of, getattr(program, name))) for name in ("setup", "body", "calls")},
-        between=tuple((n, of(text)) for n, text in program.between),
-        loose=False,
-    )
-
-
-def _failure(program: Program, backend: str, bound: float | None = None) -> str | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            expected = execute(program, None)
-        except Exception:
-            return None  # no program: a shrinking step took away something needed
-        finally:
-            torch.set_grad_enabled(True)
-        if any(isinstance(e, tuple) and e[1] == "NameError" for e in expected):
-            return None
-        try:
-            actual = execute(program, backend)
-        finally:
-            torch.set_grad_enabled(True)
-    return difference(actual, expected, bound or (0.05 if program.loose else 2e-4))
-
-
-def shrink(program: Program, backend: str, same: Callable[[str], bool] = lambda text: True) -> Program:
-    """A program that fails likewise and has nothing to leave out."""
-    while True:
-        for candidate in program.smaller():
-            found = failure(candidate, backend)
-            if found is not None and same(found):
-                program = candidate
-                break
-        else:
-            return program
-
-
 def from_seed(seed: int) -> Program:
     """A program from a seed, for runs by hand."""
     return random_program(random.Random(seed).randrange)
-
-
-__all__ = ["Program", "failure", "from_seed", "functional", "random_program", "shrink"]

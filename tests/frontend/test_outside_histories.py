@@ -179,3 +179,34 @@ def test_a_full_graph_has_zeros_for_a_branch_that_is_not_taken():
     assert y.grad.tolist() == [3, 3]
     assert x.grad.tolist() == [0, 0]
     assert len(step.specializations) == 1
+
+
+# -- leaves that change inside ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["grad", "backward", "inputs"])
+def test_a_leaf_that_is_changed_between_uses(way):
+    """All that the leaf was contributes to its gradient."""
+
+    def f(p, x):
+        y = p.sum()
+        with torch.no_grad():
+            p.mul_(2)
+        loss = y + (p * 3).sum() + x.sum()
+        if way == "grad":
+            return torch.autograd.grad(loss, [p])[0]
+        loss.backward(inputs=[p] if way == "inputs" else None)
+        return p.grad
+
+    check(f, leaf_and_data)
+
+
+def test_operators_of_numbers_and_tensors_of_sizes():
+    def f(p, x):
+        return [torch.add(x.shape[0], 1) * x, torch.tensor(x.shape) + torch.tensor(p.shape[0])]
+
+    check(f, leaf_and_data)
+    step = torch.compile(f, backend="numpy")
+    for n in (2, 3, 4, 5):
+        x = torch.ones(n)
+        assert [t.tolist() for t in step(x, x)] == [t.tolist() for t in f(x, x)]

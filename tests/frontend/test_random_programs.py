@@ -10,7 +10,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from random_program import failure, random_program, shrink
+from random_program import random_program
+from random_running import failure, shrink
 
 from graphtorch.lowering.backend import get_backend
 
