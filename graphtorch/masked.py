@@ -74,14 +74,14 @@ def prod(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = 
 
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None, mask: Any = None) -> Tensor:
     """See torch.masked.cumsum."""
-    made: Tensor = _kept(input, mask, 0, _summed(input, dtype)).cumsum(dim)
-    return made
+    made: Tensor = _kept(input, mask, 0, dtype).cumsum(dim)
+    return made.to(input.dtype if dtype is None else dtype)  # type: ignore[no-any-return]
 
 
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None, mask: Any = None) -> Tensor:
     """See torch.masked.cumprod."""
-    made: Tensor = _kept(input, mask, 1, _summed(input, dtype)).cumprod(dim)
-    return made
+    made: Tensor = _kept(input, mask, 1, dtype).cumprod(dim)
+    return made.to(input.dtype if dtype is None else dtype)  # type: ignore[no-any-return]
 
 
 def amax(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Any = None) -> Tensor:
@@ -167,7 +167,7 @@ def var(
     rest = FUNCTIONS["clamp_min"](count - less, 0)
     made = squares.sum(dims, True) / rest
     found: Tensor = made if keepdim else FUNCTIONS["squeeze"](made, dims)
-    return found
+    return found.to(d)  # type: ignore[no-any-return]
 
 
 def std(
@@ -225,8 +225,10 @@ def softmin(input: Tensor, dim: int, *, dtype: Any = None, mask: Any = None) -> 
 
 def logsumexp(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None, mask: Any = None) -> Tensor:
     """See torch.masked.logsumexp."""
-    made: Tensor = FUNCTIONS["logsumexp"](_kept(input, mask, -math.inf, dtype), wrap_dims(dim, input.ndim), keepdim)
-    return made
+    d = input.dtype if dtype is None else dtype
+    identity = -math.inf if d.is_complex else _limit(d, -1) if d is not dtypes.bool_ else False
+    made: Tensor = FUNCTIONS["logsumexp"](_kept(input, mask, identity, d), wrap_dims(dim, input.ndim), keepdim)
+    return made.to(d)  # type: ignore[no-any-return]
 
 
 def logaddexp(

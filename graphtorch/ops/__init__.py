@@ -16,6 +16,7 @@ from graphtorch.ops import (
     bessel_functions,
     binning,
     cast,
+    cholesky_factors,
     comparison,
     contraction,
     convolution,

@@ -64,6 +64,15 @@ def wrong_argument(function: Callable[..., Any], args: tuple[Any, ...], kwargs: 
     return None
 
 
+def check_tensors(name: str, **arguments: Any) -> None:
+    """Raise TypeError for an argument that is no tensor, of functions that would compute with a number, too."""
+    for position, (argument, value) in enumerate(arguments.items(), 1):
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"{name}(): argument '{argument}' (position {position}) must be Tensor, not {type(value).__name__}"
+            )
+
+
 def with_argument_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, whose errors are TypeErrors where an argument has the wrong type."""
 

@@ -124,9 +124,10 @@ def _numpy_counts(input: Any, edges: Any, sizes: Any, weight: Any, density: bool
     chosen = None if weight is None else weight[inside]
     found = np.bincount(places[inside], chosen, int(np.prod(sizes))).reshape(sizes).astype(input.dtype)
     if density:
-        found = found / found.sum() if found.sum() else found
-        for i, edge in enumerate(each):
-            found = found / np.diff(edge).reshape(-1, *(1,) * (len(sizes) - 1 - i))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = found / found.sum()
+            for i, edge in enumerate(each):
+                found = found / np.diff(edge).reshape(-1, *(1,) * (len(sizes) - 1 - i))
     return found.astype(input.dtype, copy=False)
 
 

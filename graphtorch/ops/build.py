@@ -238,8 +238,6 @@ def _tensors(op: Operator, i: int, value: Any) -> Any:
             if not isinstance(item, Tensor):
                 raise _wrong(op, i, "tuple of Tensors", item)
         return tuple(value)
-    if isinstance(value, Tensor) and value.ndim > 0:
-        return tuple(value.unbind(0))
     raise _wrong(op, i, "tuple of Tensors", value)
 
 

@@ -10,6 +10,7 @@ from graphtorch.ops.products import bmm
 from graphtorch.ops.shaping import reshape
 from graphtorch.ops.strides import product
 from graphtorch.ops.view import diagonal, permute, unsqueeze
+from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 
 # Dimensions covered by an ellipsis get integer labels, counted from the last; letters are labels themselves.
@@ -95,10 +96,19 @@ def _contract(a: Tensor, la: Labels, b: Tensor, lb: Labels, keep: set[Any]) -> t
     def size(tensor: Tensor, labels: Labels, n: Any) -> Any:
         return tensor.shape[labels.index(n)] if n in labels else 1
 
+    def folded(tensor: Tensor, labels: Labels, n: Any, keepdim: bool) -> Tensor:
+        # A sum of narrow integers is int64; of a single one there is no sum.
+        kept = tensor.dtype if _is_one(size(tensor, labels, n)) else None
+        summed: Tensor = tensor.sum(labels.index(n), keepdim=keepdim, dtype=kept)
+        return summed
+
     for n in [n for n in la if n not in keep and (n not in lb or _is_one(size(b, lb, n)))]:
-        a, la = a.sum(la.index(n), keepdim=n in lb), [m for m in la if m != n or n in lb]
+        a, la = folded(a, la, n, n in lb), [m for m in la if m != n or n in lb]
     for n in [n for n in lb if n not in keep and (n not in la or _is_one(size(a, la, n)))]:
-        b, lb = b.sum(lb.index(n), keepdim=n in la), [m for m in lb if m != n or n in la]
+        b, lb = folded(b, lb, n, n in la), [m for m in lb if m != n or n in la]
+    if a.dtype is not b.dtype:
+        wide = dtypes.promote_types(a.dtype, b.dtype)
+        a, b = a.to(wide), b.to(wide)
     every = list(dict.fromkeys([*la, *lb]))
     shared = [n for n in every if n in la and n in lb]
     # Labels of size 1 on one side broadcast: they belong to the other side alone.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.graph import composes
+from graphtorch.ops.arithmetic import conjugate
 from graphtorch.ops.build import function, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.join import constant_pad_nd
@@ -277,10 +278,10 @@ convolution: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, input_type, weight, stride, padding, dilation, groups: conv2d_input_grad(
-            g, weight, input_type.shape, stride, padding, dilation, groups
+            g, conjugate(weight), input_type.shape, stride, padding, dilation, groups
         ),
         "weight": lambda g, input, weight_type, stride, padding, dilation, groups: conv2d_weight_grad(
-            input, g, weight_type.shape, stride, padding, dilation, groups
+            conjugate(input), g, weight_type.shape, stride, padding, dilation, groups
         ),
         "bias": lambda g: g.sum((0, 2, 3)),
     },
@@ -312,10 +313,10 @@ conv2d_input_grad: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, input_type, weight, stride, padding, dilation, groups: _first_places(
-            convolution(g, weight, None, stride, padding, dilation, groups), input_type.shape
+            convolution(g, conjugate(weight), None, stride, padding, dilation, groups), input_type.shape
         ),
         "weight": lambda g, input, weight_type, stride, padding, dilation, groups: conv2d_weight_grad(
-            g, input, weight_type.shape, stride, padding, dilation, groups
+            g, conjugate(input), weight_type.shape, stride, padding, dilation, groups
         ),
     },
     samples=lambda make: _gradient_samples(make, "input"),
@@ -334,10 +335,10 @@ conv2d_weight_grad: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, grad, input_type, stride, padding, dilation, groups: conv2d_input_grad(
-            grad, g, input_type.shape, stride, padding, dilation, groups
+            conjugate(grad), g, input_type.shape, stride, padding, dilation, groups
         ),
         "grad": lambda g, input, grad_type, stride, padding, dilation, groups: _first_places(
-            convolution(input, g, None, stride, padding, dilation, groups), grad_type.shape
+            convolution(conjugate(input), g, None, stride, padding, dilation, groups), grad_type.shape
         ),
     },
     samples=lambda make: _gradient_samples(make, "weight"),

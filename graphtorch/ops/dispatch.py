@@ -407,6 +407,12 @@ def _update_elsewhere(op: Operator, args: tuple[Any, ...], tracked: bool) -> Ten
     return target
 
 
+OVERLAP = (
+    "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
+    "location. Please clone() the tensor before performing the operation."
+)
+
+
 def _any_requires_grad(tensors: list[Tensor]) -> bool:
     """Whether some tensor requires grad; asks the property, which may work, only where the field does not tell."""
     recorded = state.recorder is not None
@@ -485,19 +491,41 @@ def call_out(op: Operator, args: tuple[Any, ...], out: Any) -> Any:
         given = tensors_of(args)
         if given and tensor._device is not CPU and state.recorder is None and all(t._device is CPU for t in given):
             raise RuntimeError(f"Expected out tensor to have device cpu, but got {tensor._device} instead")
+    check_apart(op.name, tensors_of(args), outs)
+    exact = op.name in EXACT
     if op.random and state.recorder is None:
-        _check_outs(outs, op.infer(op.normalize(*args) if op.normalize is not None else args))
-    write_out(outs, call(op, args))
+        _check_outs(outs, op.infer(op.normalize(*args) if op.normalize is not None else args), exact)
+    write_out(outs, call(op, args), exact)
     return out
 
 
-def write_out(outs: Sequence[Tensor], results: Any) -> None:
-    """Write results into the tensors given as `out=`.
+# Their results may not lie in the memory of an operand, not even in all of it.
+APART = frozenset({"cat", "gather", "kthvalue", "masked_select", "take"})
+# Their results are not cast.
+EXACT = frozenset({"aminmax", "complex", "gather", "multinomial"})
+
+
+def check_apart(name: str, operands: Sequence[Tensor], outs: Sequence[Tensor]) -> None:
+    """Raise RuntimeError for an `out=` tensor in an operand's memory, of the operators that do not allow it."""
+    if name not in APART:
+        return
+    for tensor in outs:
+        for operand in operands:
+            if operand is tensor or (
+                operand.numel()
+                and tensor.numel()
+                and operand.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+            ):
+                raise RuntimeError(OVERLAP)
+
+
+def write_out(outs: Sequence[Tensor], results: Any, exact: bool = False) -> None:
+    """Write results into the tensors given as `out=`, which must have their very dtypes if `exact`.
 
     Raises RuntimeError, before anything is written, for a tensor that can't hold its result.
     """
-    given = results if isinstance(results, tuple) else (results,)
-    _check_outs(outs, given)
+    given = results if isinstance(results, tuple | list) else (results,)
+    _check_outs(outs, given, exact)
     for tensor, result in zip(outs, given, strict=True):
         if tuple(tensor.shape) != tuple(result.shape):
             if tensor.numel() != 0:
@@ -513,9 +541,14 @@ def write_out(outs: Sequence[Tensor], results: Any) -> None:
             tensor.copy_(result)
 
 
-def _check_outs(outs: Sequence[Tensor], results: Sequence[Any]) -> None:
+def _check_outs(outs: Sequence[Tensor], results: Sequence[Any], exact: bool) -> None:
     """Raise RuntimeError for an `out=` tensor that can't hold its result, ValueError for a wrong number of them."""
     for tensor, result in zip(outs, results, strict=True):
+        if exact and tensor.dtype is not result.dtype:
+            raise RuntimeError(
+                f"Expected out tensor to have dtype {_scalar_name(result.dtype)}, but got "
+                f"{_scalar_name(tensor.dtype)} instead"
+            )
         if not dtypes.can_cast(result.dtype, tensor.dtype):
             raise RuntimeError(
                 f"result type {_scalar_name(result.dtype)} can't be cast to the desired output type "

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import sample
@@ -202,6 +203,22 @@ def cumulative_trapezoid(y: Any, x: Any = None, *, dx: Any = 1, dim: int = -1) -
 # -- covariance -------------------------------------------------------------------------------------------------------
 
 
+def _check_weights(name: str, weights: Any, category: int, kind: str, count: Any) -> None:
+    if weights.ndim > 1:
+        raise RuntimeError(
+            f"cov(): expected {name} to have one or fewer dimensions but got {name} with {weights.ndim} dimensions"
+        )
+    if weights.dtype.category != category:
+        raise RuntimeError(f"cov(): expected {name} to have {kind} dtype but got {name} with {weights.dtype} dtype")
+    if weights.numel() != count:
+        raise RuntimeError(
+            f"cov(): expected {name} to have the same numel as there are observations in the input but got "
+            f"{weights.numel()} != {count}"
+        )
+    if state.recorder is None and bool((weights < 0).any()):
+        raise RuntimeError(f"cov(): {name} cannot be negative")
+
+
 @function(method=True)
 def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Any:
     """The covariance matrix of variables in rows. See torch.cov.
@@ -216,6 +233,12 @@ def cov(input: Any, *, correction: int = 1, fweights: Any = None, aweights: Any 
         raise RuntimeError("cov(): bool dtype is not supported for input")
     x = input.reshape((1, -1)) if input.ndim < 2 else input
     count = x.shape[1]
+    for name, given, fits, kind in (
+        ("fweights", fweights, dtypes.INTEGRAL, "integral"),
+        ("aweights", aweights, dtypes.FLOATING, "floating point"),
+    ):
+        if given is not None:
+            _check_weights(name, given, fits, kind, count)
     weights = fweights
     if aweights is not None:
         weights = aweights if weights is None else weights * aweights

@@ -98,7 +98,8 @@ def _in_place(name: str, compute: Callable[..., Tensor]) -> Callable[..., Tensor
     def changing(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         tracked = any(t.requires_grad for t in (input, *tensors_of((*args, *kwargs.values()))))
         check_inplace(input, tracked)
-        value = compute(input, *args, **kwargs)
+        # What the backward pass reads is the operand as it was.
+        value = compute(input.clone() if tracked and state.grad_enabled else input, *args, **kwargs)
         if name == "float_power_" and input.dtype not in (dtypes.float64, dtypes.complex128):
             raise RuntimeError(
                 f"the base given to float_power_ has dtype {_scalar_name(input.dtype)} but the operation's result "

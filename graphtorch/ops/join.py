@@ -195,17 +195,23 @@ atleast_2d = _atleast(2, lambda t: t if t.ndim > 1 else reshape(t, (1, -1)))
 atleast_3d = _atleast(3, _widen_3d)
 
 
+def _some(name: str, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    if len(tensors) == 0:
+        raise RuntimeError(f"{name} expects a non-empty TensorList")
+    return tensors
+
+
 @function()
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Join along columns (vectors: end to end). See torch.hstack."""
-    wide = tuple(atleast_1d(t) for t in tensors)
+    wide = tuple(atleast_1d(t) for t in _some("hstack", tensors))
     return cat(wide, 0 if wide and wide[0].ndim == 1 else 1)
 
 
 @function()
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """Join along rows. See torch.vstack."""
-    return cat(tuple(atleast_2d(t) for t in tensors), 0)
+    return cat(tuple(atleast_2d(t) for t in _some("vstack", tensors)), 0)
 
 
 function(name="row_stack")(vstack)
@@ -214,7 +220,7 @@ function(name="row_stack")(vstack)
 @function()
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
     """Join along the third dimension. See torch.dstack."""
-    return cat(tuple(atleast_3d(t) for t in tensors), 2)
+    return cat(tuple(atleast_3d(t) for t in _some("dstack", tensors)), 2)
 
 
 @function()
@@ -392,9 +398,9 @@ def flip(input: Tensor, dims: Any) -> Tensor:
 
 
 @method("flip")
-def _flip_method(self: Tensor, *dims: Any) -> Tensor:
+def _flip_method(self: Tensor, *arguments: Any, dims: Any = None) -> Tensor:
     """See torch.Tensor.flip."""
-    return _flip(self, sizes_of(dims))
+    return _flip(self, sizes_of(arguments if dims is None else (dims,)))
 
 
 @function(method=True)
@@ -419,6 +425,8 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """A quarter turn, `k` times, in the plane of `dims`. See torch.rot90."""
     if len(dims) != 2:
         raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if input.ndim < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {input.ndim}")
     a, b = (wrap_dim(d, input.ndim) for d in dims)
     if a == b:
         raise RuntimeError(f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}")
@@ -669,7 +677,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
         elif mode == "replicate":
             at = at.clamp(0, size - 1)
         else:
-            at = at.remainder(size)
+            # What negative widths cut off is not there to be wrapped around.
+            cut = -min(before, 0)
+            at = (at - cut).remainder(size - cut + min(after, 0)) + cut
         input = input.index_select(dim, at)
     kind = {"reflect": "ReflectionPad", "replicate": "ReplicationPad"}.get(mode)
     input = channels_as(input, given)

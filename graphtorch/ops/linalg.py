@@ -8,6 +8,7 @@ LU factors in `lu_factors.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -95,7 +96,7 @@ def identity(n: Any, like: Any) -> Any:
     return FUNCTIONS["eye"](n, dtype=like.dtype, device=like.device)
 
 
-def _first_failure(name: str, a: Any, fails: Callable[[Any], int]) -> tuple[str, int]:
+def first_failure(name: str, a: Any, fails: Callable[[Any], int]) -> tuple[str, int]:
     """The prefix that names the batch element of the first failure, and what `fails` says of it (0: all is well)."""
     for i, matrix in enumerate(a.reshape(-1, *a.shape[-2:])):
         order = fails(matrix)
@@ -140,12 +141,15 @@ def _square_type(name: str) -> Callable[[Any], TensorType]:
 
 def factor_lu(A: Any) -> tuple[Any, Any]:
     """Gaussian elimination with row exchanges: both factors in one array, and each step's pivot row (from one)."""
-    work = np.array(A, copy=True).reshape(-1, *A.shape[-2:])
     m, n = A.shape[-2:]
+    work = np.array(A, copy=True).reshape(math.prod(A.shape[:-2]), m, n)
     pivots = np.zeros((len(work), min(m, n)), np.int32)
     batch = np.arange(len(work))
     for j in range(min(m, n)):
-        row = np.argmax(np.abs(work[:, j:, j]), axis=1) + j
+        column = work[:, j:, j]
+        # LAPACK compares complex numbers by the sum of their parts.
+        size = np.abs(column.real) + np.abs(column.imag) if column.dtype.kind == "c" else np.abs(column)
+        row = np.argmax(size, axis=1) + j
         pivots[:, j] = row + 1
         kept = work[batch, row].copy()
         work[batch, row] = work[:, j]
@@ -168,7 +172,7 @@ def _inv_numpy(A: Any) -> Any:
     try:
         return np.linalg.inv(A)
     except np.linalg.LinAlgError:
-        prefix, order = _first_failure("linalg.inv", A, _zero_pivot)
+        prefix, order = first_failure("linalg.inv", A, _zero_pivot)
         raise LinAlgError(
             f"{prefix}: The diagonal element {order} is zero, the inversion could not be completed because the input "
             "matrix is singular."
@@ -290,10 +294,10 @@ linalg_slogdet: Callable[..., Any] = operator(
 
 def _solve_type(A: Any, B: Any) -> TensorType:
     check_matrix("linalg.solve", A, square=True)
-    return _right_side_type("linalg.solve", A, B)
+    return right_side_type("linalg.solve", A, B)
 
 
-def _right_side_type(name: str, A: Any, B: Any) -> TensorType:
+def right_side_type(name: str, A: Any, B: Any) -> TensorType:
     if A.dtype is not B.dtype:
         raise RuntimeError(
             f"{name}: Expected A and B to have the same dtype, but found A of type {scalar_type(A.dtype)} and B of "
@@ -314,7 +318,7 @@ def _solve_numpy(A: Any, B: Any) -> Any:
     try:
         return np.linalg.solve(A, B)
     except np.linalg.LinAlgError:
-        prefix, _ = _first_failure("torch.linalg.solve", A, _zero_pivot)
+        prefix, _ = first_failure("torch.linalg.solve", A, _zero_pivot)
         raise LinAlgError(f"{prefix}: The solver failed because the input matrix is singular.") from None
 
 
@@ -343,7 +347,7 @@ solve_matrix: Callable[..., Tensor] = operator(
 )
 
 
-def _substitute(A: Any, B: Any, upper: bool, unitriangular: bool) -> Any:
+def substitute(A: Any, B: Any, upper: bool, unitriangular: bool) -> Any:
     """Back substitution, a row of the solution at a time; a zero on the diagonal gives infinities."""
     n = A.shape[-1]
     lead = np.broadcast_shapes(A.shape[:-2], B.shape[:-2])
@@ -358,7 +362,7 @@ def _substitute(A: Any, B: Any, upper: bool, unitriangular: bool) -> Any:
 
 def _triangular_type(A: Any, B: Any, upper: bool, unitriangular: bool) -> TensorType:
     check_matrix("linalg.solve_triangular", A, square=True)
-    return _right_side_type("linalg.solve_triangular", A, B)
+    return right_side_type("linalg.solve_triangular", A, B)
 
 
 def _triangular_to_a(g: Any, A: Any, result: Any, upper: bool, unitriangular: bool) -> Any:
@@ -371,7 +375,7 @@ solve_triangular_matrix: Callable[..., Tensor] = operator(
     "linalg_solve_triangular_matrix(Tensor A, Tensor B, bool upper, bool unitriangular=False)",
     order={"result": "columns"},
     type=_triangular_type,
-    numpy=_substitute,
+    numpy=substitute,
     derivative={
         "A": _triangular_to_a,
         "B": lambda g, A, upper, unitriangular: solve_triangular_matrix(adjoint(A), g, not upper, unitriangular),
@@ -389,56 +393,10 @@ solve_triangular_matrix: Callable[..., Tensor] = operator(
 )
 
 
-def _hermitian_samples(make: Any) -> Iterable[Sample]:
+def hermitian_samples(make: Any) -> Iterable[Sample]:
     # Larger matrices would leave the Hermitian ones when finite differences move a single element.
     return [sample(make(*shape, low=1.0)) for shape in ((1, 1), (3, 1, 1)) if supported(make)]
 
-
-# -- Cholesky ---------------------------------------------------------------------------------------------------------
-
-
-def first_bad_minor(matrix: Any) -> int:
-    """The order of the first leading minor that is not positive-definite; 0 if all are."""
-    for order in range(1, matrix.shape[-1] + 1):
-        try:
-            np.linalg.cholesky(matrix[:order, :order])
-        except np.linalg.LinAlgError:
-            return order
-    return 0
-
-
-def _cholesky_numpy(A: Any) -> Any:
-    try:
-        return np.linalg.cholesky(A)
-    except np.linalg.LinAlgError:
-        prefix, order = _first_failure("linalg.cholesky", A, first_bad_minor)
-        raise LinAlgError(
-            f"{prefix}: The factorization could not be completed because the input is not positive-definite (the "
-            f"leading minor of order {order} is not positive-definite)."
-        ) from None
-
-
-def _cholesky_formula(g: Any, result: Any) -> Any:
-    # A's cotangent is L^-H phi(L^H g) L^-1 made Hermitian; phi takes the lower triangle and halves its diagonal.
-    lower = tril(adjoint(result) @ g)
-    phi = (tril(lower, -1) + adjoint(tril(lower, -1)) + _embed(_real(_diagonal(lower)))) / 2
-    left = solve_triangular_matrix(adjoint(result), phi, True)
-    return adjoint(solve_triangular_matrix(adjoint(result), adjoint(left), True))
-
-
-cholesky_lower: Callable[..., Tensor] = operator(
-    "linalg_cholesky_lower(Tensor A)",
-    order={"result": "columns"},
-    type=_square_type("linalg.cholesky"),
-    numpy=_cholesky_numpy,
-    derivative={"A": _cholesky_formula},
-    samples=_hermitian_samples,
-    categories="fc",
-    public=False,
-    method=False,
-    grad_name="LinalgCholeskyExBackward0",
-    doc="The lower Cholesky factor of Hermitian positive-definite matrices, of which the lower triangle is read.",
-)
 
 # -- QR ---------------------------------------------------------------------------------------------------------------
 
@@ -620,7 +578,8 @@ def _eigh_formula(g_eigenvalues: Any, g_eigenvectors: Any, eigenvalues: Any, eig
         inner = turned if inner is None else turned + inner
     if V.dtype.is_complex and not inner.dtype.is_complex:
         inner = inner.to(V.dtype)
-    return V @ inner @ adjoint(V)
+    whole = V @ inner @ adjoint(V)
+    return (whole + adjoint(whole)) / 2
 
 
 linalg_eigh: Callable[..., Any] = operator(
@@ -629,7 +588,7 @@ linalg_eigh: Callable[..., Any] = operator(
     type=_eigh_type,
     numpy=_eigh_numpy,
     derivative={"A": _eigh_formula},
-    samples=_hermitian_samples,
+    samples=hermitian_samples,
     categories="fc",
     method=False,
     out=True,
@@ -668,7 +627,7 @@ linalg_eig: Callable[..., Any] = operator(
     type=_eig_type,
     numpy=_eig_numpy,
     derivative={"A": _eig_formula},
-    samples=_hermitian_samples,
+    samples=hermitian_samples,
     categories="fc",
     method=False,
     out=True,
@@ -678,15 +637,18 @@ linalg_eig: Callable[..., Any] = operator(
 # -- pseudo-inverse and least squares ---------------------------------------------------------------------------------
 
 
-def _pinv_type(A: Any, atol: float, rtol: float) -> TensorType:
-    check_matrix("linalg.pinv", A)
+def _pinv_type(A: Any, atol: float, rtol: float, hermitian: bool) -> TensorType:
+    check_matrix("linalg.pinv", A, square=hermitian)
     (*lead, m, n), own = A.shape, type_of(A)
     return own.with_shape((*lead, n, m))
 
 
-def _pinv_numpy(A: Any, atol: float, rtol: float) -> Any:
+def _pinv_numpy(A: Any, atol: float, rtol: float, hermitian: bool) -> Any:
     if A.size == 0:
         return np.zeros((*A.shape[:-2], A.shape[-1], A.shape[-2]), A.dtype)
+    if hermitian:
+        below = np.tril(A, -1)
+        A = below + np.conjugate(np.swapaxes(below, -1, -2)) + np.eye(A.shape[-1], dtype=A.dtype) * A.real
     u, s, vh = np.linalg.svd(A, full_matrices=False)
     cut = np.maximum(atol, rtol * s.max(axis=-1, keepdims=True))
     inverse = np.where(s > cut, 1 / np.where(s > cut, s, 1), 0).astype(s.dtype)
@@ -707,7 +669,7 @@ def pinv_cotangent(g: Any, inverse: Any, A: Any) -> Any:
 
 
 pinv_matrix: Callable[..., Tensor] = operator(
-    "linalg_pinv_matrix(Tensor A, float atol, float rtol)",
+    "linalg_pinv_matrix(Tensor A, float atol, float rtol, bool hermitian=False)",
     type=_pinv_type,
     numpy=_pinv_numpy,
     derivative={"A": lambda g, result, A: pinv_cotangent(g, result, A)},
@@ -720,13 +682,14 @@ pinv_matrix: Callable[..., Tensor] = operator(
     public=False,
     method=False,
     grad_name="LinalgPinvBackward0",
-    doc="The pseudo-inverse; singular values up to max(atol, rtol * largest) count as zero.",
+    doc="The pseudo-inverse; singular values up to max(atol, rtol * largest) count as zero. Of a Hermitian matrix, the "
+    "lower triangle is read.",
 )
 
 
 def _lstsq_type(A: Any, B: Any) -> TensorType:
     check_matrix("torch.linalg.lstsq", A, argument="input")
-    return _right_side_type("torch.linalg.lstsq", A, B)
+    return right_side_type("torch.linalg.lstsq", A, B)
 
 
 def _lstsq_numpy(A: Any, B: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ from graphtorch.tensor.type import TensorType, type_of
 
 def permutation_of(pivots: Any, m: int) -> Any:
     """The rows in the order that the exchanges bring them to."""
-    flat = pivots.reshape(-1, pivots.shape[-1])
+    flat = pivots.reshape(math.prod(pivots.shape[:-1]), pivots.shape[-1])
     order = np.broadcast_to(np.arange(m), (len(flat), m)).copy()
     batch = np.arange(len(flat))
     for j in range(flat.shape[1]):
@@ -154,6 +155,8 @@ def linalg_lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = F
     """As lu_factor, and the place, from one, of the first zero pivot (0: none). See torch.linalg.lu_factor_ex."""
     both, pivots = linalg_lu_factor(A, pivot=pivot)
     zero = FUNCTIONS["diagonal"](both.detach(), 0, -2, -1) == 0
+    if zero.shape[-1] == 0:
+        return _lu_results["factor_ex"](both, pivots, FUNCTIONS["zeros"](zero.shape[:-1], dtype=dtypes.int32))
     first = zero.to(dtypes.int32).argmax(-1) + 1
     info = FUNCTIONS["where"](zero.any(-1), first, 0).to(dtypes.int32)
     return _lu_results["factor_ex"](both, pivots, info)
@@ -241,7 +244,7 @@ def linalg_householder_product(A: Tensor, tau: Tensor) -> Tensor:
             "torch.linalg.householder_product: input.shape[-2] must be greater than or equal to input.shape[-1]"
         )
     reflected = tril(A, -1) + FUNCTIONS["eye"](m, n, dtype=A.dtype)
-    q = identity(m, A)
+    q = identity(m, A) if k else A.clone().copy_(identity(m, A)[:, :n])
     for i in range(k):
         v = reflected[..., i : i + 1]
         q = q - (q @ v) @ (adjoint(v) * tau[..., i, None, None])

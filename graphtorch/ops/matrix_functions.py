@@ -15,7 +15,6 @@ from graphtorch.ops.linalg import (
     ResultTuple,
     adjoint,
     check_matrix,
-    cholesky_lower,
     identity,
     inv,
     linalg_det,
@@ -66,43 +65,6 @@ def logdet(input: Tensor) -> Tensor:
 def qr(input: Tensor, some: bool = True) -> Any:
     """The QR factors. See torch.qr, the older spelling of torch.linalg.qr."""
     return linalg_qr(input, "reduced" if some else "complete")
-
-
-# -- Cholesky ---------------------------------------------------------------------------------------------------------
-
-
-@function()
-def linalg_cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
-    """The Cholesky factor of Hermitian positive-definite matrices. See torch.linalg.cholesky.
-
-    Raises LinAlgError for a matrix that is not positive-definite.
-    """
-    if upper:
-        # The upper triangle is read.
-        return adjoint(cholesky_lower(adjoint(A)))  # type: ignore[no-any-return]
-    return cholesky_lower(A)
-
-
-@function(method=True)
-def cholesky(input: Tensor, upper: bool = False) -> Tensor:
-    """See torch.cholesky, the older spelling of torch.linalg.cholesky."""
-    return linalg_cholesky(input, upper=upper)
-
-
-@function(method=True)
-def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
-    """The solution of A X = `input` for A = L L^H (or U^H U). See torch.cholesky_solve."""
-    check_matrix("cholesky_solve", L, square=True, argument="A")
-    lower = adjoint(L) if upper else L
-    return solve_triangular_matrix(adjoint(lower), solve_triangular_matrix(lower, input, False), True)
-
-
-@function(method=True)
-def cholesky_inverse(input: Tensor, upper: bool = False) -> Tensor:
-    """The inverse of A = L L^H (or U^H U). See torch.cholesky_inverse."""
-    check_matrix("cholesky_inverse", input, square=True)
-    lower = tril(adjoint(input) if upper else input)
-    return cholesky_solve(identity(input.shape[-1], input), lower)
 
 
 # -- singular values and eigenvalues ----------------------------------------------------------------------------------
@@ -218,7 +180,7 @@ def linalg_pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: 
     """The Moore-Penrose pseudo-inverse. See torch.linalg.pinv (tolerances are numbers here)."""
     check_matrix("linalg.pinv", A, square=hermitian)
     absolute, relative = _cut(A, atol, rcond if rtol is None else rtol)
-    return pinv_matrix(_hermitian(A) if hermitian else A, float(absolute), float(relative))
+    return pinv_matrix(A, float(absolute), float(relative), hermitian)
 
 
 @function(method=True)
@@ -237,7 +199,8 @@ def linalg_matrix_rank(
     values = linalg_svdvals(_hermitian(A.detach()) if hermitian else A.detach())
     if not isinstance(absolute, Tensor):
         absolute = FUNCTIONS["full"]((), absolute, dtype=values.dtype)
-    limit = FUNCTIONS["maximum"](absolute, values.amax(-1) * relative)
+    largest = values.amax(-1) if values.shape[-1] else values.sum(-1)
+    limit = FUNCTIONS["maximum"](absolute, largest * relative)
     counted: Tensor = (values > limit[..., None]).sum(-1)
     return counted
 
@@ -261,7 +224,7 @@ def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: st
     solution = lstsq_solution(A, right)
     m, n = A.shape[-2], A.shape[-1]
     empty = FUNCTIONS["empty"]
-    residuals = empty((0,), dtype=A.dtype.to_real())
+    residuals = solution.real.flatten()[:0]
     if m > n and driver != "gelsy":
         difference = A @ solution - right
         residuals = (difference * difference.conj()).sum(-2)
@@ -432,7 +395,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
         shape = " by ".join(str(s) for s in input.shape[-2:])
         raise RuntimeError(f"linalg.matrix_power: A must be batches of square matrices, but they are {shape} matrices")
     if n == 0:
-        return identity(input.shape[-1], input).expand(*input.shape).clone()  # type: ignore[no-any-return]
+        return input.clone().copy_(identity(input.shape[-1], input))  # type: ignore[no-any-return]
     base = inv(input) if n < 0 else input
     rest, result = abs(n), None
     while rest:
@@ -594,8 +557,9 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
 @function()
 def linalg_vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """The powers 0 to N - 1 of the elements. See torch.linalg.vander."""
-    if x.ndim == 0:
+    if x.ndim == 0 and N is None:
         raise RuntimeError("Expected dim greater than 0, but got dim: 0")
+    x = x.unsqueeze(0) if x.ndim == 0 else x
     n = x.shape[-1] if N is None else N
     if n <= 1:
         raise RuntimeError(f"N must be greater than 1 but got {n}.")
@@ -609,7 +573,6 @@ def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
     """The powers N - 1 to 0 of the elements, or 0 to N - 1 with `increasing`. See torch.vander."""
     powers: Tensor = linalg_vander(x, N=N)
     return powers if increasing else powers.flip(-1)
-
 
 
 @function()

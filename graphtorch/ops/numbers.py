@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ops import gamma_function
+from graphtorch.ops.arguments import check_tensors
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import (
     binary,
@@ -69,6 +70,11 @@ nextafter = operator(
         pointwise_type((input, other), dtypes.result_type(input, other)),
     )[1],
     numpy=_on_arrays(np.nextafter),
+    # A neighbour moves with its number, whatever the direction; where there is no way to go, nothing is said to move.
+    derivative={
+        "input": lambda g, input, other: _where(input == other, 0.0, g),
+        "other": lambda g: FUNCTIONS["zeros_like"](g),
+    },
     samples=lambda make: [sample(make(3, 4), make(4)), sample(make(3), make(3))],
     inplace=True,
     out=True,
@@ -105,6 +111,7 @@ heaviside = operator(
 @function(method=True)
 def ldexp(input: Any, other: Any) -> Any:
     """input * 2**other. See torch.ldexp."""
+    check_tensors("ldexp", input=input, other=other)
     return input * FUNCTIONS["pow"](2.0, other)
 
 
@@ -185,6 +192,7 @@ logaddexp2 = binary(
 @function()
 def polar(abs: Any, angle: Any) -> Any:
     """The complex number of a size and an angle. See torch.polar."""
+    check_tensors("polar", abs=abs, angle=angle)
     return FUNCTIONS["complex"](abs * angle.cos(), abs * angle.sin())
 
 
@@ -235,10 +243,9 @@ _polygamma = operator(
 
 
 @function()
-def polygamma(n: Any, input: Any, *, out: Any = None) -> Any:
+def polygamma(n: Any, input: Any) -> Any:
     """The n-th derivative of digamma. See torch.polygamma."""
-    result = _polygamma(input, n)
-    return result if out is None else out.copy_(result)
+    return _polygamma(input, n)
 
 
 def _polygamma_method(self: Any, n: int) -> Any:
@@ -284,6 +291,11 @@ def special_ndtr(input: Any) -> Any:
 @function()
 def special_xlog1py(input: Any, other: Any) -> Any:
     """input * log1p(other), 0 where input is 0. See torch.special.xlog1py."""
+    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+        raise TypeError(
+            "special_xlog1py() received an invalid combination of arguments - got "
+            f"({type(input).__name__}, {type(other).__name__})"
+        )
     x, y = (v if hasattr(v, "shape") else FUNCTIONS["full"]((), v) for v in (input, other))
     zero = FUNCTIONS["logical_and"](x == 0, y.isnan().logical_not())
     return _where(zero, 0.0, x * _where(zero, 0.0, y).log1p())

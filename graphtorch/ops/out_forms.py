@@ -9,36 +9,29 @@ from typing import Any
 
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS
-from graphtorch.ops.dispatch import tensors_of, write_out
+from graphtorch.ops.dispatch import EXACT, check_apart, tensors_of, write_out
 from graphtorch.tensor.tensor import Tensor
 
 NAMES = (
-    *("addbmm", "addmv", "addr", "aminmax", "bucketize", "cholesky", "cholesky_inverse", "cholesky_solve"),
-    *(
-        "column_stack",
-        "conj_physical",
-        "cross",
-        "cummax",
-        "cummin",
-        "deg2rad",
-        "diag",
-        "dstack",
-        "float_power",
-        "frexp",
-    ),
-    *("ger", "histogram", "hstack", "igamma", "igammac", "inner", "kron", "kthvalue", "ldexp", "lu_solve", "lu_unpack"),
-    *("masked_select", "matmul", "matrix_power", "mode", "mvlgamma", "nanmean", "nonzero", "ormqr", "outer", "polar"),
-    *("renorm", "row_stack", "searchsorted", "svd", "take_along_dim", "topk", "triangular_solve", "vdot", "vstack"),
-    *("linalg_cholesky", "linalg_cholesky_ex", "linalg_cond", "linalg_cross", "linalg_eigvals", "linalg_eigvalsh"),
-    *("linalg_householder_product", "linalg_inv_ex", "linalg_ldl_factor", "linalg_ldl_factor_ex", "linalg_lu"),
-    *("linalg_lu_factor", "linalg_lu_factor_ex", "linalg_lu_solve", "linalg_matrix_norm", "linalg_matrix_power"),
-    *("linalg_matrix_rank", "linalg_multi_dot", "linalg_norm", "linalg_pinv", "linalg_solve", "linalg_solve_ex"),
-    *("linalg_solve_triangular", "linalg_svd", "linalg_svdvals", "linalg_tensorinv", "linalg_tensorsolve"),
-    "linalg_vecdot",
+    "addbmm", "addmv", "addr", "alias_copy", "aminmax", "bucketize", "cholesky", "cholesky_inverse", "cholesky_solve",
+    "column_stack", "conj_physical", "cross", "cummax", "cummin", "deg2rad", "diag", "diff", "dstack", "float_power",
+    "frexp", "ger", "histogram", "hstack", "igamma", "igammac", "index_reduce", "inner", "kron", "kthvalue", "ldexp",
+    "log_softmax", "lu_solve", "lu_unpack", "masked_select", "matmul", "matrix_power", "mode", "msort", "mvlgamma",
+    "nanmean", "nonzero", "ormqr", "outer", "polar", "polygamma", "rad2deg", "renorm", "row_stack", "scatter",
+    "scatter_reduce", "searchsorted", "slice_scatter", "softmax", "svd", "take", "take_along_dim", "tensordot",
+    "topk", "triangular_solve", "vdot", "vstack",
+    *(name for name in FUNCTIONS if name.endswith("_copy") and name != "index_copy"),
+    *("linalg_" + name for name in (
+        "cholesky", "cholesky_ex", "cond", "cross", "eigvals", "eigvalsh", "householder_product", "inv_ex",
+        "ldl_factor", "ldl_factor_ex", "lu", "lu_factor", "lu_factor_ex", "lu_solve", "matrix_norm",
+        "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "solve", "solve_ex", "solve_triangular",
+        "svd", "svdvals", "tensorinv", "tensorsolve", "vecdot",
+    )),
     *(f"fft_{name}{count}" for name in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for count in ("", "2", "n")),
-    *("special_entr", "special_gammainc", "special_gammaincc", "special_log_ndtr", "special_multigammaln"),
-    *("special_ndtr", "special_xlog1py", "special_zeta"),
-)
+    *("special_" + name for name in (
+        "entr", "gammainc", "gammaincc", "log_ndtr", "multigammaln", "ndtr", "polygamma", "xlog1py", "zeta",
+    )),
+)  # fmt: skip
 
 
 def _with_out(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,7 +48,8 @@ def _with_out(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
                 f"{name}(): functions with out=... arguments don't support automatic differentiation, but one of the "
                 "arguments requires grad."
             )
-        write_out(outs, function(*args, **kwargs))
+        check_apart(name, tensors_of((*args, *kwargs.values())), outs)
+        write_out(outs, function(*args, **kwargs), exact=name in EXACT)
         return out
 
     own = inspect.signature(function)

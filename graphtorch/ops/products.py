@@ -13,6 +13,7 @@ import numpy as np
 
 from graphtorch.autograd.graph import composes, renamed
 from graphtorch.autograd.state import state
+from graphtorch.ops.arithmetic import conjugate
 from graphtorch.ops.build import function, method, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.pointwise import broadcast_shapes
@@ -62,13 +63,9 @@ def array_product(a: Any, b: Any) -> Any:
     return np.matmul(a, b)
 
 
-def _conj(value: Any) -> Any:
-    return value.conj() if value.dtype.is_complex else value
-
-
 def _adjoint(value: Any) -> Any:
     """The conjugate transpose, by which every product's cotangents are multiplied."""
-    return _conj(transpose(value, -2, -1))
+    return conjugate(transpose(value, -2, -1))
 
 
 # -- mm, bmm, dot, mv -------------------------------------------------------------------------------------------------
@@ -162,7 +159,7 @@ dot: Callable[..., Tensor] = operator(
     type=_dot_type,
     numpy=lambda input, tensor: np.asarray(array_product(input, tensor)),
     kind=OPAQUE,
-    derivative={"input": lambda g, tensor: g * _conj(tensor), "tensor": lambda g, input: g * _conj(input)},
+    derivative={"input": lambda g, tensor: g * conjugate(tensor), "tensor": lambda g, input: g * conjugate(input)},
     decompose=lambda input, tensor: (input * tensor).sum(dtype=input.dtype),
     samples=lambda make: [sample(make(4), make(4)), sample(make(1), make(1))],
     categories="ifc",
@@ -174,7 +171,7 @@ dot: Callable[..., Tensor] = operator(
 @function(method=True)
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """`dot` with the first vector conjugated. See torch.vdot."""
-    return dot(_conj(input), other)
+    return dot(conjugate(input), other)
 
 
 def _mv_type(input: Any, vec: Any) -> TensorType:
@@ -195,7 +192,7 @@ mv: Callable[..., Tensor] = operator(
     numpy=array_product,
     kind=OPAQUE,
     derivative={
-        "input": lambda g, vec: unsqueeze(g, 1) * _conj(vec),
+        "input": lambda g, vec: unsqueeze(g, 1) * conjugate(vec),
         "vec": lambda g, input: mv(_adjoint(input), g),
     },
     decompose=lambda input, vec: squeeze(mm(input, unsqueeze(vec, 1)), 1),
@@ -271,7 +268,12 @@ def _check_scales(d: dtypes.dtype, *scales: Any) -> None:
 
 
 def _scaled(value: Any, scale: Any) -> Any:
-    return value if isinstance(scale, int) and scale == 1 else value * scale
+    """The multiple in the value's own dtype: of integers, by the number without its fraction."""
+    if isinstance(scale, int) and scale == 1:
+        return value
+    if isinstance(scale, float) and value.dtype.category < dtypes.FLOATING:
+        scale = int(scale)
+    return value * scale
 
 
 def _added_type(product_type: Callable[[Any, Any], TensorType]) -> Callable[..., TensorType]:
@@ -287,7 +289,6 @@ def _added_type(product_type: Callable[[Any, Any], TensorType]) -> Callable[...,
                 f"{_scalar_name(b.dtype)}"
             )
         check_expand(input, result.shape)
-        _check_scales(result.dtype, beta, alpha)
         return result
 
     return type_rule
@@ -327,17 +328,17 @@ def _added(name: str, a: str, b: str, operand: Callable[..., Tensor], **fields: 
         return _scaled(input, beta) + found
 
     def to_a(g: Any, b: Any, alpha: Any) -> Any:
-        return _scaled(operand(g, _adjoint(b)), alpha)
+        return _scaled(operand(g, _adjoint(b)), conjugate(alpha))
 
     def to_b(g: Any, a: Any, alpha: Any) -> Any:
-        return _scaled(operand(_adjoint(a), g), alpha)
+        return _scaled(operand(_adjoint(a), g), conjugate(alpha))
 
     return operator(
         f"{name}(Tensor input, Tensor {a}, Tensor {b}, *, Number beta=1, Number alpha=1)",
         numpy=_added_numpy,
         kind=OPAQUE,
         derivative={
-            "input": lambda g, beta: _scaled(g, beta),
+            "input": lambda g, beta: _scaled(g, conjugate(beta)),
             a: needing(to_a, "g", b, "alpha"),
             b: needing(to_b, "g", a, "alpha"),
         },
@@ -370,7 +371,6 @@ baddbmm = _added(
 
 
 def _plus(input: Tensor, found: Tensor, beta: Any, alpha: Any) -> Tensor:
-    _check_scales(found.dtype, beta, alpha)
     found = _scaled(found, alpha)
     result: Tensor = found if isinstance(beta, int) and beta == 0 else _scaled(input, beta) + found
     return result
@@ -386,13 +386,18 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any 
 @function(method=True)
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`beta * input + alpha * sum_i (batch1[i] @ batch2[i])`. See torch.addbmm."""
-    return _plus(input, bmm(batch1, batch2).sum(0), beta, alpha)
+    return _plus(input, bmm(batch1, batch2).sum(0, dtype=batch1.dtype), beta, alpha)
 
 
 @function(method=True)
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`beta * input + alpha * outer(vec1, vec2)`. See torch.addr."""
-    return _plus(input, outer(vec1, vec2), beta, alpha)
+    product = outer(vec1, vec2)
+    if product.dtype is dtypes.bool_ and input.dtype is dtypes.bool_:
+        beta, alpha = bool(beta), bool(alpha)
+    else:
+        _check_scales(product.dtype, beta, alpha)
+    return _plus(input, product, beta, alpha)
 
 
 # -- linear -----------------------------------------------------------------------------------------------------------
@@ -447,13 +452,13 @@ def _rows(value: Any) -> Any:
 
 def _linear_to_input(g: Any, weight: Any, input_type: TensorType) -> Any:
     if len(weight.shape) == 1:
-        return unsqueeze(g, len(g.shape)) * _conj(weight)
-    found = mm(_rows(g), _conj(weight))
+        return unsqueeze(g, len(g.shape)) * conjugate(weight)
+    found = mm(_rows(g), conjugate(weight))
     return found if len(input_type.shape) == 2 else reshape(found, input_type.shape)
 
 
 def _linear_to_weight(g: Any, input: Any, weight_type: TensorType) -> Any:
-    flat = _conj(_rows(input))
+    flat = conjugate(_rows(input))
     if len(weight_type.shape) == 1:
         return mv(transpose(flat, 0, 1), reshape(g, (product(g.shape),)))
     return mm(transpose(_rows(g), 0, 1), flat)
@@ -539,11 +544,18 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         if len(first) != len(second):
             raise RuntimeError("both dimension lists should have same length")
     left, right = [wrap_dim(d, a.ndim) for d in first], [wrap_dim(d, b.ndim) for d in second]
-    for i, j in zip(first, second, strict=True):
-        if _differs(a.shape[i], b.shape[j]):
+    for i, j, shown_i, shown_j in zip(left, right, first, second, strict=True):
+        if not _differs(a.shape[i], b.shape[j]):
+            continue
+        # A size of 1 broadcasts: what it meets is summed.
+        if a.shape[i] == 1:
+            b = b.sum(j, keepdim=True, dtype=b.dtype)
+        elif b.shape[j] == 1:
+            a = a.sum(i, keepdim=True, dtype=a.dtype)
+        else:
             raise RuntimeError(
-                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {i} and second has size "
-                f"{b.shape[j]} in dim {j}"
+                f"contracted dimensions need to match, but first has size {a.shape[i]} in dim {shown_i} and second has "
+                f"size {b.shape[j]} in dim {shown_j}"
             )
     rest_a = [d for d in range(a.ndim) if d not in left]
     rest_b = [d for d in range(b.ndim) if d not in right]

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
-from graphtorch.ops.dispatch import call, call_inplace, make_on
+from graphtorch.ops.dispatch import call, call_inplace, make_on, write_out
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.strides import layout_of, pointwise_strides
@@ -189,7 +189,7 @@ def _draw(source: Any, *args: Any) -> Tensor:
 
 def _finish(tensor: Tensor, requires_grad: bool, out: Tensor | None) -> Tensor:
     if out is not None:
-        out.copy_(tensor)
+        write_out((out,), tensor)
         return out
     return tensor.requires_grad_() if requires_grad else tensor
 
@@ -582,7 +582,12 @@ def normal(
         else std
     )
     noise = _randn(tuple(with_shape.shape), with_shape.dtype, with_shape.device, generator)
-    return _finish(noise * std + mean, requires_grad, out)
+    fixed_mean, fixed_std = (p.detach() if isinstance(p, Tensor) else p for p in (mean, std))
+    drawn = noise * fixed_std + fixed_mean
+    if with_shape.requires_grad and state.grad_enabled:
+        # A draw does not say how it moves with its parameters: their gradients are zeros.
+        drawn = FUNCTIONS["where"](FUNCTIONS["zeros_like"](drawn, dtype=dtypes.bool_), with_shape, drawn)
+    return _finish(drawn, requires_grad, out)
 
 
 def _in_memory_order(tensor: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
@@ -670,6 +675,8 @@ def rrelu(
 ) -> Tensor:
     """`input` where positive, else times a slope: in training one drawn for each element from [lower, upper), otherwise
     their mean. See torch.nn.functional.rrelu."""
+    if lower > upper:
+        raise RuntimeError("Lower bound should be less than or equal to the upper bound")
     if not training:
         sloped: Tensor = FUNCTIONS["leaky_relu"](input, (lower + upper) / 2)
         return sloped

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.dispatch import write_out
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import REDUCTION, Sample, sample
 from graphtorch.ops.shapes import count, keep_dims, reduced_shape, wrap_dim, wrap_dims
@@ -494,12 +495,9 @@ def _overloads(name: str, whole: Any, pair: Any, binary: Any) -> Callable[..., A
             dim, other = None, dim
         if other is not None:
             return binary(input, other, out=out) if out is not None else binary(input, other)
-        if dim is None:
-            return whole(input)
-        result = pair(input, dim, keepdim)
+        result = whole(input) if dim is None else pair(input, dim, keepdim)
         if out is not None:
-            for target, value in zip(out, result, strict=True):
-                target.copy_(value)
+            write_out(out if isinstance(out, tuple | list) else (out,), result)
             return out
         return result
 

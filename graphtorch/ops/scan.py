@@ -144,11 +144,7 @@ logcumsumexp = operator(
     numpy=_numpy_logcumsumexp,
     # Sum over i >= k of g_i exp(x_k - y_i), through logarithms of the two signs apart so that nothing overflows.
     derivative={
-        "input": lambda g, input, result, dim: (
-            _reverse_weighted(g, input, result, dim) - _reverse_weighted(-g, input, result, dim)
-            if not input.dtype.is_complex
-            else _complex_derivative(g, input, result, dim)
-        )
+        "input": lambda g, input, result, dim: _in_double(_slope_of_logcumsumexp, g, input, result, dim),
     },
     normalize=_normalize,
     samples=_samples,
@@ -157,11 +153,26 @@ logcumsumexp = operator(
 )
 
 
+def _slope_of_logcumsumexp(g: Any, input: Any, result: Any, dim: int) -> Any:
+    if input.dtype.is_complex:
+        return _complex_derivative(g, input, result, dim)
+    return _reverse_weighted(g, input, result, dim) - _reverse_weighted(-g, input, result, dim)
+
+
+def _in_double(formula: Any, g: Any, input: Any, result: Any, dim: int) -> Any:
+    """The formula's exponents are differences of large numbers, of which narrow types keep too little."""
+    wide_dtype = dtypes.complex128 if input.dtype.is_complex else dtypes.float64
+    return formula(g.to(wide_dtype), input.to(wide_dtype), result.to(wide_dtype), dim).to(input.dtype)
+
+
 def _complex_derivative(g: Any, input: Any, result: Any, dim: int) -> Any:
-    """Sum over i >= k of g_i conj(exp(x_k - y_i)). Directly: there is no order among complex numbers to go by."""
-    weighted = g * (-result).exp().conj()
-    running = weighted.flip((dim,)).cumsum(dim).flip((dim,)) if len(input.shape) else weighted
-    return running * input.exp().conj()
+    """Sum over i >= k of g_i conj(exp(x_k - y_i)), through complex logarithms."""
+    where = FUNCTIONS["where"]
+    none = g == 0
+    weight = where(none, dtypes.finfo(input.dtype).min / 2, where(none, 1.0, g).conj().log())
+    inner = weight - result
+    inner = inner.flip((dim,)).logcumsumexp(dim).flip((dim,)) if len(input.shape) else inner
+    return (inner + input).exp().conj()
 
 
 def _reverse_weighted(g: Any, input: Any, result: Any, dim: int) -> Any:

@@ -268,7 +268,8 @@ index_fill: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={
         "input": lambda g, dim, index: index_fill(g, dim, index, 0),
-        "value": lambda g, dim, index: index_select(g, dim, index).sum(),
+        # All that the rest does not get: a place that is named twice counts once.
+        "value": lambda g, dim, index: (g - index_fill(g, dim, index, 0)).sum(),
     },
     normalize=_dim_second,
     samples=lambda make: [
@@ -467,7 +468,7 @@ scatter_add: Callable[..., Tensor] = operator(
 
 
 def _scatter_arguments(
-    dim: int, index: Tensor, src: Any, value: Any, reduce: str | None
+    input: Tensor, dim: int, index: Tensor, src: Any, value: Any, reduce: str | None
 ) -> tuple[str, tuple[Any, ...]]:
     """The record and its arguments for what `scatter` was asked."""
     if not isinstance(index, Tensor):
@@ -480,7 +481,8 @@ def _scatter_arguments(
     if reduce not in ("add", "multiply"):
         raise RuntimeError("reduce argument must be either add or multiply.")
     if not isinstance(given, Tensor):
-        given = FUNCTIONS["full"](tuple(index.shape), given)
+        number = int(given) if input.dtype.category < dtypes.FLOATING else given
+        given = FUNCTIONS["full"](tuple(index.shape), number, dtype=input.dtype)
     return "scatter_reduce", (dim, index, given, "sum" if reduce == "add" else "prod", True)
 
 
@@ -489,7 +491,7 @@ def scatter(
     input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
     """Along `dim`, write each element of `src` (or `value`) to the place that `index` names. See torch.scatter."""
-    name, arguments = _scatter_arguments(dim, index, src, value, reduce)
+    name, arguments = _scatter_arguments(input, dim, index, src, value, reduce)
     made: Tensor = lookup(name).function(input, *arguments)  # type: ignore[misc]
     return made
 
@@ -499,7 +501,7 @@ def _scatter_inplace(
     self: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Tensor:
     """The in-place form of `scatter`."""
-    name, arguments = _scatter_arguments(dim, index, src, value, reduce)
+    name, arguments = _scatter_arguments(self, dim, index, src, value, reduce)
     return call_inplace(lookup(name), (self, *arguments))
 
 
@@ -633,7 +635,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if indices.dtype not in _INDEX_DTYPES:
         raise RuntimeError("torch.take_along_dim(): dtype of indices should be Long but got " + str(indices.dtype))
     if dim is None:
-        return gather(reshape(input, (-1,)), 0, reshape(indices, (-1,)))
+        return take_along_dim(reshape(input, (-1,)), reshape(indices, (-1,)), 0)
     if input.ndim != indices.ndim:
         raise RuntimeError(
             f"torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
@@ -649,6 +651,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         shape[dim] = tensor.shape[dim]
         return expand(tensor, tuple(shape))
 
+    indices = FUNCTIONS["where"](indices < 0, indices + input.shape[dim], indices)
     return gather(wide(input, indices), dim, wide(indices, input))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.rules import sum_to
+from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.pointwise import broadcast_shapes, not_implemented, scalar_type
 from graphtorch.ops.record import sample
@@ -196,6 +197,11 @@ def index_reduce(
     if reduce not in ("prod", "mean", "amax", "amin"):
         raise RuntimeError(f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.")
     dim = wrap_dim(dim, input.ndim)
+    if not input.ndim:
+        whole = index_reduce(
+            input.reshape((1,)), 0, index.reshape((-1,)), source.reshape((-1,)), reduce, include_self=include_self
+        )
+        return whole.reshape(())  # type: ignore[no-any-return]
     if index.ndim != 1 or index.shape[0] != source.shape[dim]:
         raise RuntimeError(
             f"index_reduce(): Number of indices ({product(index.shape)}) should be equal to source.size(dim): "
@@ -211,7 +217,9 @@ def _index_reduce_inplace(
     self: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
     """The in-place form of `index_reduce`."""
-    return self.copy_(index_reduce(self, dim, index, source, reduce, include_self=include_self))  # type: ignore[no-any-return]
+    # What the backward pass reads is the operand as it was.
+    before = self.clone() if state.grad_enabled and (self.requires_grad or source.requires_grad) else self
+    return self.copy_(index_reduce(before, dim, index, source, reduce, include_self=include_self))  # type: ignore[no-any-return]
 
 
 @function()
@@ -223,7 +231,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     if any(size < 0 for size in sizes):
         raise ValueError(f"'shape' cannot have negative values, but got {sizes}")
     found: list[Tensor] = []
-    rest = indices
+    rest = indices.to(dtypes.int64)
     for size in reversed(sizes):
         found.append(FUNCTIONS["remainder"](rest, size))
         rest = FUNCTIONS["div"](rest, size, rounding_mode="floor")
@@ -276,7 +284,7 @@ def _sum_to_size(self: Tensor, *size: Any) -> Tensor:
     fits = offset >= 0 and all(s in (1, self.shape[offset + i]) for i, s in enumerate(sizes))
     if not fits:
         raise RuntimeError(f"size {{{list(sizes)}}} is not expandable to size {{{list(self.shape)}}}.")
-    made: Tensor = sum_to(self, sizes)
+    made: Tensor = sum_to(self, sizes) if sizes else self.sum()
     return made
 
 
@@ -332,6 +340,7 @@ def gradient(input: Tensor, *, spacing: Any = 1, dim: Any = None, edge_order: in
     """
     if edge_order not in (1, 2):
         raise RuntimeError("torch.gradient only supports edge_order=1 and edge_order=2.")
+    spacing = 1 if spacing is None else spacing
     dims = range(input.ndim) if dim is None else [dim] if isinstance(dim, int) else dim
     wrapped = [wrap_dim(d, input.ndim) for d in dims]
     if len(set(wrapped)) != len(wrapped):

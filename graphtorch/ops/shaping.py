@@ -395,6 +395,8 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     if not input.ndim:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     if isinstance(start, Tensor):
+        if start.ndim or start.dtype.category != dtypes.INTEGRAL:
+            raise RuntimeError("start must be an 0-dim integral Tensor.")
         start = start.item()
     dim = wrap_dim(dim, input.ndim)
     size = input.shape[dim]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.dispatch import write_out
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.scattering import scatter_record
 from graphtorch.ops.shapes import wrap_dim
@@ -96,13 +97,10 @@ def sort(
     if isinstance(dim, str):
         raise RuntimeError("named dimensions are not supported")
     result = _sort(input, dim, descending, stable=bool(stable))
-    return result if out is None else _write(out, result)
-
-
-def _write(out: Any, results: Any) -> Any:
-    for given, made in zip(out, results, strict=True):
-        given.copy_(made)
-    return out
+    if out is not None:
+        write_out(out, result)
+        return out
+    return result
 
 
 @function(method=True)
@@ -175,7 +173,7 @@ def _unpack(found: list[Tensor]) -> Any:
 
 
 def _wrap(input: Tensor, array: Any) -> Tensor:
-    return input._beside(np.ascontiguousarray(array))
+    return input._beside(np.ascontiguousarray(array).reshape(array.shape))  # ascontiguousarray makes vectors of scalars
 
 
 @function(method=True)

@@ -68,16 +68,24 @@ def unary_special(
 
 
 def _two(
-    name: str, first: str, second: str, compute: Callable[..., Any], derivative: dict[str, Any], **fields: Any
+    name: str,
+    first: str,
+    second: str,
+    compute: Callable[..., Any],
+    derivative: dict[str, Any],
+    numbers: bool = True,
+    **fields: Any,
 ) -> Callable[..., Any]:
-    """An operator of two broadcast operands."""
+    """An operator of two broadcast operands, of which one may be a number if `numbers`."""
 
     def run(a: Any, b: Any) -> Any:
         made = compute(*promoted(common_float, (a, b)))
         return np.asarray(made)
 
+    kind = "Tensor|Number" if numbers else "Tensor"
+
     return operator(
-        f"{name}(Tensor|Number {first}, Tensor|Number {second})",
+        f"{name}({kind} {first}, {kind} {second})",
         type=lambda a, b: pointwise_type((a, b), _refused(f"{name}_cpu", a, b)),
         numpy=run,
         order={"result": "operands"},
@@ -110,7 +118,8 @@ igamma: Callable[..., Tensor] = _two(
     "input",
     "other",
     special_numerics.igamma,
-    {"other": lambda g, input, other: g * _igamma_slope(input, other)},
+    numbers=False,
+    derivative={"other": lambda g, input, other: g * _igamma_slope(input, other)},
     categories="f",
     inplace=True,
 )
@@ -119,7 +128,8 @@ igammac: Callable[..., Tensor] = _two(
     "input",
     "other",
     special_numerics.igammac,
-    {"other": lambda g, input, other: -g * _igamma_slope(input, other)},
+    numbers=False,
+    derivative={"other": lambda g, input, other: -g * _igamma_slope(input, other)},
     categories="f",
     inplace=True,
 )

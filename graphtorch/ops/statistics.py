@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.dispatch import write_out
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import REDUCTION, Sample, sample
 from graphtorch.ops.reduction import restore, select_along, take_along, wide
@@ -184,7 +185,8 @@ def _front(name: str, record: Callable[..., Any], what: str) -> None:
             correction = 1 if unbiased is None else int(unbiased)
         result = record(input, dim, correction, keepdim)
         if out is not None:
-            return out.copy_(result)
+            write_out((out,), result)
+            return out
         return tuple(result) if isinstance(result, tuple) else result
 
     front.__name__ = front.__qualname__ = name

@@ -12,18 +12,18 @@ import numpy as np
 
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
+from graphtorch.ops.cholesky_factors import first_bad_minor, linalg_cholesky
 from graphtorch.ops.linalg import (
     LinAlgError,
     ResultTuple,
     adjoint,
     check_matrix,
-    first_bad_minor,
     identity,
     inv,
     supported,
 )
 from graphtorch.ops.lu_factors import linalg_lu_factor_ex
-from graphtorch.ops.matrix_functions import linalg_cholesky, linalg_solve
+from graphtorch.ops.matrix_functions import linalg_solve
 from graphtorch.ops.record import sample
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor

@@ -88,7 +88,7 @@ class LBFGS(Optimizer):
             direction = self._direction(own, grad, group["history_size"])
             own["prev_flat_grad"], own["prev_loss"] = grad.clone(), loss
             t = lr if own["n_iter"] > 1 else min(1.0, 1.0 / float(grad.abs().sum())) * lr
-            own["d"], own["t"] = direction, t
+            own["d"], own["t"] = direction, _like(group["lr"], t)
             slope = float(grad.dot(direction))
             if slope > -group["tolerance_change"]:
                 break
@@ -114,7 +114,7 @@ class LBFGS(Optimizer):
                     max_eval - evaluations,
                 )
                 t, loss, grad = found.t, found.loss, found.grad
-                own["t"] = t
+                own["t"] = _like(group["lr"], t)
                 self._move(t, direction)
             else:
                 self._move(t, direction)
@@ -176,6 +176,11 @@ class LBFGS(Optimizer):
             count = target.numel()
             target.add_(direction[offset : offset + count].view(target.shape), alpha=t)
             offset += count
+
+
+def _like(lr: Any, t: float) -> Any:
+    """The step as the state has it: a tensor where the rate is one."""
+    return ops.full_like(lr, t) if isinstance(lr, Tensor) else t
 
 
 class _Point(NamedTuple):

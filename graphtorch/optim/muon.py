@@ -65,7 +65,7 @@ class Muon(PerParameterOptimizer):
 
     def _initial_state(self, param: Tensor, group: ParamGroup) -> dict[str, Tensor]:
         if param.is_complex():
-            raise ValueError("Complex parameters are not supported")
+            raise RuntimeError("Muon does not support complex parameters")
         return {"momentum_buffer": ops.zeros_like(param)}
 
     def _update(self, param: Tensor, grad: Tensor, own: dict[str, Any], group: ParamGroup) -> None:

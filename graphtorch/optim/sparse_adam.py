@@ -43,6 +43,16 @@ class SparseAdam(PerParameterOptimizer):
             if not 0.0 <= beta < 1.0:
                 raise ValueError(f"Invalid beta parameter at index {index}: {beta}")
         super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "maximize": maximize})
+        complex_ones = [
+            [index, place]
+            for index, group in enumerate(self.param_groups)
+            for place, param in enumerate(group["params"])
+            if param.is_complex()
+        ]
+        if complex_ones:
+            raise ValueError(
+                f"Complex params at indices {complex_ones}: SparseAdam does not support complex parameters"
+            )
 
     def _initial_state(self, param: Tensor, group: ParamGroup) -> dict[str, Any]:
         return {"step": scalar(0.0), "exp_avg": ops.zeros_like(param), "exp_avg_sq": ops.zeros_like(param)}

@@ -12,6 +12,7 @@ from typing import Any
 
 from graphtorch.ops import FUNCTIONS
 from graphtorch.tensor import Tensor, dtypes
+from graphtorch.tensor.formats import strided
 
 __all__ = [
     "bartlett",
@@ -29,17 +30,27 @@ __all__ = [
 
 
 def _make(
-    name: str, M: int, dtype: Any, device: Any, requires_grad: bool, shape: Callable[[Callable[..., Any]], Tensor]
+    name: str,
+    M: int,
+    dtype: Any,
+    layout: Any,
+    device: Any,
+    requires_grad: bool,
+    shape: Callable[[Callable[..., Any]], Tensor],
 ) -> Tensor:
     """A window of `M` points: `shape` gets a function that makes a ramp of them from its first value and its step.
 
-    Raises ValueError for a negative length, RuntimeError for a dtype that is not floating.
+    Raises ValueError for a negative length, a dtype that is not floating, and a layout other than strided.
     """
     if M < 0:
         raise ValueError(f"{name} requires non-negative window length, got M={M}")
+    if layout is not None and layout is not strided:
+        raise ValueError(f"{name} is implemented for strided tensors only, got: {layout}")
     d = dtypes.get_default_dtype() if dtype is None else dtype
     if not d.is_floating_point:
         raise ValueError(f"{name} expects floating point dtypes, got: {d}")
+    if d not in (dtypes.float32, dtypes.float64):
+        raise ValueError(f"{name} expects float32 or float64 dtypes, got: {d}")
     if M <= 1:
         made = FUNCTIONS["ones"]((M,), dtype=d, device=device)
     else:
@@ -79,7 +90,7 @@ def general_cosine(
         found: Tensor = total
         return found
 
-    return _make("general_cosine", M, dtype, device, requires_grad, shape)
+    return _make("general_cosine", M, dtype, layout, device, requires_grad, shape)
 
 
 def general_hamming(
@@ -93,28 +104,34 @@ def general_hamming(
     requires_grad: bool = False,
 ) -> Tensor:
     """alpha - (1 - alpha) cos. See torch.signal.windows.general_hamming."""
-    return general_cosine(M, a=[alpha, 1.0 - alpha], sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
+    return general_cosine(
+        M, a=[alpha, 1.0 - alpha], sym=sym, dtype=dtype, layout=layout, device=device, requires_grad=requires_grad
+    )
 
 
 def hamming(
     M: int, *, sym: bool = True, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """See torch.signal.windows.hamming."""
-    return general_hamming(M, sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
+    return general_hamming(M, sym=sym, dtype=dtype, layout=layout, device=device, requires_grad=requires_grad)
 
 
 def hann(
     M: int, *, sym: bool = True, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """See torch.signal.windows.hann."""
-    return general_hamming(M, alpha=0.5, sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
+    return general_hamming(
+        M, alpha=0.5, sym=sym, dtype=dtype, layout=layout, device=device, requires_grad=requires_grad
+    )
 
 
 def blackman(
     M: int, *, sym: bool = True, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """See torch.signal.windows.blackman."""
-    return general_cosine(M, a=[0.42, 0.5, 0.08], sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
+    return general_cosine(
+        M, a=[0.42, 0.5, 0.08], sym=sym, dtype=dtype, layout=layout, device=device, requires_grad=requires_grad
+    )
 
 
 def nuttall(
@@ -122,7 +139,7 @@ def nuttall(
 ) -> Tensor:
     """See torch.signal.windows.nuttall."""
     a = [0.3635819, 0.4891775, 0.1365995, 0.0106411]
-    return general_cosine(M, a=a, sym=sym, dtype=dtype, device=device, requires_grad=requires_grad)
+    return general_cosine(M, a=a, sym=sym, dtype=dtype, layout=layout, device=device, requires_grad=requires_grad)
 
 
 def bartlett(
@@ -133,6 +150,7 @@ def bartlett(
         "bartlett",
         M,
         dtype,
+        layout,
         device,
         requires_grad,
         lambda ramp: 1.0 - ramp(-1.0, 2.0 / _intervals(M, sym)).abs(),
@@ -144,7 +162,7 @@ def cosine(
 ) -> Tensor:
     """Half a period of a sine. See torch.signal.windows.cosine."""
     step = math.pi / max(M if sym else M + 1, 1)
-    return _make("cosine", M, dtype, device, requires_grad, lambda ramp: ramp(0.5 * step, step).sin())
+    return _make("cosine", M, dtype, layout, device, requires_grad, lambda ramp: ramp(0.5 * step, step).sin())
 
 
 def exponential(
@@ -168,6 +186,7 @@ def exponential(
         "exponential",
         M,
         dtype,
+        layout,
         device,
         requires_grad,
         lambda ramp: (-ramp(-middle / tau, 1.0 / tau).abs()).exp(),
@@ -194,7 +213,7 @@ def gaussian(
         found: Tensor = (-(place * place)).exp()
         return found
 
-    return _make("gaussian", M, dtype, device, requires_grad, shape)
+    return _make("gaussian", M, dtype, layout, device, requires_grad, shape)
 
 
 def kaiser(
@@ -218,4 +237,4 @@ def kaiser(
         found: Tensor = i0(inside.sqrt()) / i0(FUNCTIONS["full"]((), beta, dtype=dtypes.float64))
         return found
 
-    return _make("kaiser", M, dtype, device, requires_grad, shape)
+    return _make("kaiser", M, dtype, layout, device, requires_grad, shape)

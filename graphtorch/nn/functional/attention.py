@@ -40,6 +40,11 @@ def scaled_dot_product_attention(
         raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
     if _in_one_piece(query, key, value, attn_mask, enable_gqa):
         return _fused(query, key, value, attn_mask, dropout_p, is_causal, scale)
+    if query.dtype in (float16, bfloat16):
+        # Scores of half precision would lose what the softmax needs.
+        mask = attn_mask if attn_mask is None or attn_mask.dtype is bool_ else attn_mask.to(float32)
+        q, k, v = (t.to(float32) for t in (query, key, value))
+        return scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa).to(query.dtype)
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)

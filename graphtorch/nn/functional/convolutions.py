@@ -61,7 +61,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     flat1, flat2 = input1.reshape(-1, size1), input2.reshape(-1, size2)
     # For every output: rows of flat1 times its matrix, then the product with flat2 row by row.
     left = flat1 @ weight.permute(1, 0, 2).reshape(size1, outputs * size2)
-    result = (left.reshape(-1, outputs, size2) * flat2.unsqueeze(1)).sum(-1)
+    result = (left.reshape(-1, outputs, size2) * flat2.unsqueeze(1)).sum(-1, dtype=input1.dtype)
     result = result.reshape(*batch, outputs)
     return result if bias is None else result + bias
 
@@ -115,6 +115,8 @@ def conv3d(
             f"Expected 4D (unbatched) or 5D (batched) input to conv3d, but got input of size: {list(input.shape)}"
         )
     steps, dilations = repeat(stride, 3), repeat(dilation, 3)
+    if any(d <= 0 for d in dilations):
+        raise RuntimeError("dilation should be greater than zero")
     depth = weight.shape[2]
     if isinstance(padding, str):
         if padding == "same" and any(step != 1 for step in steps):

@@ -24,6 +24,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along ``dim``; each norm counts as at least ``eps``."""
+    x1, x2 = ops.broadcast_tensors(x1, x2)
     norm1 = x1.norm(2, dim, keepdim=True).clamp(min=eps)
     norm2 = x2.norm(2, dim, keepdim=True).clamp(min=eps)
     return ((x1 / norm1) * (x2 / norm2)).sum(dim)

@@ -60,6 +60,8 @@ def _pool(
     planes = tuple(batched.shape[:2])
     if samples is None:
         samples = ops.rand((*planes, dims), dtype=input.dtype, device=input.device)
+    elif input.dim() == dims + 1:
+        samples = samples[:1]
     # A sample for each dimension of a plane. In two dimensions, PyTorch uses the first for the columns.
     order = (1, 0) if dims == 2 else range(dims)
     index: Any = 0

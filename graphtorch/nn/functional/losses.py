@@ -13,6 +13,7 @@ from graphtorch.autograd.state import state
 from graphtorch.nn.functional.distances import pairwise_distance
 from graphtorch.ops import pointwise_losses
 from graphtorch.ops.autocast import autocasts
+from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = [
@@ -166,6 +167,8 @@ def nll_loss(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_reduction(reduction)
+    if weight is not None and weight.dtype is not input.dtype:
+        raise RuntimeError(f"expected scalar type {_scalar_name(input.dtype)} but found {_scalar_name(weight.dtype)}")
     return ops.nll_loss(input, target, weight, reduction, ignore_index)
 
 

@@ -81,8 +81,9 @@ def native_layer_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(normalised, mean, reciprocal standard deviation); the statistics keep the reduced dimensions as ones."""
     dims = tuple(range(-len(normalized_shape), 0))
-    mean = input.mean(dims, keepdim=True)
-    scale = ((input - mean).square().mean(dims, keepdim=True) + eps).rsqrt()
+    fixed = input.detach()
+    mean = fixed.mean(dims, keepdim=True)
+    scale = ((fixed - mean).square().mean(dims, keepdim=True) + eps).rsqrt()
     return F.layer_norm(input, normalized_shape, weight, bias, eps), mean, scale
 
 
@@ -90,7 +91,7 @@ def native_group_norm(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, N: int, C: int, HxW: int, group: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(normalised, mean, reciprocal standard deviation); the statistics have shape (N, group)."""
-    grouped = input.reshape(N, group, -1)
+    grouped = input.reshape(N, group, C // group * HxW)
     mean = grouped.mean(-1)
     scale = ((grouped - mean.unsqueeze(-1)).square().mean(-1) + eps).rsqrt()
     return F.group_norm(input, group, weight, bias, eps), mean, scale
@@ -111,7 +112,7 @@ def native_batch_norm(
     if not training:
         return result, input.new_zeros(0), input.new_zeros(0)
     dims = tuple(d for d in range(input.ndim) if d != 1)
-    variance, mean = ops.var_mean(input, dims, correction=0)
+    variance, mean = ops.var_mean(input.detach(), dims, correction=0)
     return result, mean, (variance + eps).rsqrt()
 
 

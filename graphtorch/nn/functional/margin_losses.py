@@ -13,7 +13,7 @@ from graphtorch.autograd.graph import composes
 from graphtorch.autograd.state import state
 from graphtorch.nn.functional.activations import logsigmoid
 from graphtorch.nn.functional.distances import pairwise_distance
-from graphtorch.nn.functional.losses import _reduce, legacy_reduction
+from graphtorch.nn.functional.losses import _checked, _reduce, legacy_reduction
 from graphtorch.ops.autocast import autocasts
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.dtypes import int64
@@ -43,17 +43,17 @@ def multi_margin_loss(
         ValueError: ``p`` is not 1 or 2, or ``weight`` is not a vector.
         RuntimeError: the shapes do not fit.
     """
-    reduction = legacy_reduction(size_average, reduce, reduction)
+    reduction = _checked(legacy_reduction(size_average, reduce, reduction))
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
     if weight is not None and weight.dim() != 1:
         raise ValueError("weight must be one-dimensional")
-    if input.dim() not in (1, 2) or target.dim() > 1:
+    if input.dim() > 2 or target.dim() > 1:
         raise RuntimeError(
             "multi_margin_loss: Expected a vector or matrix of scores and a scalar or vector of targets, but got "
             f"{list(input.shape)} and {list(target.shape)}"
         )
-    rows = input if input.dim() == 2 else input.unsqueeze(0)
+    rows = input if input.dim() == 2 else input.reshape(1, -1)
     classes = rows.shape[1]
     index = target.reshape(-1, 1)
     losses = (margin - rows.gather(1, index) + rows).clamp(min=0)
@@ -78,7 +78,7 @@ def multilabel_margin_loss(
     Raises:
         RuntimeError: the shapes differ.
     """
-    reduction = legacy_reduction(size_average, reduce, reduction)
+    reduction = _checked(legacy_reduction(size_average, reduce, reduction))
     if input.shape != target.shape or input.dim() > 2:
         raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
     scores, labels = (t.reshape(-1, t.shape[-1]) if t.dim() else t.reshape(1, 1) for t in (input, target))
@@ -178,8 +178,8 @@ def ctc_loss(
         blank: the class that stands for no label.
         zero_infinity: whether impossible targets count zero instead of infinity.
 
-    The gradient is that with respect to ``log_probs`` as such; PyTorch's already contains the projection that
-    ``log_softmax`` applies to it, which makes no difference before a ``log_softmax``.
+    The gradient is PyTorch's: it contains the projection that ``log_softmax`` would apply to it, and which leaves it as
+    it is if there is one before.
 
     Raises:
         RuntimeError: the reduction is unknown or the shapes do not fit.
@@ -225,7 +225,11 @@ def ctc_loss(
     # A target without labels has one end, not two.
     final = ops.cat([last[0], ops.where(ends > 0, last[1], _IMPOSSIBLE)], 1).logsumexp(1)
     impossible = final < _IMPOSSIBLE / 2
-    losses = ops.where(impossible, 0.0 if zero_infinity else math.inf, -final)
+    # The projection: probabilities that add nothing but their gradient.
+    taken = (ops.arange(steps, device=device).unsqueeze(1) < inputs).unsqueeze(2)
+    probabilities = ops.where(taken, log_probs.exp(), 0.0)
+    projected = (probabilities - probabilities.detach()).sum((0, 2))
+    losses = ops.where(impossible, 0.0 if zero_infinity else math.inf, projected - final)
     if reduction == "mean":
         return (losses / lengths.clamp(min=1)).mean()
     return losses.sum() if reduction == "sum" else losses if batched else losses[0]

@@ -159,6 +159,8 @@ def batch_norm(
     if not training and (running_mean is None or running_var is None):
         missing = "running_mean" if running_mean is None else "running_var"
         raise RuntimeError(f"Expected {missing} to be defined in evaluation mode")
+    if input.numel() == 0:  # no batch, no statistics
+        return _affine(input.clone(), None if weight is None else weight[0], None if bias is None else bias[0])
     channels = input.shape[1]
     statistics = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, tensor in statistics.items():
@@ -240,6 +242,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     """
     if input.dim() < 3:
         raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")
+    if input.numel() == 0:
+        return input
     batch, channels = input.shape[:2]
     squares = (input * input).reshape(batch, 1, channels, -1)
     padded = ops.constant_pad_nd(squares, (0, 0, size // 2, (size - 1) // 2), 0.0)

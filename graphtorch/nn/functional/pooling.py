@@ -17,6 +17,7 @@ from graphtorch.nn.functional.convolutions import repeat
 from graphtorch.ops.autocast import autocasts
 from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.creation import as_tensor
+from graphtorch.tensor.dtypes import FLOATING, float64
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = [
@@ -194,12 +195,26 @@ def avg_pool3d(
     """The mean of every window of (N, C, D, H, W) or (C, D, H, W)."""
     _check_dims("avg_pool3d", input, 3)
     kernel, steps, pads = (repeat(x, 3) for x in (kernel_size, _stride(stride, kernel_size), padding))
+    if divisor_override == 0:
+        raise RuntimeError("divisor must be not zero")
+    if input.dtype.category < FLOATING:
+        # Each mean is cut to an integer once.
+        exact = avg_pool3d(
+            input.to(float64), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        )
+        return exact.to(input.dtype)
     override = None if divisor_override is None else 1
-    planes = input.reshape(-1, *input.shape[-3:])
+    planes = input.reshape(math.prod(input.shape[:-3]), *input.shape[-3:])
     pooled = ops.avg_pool2d(planes, kernel[1:], steps[1:], pads[1:], ceil_mode, count_include_pad, override)
     sizes = tuple(pooled.shape[-2:])
     pooled = ops.avg_pool2d(
-        pooled.flatten(2), (kernel[0], 1), (steps[0], 1), (pads[0], 0), ceil_mode, count_include_pad, override
+        pooled.flatten(2).unsqueeze(1),
+        (kernel[0], 1),
+        (steps[0], 1),
+        (pads[0], 0),
+        ceil_mode,
+        count_include_pad,
+        override,
     )
     pooled = pooled.reshape(*input.shape[:-3], pooled.shape[-2], *sizes)
     return pooled if divisor_override is None else pooled / divisor_override
@@ -232,11 +247,18 @@ def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = N
 
 def _wanted(name: str, input: Tensor, output_size: Any, spatial: int) -> list[Any]:
     """The output sizes, None meaning that of the input."""
+    if spatial > 1 and isinstance(output_size, tuple | list) and input.dim() <= len(output_size):
+        raise ValueError(f"Input dimension should be at least {len(output_size) + 1}")
     _check_dims(name, input, spatial)
     sizes = repeat(output_size, spatial)
     if len(sizes) != spatial:
         raise RuntimeError(f"{name}: output_size must be {spatial}")
-    return [have if want is None else want for have, want in zip(input.shape[-spatial:], sizes, strict=True)]
+    wanted = [have if want is None else want for have, want in zip(input.shape[-spatial:], sizes, strict=True)]
+    for want in wanted:
+        if want < 0:
+            shape = [*input.shape[:-spatial], *wanted]
+            raise RuntimeError(f"Trying to create tensor with negative dimension {want}: {shape}")
+    return wanted
 
 
 def _ranges(size: int, count: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from graphtorch.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_p
 from graphtorch.ops.autocast import autocasts
 from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.creation import as_tensor
-from graphtorch.tensor.dtypes import int64
+from graphtorch.tensor.dtypes import float32, int64, uint8
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["affine_grid", "grid_sample", "interpolate", "upsample", "upsample_bilinear", "upsample_nearest"]
@@ -77,6 +77,11 @@ def interpolate(
         pool: Any = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}[spatial]
         return pool(input, sizes)
     keep = size is None and not recompute_scale_factor
+    if input.dtype is uint8 and not mode.startswith("nearest"):
+        resampled = interpolate(
+            input.to(float32), size, scale_factor, mode, align_corners, recompute_scale_factor, antialias
+        )
+        return resampled.round().clamp(0, 255).to(uint8)
     source = input
     for axis, (want, value) in enumerate(zip(sizes, values, strict=True)):
         step = 1.0 / value if keep else None
@@ -280,6 +285,9 @@ def grid_sample(
         )
     if mode == "bicubic" and spatial == 3:
         raise NotImplementedError("grid_sampler(): bicubic interpolation only supports 4D input")
+    if input.dtype.itemsize == 2:
+        # Coordinates of half precision would fall into other cells.
+        return grid_sample(input.to(float32), grid.to(float32), mode, padding_mode, align_corners).to(input.dtype)
     align = bool(align_corners)
     sizes = tuple(input.shape[2:])
 
@@ -287,7 +295,10 @@ def grid_sample(
         """A coordinate outside, brought to the border or reflected."""
         if padding_mode == "reflection":
             x = _reflect(x, 0 if align else -1, 2 * (size - 1) if align else 2 * size - 1)
-        return x if padding_mode == "zeros" else x.clamp(0, size - 1)
+        if padding_mode == "zeros":
+            return x
+        # At the border, too, nothing moves with the coordinate: a clamp would hand its gradient on.
+        return ops.where(x <= 0, 0.0, ops.where(x >= size - 1, float(size - 1), x))
 
     # The grid's last dimension counts dimensions from the last one on.
     raw = [grid[..., spatial - 1 - axis] for axis in range(spatial)]

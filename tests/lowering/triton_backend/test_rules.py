@@ -43,9 +43,10 @@ CALLS = sorted(
 
 # What has no kernel. On the host these run through NumPy; a GPU refuses them by name (docs/triton-backend.md).
 LINEAR_ALGEBRA = {
-    "geqrf", "linalg_adjugate", "linalg_cholesky_info", "linalg_cholesky_lower", "linalg_det",
+    "geqrf", "linalg_adjugate", "linalg_cholesky_info", "linalg_cholesky_factor", "linalg_det",
     "linalg_eigh", "linalg_inv", "linalg_ldl_factors", "linalg_ldl_solve", "linalg_lstsq_solution", "linalg_lu_parts",
-    "linalg_pinv_matrix", "linalg_qr", "linalg_slogdet", "linalg_solve_matrix", "linalg_solve_triangular_matrix",
+    "linalg_pinv_matrix", "linalg_qr", "linalg_slogdet", "linalg_solve_from_factor", "linalg_solve_matrix",
+    "linalg_solve_triangular_matrix",
     "linalg_svd_factors", "matrix_exp", "row_order",
 }  # fmt: skip
 COMPLEX = {"complex", "fft_c2c", "fft_c2r", "fft_r2c", "linalg_eig"}
