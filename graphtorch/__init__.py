@@ -144,7 +144,16 @@ else:
             name: ("graphtorch.nn.functional", name)
             for name in (
                 *("adaptive_avg_pool1d", "avg_pool1d", "bilinear", "celu_", "channel_shuffle", "conv3d"),
-                *("conv_transpose3d", "cosine_similarity", "group_norm", "hardshrink", "max_pool1d", "max_pool3d"),
+                *(
+                    "conv_tbc",
+                    "conv_transpose3d",
+                    "cosine_similarity",
+                    "group_norm",
+                    "hardshrink",
+                    "max_pool1d",
+                    "max_pool3d",
+                ),
+                *("native_channel_shuffle",),
                 *("pairwise_distance", "pixel_shuffle", "pixel_unshuffle", "rms_norm", "selu_", "threshold"),
             )
         },
@@ -153,14 +162,23 @@ else:
             name: ("graphtorch.nn.functional.low_level", name)
             for name in (
                 *("adaptive_max_pool1d", "affine_grid_generator", "alpha_dropout", "alpha_dropout_", "batch_norm"),
-                *("binary_cross_entropy_with_logits", "conv_tbc", "convolution", "cosine_embedding_loss"),
+                *("binary_cross_entropy_with_logits", "convolution", "cosine_embedding_loss"),
                 *("ctc_loss", "detach_", "dropout_", "embedding_bag", "embedding_renorm_", "feature_alpha_dropout"),
                 *("feature_alpha_dropout_", "feature_dropout", "feature_dropout_", "frobenius_norm"),
-                *("grid_sampler", "grid_sampler_2d", "gru_cell", "hinge_embedding_loss", "instance_norm", "kl_div"),
-                *("lstm_cell", "margin_ranking_loss", "max_pool1d_with_indices", "native_batch_norm"),
-                *("native_channel_shuffle", "native_dropout", "native_group_norm", "native_layer_norm"),
-                *("norm_except_dim", "nuclear_norm", "poisson_nll_loss", "resize_as_", "rnn_relu_cell"),
-                *("rnn_tanh_cell", "rrelu_", "threshold_", "triplet_margin_loss"),
+                *(
+                    "grid_sampler",
+                    "grid_sampler_2d",
+                    "grid_sampler_3d",
+                    "gru",
+                    "gru_cell",
+                    "hinge_embedding_loss",
+                    "instance_norm",
+                    "kl_div",
+                ),
+                *("lstm", "lstm_cell", "margin_ranking_loss", "max_pool1d_with_indices", "native_batch_norm"),
+                *("native_dropout", "native_group_norm", "native_layer_norm"),
+                *("norm_except_dim", "nuclear_norm", "poisson_nll_loss", "resize_as_", "rnn_relu", "rnn_relu_cell"),
+                *("rnn_tanh", "rnn_tanh_cell", "rrelu_", "threshold_", "triplet_margin_loss"),
             )
         },
         "set_default_tensor_type": ("graphtorch.tensor.legacy", "set_default_tensor_type"),

@@ -13,7 +13,8 @@ from graphtorch.ops.dispatch import EXACT, check_apart, tensors_of, write_out
 from graphtorch.tensor.tensor import Tensor
 
 NAMES = (
-    "addbmm", "addmv", "addr", "alias_copy", "aminmax", "bucketize", "cholesky", "cholesky_inverse", "cholesky_solve",
+    "addbmm", "addmv", "addr", "alias_copy", "aminmax", "bucketize", "chain_matmul", "cholesky",
+    "cholesky_inverse", "cholesky_solve",
     "column_stack", "conj_physical", "cross", "cummax", "cummin", "deg2rad", "diag", "diff", "dstack", "float_power",
     "frexp", "ger", "histogram", "hstack", "igamma", "igammac", "index_reduce", "inner", "kron", "kthvalue", "ldexp",
     "log_softmax", "lu_solve", "lu_unpack", "masked_select", "matmul", "matrix_power", "mode", "msort", "mvlgamma",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,45 @@ CASES = {
     "rrelu_": lambda t, f: (t.manual_seed(0), t.rrelu_(f(x.copy()), 0.1, 0.3, True))[1],
     "threshold_": lambda t, f: t.threshold_(f(x.copy()), 0.1, 0.3),
 }
+
+
+def layers_of(kind, library, bias, bidirectional, batch_first, projected, packed):
+    """A recurrent function of two layers on a dense or a packed batch, with weights that PyTorch's layer draws."""
+    torch.manual_seed(0)
+    options = {"num_layers": 2, "bias": bias, "bidirectional": bidirectional}
+    if kind.startswith("rnn"):
+        layer = torch.nn.RNN(3, 4, nonlinearity=kind[4:], **options)
+    else:
+        layer = getattr(torch.nn, kind.upper())(3, 4, **options, **({"proj_size": 2} if projected else {}))
+    given = lambda *shape: library.from_numpy(rng.normal(size=shape).astype("float32"))  # noqa: E731
+    rng = np.random.default_rng(1)
+    weights = [library.from_numpy(w.detach().numpy()) for group in layer.all_weights for w in group]
+    count = 4 if bidirectional else 2
+    hidden, cell = given(count, 2, 2 if projected else 4), given(count, 2, 4)
+    state = [hidden, cell] if kind == "lstm" else hidden
+    data = (
+        (given(8, 3), library.tensor([2, 2, 2, 1, 1])) if packed else (given(*((2, 5) if batch_first else (5, 2)), 3),)
+    )
+    last = () if packed else (batch_first,)
+    return getattr(library, kind)(*data, state, weights, bias, 2, 0.0, False, bidirectional, *last)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn_tanh", "rnn_relu"])
+@pytest.mark.parametrize("packed", [False, True], ids=["dense", "packed"])
+def test_recurrent_layers_as_functions(kind, packed):
+    for bias, bidirectional, batch_first, projected in itertools.product((False, True), repeat=4):
+        if projected and kind != "lstm":
+            continue
+        options = (bias, bidirectional, batch_first, projected, packed)
+        ours, theirs = (layers_of(kind, library, *options) for library in (graphtorch, torch))
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_recurrent_functions_refuse_other_arguments():
+    for library in (graphtorch, torch):
+        with pytest.raises(TypeError, match="invalid combination of arguments"):
+            library.lstm(library.ones(2, 2))
 
 
 def first(found):

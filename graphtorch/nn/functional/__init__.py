@@ -47,6 +47,7 @@ from graphtorch.nn.functional.convolutions import (
     conv1d,
     conv2d,
     conv3d,
+    conv_tbc,
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,
@@ -64,7 +65,12 @@ from graphtorch.nn.functional.dropouts import (
     feature_alpha_dropout,
 )
 from graphtorch.nn.functional.embedding_bags import embedding_bag
-from graphtorch.nn.functional.fractional import fractional_max_pool2d, fractional_max_pool3d
+from graphtorch.nn.functional.fractional import (
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+)
 from graphtorch.nn.functional.linear_losses import linear_cross_entropy
 from graphtorch.nn.functional.losses import (
     binary_cross_entropy,
@@ -126,7 +132,14 @@ from graphtorch.nn.functional.pooling import (
     max_unpool2d,
     max_unpool3d,
 )
-from graphtorch.nn.functional.rearrangement import channel_shuffle, fold, pixel_shuffle, pixel_unshuffle, unfold
+from graphtorch.nn.functional.rearrangement import (
+    channel_shuffle,
+    fold,
+    native_channel_shuffle,
+    pixel_shuffle,
+    pixel_unshuffle,
+    unfold,
+)
 from graphtorch.nn.functional.resampling import (
     affine_grid,
     grid_sample,
@@ -143,20 +156,23 @@ __all__ = [
     "relu_", "rrelu", "rrelu_", "selu", "selu_", "sigmoid", "silu", "softmax", "softmin", "softplus", "softshrink",
     "softsign", "tanh", "tanhshrink", "threshold", "threshold_",
     # affine maps, convolution, attention
-    "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "embedding",
+    "bilinear", "conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "embedding",
     "embedding_bag", "linear", "multi_head_attention_forward", "one_hot", "scaled_dot_product_attention",
     # pooling
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
     "adaptive_max_pool1d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
     "adaptive_max_pool3d", "adaptive_max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "fractional_max_pool2d", "fractional_max_pool3d", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d",
+    "fractional_max_pool2d", "fractional_max_pool2d_with_indices", "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d",
     "max_pool1d_with_indices", "max_pool2d", "max_pool2d_with_indices", "max_pool3d", "max_pool3d_with_indices",
     "max_unpool1d", "max_unpool2d", "max_unpool3d",
     # normalisation, dropout
     "alpha_dropout", "batch_norm", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout",
     "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm",
     # padding, resampling, rearrangement
-    "affine_grid", "channel_shuffle", "fold", "grid_sample", "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle",
+    "affine_grid", "channel_shuffle", "fold", "grid_sample", "interpolate", "native_channel_shuffle", "pad",
+    "pixel_shuffle", "pixel_unshuffle",
     "unfold", "upsample", "upsample_bilinear", "upsample_nearest",
     # distances and losses
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "cosine_embedding_loss", "cosine_similarity",

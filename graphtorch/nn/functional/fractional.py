@@ -12,7 +12,12 @@ from graphtorch import ops
 from graphtorch.tensor.dtypes import int64
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["fractional_max_pool2d", "fractional_max_pool3d"]
+__all__ = [
+    "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices",
+]
 
 
 def _starts(samples: Tensor, size: Any, output: int, window: int) -> Tensor:
@@ -111,3 +116,29 @@ def fractional_max_pool3d(
 ) -> Any:
     """`fractional_max_pool2d` for (N, C, D, H, W) or (C, D, H, W)."""
     return _pool(3, input, kernel_size, output_size, output_ratio, return_indices, _random_samples)
+
+
+def fractional_max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: int | Sequence[int],
+    output_size: int | Sequence[int] | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`fractional_max_pool2d` with the positions."""
+    pair: tuple[Tensor, Tensor] = _pool(2, input, kernel_size, output_size, output_ratio, True, _random_samples)
+    return pair
+
+
+def fractional_max_pool3d_with_indices(
+    input: Tensor,
+    kernel_size: int | Sequence[int],
+    output_size: int | Sequence[int] | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`fractional_max_pool3d` with the positions."""
+    pair: tuple[Tensor, Tensor] = _pool(3, input, kernel_size, output_size, output_ratio, True, _random_samples)
+    return pair

@@ -11,8 +11,9 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.nn import functional as F
-from graphtorch.nn.functional.recurrent import gru_step, lstm_step, rnn_step
+from graphtorch.nn.functional.recurrent import gru_step, lstm_step, recurrent_layers, rnn_step
 from graphtorch.nn.utils.parametrizations import norm_except_dim as _norm_except_dim
+from graphtorch.nn.utils.rnn import read_sizes
 from graphtorch.tensor.dtypes import bool_
 from graphtorch.tensor.tensor import Tensor
 
@@ -272,12 +273,6 @@ def convolution(
     return getattr(F, f"conv{spatial}d")(input, weight, bias, stride, padding, dilation, groups)
 
 
-def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
-    """A convolution over (time, batch, channels) with a weight (kernel, in, out). See torch.conv_tbc."""
-    result = F.conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
-    return result.permute(2, 0, 1)
-
-
 def embedding_bag(
     weight: Tensor,
     indices: Tensor,
@@ -329,11 +324,6 @@ def frobenius_norm(input: Tensor, dim: Any = None, keepdim: bool = False) -> Ten
 def nuclear_norm(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
     """The sum of the singular values."""
     return ops.linalg_matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)
-
-
-def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
-    """See torch.nn.functional.channel_shuffle."""
-    return F.channel_shuffle(input, groups)
 
 
 def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
@@ -405,3 +395,66 @@ def rnn_relu_cell(
 ) -> Tensor:
     """The next hidden state."""
     return rnn_step(F.linear(input, w_ih, b_ih), hx, w_hh, b_hh, "relu")
+
+
+# -- recurrent layers -------------------------------------------------------------------------------------------------
+
+_LAYER = ("hx", "params", "has_biases", "num_layers", "dropout", "train", "bidirectional")
+
+
+def _recurrent(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The layers on (steps, N, in), or on packed data with their batch sizes, as the arguments' types say."""
+    state_is_tensor = name != "lstm"
+    packed = "batch_sizes" in kwargs or (
+        isinstance(args[2] if state_is_tensor and len(args) > 2 else args[1] if len(args) > 1 else None, Tensor)
+    )
+    names = ("data", "batch_sizes", *_LAYER) if packed else ("input", *_LAYER, "batch_first")
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    if set(given) != set(names) or len(args) > len(names):
+        kinds = ", ".join(type(a).__name__ for a in (*args, *kwargs.values()))
+        raise TypeError(f"{name}() received an invalid combination of arguments - got ({kinds})")
+    params, directions = list(given["params"]), 2 if given["bidirectional"] else 1
+    each = len(params) // (given["num_layers"] * directions)
+    weights = []
+    for first in range(0, len(params), each):
+        own = params[first : first + each]
+        biases = own[2:4] if given["has_biases"] else (None, None)
+        projection = own[-1] if each > (4 if given["has_biases"] else 2) else None
+        weights.append([own[0], biases[0], own[1], biases[1], projection])
+    state = (given["hx"],) if state_is_tensor else tuple(given["hx"])
+    options = (weights, given["bidirectional"], given["dropout"], given["train"])
+    mode = name.upper()
+    if packed:
+        return recurrent_layers(mode, given["data"], read_sizes(given["batch_sizes"]), state, *options)
+    data = given["input"].transpose(0, 1) if given["batch_first"] else given["input"]
+    steps, batch = data.shape[:2]
+    if type(steps) is int:
+        output, last = recurrent_layers(mode, data.reshape(steps * batch, -1), [batch] * steps, state, *options)
+        output = output.reshape(steps, batch, -1)
+    else:
+        output, last = recurrent_layers(mode, data, None, state, *options)
+    return output.transpose(0, 1) if given["batch_first"] else output, last
+
+
+def lstm(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """(output, last hidden state, last cell state) of `lstm(input, hx, params, has_biases, num_layers, dropout, train,
+    bidirectional, batch_first)`, or of packed data: `lstm(data, batch_sizes, hx, params, ..., bidirectional)`.
+
+    `params` are, for each direction of each layer: weight_ih, weight_hh, and where there are some bias_ih, bias_hh and
+    the projection.
+    """
+    output, (hidden, cell) = _recurrent("lstm", args, kwargs)
+    return output, hidden, cell
+
+
+def _one_state(name: str) -> Any:
+    def layers(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        output, (hidden,) = _recurrent(name, args, kwargs)
+        return output, hidden
+
+    layers.__name__ = layers.__qualname__ = name
+    layers.__doc__ = "(output, last hidden state); arguments are those of `lstm`, with one tensor as `hx`."
+    return layers
+
+
+gru, rnn_tanh, rnn_relu = (_one_state(_name) for _name in ("gru", "rnn_tanh", "rnn_relu"))

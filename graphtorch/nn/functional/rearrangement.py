@@ -13,7 +13,7 @@ from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["channel_shuffle", "fold", "pixel_shuffle", "pixel_unshuffle", "unfold"]
+__all__ = ["channel_shuffle", "fold", "native_channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "unfold"]
 
 
 def _places(size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any) -> list[int]:
@@ -168,3 +168,8 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     rest: Sequence[int] = tuple(input.shape[2:])
     shuffled = input.reshape(batch, groups, channels // groups, *rest).transpose(1, 2).reshape(batch, channels, *rest)
     return channels_as(shuffled, input)
+
+
+def native_channel_shuffle(input: Tensor, groups: int) -> Tensor:
+    """:func:`channel_shuffle`, whose other implementation PyTorch shows under this name."""
+    return channel_shuffle(input, groups)

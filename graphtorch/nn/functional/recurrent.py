@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from graphtorch import ops
 from graphtorch.nn.functional.convolutions import linear
+from graphtorch.nn.functional.dropouts import dropout as drop
 from graphtorch.tensor.tensor import Tensor
 
-__all__ = ["gru_step", "lstm_step", "recurrent_layer", "recurrent_scan", "rnn_step"]
+__all__ = ["gru_step", "lstm_step", "recurrent_layer", "recurrent_layers", "recurrent_scan", "rnn_step"]
 
 State = tuple[Tensor, ...]
 
@@ -111,3 +112,39 @@ def recurrent_layer(
     if ended:
         now = tuple(ops.cat([part, *(other[i] for other in reversed(ended))]) for i, part in enumerate(now))
     return ops.cat(outputs), now
+
+
+def recurrent_layers(
+    mode: str,
+    data: Tensor,
+    batch_sizes: Sequence[int] | None,
+    state: State,
+    weights: Sequence[Sequence[Tensor | None]],
+    bidirectional: bool,
+    dropout: float,
+    training: bool,
+) -> tuple[Tensor, State]:
+    """All layers, of which each but the last is followed by dropout.
+
+    Arguments are those of :func:`recurrent_layer`, for every direction of every layer in turn: `weights` a list of
+    them, the state's tensors (layers * directions, N, H). Without `batch_sizes` the data are (steps, N, in), with a
+    number of steps that is a symbol.
+    """
+    directions = 2 if bidirectional else 1
+    count = len(weights) // directions
+    ends: list[State] = []
+    for layer in range(count):
+        outputs = []
+        for reverse in (False, True)[:directions]:
+            start = tuple(part[len(ends)] for part in state)
+            own = weights[len(ends)]
+            if batch_sizes is None:
+                output, end = recurrent_scan(mode, data, start, own, reverse)
+            else:
+                output, end = recurrent_layer(mode, data, batch_sizes, start, own, reverse)
+            outputs.append(output)
+            ends.append(end)
+        data = ops.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
+        if dropout > 0 and layer < count - 1:
+            data = drop(data, dropout, training)
+    return data, tuple(ops.stack(parts) for parts in zip(*ends, strict=True))

@@ -9,7 +9,7 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.nn import functional as F
 from graphtorch.nn import init
-from graphtorch.nn.functional.recurrent import gru_step, lstm_step, recurrent_layer, recurrent_scan, rnn_step
+from graphtorch.nn.functional.recurrent import gru_step, lstm_step, recurrent_layers, rnn_step
 from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.nn.utils.rnn import PackedSequence, read_sizes
@@ -203,22 +203,8 @@ class RNNBase(Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """All layers over (sum of `sizes`, in), or, without sizes, over (steps, N, in)."""
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
-        ends: list[tuple[Tensor, ...]] = []
-        for layer in range(self.num_layers):
-            outputs = []
-            for suffix in suffixes:
-                start = tuple(part[len(ends)] for part in hx)
-                weights, reverse = self._weights_of(layer, suffix), suffix != ""
-                if sizes is None:
-                    output, end = recurrent_scan(self.mode, data, start, weights, reverse)
-                else:
-                    output, end = recurrent_layer(self.mode, data, sizes, start, weights, reverse)
-                outputs.append(output)
-                ends.append(end)
-            data = ops.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
-            if self.dropout > 0 and layer < self.num_layers - 1:
-                data = F.dropout(data, self.dropout, self.training)
-        return data, tuple(ops.stack(parts) for parts in zip(*ends, strict=True))
+        weights = [self._weights_of(layer, suffix) for layer in range(self.num_layers) for suffix in suffixes]
+        return recurrent_layers(self.mode, data, sizes, hx, weights, self.bidirectional, self.dropout, self.training)
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
