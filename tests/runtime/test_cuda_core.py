@@ -46,7 +46,10 @@ class Library:
     """cuda.core and its bindings in one: every call is noted and succeeds, unless `failing` has a code for its name."""
 
     CUresult = Code
-    CUfunction_attribute = types.SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared")
+    CUfunction_attribute = types.SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared",
+        CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT="carveout",
+    )
     CUstreamCaptureMode = types.SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread")
     CU_MEMHOSTALLOC_PORTABLE = 1
 
@@ -233,7 +236,9 @@ def test_a_launch_gets_grid_block_and_typed_arguments(library: Library) -> None:
 def test_large_shared_memory_is_asked_for(library: Library) -> None:
     device = devices.device()
     kernels.load(example(), compiled(shared=147456), device)
-    assert library.calls[-1] == ("cuKernelSetAttribute", "shared", 147456, 77, 0)
+    assert ("cuKernelSetAttribute", "shared", 147456, 77, 0) in library.calls
+    assert ("cuKernelSetAttribute", "carveout", 100, 77, 0) in library.calls
+    assert library.calls[-1] == ("cuFuncLoad", "cuKernelGetFunction")  # not at a launch that a graph records
     with pytest.raises(ResourceError, match="300000 bytes of shared memory"):
         kernels.load(example(), compiled(shared=300000), device)
 
@@ -241,7 +246,7 @@ def test_large_shared_memory_is_asked_for(library: Library) -> None:
 def test_devices_of_later_generations_run_code_of_their_own(library: Library) -> None:
     library.device.compute_capability = (10, 3)
     drivers.use_driver(CoreDriver())
-    assert kernels.target_of(devices.device()) == "sm_100"
+    assert kernels.target_of(devices.device()) == "sm_103"
     library.device.compute_capability = (7, 5)
     drivers.use_driver(CoreDriver())
     with pytest.raises(UnsupportedError, match=r"compute capability 7\.5"):

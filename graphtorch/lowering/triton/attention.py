@@ -54,15 +54,15 @@ def shapes(call: ExternCall) -> tuple[Shape, ...]:
             table = {16: (64, 32, 4, 2), 32: (64, 32, 4, 2), 64: (32, 32, 4, 2), 128: (32, 32, 8, 1)}
             return (Shape(*table.get(head, (16, 16, 8, 1))),)
         if head <= 64:
-            return (Shape(128, 64, 4, 3),)
+            return (Shape(128, 64, 8, 3),)
         return (Shape(128, 64, 8, 3) if head <= 128 else Shape(64, 32, 4, 2),)
     if single:
         small = Shape(16, 16, 8, 1)
         return (Shape(32, 32, 8, 1), Shape(32, 32, 8, 1) if head <= 64 else small) if head <= 128 else (small, small)
     if head <= 64:
-        return Shape(64, 128, 8, 2), Shape(128, 64, 8, 2)
+        return Shape(64, 128, 8, 2), Shape(128, 64, 8, 3)
     if head <= 128:
-        return Shape(64, 64, 8, 2), Shape(64, 64, 8, 2)
+        return Shape(64, 64, 8, 2), Shape(128, 64, 8, 2)
     return Shape(32, 32, 8, 1), Shape(32, 32, 8, 1)
 
 
@@ -106,6 +106,7 @@ class _Pass:
 
     name = ""
     first = 0  # the position of the query among the operands
+    late = False  # whether scores are scaled where they are shifted: one instruction for both
 
     def __init__(self, call: ExternCall, bindings: Mapping[str, int], shape: Shape) -> None:
         self.call = call
@@ -131,7 +132,7 @@ class _Pass:
         self.pointers = Pointers({})
         self.prologues: Mapping[int, Kernel] = call.prologues if isinstance(call, FusedCall) else {}
         views = [a for i, a in enumerate(call.args) if isinstance(a, View) and i not in self.prologues]
-        self.wide = reach(views, bindings) >= 2**31 or any(
+        self.wide = reach(views, bindings, (1, 2, 3)) >= 2**31 or any(
             largest_offset(kernel, bindings) >= 2**31 for kernel in self.prologues.values()
         )
         self.count = 0
@@ -260,7 +261,7 @@ class _Pass:
     def _scores(self, product: str, head: str, turned: bool, cut: bool) -> list[str]:
         """The block of scores in powers of 2, -inf where a query does not see a key."""
         m, n = ("m[None, :]", "n[:, None]") if turned else ("m[:, None]", "n[None, :]")
-        lines = [f"scores = {product} * {self.scale * LOG2E!r}"]
+        lines = [f"scores = {product}" if self.late else f"scores = {product} * {self.scale * LOG2E!r}"]
         whole = self._whole(m, n, cut)
         if self.mask is not None:
             lines += self._factors(len(self.call.args) - 4, "mask", self.mask, head, turned, whole)
@@ -324,6 +325,10 @@ class _Pass:
 class _Forward(_Pass):
     name = "attention"
 
+    def __init__(self, call: ExternCall, bindings: Mapping[str, int], shape: Shape) -> None:
+        super().__init__(call, bindings, shape)
+        self.late = self.mask is None and self.scale > 0
+
     def grid(self) -> list[tuple[Any, int]]:
         return [(self.length, self.shape.m), (self.heads, 1), (self.batch, 1)]
 
@@ -346,18 +351,19 @@ class _Forward(_Pass):
         self_even = self.even_n
         self.even_n = self_even or not cut  # the keys of whole blocks are all there
         shared = self._shared_head()
+        factor = f" * {self.scale * LOG2E!r}" if self.late else ""
         lines = [
             "n = n_start + tl.arange(0, BLOCK_N)",
             f"keys = {self._load(self.key, 'key', 'n', shared, 'e', turned=True)}",
             *self._scores(f"tl.dot(queries, keys{self.how})", "head", False, cut),
-            "higher = tl.maximum(largest, tl.max(scores, 1))",
+            f"higher = tl.maximum(largest, tl.max(scores, 1){factor})",
         ]
         shift = "higher"
         if self.mask is not None:
             lines.append('shift = tl.where(higher == float("-inf"), 0.0, higher)  # of a row that saw nothing yet')
             shift = "shift"
         lines += [
-            f"weights = tl.exp2(scores - {shift}[:, None])",
+            f"weights = tl.exp2(scores{factor} - {shift}[:, None])",
             f"shrink = tl.exp2(largest - {shift})",
             "total = total * shrink + tl.sum(weights, 1)",
             "largest = higher",

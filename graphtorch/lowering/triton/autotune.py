@@ -1,9 +1,9 @@
 """Choosing block sizes by measurement: `@compile(mode="max-autotune")`.
 
-Each template offers a few candidates, its default first. Those that do not fit the device, or spill registers where
-others do not, are dropped; the rest is timed on the device with the launches that the plan would have. The winner is
-kept, on disk too, under everything that the candidates' code depends on, the sizes and the device. How time is measured
-is given from outside, so that the choice can be tested without a device.
+Each template offers a few candidates, its default first. Those that do not fit the device, or spill many registers
+where others do not, are dropped; the rest is timed on the device with the launches that the plan would have. The winner
+is kept, on disk too, under everything that the candidates' code depends on, the sizes and the device. How time is
+measured is given from outside, so that the choice can be tested without a device.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ LIMITS = (
     Limits(pointwise=512, looped=1024),
     Limits(pointwise=2048, rows=4096, looped=4096),
     Limits(pointwise=4096, persistent=4096, rows=8192, looped=8192),
+    Limits(persistent=64, looped=4096),
 )
+
+
+FEW_SPILLED = 128  # bytes of spilled registers a thread that may still be fastest: they lie in the first-level cache
 
 
 @dataclass(frozen=True)
@@ -130,15 +134,18 @@ class Tuner:
         return best
 
     def _compiled(self, found: Sequence[Candidate]) -> list[Candidate]:
-        """Those that the target has shared memory for, compiled in parallel; without those that spill, if others do
-        not."""
+        """Those that the target has shared memory for, compiled in parallel; without those that spill much, if others
+        do not."""
         functions = [f for c in found for f in c.functions]
         made = dict(zip(map(id, functions), compile_each(functions, self.target.name), strict=True))
         fitting = [c for c in found if all(isinstance(made[id(f)], Compiled) for f in c.functions)]
         if self.target.binary != "cubin":
             return fitting
-        kept = [c for c in fitting if not any(resources(compile_one(f, self.target.name)).stack for f in c.functions)]
-        return kept or fitting
+
+        def stack(f: Generated) -> int:
+            return resources(compile_one(f, self.target.name)).stack
+
+        return [c for c in fitting if all(stack(f) <= FEW_SPILLED for f in c.functions)] or fitting
 
     def _key(self, found: Sequence[Candidate], bindings: Mapping[str, int]) -> str:
         parts: list[Any] = [self.device]

@@ -63,13 +63,18 @@ TARGETS = {
         Target("gfx942", "hip", "gfx942", 64, 64 * 1024, "hsaco", "amdgcn"),
     )
 }
+# Further GPUs that a machine may have. Machine code from sm_90 on runs on exactly the capability that it is for.
+FURTHER_TARGETS = {
+    f"sm_{n}": Target(f"sm_{n}", "cuda", n, 32, size * 1024)
+    for n, size in ((86, 99), (87, 163), (89, 99), (103, 227), (120, 99), (121, 99))
+}
 DEFAULT_TARGET = "sm_90"
 THREADS = 1024  # that one program may have, on every target
 
 
 def target(name: str) -> Target:
     """The target of that name. Raises ValueError for an unknown one."""
-    found = TARGETS.get(name)
+    found = TARGETS.get(name) or FURTHER_TARGETS.get(name)
     if found is None:
         raise ValueError(f"unknown target {name!r}; known are {', '.join(TARGETS)}")
     return found

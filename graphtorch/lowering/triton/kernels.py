@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.lowering.triton.codegen import Generated, without_comments
-from graphtorch.lowering.triton.compiler import TARGETS, Compiled, compile_all
+from graphtorch.lowering.triton.compiler import FURTHER_TARGETS, TARGETS, Compiled, compile_all
 from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
 from graphtorch.runtime.cuda import devices
 
@@ -57,12 +57,9 @@ def target_of(device: devices.Device) -> str:
     """The name of the target that code for a device is compiled for. Raises UnsupportedError where there is none."""
     found = device.properties
     name = f"sm_{found.major}{found.minor}"
-    if name in TARGETS:
-        return name
-    same = [t for t in TARGETS if t.startswith(f"sm_{found.major}") and t <= name and len(t) == len(name)]
-    if not same:  # code for a compute capability runs on later ones of the same generation
+    if name not in TARGETS and name not in FURTHER_TARGETS:
         raise UnsupportedError(f"no target for a GPU of compute capability {found.major}.{found.minor}")
-    return max(same)
+    return name
 
 
 def load_all(functions: Sequence[Generated], device: devices.Device) -> list[Loaded]:

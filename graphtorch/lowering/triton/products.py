@@ -284,12 +284,16 @@ def choose(
     return config
 
 
-def reach(views: Sequence[View], bindings: Mapping[str, int]) -> int:
-    """The largest offset of the views' elements, with a block beyond the end."""
+def reach(views: Sequence[View], bindings: Mapping[str, int], blocked: Sequence[int] | None = None) -> int:
+    """The largest offset of the views' elements, with a block beyond the end of the dimensions that blocks go along
+    (those at `blocked`, or all)."""
     most = 0
     for view in views:
         end = concrete(view.offset, bindings)
-        for size, stride in zip(concrete(view.shape, bindings), concrete(view.strides, bindings), strict=True):
-            end += (size + 256) * abs(stride)
+        rank = len(view.shape)
+        along = range(rank) if blocked is None else [i % rank for i in blocked]
+        shape, strides = concrete(view.shape, bindings), concrete(view.strides, bindings)
+        for i, (size, stride) in enumerate(zip(shape, strides, strict=True)):
+            end += (size + 256 * (i in along)) * abs(stride)
         most = max(most, int(end))
     return most

@@ -107,7 +107,7 @@ class _Matmul:
             self.operands,
             self.integers,
             frozenset(name for name in self.integers if values[name] % 16 == 0),
-            max(reach((self.a, self.b), self.operands.bindings), elements) >= 2**31 or self.operands.wide,
+            max(reach((self.a, self.b), self.operands.bindings, (-2, -1)), elements) >= 2**31 or self.operands.wide,
             config,
             inner,
             ("batch * (M * N) + " if self.batched else "") + "m[:, None] * N + n[None, :]",

@@ -193,9 +193,25 @@ class CoreDriver(Driver):
         self._modules.append(module)  # kernels are loaded once a process, and stay
         kernel = module.get_kernel(name)
         if shared > _STATIC_SHARED:
-            attribute = self.bindings.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._check(self.bindings.cuKernelSetAttribute(attribute, shared, kernel.handle, device.device_id))
+            kinds = self.bindings.CUfunction_attribute
+            for attribute, value in (
+                (kinds.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared),
+                # All that can be shared memory, in percent: for as many programs beside each other as fit.
+                (kinds.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100),
+            ):
+                self._check(self.bindings.cuKernelSetAttribute(attribute, value, kernel.handle, device.device_id))
+        self._load_now(kernel)
         return kernel
+
+    def _load_now(self, kernel: Any) -> None:
+        """Have the code on the device, which the driver otherwise waits for until the first launch: that may be one
+        that a graph records, when loading is not possible."""
+        function = self._check(self.bindings.cuKernelGetFunction(kernel.handle))
+        try:
+            result = self.bindings.cuFuncLoad(function)
+        except RuntimeError:  # a driver before 12.4
+            return
+        self._check(result)
 
     def launcher(
         self, kernel: Any, grid: tuple[int, int, int], block: int, shared: int
