@@ -13,7 +13,8 @@ from graphtorch.ir.region import Region
 from graphtorch.ops.record import lookup
 from graphtorch.tensor.devices import canonical, device
 from graphtorch.tensor.dtypes import BY_NAME, dtype
-from graphtorch.tensor.symint import SymbolScope, SymInt, parse_size
+from graphtorch.tensor.size_text import parse_size
+from graphtorch.tensor.symint import SymbolScope, SymInt
 from graphtorch.tensor.type import TensorType
 
 FORMAT = "graphtorch graph"

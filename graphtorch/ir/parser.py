@@ -19,6 +19,7 @@ from graphtorch.ir.region import Region
 from graphtorch.ops.record import MISSING, Operator, lookup
 from graphtorch.tensor.devices import CPU, canonical
 from graphtorch.tensor.dtypes import BY_ABBREVIATION
+from graphtorch.tensor.size_text import bounded
 from graphtorch.tensor.symint import SymbolScope, SymInt, sym_max, sym_min
 from graphtorch.tensor.type import TensorType
 
@@ -39,6 +40,7 @@ class Token(NamedTuple):
     position: int
 
 
+MAX_OPERATIONS = 100_000  # on sizes, in one text
 _STRING = r'"(?:[^"\\\n]|\\.)*"'
 _TOKEN = re.compile(
     rf"""(?P<space>\s+)
@@ -80,6 +82,7 @@ class _Parser:
         self._outermost: dict[str, Value] = {}
         self.values = self._outermost
         self.scope = SymbolScope()
+        self.operations = 0
         self._tokenise()
 
     def _tokenise(self) -> None:
@@ -391,16 +394,12 @@ class _Parser:
         for operand in (left, right):
             if type(operand) is not int and type(operand) is not SymInt:
                 self.fail(f"'{operator.text}' is for sizes", operator.position)
+        self.operations += 1
+        if self.operations > MAX_OPERATIONS:
+            self.fail(f"more than {MAX_OPERATIONS} operations on sizes", operator.position)
         try:
-            return {
-                "+": lambda: left + right,
-                "-": lambda: left - right,
-                "*": lambda: left * right,
-                "//": lambda: left // right,
-                "%": lambda: left % right,
-                "**": lambda: left**right,
-            }[operator.text]()
-        except ZeroDivisionError as error:
+            return bounded(operator.text, left, right)
+        except ValueError as error:
             self.fail(str(error), operator.position)
 
     def _primary(self) -> Any:

@@ -11,10 +11,14 @@ verified like any other. Running needs NumPy."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 import os
+import stat
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,9 +27,12 @@ from typing import Any
 import numpy as np
 
 from graphtorch.diagnostics import advice
-from graphtorch.ir.graph import Graph
+from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ir.region import Region
+from graphtorch.ops.strides import contiguous_strides
 from graphtorch.serialization.safetensors import SafetensorError, from_bytes, to_bytes
-from graphtorch.tensor.symint import SymInt, evaluate, parse_size
+from graphtorch.tensor.size_text import parse_size
+from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
 
@@ -63,6 +70,7 @@ class ExportedProgram:
         self.manifest = manifest
         self.weights = weights
         self._executable: Any = None
+        self._guards: list[tuple[str, str, Any]] | None = None
         self.backend = "interpreter"
 
     @property
@@ -78,7 +86,10 @@ class ExportedProgram:
         arguments = list(self._match(self.manifest["arguments"], [list(args), kwargs], "arguments"))
         tensors = dict(arguments)
         inputs = self._inputs({k: v._data if isinstance(v, Tensor) else np.asarray(v) for k, v in tensors.items()})
-        outputs = self._run(inputs)
+        try:
+            outputs = self._run(inputs)
+        except MemoryError as error:
+            raise ExportError(f"{self.name}: not enough memory: {error}") from None
         for position, output in self.manifest["written"]:
             np.copyto(inputs[position], outputs[output])
             owner = tensors.get(self.manifest["inputs"][position].get("argument"))
@@ -130,12 +141,15 @@ class ExportedProgram:
             for size, actual in zip(value.type.shape, getattr(array, "shape", ()), strict=True):
                 if type(size) is SymInt and evaluate(size, sizes) != actual:
                     raise ExportError(f"{self.name}: {value.name}: a size must be {size}, not {actual}")
+        _check_memory(self.graph, sizes)
         symbols = self.graph.symbols
         for name, number in sizes.items():
             if number < symbols[name].lower:
                 raise ExportError(f"{self.name} assumes {name} >= {symbols[name].lower}, here {number}")
-        for text, relation in self.manifest["guards"]:
-            if not RELATIONS[relation](evaluate(_parse_size(text, self.graph), sizes)):
+        if self._guards is None:
+            self._guards = [(text, r, _parse_size(text, self.graph)) for text, r in self.manifest["guards"]]
+        for text, relation, size in self._guards:
+            if not RELATIONS[relation](evaluate(size, sizes)):
                 shown = ", ".join(f"{n} = {s}" for n, s in sizes.items())
                 raise ExportError(f"{self.name} assumes {text} {relation} 0, and here {shown}")
         return found
@@ -177,8 +191,8 @@ def load_exported(path: str | os.PathLike[str], backend: str = "interpreter") ->
     """
     files = _read(Path(path))
     try:
-        manifest = json.loads(files["program.json"].decode())
-    except ValueError as error:
+        manifest = json.loads(files["program.json"].decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ExportError(f"program.json of {path} is no JSON: {error}") from None
     _check_manifest(manifest)
     for name, digest in manifest["sha256"].items():
@@ -195,8 +209,16 @@ def load_exported(path: str | os.PathLike[str], backend: str = "interpreter") ->
     return program
 
 
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
+
+
 def _read(path: Path) -> dict[str, bytes]:
     try:
+        places = [path / name for name in FILES] if path.is_dir() else [path]
+        for place in places:
+            if not stat.S_ISREG(place.stat().st_mode):  # a pipe or a device may never end
+                raise ExportError(f"{place} is no ordinary file")
         if path.is_dir():
             return {name: (path / name).read_bytes() for name in FILES}
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
@@ -205,7 +227,9 @@ def _read(path: Path) -> dict[str, bytes]:
             if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
                 raise ExportError(f"{path} is compressed, which export never does")
             return {name: archive.read(name) for name in FILES}
-    except (OSError, zipfile.BadZipFile) as error:
+    except ExportError:
+        raise
+    except (OSError, ValueError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile) as error:
         raise ExportError(f"{path} is no exported program: {error}") from None
 
 
@@ -219,12 +243,63 @@ def _parse(text: bytes) -> Graph:
         verify(graph)
     except (ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:
         raise ExportError(f"graph.gt is no valid graph: {error}") from None
-    for node in graph.nodes:
-        if node.op.name in ("gradient", "custom_function"):
-            raise ExportError(f"graph.gt has a {node.op.name} node, which does not run")
-    if any(v.type.device.type != "cpu" for v in graph.inputs):
-        raise ExportError("graph.gt has inputs that are not on the cpu")
+    with contextlib.ExitStack() as stack:
+        # What a check finds out about sizes must not become an assumption of the program.
+        for scope in {id(s.scope): s.scope for s in graph.symbols.values() if s.scope is not None}.values():
+            stack.enter_context(scope.discarding())
+        for node in _all_nodes(graph):
+            if node.op.name in ("gradient", "custom_function"):
+                raise ExportError(f"graph.gt has a {node.op.name} node, which does not run")
+            _check_arguments(node)
+    values = (*graph.inputs, *(r for node in _all_nodes(graph) for r in node.results))
+    if any(v.type.device.type != "cpu" for v in values):
+        raise ExportError("graph.gt has values that are not on the cpu")
     return graph
+
+
+def _all_nodes(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph and of the graphs among their arguments."""
+    for node in graph.nodes:
+        yield node
+        for arg in node.args:
+            if isinstance(arg, Region):
+                yield from _all_nodes(arg.graph)
+
+
+def _check_arguments(node: Node) -> None:
+    """That a node's arguments are what its operator would make of them: indices and dimensions that exist. Compiled
+    code relies on it, and does not look again."""
+    op = node.op
+    if op.name == "as_strided":
+        _check_strides(*node.args)
+    if op.normalize is None:
+        return
+    try:
+        args = tuple(op.normalize(*node.args))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ExportError(f"graph.gt: {op.name}: {error}") from None
+    if not all(_same_argument(a, b) for a, b in zip(args, node.args, strict=True)):
+        raise ExportError(f"graph.gt: {op.name}: its arguments are not in their normal form")
+
+
+def _check_strides(input: Value, size: Any, stride: Any, offset: Any, input_stride: Any) -> None:
+    """That as_strided stays within the memory of an operand in row-major order."""
+    known = all(type(n) is int for n in (*input.type.shape, *size, *stride, offset))
+    if not known or (input_stride is not None and tuple(input_stride) != contiguous_strides(input.type.shape)):
+        raise ExportError("graph.gt: as_strided of an operand whose memory is not known")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 in size:
+        return
+    if min((offset, *stride), default=0) < 0 or last >= math.prod(input.type.shape):
+        raise ExportError(f"graph.gt: as_strided reaches element {last} of {input.type}")
+
+
+def _same_argument(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is tuple and type(b) is tuple:
+        return len(a) == len(b) and all(map(_same_argument, a, b))
+    return type(a) is type(b) and bool(a == b or (a != a and b != b))
 
 
 def _check_manifest(manifest: Any) -> None:
@@ -248,15 +323,24 @@ def _check_manifest(manifest: Any) -> None:
         _check_tree(tree, leaves, 0)
     for entry in manifest["inputs"]:
         keys = set(entry) - {"name"} if isinstance(entry, dict) else set()
-        number = keys == {"number"} and type(entry["number"]) in (int, float)
-        if not ((keys == {"argument"} and type(entry["argument"]) is int) or keys == {"weight"} or number):
+        number = keys == {"number"} and _is_number(entry["number"])
+        argument = keys == {"argument"} and type(entry["argument"]) is int and type(entry.get("name")) is str
+        weight = keys == {"weight"} and type(entry["weight"]) is str
+        if not (number or argument or weight) or type(entry.get("name", "")) is not str:
             raise ExportError(f"program.json: not an input: {entry!r}")
     for pair in manifest["written"]:
         if not (isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)):
             raise ExportError(f"program.json: not a pair of positions: {pair!r}")
     for guard in manifest["guards"]:
-        if not (isinstance(guard, list) and len(guard) == 2 and isinstance(guard[0], str) and guard[1] in RELATIONS):
+        if not (isinstance(guard, list) and len(guard) == 2 and all(isinstance(g, str) for g in guard)):
             raise ExportError(f"program.json: not an assumption: {guard!r}")
+        if guard[1] not in RELATIONS:
+            raise ExportError(f"program.json: not an assumption: {guard!r}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a scalar of the graph holds."""
+    return (type(value) is int and abs(value) < 1 << 63) or (type(value) is float and math.isfinite(value))
 
 
 def _check_tree(tree: Any, leaves: tuple[str, ...], depth: int) -> None:
@@ -266,7 +350,7 @@ def _check_tree(tree: Any, leaves: tuple[str, ...], depth: int) -> None:
     if kind in leaves:
         if kind != "value" and (type(inner) is not int or inner < 0):
             raise ExportError(f"program.json: not a number of an {kind}: {inner!r}")
-        if kind == "value" and type(inner) not in (bool, int, float, str, type(None)):
+        if kind == "value" and not (type(inner) in (bool, str, type(None)) or _is_number(inner)):
             raise ExportError(f"program.json: not a value: {inner!r}")
         return
     if kind in ("list", "tuple") and isinstance(inner, list):
@@ -301,10 +385,15 @@ def _check_program(program: ExportedProgram) -> None:
             raise ExportError(f"the input {value.name} is {value.type}")
     if program.weights.keys() - used:
         raise ExportError(f"weights that nothing uses: {sorted(program.weights.keys() - used)}")
+    if not graph.symbols:
+        _check_memory(graph, {})
     count = len(graph.outputs)
     for number in (*_leaf_numbers(manifest["result"], "output"), *_leaf_numbers(manifest["result"], "number")):
         if not 0 <= number < count:
             raise ExportError(f"there is no output {number}")
+    for number in _leaf_numbers(manifest["result"], "number"):
+        if graph.outputs[number].type.shape != ():
+            raise ExportError(f"the output {number} is {graph.outputs[number].type}, not a number")
     for position, output in manifest["written"]:
         if not (0 <= position < len(graph.inputs) and 0 <= output < count):
             raise ExportError(f"there is no input {position} or output {output}")
@@ -313,6 +402,18 @@ def _check_program(program: ExportedProgram) -> None:
             raise ExportError(f"the output {output} ({b}) can't be written to the input {position} ({a})")
     for text, _ in manifest["guards"]:
         _parse_size(text, graph)
+
+
+def _check_memory(graph: Graph, sizes: Mapping[str, int]) -> None:
+    """That no step makes an array larger than this machine's memory: the files may say any size."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 40
+    for node in _all_nodes(graph):
+        if node.op.is_view:
+            continue
+        for value in node.results:
+            shape = [evaluate(n, sizes) if type(n) is SymInt else n for n in value.type.shape]
+            if math.prod(shape) * value.type.dtype.itemsize > available or any(n >= 1 << 48 for n in shape):
+                raise ExportError(f"{node.op.name} makes {value.type.dtype.abbreviation}{shape}, more than the memory")
 
 
 def _leaf_numbers(tree: dict[str, Any], kind: str) -> Iterator[int]:

@@ -12,7 +12,6 @@ captured program is valid.
 
 from __future__ import annotations
 
-import ast
 import math
 import operator
 import re
@@ -523,44 +522,9 @@ def compile_expr(size: Size) -> str:
     return str(size)
 
 
-def parse_size(text: str, symbols: Mapping[str, SymInt]) -> Size:
-    """Read what `str` of a size printed. Raises ValueError for anything else, and for unknown symbols."""
-
-    def value(node: ast.expr) -> Size:
-        if isinstance(node, ast.Constant) and type(node.value) is int:
-            return node.value
-        if isinstance(node, ast.Name) and node.id in symbols:
-            return symbols[node.id]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -value(node.operand)
-        if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-            result: Size = _BINARY[type(node.op)](value(node.left), value(node.right))
-            return result
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 2 and not node.keywords:
-            if node.func.id == "max":
-                return sym_max(value(node.args[0]), value(node.args[1]))
-            if node.func.id == "min":
-                return sym_min(value(node.args[0]), value(node.args[1]))
-        raise ValueError(f"not a size over {', '.join(symbols) or 'no symbols'}: {text!r}")
-
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError:
-        raise ValueError(f"not a size: {text!r}") from None
-    return value(tree.body)
-
-
-_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
-
-
 def _rebuild(text: str, symbols: dict[str, tuple[int, int | None]]) -> Size:
+    from graphtorch.tensor.size_text import parse_size
+
     return parse_size(text, {name: symbol(name, lower, hint) for name, (lower, hint) in symbols.items()})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -179,13 +181,23 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "not a structure",
     ),
     "a strange input": (lambda m: m["inputs"].__setitem__(0, {"file": "/etc/passwd"}), "not an input"),
-    "an unknown argument": (lambda m: m["inputs"].__setitem__(0, {"argument": 5}), "no argument 5"),
+    "an unknown argument": (lambda m: m["inputs"].__setitem__(0, {"argument": 5, "name": "x"}), "no argument 5"),
     "an unknown weight": (lambda m: m["inputs"].__setitem__(1, {"weight": "w"}), "no weight 'w'"),
     "an input too few": (lambda m: m["inputs"].pop(), "inputs, program.json"),
     "a strange write": (lambda m: m["written"].append([0, 9]), "no input 0 or output 9"),
     "a write of another type": (lambda m: m["written"].append([1, 0]), "can't be written"),
     "code for a guard": (lambda m: m["guards"].append(["__import__('os').getpid()", "=="]), "not a size"),
     "a strange relation": (lambda m: m["guards"].append(["1", "is"]), "not an assumption"),
+    "a relation that is a list": (lambda m: m["guards"].append(["1", []]), "not an assumption"),
+    "an endless power": (lambda m: m["guards"].append(["9**9**9**9", ">="]), "not a size"),
+    "a large polynomial": (lambda m: m["guards"].append(["(s0 + 1)**60 * (s0 + 1)**60", ">="]), "not a size"),
+    "a division by zero": (lambda m: m["guards"].append(["s0 // 0", ">="]), "not a size"),
+    "a deep expression": (lambda m: m["guards"].append(["-" * 3000 + "s0", ">="]), "not a size"),
+    "a long expression": (lambda m: m["guards"].append(["1+" * 90000 + "s0", ">="]), "not a size"),
+    "an argument without name": (lambda m: m["inputs"][0].pop("name"), "not an input"),
+    "a weight that is no name": (lambda m: m["inputs"][1].update(weight=["a"]), "not an input"),
+    "a large number": (lambda m: m.update(result={"value": 10**400}), "not a value"),
+    "a number that is a matrix": (lambda m: m.update(result={"number": 0}), "not a number"),
 }
 
 
@@ -221,6 +233,66 @@ def test_changed_files_are_refused(folder: Path, tmp_path: Path) -> None:
         archive.writestr("../evil.py", "x")
     with pytest.raises(ExportError, match="entries"):
         torch.load_exported(tmp_path / "x.zip")
+
+
+HOSTILE: dict[str, tuple[str, str]] = {
+    "more memory than there is": ("full(size=(1000000000000, 100), fill_value=1.0, dtype=f32)", "more than the memory"),
+    "a size that is a tower": ("full(size=(9**99999999,), fill_value=1.0, dtype=f32)", "powers from"),
+    "a size that is too large": ("full(size=(9**62 * 9**62,), fill_value=1.0, dtype=f32)", "too large"),
+    "an index that is not there": ("select(%x, 0, 7000000)", "out of range"),
+    "a slice behind the end": (": f32[2, 4] = slice(%x, 0, 100, 102, 1)", "normal form"),
+    "a row behind the end": (": f32[4] = select(%x, 0, 77)", "select"),
+    "a dimension twice": ("permute(%x, (0, 0))", "permute|repeated"),
+    "a view of more": ("view(%x, (4000000,))", "view|invalid"),
+    "memory behind the end": ("as_strided(%x, (10,), (1000000,), 1000000)", "reaches element"),
+    "memory before the start": ("as_strided(%x, (10,), (1,), -5)", "reaches element"),
+    "memory of another form": ("as_strided(%x, (10,), (1,), 0, (1000000, 1))", "not known"),
+    "a value that comes later": ("exp(%later)", "not defined"),
+    "itself": ("exp(%0)", "not defined"),
+    "an unknown operator": ("system(%x)", "unknown operator"),
+    "an object": ("full(size=(2,), fill_value=<object>, dtype=f32)", "opaque"),
+    "another device": ("full(size=(2,), fill_value=1.0, dtype=f32, device=@cuda:0)", "not on the cpu"),
+    "a deep expression": (f"full(size=({'(' * 5000}4{')' * 5000},), fill_value=1.0, dtype=f32)", "no valid graph"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_graph_is_refused(folder: Path, name: str) -> None:
+    node, words = HOSTILE[name]
+    typed = node.startswith(":")
+    text = f"%0{node}" if typed else f"%0 = {node}"
+    with_graph(folder, f"graph f(%x: f32[5, 4] argument) {{\n  {text}\n  return y=%0\n}}\n")
+    edit_manifest(
+        folder,
+        lambda m: m.update(
+            arguments={"list": [{"list": [{"argument": 0}]}, {"dict": {}}]},
+            inputs=[{"argument": 0, "name": "x"}],
+            result={"output": 0},
+            written=[],
+            guards=[],
+        ),
+    )
+    weights = struct.pack("<Q", 8) + b"{}      "
+    (folder / "weights.safetensors").write_bytes(weights)
+    digest = hashlib.sha256(weights).hexdigest()
+    edit_manifest(folder, lambda m: m["sha256"].__setitem__("weights.safetensors", digest))
+    with pytest.raises(ExportError, match=words):
+        torch.load_exported(folder)
+
+
+def test_what_is_no_file_or_no_json_is_refused(folder: Path, tmp_path: Path) -> None:
+    manifest = (folder / "program.json").read_text()
+    for text in ("[" * 200_000, manifest.replace('"version": 1', '"version": NaN'), manifest[:-9], "\0"):
+        (folder / "program.json").write_text(text)
+        with pytest.raises(ExportError, match=r"no JSON|does not say"):
+            torch.load_exported(folder)
+    (folder / "program.json").write_text(manifest)
+    (folder / "graph.gt").unlink()
+    os.mkfifo(folder / "graph.gt")
+    with pytest.raises(ExportError, match="no ordinary file"):
+        torch.load_exported(folder)
+    with pytest.raises(ExportError):
+        torch.load_exported("/dev/zero")
 
 
 def test_loading_imports_nothing_that_the_files_name(folder: Path) -> None:

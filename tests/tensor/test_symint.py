@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphtorch.tensor.size_text import parse_size
 from graphtorch.tensor.symint import (
     SymbolScope,
     SymInt,
@@ -18,7 +19,6 @@ from graphtorch.tensor.symint import (
     compile_expr,
     evaluate,
     free_symbols,
-    parse_size,
     same_shape,
     same_size,
     substitute,
