@@ -629,8 +629,10 @@ class _Call:
                 made = replay(made, (step,))
         if spec.is_leaf:
             made.requires_grad_()
-        if spec.stale and made._version:
-            made._node_version = -made._version  # that of the version before
+        if spec.stale:
+            if type(spec) is OutputView and not made._version:
+                made._bump_version()  # the memory of an output is new
+            made._node_version = min(-made._version, -1)  # that of the version before
         return made
 
     def make(self, spec: Any) -> Any:

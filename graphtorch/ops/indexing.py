@@ -35,6 +35,10 @@ def _check_indices(input: Any, indices: tuple[Any, ...]) -> None:
     for index in indices:
         if index is not None and index.dtype not in (dtypes.int64, dtypes.int32, dtypes.uint8):
             raise IndexError("tensors used as indices must be long, int, byte or bool tensors")
+    for size, index in zip(input.shape, indices, strict=False):
+        empty = index is None or any(type(n) is int and n == 0 for n in index.shape)
+        if type(size) is int and size == 0 and not empty:
+            raise IndexError("index is out of bounds for dimension with size 0")
 
 
 def indexed_shape(shape: Sequence[Any], indices: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import write_out
 from graphtorch.ops.record import OPAQUE, sample
@@ -176,6 +177,25 @@ def _wrap(input: Tensor, array: Any) -> Tensor:
     return input._beside(np.ascontiguousarray(array).reshape(array.shape))  # ascontiguousarray makes vectors of scalars
 
 
+def _recorded_runs(
+    input: Tensor, values: Tensor, places: Tensor | None, return_inverse: bool, return_counts: bool
+) -> Any:
+    """The first of every run of equal `values`, those of `input` in some order (`places`; None: its own), as operators
+    that need only know how many runs there are."""
+    first = FUNCTIONS["ones_like"](values[:1], dtype=dtypes.bool_)
+    starts = FUNCTIONS["cat"]((first, values[1:] != values[:-1]))
+    at = FUNCTIONS["nonzero"](starts)[:, 0]
+    found = [values[at]]
+    if return_inverse:
+        runs = starts.cumsum(0) - 1
+        runs = runs if places is None else runs.scatter(0, places, runs)
+        found.append(runs.reshape(input.shape))
+    if return_counts:
+        ends = FUNCTIONS["cat"]((at[1:], FUNCTIONS["full_like"](at[:1], values.shape[0])))
+        found.append(ends - at)
+    return _unpack(found)
+
+
 @function(method=True)
 def unique(
     input: Tensor,
@@ -186,12 +206,15 @@ def unique(
 ) -> Any:
     """The distinct elements (or slices of `dim`) in order, and on request inverse indices and counts. See torch.unique.
 
-    The shape of the result depends on the values: they are read here.
+    The shape of the result depends on the values: they are read here, or how many there are is a decision on them.
     """
+    if state.recorder is not None and dim is None:
+        ordered, places = FUNCTIONS["sort"](input.detach().reshape(-1))
+        return _recorded_runs(input, ordered, places, return_inverse, return_counts)
     array = input._host("unique()")
     axis = None if dim is None else wrap_dim(dim, input.ndim)
     keys = _sortable(array)
-    values, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True, axis=axis)
+    values, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
     found = [_wrap(input, values.astype(array.dtype, copy=False))]
     if return_inverse:
         found.append(_wrap(input, inverse.reshape(array.shape if axis is None else (-1,)).astype(np.int64, copy=False)))
@@ -206,8 +229,10 @@ def unique_consecutive(
 ) -> Any:
     """The first of every run of equal elements (or slices of `dim`). See torch.unique_consecutive.
 
-    The shape of the result depends on the values: they are read here.
+    The shape of the result depends on the values: they are read here, or how many there are is a decision on them.
     """
+    if state.recorder is not None and dim is None:
+        return _recorded_runs(input, input.detach().reshape(-1), None, return_inverse, return_counts)
     array = input._host("unique_consecutive()")
     axis = None if dim is None else wrap_dim(dim, input.ndim)
     rows = array.reshape(-1) if axis is None else np.moveaxis(array, axis, 0)

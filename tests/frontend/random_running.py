@@ -4,6 +4,7 @@ A program is text, so that a failure prints as a script. `random_program` and `r
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import textwrap
@@ -153,9 +154,10 @@ def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str
     for i, results in enumerate(out):
         tensors.update(_parts(f"out[{i}]", results))
     for expression in program.watched:
-        tensors.update(_parts(expression, eval(expression, scope)))
+        with contextlib.suppress(NameError):  # a shrinking step took it away
+            tensors.update(_parts(expression, eval(expression, scope)))
     for name, value in list(tensors.items()):
-        if isinstance(value, torch.Tensor) and value.is_leaf and not value.is_complex():
+        if isinstance(value, torch.Tensor) and _is_leaf(value) is True and not value.is_complex():
             tensors[f"{name}.grad"] = value.grad
     shown: dict[str, Any] = {"generator": torch.get_rng_state().numpy().copy()}
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -164,7 +166,7 @@ def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str
             held = value.detach()
             arrays[name] = held.view(torch.int16).numpy() if value.dtype is torch.bfloat16 else held.numpy()
             shown[name] = (
-                str(value.dtype), tuple(value.shape), value.requires_grad, value.is_leaf,
+                str(value.dtype), tuple(value.shape), value.requires_grad, _is_leaf(value),
                 held.double().numpy().copy() if value.is_floating_point() else held.numpy().copy(),
             )  # fmt: skip
         else:
@@ -179,6 +181,13 @@ def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str
                 spread = 0 in arrays[first].strides + arrays[second].strides  # eager gradients of sums, for instance
                 shown[f"{first}, {second}"] = ("shares", None if spread else a - b)
     return shown
+
+
+def _is_leaf(tensor: torch.Tensor) -> bool | str:
+    try:
+        return tensor.is_leaf
+    except RuntimeError:
+        return "a view made under no_grad, changed since"
 
 
 def _parts(name: str, value: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ takes the way that eager execution takes."""
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -573,3 +574,22 @@ def test_a_count_that_python_looks_at_is_a_number():
             x = torch.cat([torch.ones(n), -torch.ones(12 - n)])
             assert f(x).tolist() == [2.0] * n
     assert len(f.specializations) <= 8 and f.eager_calls > 0
+
+
+def test_distinct_values_are_a_decision_on_how_many_there_are():
+    def step(ids, weight):
+        values, inverse, counts = ids.unique(return_inverse=True, return_counts=True)
+        runs = torch.unique_consecutive(ids)
+        loss = (weight[values] * counts).square().sum() + inverse.sum() + runs.sum()
+        return loss, torch.autograd.grad(loss, [weight])[0], values
+
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.arange(10.0).requires_grad_()
+    compiled = torch.compile(step, backend="numpy")
+    for n in (8, 8, 8, 8, 1, 0, 6, 7):
+        ids = torch.randint(0, 10, (n,), generator=generator)
+        for mine, wanted in zip(compiled(ids, weight), step(ids, weight), strict=True):
+            assert mine.tolist() == wanted.tolist()
+    assert compiled.eager_calls == 0
+    assert torch.tensor([math.nan, math.nan, 1.0]).unique().tolist()[0] == 1  # and each NaN is another
+    assert torch.compile(torch.unique)(torch.tensor([math.nan, math.nan])).shape == (2,)
