@@ -1,7 +1,7 @@
 """What benchmarks/gpu.py times: operators, and whole training steps, written for any library with PyTorch's interface.
 
 A workload is a function of (torch, device, sizes) that returns what is called again and again, and what that moves and
-computes at least. `SIZES` has what is worth measuring on an H200, `TOY` what Triton's interpreter can run."""
+computes at least. `CORE` and `MORE` have what is worth measuring on an H200, `TOY` what Triton's interpreter runs."""
 
 from __future__ import annotations
 
@@ -219,29 +219,41 @@ BUILDERS: dict[str, Callable[..., Work]] = {
     )
 }
 
-_MATMULS = [(1024,) * 3, (2048,) * 3, (4096,) * 3, (8192,) * 3, (16, 8192, 8192), (8192, 8192, 16), (8192, 64, 8192)]
-_HEADS = [(64, 32), (128, 16)]  # size of a head, and how many
-
-SIZES: list[tuple[str, tuple[Any, ...]]] = [
-    *(("pointwise", (1 << 26, d)) for d in ("fp32", "bf16")),
-    *(("softmax", (8192, 4096, d)) for d in ("fp32", "bf16")),
+# What must be known: one line a requirement. The order is the one of measuring.
+CORE: list[tuple[str, tuple[Any, ...]]] = [
+    ("matmul", (4096, 4096, 4096, "bf16")),
+    ("matmul", (8192, 8192, 8192, "bf16")),
+    ("attention", (4, 32, 4096, 64)),
+    ("attention", (4, 16, 4096, 128)),
+    ("attention", (4, 16, 4096, 128, True)),
+    ("pointwise", (1 << 26, "bf16")),
+    ("softmax", (8192, 4096, "bf16")),
     ("layer_norm", (8192, 4096, "bf16")),
     ("layer_norm", (8192, 4096, "bf16", True)),
     ("cross_entropy", (8192, 32768, "bf16")),
     ("adamw", (100_000_000, 100)),
+    ("gpt", (32, 1024, 12, 12, 768, 50304)),
+    ("resnet18", (256, 224, 64, 1000)),
+    ("mlp", (16384, 784, 4096, 10)),
+]
+
+_MATMULS = [(1024,) * 3, (2048,) * 3, (4096,) * 3, (8192,) * 3, (16, 8192, 8192), (8192, 8192, 16), (8192, 64, 8192)]
+_HEADS = [(64, 32), (128, 16)]  # size of a head, and how many
+
+_ALL: list[tuple[str, tuple[Any, ...]]] = [
+    ("pointwise", (1 << 26, "fp32")),
+    ("softmax", (8192, 4096, "fp32")),
+    *(("convolution", (128, c, s, 3, b)) for c, s in ((64, 56), (128, 28), (256, 14), (512, 7)) for b in (False, True)),
+    ("convolution", (128, 256, 14, 1, False)),
     *(("matmul", (*s, d)) for d in ("bf16", "fp32") for s in _MATMULS),
     *(
-        ("attention", (16384 // t, n, t, h, b))
+        ("attention", (16384 // t, n, t, h, *((True,) if b else ())))
         for h, n in _HEADS
         for t in (1024, 2048, 4096, 8192)
         for b in (False, True)
     ),
-    *(("convolution", (128, c, s, 3, b)) for c, s in ((64, 56), (128, 28), (256, 14), (512, 7)) for b in (False, True)),
-    ("convolution", (128, 256, 14, 1, False)),
-    ("mlp", (16384, 784, 4096, 10)),
-    ("resnet18", (256, 224, 64, 1000)),
-    ("gpt", (32, 1024, 12, 12, 768, 50304)),
 ]
+MORE: list[tuple[str, tuple[Any, ...]]] = [case for case in _ALL if case not in CORE]
 
 TOY: list[tuple[str, tuple[Any, ...]]] = [
     ("pointwise", (1500, "fp32")),

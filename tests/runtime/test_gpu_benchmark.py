@@ -47,6 +47,47 @@ def test_pytorchs_side_of_the_benchmark_runs(tmp_path: Path) -> None:
     assert sum(e["kind"] == "time" for e in entries) == 6 and not [e for e in entries if "failed" in e], done.stdout
 
 
+def test_a_run_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton's interpreter runs the kernels")
+    given = ("--simulate", "--with", "graphtorch", "--out", str(tmp_path))
+    assert run(*given, "--only", "softmax", "--minutes", "0.01").stdout.count("tasks are left") == 1
+    run(*given, "--only", "softmax")
+    file = tmp_path / "gpu-simulated.json"
+    first = json.loads(file.read_text())
+    first[-1]["milliseconds"] = 123456.0
+    file.write_text(json.dumps(first))
+    done = run(*given, "--only", "softmax,pointwise")
+    entries = json.loads(file.read_text())
+    assert entries[: len(first)] == first and len(entries) > len(first)
+    assert "123456" in done.stdout or "1.235e+05" in done.stdout
+    assert "tasks are left" not in done.stdout
+
+
+def test_what_hangs_or_dies_costs_its_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    gpu = importlib.import_module("gpu")
+    results = gpu.Results(tmp_path, "simulated", "command", fresh=True, retry=False)
+    worker = gpu.Worker("graphtorch", "simulated", results.log("graphtorch"))
+    try:
+        about = gpu.Task("about", "graphtorch")
+        assert "took longer" in worker.ask(about, 0.01)["failed"]
+        assert worker.process is None
+        assert worker.ask(about, 60)["device"] == "graphtorch simulated device"
+        process = worker.process
+        found = worker.ask(gpu.Task("time", "graphtorch", "eager", "matmul", (2, 2, "no", "fp32")), 60)
+        assert found["failed"].startswith("TypeError")
+        assert process.poll() is not None
+        assert "Traceback" in results.log("graphtorch").read_text()
+        worker.start()
+        worker.process.kill()
+        assert "the process ended" in worker.ask(about, 60)["failed"]
+        results.add(about, {"failed": "no"})
+        assert results.has(about) and "- graphtorch: no" in (tmp_path / "gpu-simulated.md").read_text()
+    finally:
+        worker.end()
+
+
 def test_without_a_gpu_it_says_so() -> None:
     from graphtorch.runtime.cuda import driver
 
