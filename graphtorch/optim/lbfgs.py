@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import enable_grad, no_grad
+from graphtorch.autograd.state import state
 from graphtorch.optim.optimizer import Closure, Optimizer
 from graphtorch.optim.per_parameter import as_number, as_real, check_lr
 from graphtorch.tensor.tensor import Tensor
@@ -22,7 +23,8 @@ class LBFGS(Optimizer):
     (1.25 times ``max_iter`` by default); ``line_search_fn`` is None or "strong_wolfe". There is one group only.
     (Nocedal & Wright 2006, algorithms 7.4 and 3.5)
 
-    The number of evaluations depends on the loss, so a step is no part of one graph: compile the closure instead.
+    The number of evaluations depends on the loss, so a step is no part of a graph, and a compiled function that takes
+    one runs eagerly: compile the closure instead.
 
     Raises:
         ValueError: the rate is negative, or there are several groups.
@@ -62,6 +64,12 @@ class LBFGS(Optimizer):
             TypeError: there is no closure.
             RuntimeError: ``line_search_fn`` is unknown.
         """
+        if state.recorder is not None:
+            from graphtorch.frontend.errors import refuse
+
+            raise refuse(
+                "LBFGS.step() evaluates the loss as often as its values ask for", "compile the closure instead"
+            )
         if closure is None:
             raise TypeError("LBFGS.step() missing 1 required positional argument: 'closure'")
         with no_grad():
