@@ -18,7 +18,7 @@ from typing import Any
 
 from gpu_workloads import BUILDERS, Work
 
-FLUSH = 256 << 20  # bytes, more than any second-level cache
+FLUSH = 1 << 30  # bytes: more than any second-level cache, and long enough for the host to get ahead of the device
 
 
 class Runner:

@@ -29,7 +29,7 @@ from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.layouts import gradient_layouts
 from graphtorch.frontend.parts import Part, Saved
 from graphtorch.frontend.recorded import Recorded, RecordedNode
-from graphtorch.frontend.sources import GradSource, Source
+from graphtorch.frontend.sources import GradSource, Source, gradient_of
 from graphtorch.ir.builder import GraphBuilder, Traced
 from graphtorch.ir.graph import Graph, Location, Node, Value
 from graphtorch.tensor.tensor import Tensor
@@ -88,7 +88,8 @@ class GradientRecorder(GraphBuilder):
             return None
         found = concrete._grad
         source = self._source_of(concrete)
-        expression = f"{self._expression(source)}._grad"
+        expression = f"{self._expression(source)}.{gradient_of(source)}"
+        concrete._grad = found  # never unset, where it is looked for directly
         if found is None:
             self.guards.add(f"{expression} is None", f"{source.name}.grad was None")
         else:

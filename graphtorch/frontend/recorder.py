@@ -33,6 +33,7 @@ from graphtorch.frontend.sources import (
     Source,
     TensorSource,
     carrier,
+    gradient_of,
 )
 from graphtorch.frontend.state_recorder import StateRecorder
 from graphtorch.frontend.watch import Fact
@@ -238,7 +239,7 @@ class Recorder(StateRecorder):
         if isinstance(source, ArgumentSource):
             return f"leaves[{source.index}]"
         if isinstance(source, GradSource):
-            return f"{self._expression(source.owner)}._grad"
+            return f"{self._expression(source.owner)}.{gradient_of(source.owner)}"
         assert isinstance(source, TensorSource)
         return self.guards.name(source.tensor)
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from graphtorch.frontend.kept import KeptGradients, keepable
 from graphtorch.frontend.program import Alias, BrokenNode, Constant, Made, Output, _laid_out
-from graphtorch.frontend.sources import ArgumentSource, GradSource, NumberSource, SizeSource, Source, TensorSource
+from graphtorch.frontend.sources import (
+    ArgumentSource,
+    GradSource,
+    NumberSource,
+    SizeSource,
+    Source,
+    TensorSource,
+    gradient_of,
+)
 from graphtorch.frontend.tree import Leaf, unflatten
 from graphtorch.frontend.watch import Fact, Settled, memory
 from graphtorch.ir.passes import verify_by_default
@@ -149,7 +157,7 @@ class _Writer:
         if isinstance(source, TensorSource):
             return self.name(source.tensor)
         if isinstance(source, GradSource):
-            return f"{self._tensor(source.owner)}._grad"
+            return f"{self._tensor(source.owner)}.{gradient_of(source.owner)}"
         if isinstance(source, SizeSource):
             return self.name(source.sample)
         assert isinstance(source, NumberSource)

@@ -59,6 +59,12 @@ class GradSource(Source):
         return self.owner.fetch(leaves)._grad
 
 
+def gradient_of(owner: Source) -> str:
+    """The attribute in which a source's tensor has its gradient: the slot itself for a tensor that had one at the
+    capture, the property for arguments, which may be tensors that never had."""
+    return "_gradient" if isinstance(owner, TensorSource) else "_grad"
+
+
 @dataclass(frozen=True, eq=False)
 class NumberSource(Source):
     """A Python number in a dictionary, such as a param group's learning rate, or at `index` of a tuple there."""
