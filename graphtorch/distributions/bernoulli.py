@@ -56,7 +56,7 @@ class Bernoulli(OneParameter):
     See https://docs.pytorch.org/docs/stable/distributions.html#bernoulli
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.boolean
     has_enumerate_support = True
     _mean_carrier_measure = 0

@@ -21,7 +21,7 @@ class Beta(ExponentialFamily):
     See https://docs.pytorch.org/docs/stable/distributions.html#beta
     """
 
-    arg_constraints = {"concentration1": constraints.positive, "concentration0": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration1": constraints.positive, "concentration0": constraints.positive}
     support = constraints.unit_interval
     has_rsample = True
 

@@ -25,7 +25,7 @@ class Binomial(OneParameter):
     See https://docs.pytorch.org/docs/stable/distributions.html#binomial
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints = {
         "total_count": constraints.nonnegative_integer,
         "probs": constraints.unit_interval,
         "logits": constraints.real,

@@ -20,7 +20,7 @@ class Cauchy(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#cauchy
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 

@@ -18,7 +18,7 @@ class Chi2(Gamma):
     See https://docs.pytorch.org/docs/stable/distributions.html#chi2
     """
 
-    arg_constraints = {"df": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"df": constraints.positive}
 
     def __init__(self, df: Any, validate_args: bool | None = None) -> None:
         super().__init__(0.5 * df, 0.5, validate_args=validate_args)

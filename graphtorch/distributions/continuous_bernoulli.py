@@ -25,7 +25,7 @@ class ContinuousBernoulli(OneParameter):
     See https://docs.pytorch.org/docs/stable/distributions.html#continuousbernoulli
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval
     has_rsample = True
     _mean_carrier_measure = 0

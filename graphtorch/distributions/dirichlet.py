@@ -19,7 +19,7 @@ class Dirichlet(ExponentialFamily):
     See https://docs.pytorch.org/docs/stable/distributions.html#dirichlet
     """
 
-    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}
     support = constraints.simplex
     has_rsample = True
 

@@ -19,7 +19,7 @@ class Exponential(ExponentialFamily):
     See https://docs.pytorch.org/docs/stable/distributions.html#exponential
     """
 
-    arg_constraints = {"rate": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"rate": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
     _mean_carrier_measure = 0

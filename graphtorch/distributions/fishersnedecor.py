@@ -21,7 +21,7 @@ class FisherSnedecor(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#fishersnedecor
     """
 
-    arg_constraints = {"df1": constraints.positive, "df2": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"df1": constraints.positive, "df2": constraints.positive}
     support = constraints.positive
     has_rsample = True
 

@@ -19,7 +19,7 @@ class Gamma(ExponentialFamily):
     See https://docs.pytorch.org/docs/stable/distributions.html#gamma
     """
 
-    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
     _mean_carrier_measure = 0

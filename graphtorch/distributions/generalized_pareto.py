@@ -20,7 +20,7 @@ class GeneralizedPareto(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#generalizedpareto
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints = {
         "loc": constraints.real,
         "scale": constraints.positive,
         "concentration": constraints.real,

@@ -24,7 +24,7 @@ class Gumbel(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#gumbel
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:

@@ -18,7 +18,7 @@ __all__ = ["Half"]
 class Half(TransformedDistribution):
     """The absolute value of a number of a distribution that is symmetric about 0 and has a `scale`."""
 
-    arg_constraints = {"scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"scale": constraints.positive}
     support = constraints.nonnegative
     has_rsample = True
     base_dist: Any

@@ -19,7 +19,7 @@ class Independent(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#independent
     """
 
-    arg_constraints: Any = {}  # noqa: RUF012
+    arg_constraints: Any = {}
 
     def __init__(
         self, base_distribution: Any, reinterpreted_batch_ndims: int, validate_args: bool | None = None

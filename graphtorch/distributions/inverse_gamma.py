@@ -22,7 +22,7 @@ class InverseGamma(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#inversegamma
     """
 
-    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
     support = constraints.positive
     has_rsample = True
 

@@ -23,7 +23,7 @@ class Kumaraswamy(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#kumaraswamy
     """
 
-    arg_constraints = {"concentration1": constraints.positive, "concentration0": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration1": constraints.positive, "concentration0": constraints.positive}
     support = constraints.unit_interval
     has_rsample = True
 

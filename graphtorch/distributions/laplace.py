@@ -19,7 +19,7 @@ class Laplace(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#laplace
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 

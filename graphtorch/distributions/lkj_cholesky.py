@@ -23,7 +23,7 @@ class LKJCholesky(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#lkjcholesky
     """
 
-    arg_constraints = {"concentration": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"concentration": constraints.positive}
     support = constraints.corr_cholesky
 
     def __init__(self, dim: int, concentration: Any = 1.0, validate_args: bool | None = None) -> None:

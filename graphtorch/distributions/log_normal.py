@@ -20,7 +20,7 @@ class LogNormal(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#lognormal
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.positive
     has_rsample = True
 

@@ -20,7 +20,7 @@ class LogisticNormal(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#logisticnormal
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.simplex
     has_rsample = True
 

@@ -23,7 +23,7 @@ class LowRankMultivariateNormal(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#lowrankmultivariatenormal
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints = {
         "loc": constraints.real_vector,
         "cov_factor": constraints.independent(constraints.real, 2),
         "cov_diag": constraints.independent(constraints.positive, 1),

@@ -19,7 +19,7 @@ class MixtureSameFamily(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#mixturesamefamily
     """
 
-    arg_constraints: Any = {}  # noqa: RUF012
+    arg_constraints: Any = {}
     has_rsample = False
 
     def __init__(

@@ -22,7 +22,7 @@ class Multinomial(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#multinomial
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
 
     def __init__(
         self, total_count: int = 1, probs: Any = None, logits: Any = None, validate_args: bool | None = None

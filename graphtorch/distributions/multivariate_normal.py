@@ -41,7 +41,7 @@ class MultivariateNormal(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#multivariatenormal
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints = {
         "loc": constraints.real_vector,
         "covariance_matrix": constraints.positive_definite,
         "precision_matrix": constraints.positive_definite,

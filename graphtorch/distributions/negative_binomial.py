@@ -22,7 +22,7 @@ class NegativeBinomial(OneParameter):
     See https://docs.pytorch.org/docs/stable/distributions.html#negativebinomial
     """
 
-    arg_constraints = {  # noqa: RUF012
+    arg_constraints = {
         "total_count": constraints.greater_than_eq(0),
         "probs": constraints.half_open_interval(0.0, 1.0),
         "logits": constraints.real,

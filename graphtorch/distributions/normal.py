@@ -20,7 +20,7 @@ class Normal(ExponentialFamily):
     See https://docs.pytorch.org/docs/stable/distributions.html#normal
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
     _mean_carrier_measure = 0

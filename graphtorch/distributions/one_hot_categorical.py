@@ -20,7 +20,7 @@ class OneHotCategorical(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#onehotcategorical
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.one_hot
     has_enumerate_support = True
 

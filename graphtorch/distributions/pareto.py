@@ -21,7 +21,7 @@ class Pareto(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#pareto
     """
 
-    arg_constraints = {"alpha": constraints.positive, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"alpha": constraints.positive, "scale": constraints.positive}
 
     def __init__(self, scale: Any, alpha: Any, validate_args: bool | None = None) -> None:
         self.scale, self.alpha = broadcast_all(scale, alpha)

@@ -19,7 +19,7 @@ class Poisson(ExponentialFamily):
     See https://docs.pytorch.org/docs/stable/distributions.html#poisson
     """
 
-    arg_constraints = {"rate": constraints.nonnegative}  # noqa: RUF012
+    arg_constraints = {"rate": constraints.nonnegative}
     support = constraints.nonnegative_integer
 
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:

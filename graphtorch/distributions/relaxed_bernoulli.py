@@ -22,7 +22,7 @@ class LogitRelaxedBernoulli(OneParameter):
     See https://docs.pytorch.org/docs/stable/distributions.html#logitrelaxedbernoulli
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.real
     has_rsample = True
 
@@ -56,7 +56,7 @@ class RelaxedBernoulli(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#relaxedbernoulli
     """
 
-    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval
     has_rsample = True
     base_dist: LogitRelaxedBernoulli

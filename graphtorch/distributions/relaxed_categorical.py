@@ -22,7 +22,7 @@ class ExpRelaxedCategorical(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.real_vector
     has_rsample = True
 
@@ -78,7 +78,7 @@ class RelaxedOneHotCategorical(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#relaxedonehotcategorical
     """
 
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.simplex
     has_rsample = True
     base_dist: ExpRelaxedCategorical

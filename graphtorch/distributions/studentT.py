@@ -21,7 +21,7 @@ class StudentT(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#studentt
     """
 
-    arg_constraints = {"df": constraints.positive, "loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"df": constraints.positive, "loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
     has_rsample = True
 

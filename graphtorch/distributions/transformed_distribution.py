@@ -21,7 +21,7 @@ class TransformedDistribution(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#transformeddistribution
     """
 
-    arg_constraints: Any = {}  # noqa: RUF012
+    arg_constraints: Any = {}
 
     def __init__(self, base_distribution: Distribution, transforms: Any, validate_args: bool | None = None) -> None:
         if isinstance(transforms, Transform):

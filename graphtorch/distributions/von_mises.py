@@ -28,7 +28,7 @@ class VonMises(Distribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#vonmises
     """
 
-    arg_constraints = {"loc": constraints.real, "concentration": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"loc": constraints.real, "concentration": constraints.positive}
     support = constraints.real
     has_rsample = False
 

@@ -22,7 +22,7 @@ class Weibull(TransformedDistribution):
     See https://docs.pytorch.org/docs/stable/distributions.html#weibull
     """
 
-    arg_constraints = {"scale": constraints.positive, "concentration": constraints.positive}  # noqa: RUF012
+    arg_constraints = {"scale": constraints.positive, "concentration": constraints.positive}
     support = constraints.positive
 
     def __init__(self, scale: Any, concentration: Any, validate_args: bool | None = None) -> None:

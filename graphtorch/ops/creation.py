@@ -349,7 +349,8 @@ def empty_strided(
 
     def fill(size: Any, numpy_dtype: Any) -> Any:
         strides = tuple(s * d.itemsize for s in stride)
-        return np.ndarray(size, numpy_dtype, np.empty(max(extent, 1), numpy_dtype).data, strides=strides)
+        memory = np.empty(max(extent, 1) * numpy_dtype.itemsize, np.uint8)  # bfloat16 has no buffers of its own
+        return np.ndarray(size, numpy_dtype, memory.data, strides=strides)
 
     return _constant(shape, 0, d, device, requires_grad, fill, tuple(stride))
 

@@ -7,7 +7,7 @@ planes and then across them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,86 +39,47 @@ def _stride(stride: Any, kernel_size: Any) -> Any:
     return kernel_size if stride is None or stride == [] else stride
 
 
+_SHAPES = {1: "(N, C, L) or (C, L)", 2: "(N, C, H, W) or (C, H, W)", 3: "(N, C, D, H, W) or (C, D, H, W)"}
+_COVERED = {1: "the last dimension.", 2: "the plane; None keeps a dimension.", 3: "the space; None keeps a dimension."}
+_POSITION = {1: "position", 2: "position in the flattened plane", 3: "position in the flattened space"}
+
+
+def _named(function: Callable[..., Any], name: str, doc: str) -> Callable[..., Any]:
+    """A function that was made for some number of dimensions, under its public name."""
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = doc
+    return function
+
+
 # -- maxima -----------------------------------------------------------------------------------------------------------
 
+# (input, kernel_size, stride, padding, dilation, ceil_mode) -> maxima and their positions
+_Maxima = Callable[[Tensor, Any, Any, Any, Any, bool], tuple[Tensor, Tensor]]
 
-def max_pool1d_with_indices(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
+
+def _max_pool1(
+    input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> tuple[Tensor, Tensor]:
-    """The maximum of every window of (N, C, L) or (C, L), and its position."""
     _check_dims("max_pool1d", input, 1)
-    kernel, steps, pads, dilations = (
-        repeat(x, 1)[0] for x in (kernel_size, _stride(stride, kernel_size), padding, dilation)
-    )
+    kernel, steps, pads, dilations = (repeat(x, 1)[0] for x in (kernel_size, stride, padding, dilation))
     values, indices = ops.max_pool2d_with_indices(
         input.unsqueeze(-2), (1, kernel), (1, steps), (0, pads), (1, dilations), ceil_mode
     )
     return values.squeeze(-2), indices.squeeze(-2)
 
 
-def max_pool1d(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    """The maximum of every window of (N, C, L) or (C, L); with ``return_indices`` also the positions."""
-    pair = max_pool1d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
-    return pair if return_indices else pair[0]
-
-
-def max_pool2d_with_indices(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
+def _max_pool2(
+    input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> tuple[Tensor, Tensor]:
-    """The maximum of every window, and its position as an index into the flattened H x W plane."""
-    stride = _stride(stride, kernel_size)
     values, indices = ops.max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
     return values, indices
 
 
-def max_pool2d(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    """The maximum of every window of (N, C, H, W) or (C, H, W); with ``return_indices`` also the positions."""
-    pair = max_pool2d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
-    return pair if return_indices else pair[0]
-
-
-def max_pool3d_with_indices(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
+def _max_pool3(
+    input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> tuple[Tensor, Tensor]:
-    """The maximum of every window, and its position as an index into the flattened D x H x W space."""
     _check_dims("max_pool3d", input, 3)
-    kernel, steps, pads, dilations = (
-        repeat(x, 3) for x in (kernel_size, _stride(stride, kernel_size), padding, dilation)
-    )
+    kernel, steps, pads, dilations = (repeat(x, 3) for x in (kernel_size, stride, padding, dilation))
     depth, height, width = input.shape[-3:]
     planes = input.reshape(-1, depth, height, width)
     values, inner = ops.max_pool2d_with_indices(planes, kernel[1:], steps[1:], pads[1:], dilations[1:], ceil_mode)
@@ -135,19 +96,43 @@ def max_pool3d_with_indices(
     return values.reshape(shape), indices.reshape(shape)
 
 
-@autocasts("float32")
-def max_pool3d(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    """The maximum of every window of (N, C, D, H, W) or (C, D, H, W); with ``return_indices`` also the positions."""
-    pair = max_pool3d_with_indices(input, kernel_size, stride, padding, dilation, ceil_mode)
-    return pair if return_indices else pair[0]
+def _max_pools(spatial: int, maxima: _Maxima) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`max_pool{spatial}d_with_indices` and `max_pool{spatial}d`."""
+
+    def with_indices(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        return maxima(input, kernel_size, _stride(stride, kernel_size), padding, dilation, ceil_mode)
+
+    def pooled(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        pair = maxima(input, kernel_size, _stride(stride, kernel_size), padding, dilation, ceil_mode)
+        return pair if return_indices else pair[0]
+
+    window = f"The maximum of every window of {_SHAPES[spatial]}"
+    return (
+        _named(with_indices, f"max_pool{spatial}d_with_indices", f"{window}, and its {_POSITION[spatial]}."),
+        _named(pooled, f"max_pool{spatial}d", f"{window}; with ``return_indices`` also its {_POSITION[spatial]}."),
+    )
+
+
+max_pool1d_with_indices, max_pool1d = _max_pools(1, _max_pool1)
+max_pool2d_with_indices, max_pool2d = _max_pools(2, _max_pool2)
+max_pool3d_with_indices, max_pool3d = _max_pools(3, _max_pool3)
+max_pool3d = autocasts("float32")(max_pool3d)
 
 
 # -- means ------------------------------------------------------------------------------------------------------------
@@ -220,26 +205,19 @@ def avg_pool3d(
     return pooled if divisor_override is None else pooled / divisor_override
 
 
-def _lp_pool(pool: Any, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool) -> Tensor:
-    dims = {avg_pool1d: 1, avg_pool2d: 2, avg_pool3d: 3}[pool]
-    count = math.prod(repeat(kernel_size, dims))
-    mean = pool(input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
-    return (mean.sign() * mean.abs().relu() * count).pow(1.0 / norm_type)
+def _lp_pool(spatial: int, average: Callable[..., Tensor]) -> Callable[..., Any]:
+    def pooled(
+        input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+    ) -> Tensor:
+        mean = average(input.pow(norm_type), kernel_size, stride, 0, ceil_mode)
+        total = mean.sign() * mean.abs().relu() * math.prod(repeat(kernel_size, spatial))
+        return total.pow(1.0 / norm_type)
+
+    doc = f"``(sum of x ** p) ** (1 / p)`` of every window of {_SHAPES[spatial]}."
+    return _named(pooled, f"lp_pool{spatial}d", doc)
 
 
-def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """``(sum of x ** p) ** (1 / p)`` of every window of (N, C, L) or (C, L)."""
-    return _lp_pool(avg_pool1d, input, norm_type, kernel_size, stride, ceil_mode)
-
-
-def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """``(sum of x ** p) ** (1 / p)`` of every window of (N, C, H, W) or (C, H, W)."""
-    return _lp_pool(avg_pool2d, input, norm_type, kernel_size, stride, ceil_mode)
-
-
-def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
-    """``(sum of x ** p) ** (1 / p)`` of every window of (N, C, D, H, W) or (C, D, H, W)."""
-    return _lp_pool(avg_pool3d, input, norm_type, kernel_size, stride, ceil_mode)
+lp_pool1d, lp_pool2d, lp_pool3d = _lp_pool(1, avg_pool1d), _lp_pool(2, avg_pool2d), _lp_pool(3, avg_pool3d)
 
 
 # -- as many windows as asked for -------------------------------------------------------------------------------------
@@ -279,41 +257,26 @@ def _mean_over_ranges(input: Tensor, dim: int, count: int) -> Tensor:
     return ops.cat(means, dim)
 
 
-def _adaptive_mean(name: str, input: Tensor, output_size: Any, spatial: int) -> Tensor:
-    wanted = _wanted(name, input, output_size, spatial)
-    if all(want == 1 for want in wanted):
-        return input.mean(tuple(range(-spatial, 0)), keepdim=True)
-    for dim, want in enumerate(wanted, -spatial):
-        input = _mean_over_ranges(input, dim, want)
-    return input
+def _adaptive_mean(spatial: int) -> Callable[..., Any]:
+    name = f"adaptive_avg_pool{spatial}d"
+
+    def pooled(input: Tensor, output_size: Any) -> Tensor:
+        wanted = _wanted(name, input, output_size, spatial)
+        if all(want == 1 for want in wanted):
+            made: Tensor = input.mean(tuple(range(-spatial, 0)), keepdim=True)
+        else:
+            made = input
+            for dim, want in enumerate(wanted, -spatial):
+                made = _mean_over_ranges(made, dim, want)
+        return channels_as(made, input) if spatial == 2 else made
+
+    return _named(
+        pooled, name, f"The means of as many windows as ``output_size`` says, which cover {_COVERED[spatial]}"
+    )
 
 
-def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """The means of ``output_size`` windows that cover the last dimension.
-
-    Raises:
-        RuntimeError: the input has not 2 or 3 dimensions.
-    """
-    return _adaptive_mean("adaptive_avg_pool1d", input, output_size, 1)
-
-
-def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """The means of (OH, OW) windows that cover the plane; None keeps a dimension.
-
-    Raises:
-        RuntimeError: the input has not 3 or 4 dimensions.
-    """
-    return channels_as(_adaptive_mean("adaptive_avg_pool2d", input, output_size, 2), input)
-
-
-@autocasts("float32")
-def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
-    """The means of (OD, OH, OW) windows that cover the space; None keeps a dimension.
-
-    Raises:
-        RuntimeError: the input has not 4 or 5 dimensions.
-    """
-    return _adaptive_mean("adaptive_avg_pool3d", input, output_size, 3)
+adaptive_avg_pool1d, adaptive_avg_pool2d = _adaptive_mean(1), _adaptive_mean(2)
+adaptive_avg_pool3d = autocasts("float32")(_adaptive_mean(3))
 
 
 def _adaptive_max(name: str, input: Tensor, output_size: Any, spatial: int) -> tuple[Tensor, Tensor]:
@@ -334,113 +297,70 @@ def _adaptive_max(name: str, input: Tensor, output_size: Any, spatial: int) -> t
     return input, positions
 
 
-def adaptive_max_pool1d_with_indices(
-    input: Tensor, output_size: Any, return_indices: bool = False
-) -> tuple[Tensor, Tensor]:
-    """:func:`adaptive_max_pool1d` with the positions."""
-    return _adaptive_max("adaptive_max_pool1d", input, output_size, 1)
+def _adaptive_max_pools(spatial: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """`adaptive_max_pool{spatial}d_with_indices` and `adaptive_max_pool{spatial}d`."""
+    name = f"adaptive_max_pool{spatial}d"
+
+    def with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
+        return _adaptive_max(name, input, output_size, spatial)
+
+    def pooled(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+        pair = _adaptive_max(name, input, output_size, spatial)
+        return pair if return_indices else pair[0]
+
+    what = f"The maxima of as many windows as ``output_size`` says, which cover {_COVERED[spatial]}"
+    return (
+        _named(with_indices, f"{name}_with_indices", f"{what} With the {_POSITION[spatial]} of each."),
+        _named(pooled, name, f"{what} With ``return_indices`` also the {_POSITION[spatial]} of each."),
+    )
 
 
-def adaptive_max_pool2d_with_indices(
-    input: Tensor, output_size: Any, return_indices: bool = False
-) -> tuple[Tensor, Tensor]:
-    """:func:`adaptive_max_pool2d` with the positions in the flattened plane."""
-    return _adaptive_max("adaptive_max_pool2d", input, output_size, 2)
-
-
-def adaptive_max_pool3d_with_indices(
-    input: Tensor, output_size: Any, return_indices: bool = False
-) -> tuple[Tensor, Tensor]:
-    """:func:`adaptive_max_pool3d` with the positions in the flattened space."""
-    return _adaptive_max("adaptive_max_pool3d", input, output_size, 3)
-
-
-def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The maxima of ``output_size`` windows that cover the last dimension; with ``return_indices`` also where."""
-    pair = adaptive_max_pool1d_with_indices(input, output_size)
-    return pair if return_indices else pair[0]
-
-
-def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The maxima of (OH, OW) windows that cover the plane; with ``return_indices`` also where."""
-    pair = adaptive_max_pool2d_with_indices(input, output_size)
-    return pair if return_indices else pair[0]
-
-
-@autocasts("float32")
-def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The maxima of (OD, OH, OW) windows that cover the space; with ``return_indices`` also where."""
-    pair = adaptive_max_pool3d_with_indices(input, output_size)
-    return pair if return_indices else pair[0]
+adaptive_max_pool1d_with_indices, adaptive_max_pool1d = _adaptive_max_pools(1)
+adaptive_max_pool2d_with_indices, adaptive_max_pool2d = _adaptive_max_pools(2)
+adaptive_max_pool3d_with_indices, adaptive_max_pool3d = _adaptive_max_pools(3)
+adaptive_max_pool3d = autocasts("float32")(adaptive_max_pool3d)
 
 
 # -- back again -------------------------------------------------------------------------------------------------------
 
 
-def _unpool(
-    input: Tensor,
-    indices: Tensor,
-    kernel_size: Any,
-    stride: Any,
-    padding: Any,
-    output_size: Sequence[int] | None,
-    spatial: int,
-) -> Tensor:
-    _check_dims(f"max_unpool{spatial}d", input, spatial)
-    if input.shape != indices.shape:
-        raise RuntimeError(
-            f"Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) but got indices "
-            f"tensor with shape: {list(indices.shape)}"
-        )
-    kernel, steps, pads = (repeat(x, spatial) for x in (kernel_size, _stride(stride, kernel_size), padding))
-    smallest = [(n - 1) * s + k - 2 * p for n, k, s, p in zip(input.shape[-spatial:], kernel, steps, pads, strict=True)]
-    sizes = list(smallest)
-    if output_size is not None:
-        sizes = list(output_size)[-spatial:]
-        for want, usual, step in zip(sizes, smallest, steps, strict=True):
-            if not usual - step < want < usual + step:
-                raise ValueError(
-                    f"invalid output_size {list(output_size)}: each size must be within the stride of {smallest}"
-                )
-    leading = tuple(input.shape[:-spatial])
-    flat = ops.zeros((*leading, math.prod(sizes)), dtype=input.dtype, device=input.device)
-    dim = len(leading)
-    return flat.scatter(dim, indices.flatten(dim), input.flatten(dim)).reshape(*leading, *sizes)
+def _max_unpool(spatial: int) -> Callable[..., Any]:
+    name = f"max_unpool{spatial}d"
+
+    def unpooled(
+        input: Tensor,
+        indices: Tensor,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        output_size: Sequence[int] | None = None,
+    ) -> Tensor:
+        _check_dims(name, input, spatial)
+        if input.shape != indices.shape:
+            raise RuntimeError(
+                f"Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) but got "
+                f"indices tensor with shape: {list(indices.shape)}"
+            )
+        kernel, steps, pads = (repeat(x, spatial) for x in (kernel_size, _stride(stride, kernel_size), padding))
+        smallest = [
+            (n - 1) * s + k - 2 * p for n, k, s, p in zip(input.shape[-spatial:], kernel, steps, pads, strict=True)
+        ]
+        sizes = list(smallest)
+        if output_size is not None:
+            sizes = list(output_size)[-spatial:]
+            for want, usual, step in zip(sizes, smallest, steps, strict=True):
+                if not usual - step < want < usual + step:
+                    raise ValueError(
+                        f"invalid output_size {list(output_size)}: each size must be within the stride of {smallest}"
+                    )
+        leading = tuple(input.shape[:-spatial])
+        flat = ops.zeros((*leading, math.prod(sizes)), dtype=input.dtype, device=input.device)
+        dim = len(leading)
+        return flat.scatter(dim, indices.flatten(dim), input.flatten(dim)).reshape(*leading, *sizes)
+
+    doc = f"Put the maxima of :func:`max_pool{spatial}d` back where they were, with zeros elsewhere."
+    return _named(unpooled, name, doc)
 
 
-def max_unpool1d(
-    input: Tensor,
-    indices: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    output_size: Sequence[int] | None = None,
-) -> Tensor:
-    """Put the maxima of :func:`max_pool1d` back where they were, with zeros elsewhere."""
-    return _unpool(input, indices, kernel_size, stride, padding, output_size, 1)
-
-
-@autocasts("float32")
-def max_unpool2d(
-    input: Tensor,
-    indices: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    output_size: Sequence[int] | None = None,
-) -> Tensor:
-    """Put the maxima of :func:`max_pool2d` back where they were, with zeros elsewhere."""
-    return _unpool(input, indices, kernel_size, stride, padding, output_size, 2)
-
-
-@autocasts("float32")
-def max_unpool3d(
-    input: Tensor,
-    indices: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    output_size: Sequence[int] | None = None,
-) -> Tensor:
-    """Put the maxima of :func:`max_pool3d` back where they were, with zeros elsewhere."""
-    return _unpool(input, indices, kernel_size, stride, padding, output_size, 3)
+max_unpool1d = _max_unpool(1)
+max_unpool2d, max_unpool3d = (autocasts("float32")(_max_unpool(_spatial)) for _spatial in (2, 3))
