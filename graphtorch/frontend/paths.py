@@ -50,11 +50,23 @@ Key = int
 class Diverged(Exception):
     """A call got another answer than its path assumes. Nothing has been changed but random generators."""
 
-    def __init__(self, answers: tuple[Any, ...], decisions: list[Decision], results: _Results) -> None:
-        super().__init__(str(decisions[-1]))
+    def __init__(self, answers: tuple[Any, ...], assumed: Sequence[Decision], array: Any, results: _Results) -> None:
+        super().__init__()
         self.answers = answers
-        self.decisions = decisions  # with the answers of this call
+        self.assumed = assumed  # the path's decisions
+        self.array = array  # what the last of `answers` was read from
         self.results = results
+
+    def __str__(self) -> str:
+        return str(self.decisions[-1])
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """The path's decisions up to the one where this call parts from it, with the answers of this call."""
+        count = len(self.answers) - 1
+        last = self.assumed[count]
+        array = np.array(readable(self.array), dtype=last.array.dtype)
+        return [*self.assumed[:count], replace(last, answer=self.answers[-1], array=array)]
 
 
 @dataclass
@@ -199,7 +211,10 @@ class PathExecutable(Executable):
         tree: PathTree,
     ) -> None:
         self.decisions = list(decisions)
+        self.answers = tuple(d.answer for d in decisions)
+        self._asked: list[tuple[Stage, Key, Decision]] = []
         _Cut(self, graph, donations, sources, backend, tree).run()
+        self._asked = list(zip(self.stages, self.asked, self.decisions, strict=True))
 
     # Set by _Cut:
     stages: list[Stage]
@@ -222,20 +237,18 @@ class PathExecutable(Executable):
             held = None
         if held is None:
             held = _Results({}, [(g, g.state_array()) for g in self.generators])
-        for place, (stage, asked, decision) in enumerate(zip(self.stages, self.asked, self.decisions, strict=True)):
+        for place, (stage, asked, decision) in enumerate(self._asked):
             done = held.stages.get(stage)
             if done is None:
                 done = held.stages[stage] = stage.run([known[key] for key in stage.inputs])
             known.update(zip(*done, strict=True))
             answer = answer_of(decision.operation, known[asked])
             if answer != decision.answer:
-                array = np.array(readable(known[asked]), dtype=decision.array.dtype)
-                given = [*self.decisions[:place], replace(decision, answer=answer, array=array)]
-                raise Diverged(tuple(d.answer for d in given), given, held)
+                raise Diverged((*self.answers[:place], answer), self.decisions, known[asked], held)
             if decision.carrier >= 0:
                 known[self.carriers[place]] = inputs[decision.carrier] = carrier(int(readable(known[asked])))
         found: list[Any] = [None] * self.count
-        for decision, asked in zip(self.decisions, self.asked, strict=True):
+        for _, asked, decision in self._asked:
             found[decision.output] = known[asked]
         arrays = self.rest.run([*inputs, *(known[key] for key in self.residuals)])
         for place, array in zip(self.places, arrays, strict=True):
@@ -244,16 +257,10 @@ class PathExecutable(Executable):
 
     def _fits(self, held: _Results) -> bool:
         """Whether what has run is a beginning of this path, with all that it needs."""
-        done = [stage in held.stages for stage in self.stages]
-        count = sum(done)
-        return (
-            all(done[:count])
-            and count == len(held.stages)
-            and all(
-                needed.issubset(held.stages[stage][0])
-                for stage, needed in zip(self.stages[:count], self.needed, strict=False)
-            )
-        )
+        for (stage, (keys, _)), own, needed in zip(held.stages.items(), self.stages, self.needed, strict=False):
+            if stage is not own or not needed.issubset(keys):
+                return False
+        return len(held.stages) <= len(self.stages)
 
     @property
     def schedule(self) -> Schedule | None:  # type: ignore[override]  # the last piece's, which may make it when asked

@@ -281,7 +281,10 @@ def in_double(program: Program) -> Program:
     def of(text: str) -> str:
         for name in ("float32", "float16", "bfloat16"):
             text = text.replace(f"'{name}'", "'float64'")
-        return text.replace(".float()", ".double()").replace("torch.tensor(3.0)", "torch.tensor(3.0).double()")
+        for name in (".float()", ".half()", ".bfloat16()"):
+            text = text.replace(name, ".double()")
+        text = text.replace("dtype=torch.bfloat16", "dtype=torch.bfloat16, enabled=False")
+        return text.replace("torch.tensor(3.0)", "torch.tensor(3.0).double()")
 
     return replace(
         program,
