@@ -1,7 +1,7 @@
 """Process-wide switches of the `torch` namespace: threads, determinism, precision of products, warnings.
 
-Most have one possible value here: operators give the same bits in every run. Programs set these switches and read them
-back; only the precision of float32 products changes anything, and only on GPUs."""
+Most have one possible value here: programs set these switches and read them back. Only the precision of float32
+products and the order of sums change anything, and only on GPUs; on CPUs operators give the same bits in every run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import os
 import warnings
 from typing import Any
 
-from graphtorch.tensor.precision import settings as float32_precision
+from graphtorch.tensor.precision import settings as precision_settings
 from graphtorch.tensor.threads import get_num_threads as get_num_threads
 
 _interop_threads = 0
-_deterministic = False
 _warn_only = False
 _warn_always = False
 
@@ -45,7 +44,7 @@ def set_num_interop_threads(num: int) -> None:
 
 def get_float32_matmul_precision() -> str:
     """What `set_float32_matmul_precision` was told."""
-    return float32_precision.matmul
+    return precision_settings.matmul
 
 
 def set_float32_matmul_precision(precision: str) -> None:
@@ -54,18 +53,19 @@ def set_float32_matmul_precision(precision: str) -> None:
     if precision not in ("highest", "high", "medium"):
         warnings.warn(f"{precision} is not one of 'highest', 'high', or 'medium'", stacklevel=2)
         return
-    float32_precision.matmul = precision
+    precision_settings.matmul = precision
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Noted: every operator here is deterministic. See torch.use_deterministic_algorithms."""
-    global _deterministic, _warn_only
-    _deterministic, _warn_only = bool(mode), bool(warn_only)
+    """On GPUs, sums by index (`scatter_add`, the gradient of an embedding) then add in a fixed order instead of
+    atomically; all else is deterministic anyway. See torch.use_deterministic_algorithms."""
+    global _warn_only
+    precision_settings.ordered, _warn_only = bool(mode), bool(warn_only)
 
 
 def are_deterministic_algorithms_enabled() -> bool:
     """What `use_deterministic_algorithms` was told."""
-    return _deterministic
+    return precision_settings.ordered
 
 
 def is_deterministic_algorithms_warn_only_enabled() -> bool:
@@ -75,7 +75,7 @@ def is_deterministic_algorithms_warn_only_enabled() -> bool:
 
 def get_deterministic_debug_mode() -> int:
     """0: default, 1: warn, 2: error. See torch.get_deterministic_debug_mode."""
-    return 0 if not _deterministic else 1 if _warn_only else 2
+    return 0 if not precision_settings.ordered else 1 if _warn_only else 2
 
 
 def set_deterministic_debug_mode(debug_mode: int | str) -> None:

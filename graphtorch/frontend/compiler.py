@@ -429,9 +429,6 @@ class CompiledFunction:
                 f"{state_name}.autocast is not None and {state_name}.autocast.key == {guards.name(key)}",
                 f"autocast was on, to {key[0]}",
             )
-        assumed = backend.settings()
-        if assumed is not None:
-            guards.add(f"{guards.name(backend)}.settings() == {assumed!r}", f"the backend's settings were {assumed!r}")
         default = guards.name(dtypes)
         guards.same_object(
             f"{default}.get_default_dtype()",
@@ -500,6 +497,9 @@ class CompiledFunction:
         sizes.check()
         name = getattr(self.function, "__name__", type(self.function).__name__)
         made = Specialization(captured, guards, tree, self._backend_for(captured), name, paths, self.memory_budget)
+        backend = get_backend(made.backend)
+        if assumed := backend.settings():
+            guards.add(f"{guards.name(backend)}.settings() == {assumed!r}", f"the backend's settings were {assumed!r}")
         sizes.check()
         sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]

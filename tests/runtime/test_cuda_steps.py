@@ -252,3 +252,23 @@ def test_explain_names_the_backend() -> None:
     function(torch.ones(3, device="cuda"))
     text = str(function.explain())
     assert "compiled for the triton backend" in text and "x: f32[3]@cuda:0" in text
+
+
+@pytest.mark.parametrize("reached", ["arguments", "closure"])
+def test_the_order_of_sums_is_a_guard(reached: str) -> None:
+    x, s = torch.zeros(4, 3, device="cuda"), torch.ones(5, 3, device="cuda")
+    i = torch.tensor([0, 1, 1, 3, 1], device="cuda")
+    given = (x, i, s) if reached == "arguments" else ()
+    add = torch.compile(lambda *a: x.index_add(0, i, s) if not a else a[0].index_add(0, a[1], a[2]))
+    wanted = [[1.0] * 3, [3.0] * 3, [0.0] * 3, [1.0] * 3]
+    try:
+        for ordered in (False, True, False, True):
+            torch.use_deterministic_algorithms(ordered)
+            assert torch.are_deterministic_algorithms_enabled() is ordered
+            for _ in range(2):
+                assert add(*given).tolist() == wanted
+                assert torch.zeros(4, 3, device="cuda").index_add_(0, i, s).tolist() == wanted
+    finally:
+        torch.use_deterministic_algorithms(False)
+    sources = ["".join(s.compiled.executable.sources().values()) for s in add.specializations]
+    assert ["atomic" in text for text in sources] == [True, False]

@@ -278,9 +278,9 @@ class TritonBackend(Backend):
         return _TUNERS[device].functions
 
 
-def settings() -> tuple[str, bool]:
-    """The precision of float32 products and convolutions."""
-    return precision.matmul, precision.convolution
+def settings() -> tuple[str, bool, bool]:
+    """The precision of float32 products and convolutions, and whether sums have a fixed order."""
+    return precision.key()
 
 
 def device_of(graph: Graph) -> Any:

@@ -431,7 +431,7 @@ _recipes: dict[tuple[Any, ...], _Recipe] = {}
 
 def _settings() -> tuple[Any, ...]:
     """What an operator computes depends on, beside its arguments."""
-    return precision.matmul, precision.convolution, dtypes.get_default_dtype()
+    return *precision.key(), dtypes.get_default_dtype()
 
 
 def _remember(key: tuple[Any, ...] | None, recipe: _Recipe) -> None:

@@ -18,6 +18,7 @@ from graphtorch.ops.dispatch import call
 from graphtorch.ops.record import Operator, lookup, parse_signature
 from graphtorch.schedule.indexing import product
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.precision import settings as precision
 from graphtorch.tensor.type import TensorType
 
 Tensor = Any
@@ -82,10 +83,8 @@ def _fold_rows(input: Tensor, keys: Tensor, source: Tensor, combine: str = "sum"
 
 def _atomic(of: Any) -> bool:
     """Whether sums by index are atomic additions: not where their order must be the same each time."""
-    from graphtorch.settings import are_deterministic_algorithms_enabled
-
     exact = of in (dtypes.int32, dtypes.int64)
-    return of in ATOMIC and (exact or not are_deterministic_algorithms_enabled())
+    return of in ATOMIC and (exact or not precision.ordered)
 
 
 def _checked(index: Tensor, size: Any) -> Tensor:
