@@ -105,13 +105,22 @@ def first_failure(name: str, a: Any, fails: Callable[[Any], int]) -> tuple[str, 
     return name, 0
 
 
-def matrix_samples(*shapes: tuple[int, ...], shift: float = 3.0) -> Callable[[Any], Iterable[Sample]]:
-    """Well-conditioned matrices: random ones plus a multiple of the identity."""
+def matrix_samples(
+    *shapes: tuple[int, ...],
+    shift: float = 3.0,
+    rest: Callable[[Any, tuple[int, ...]], tuple[Any, ...]] = lambda make, shape: (),
+) -> Callable[[Any], Iterable[Sample]]:
+    """Well-conditioned matrices, random ones plus a multiple of the identity, and the other arguments of each."""
 
     def samples(make: Any) -> Iterable[Sample]:
-        return [sample(well_conditioned(make, *shape, shift=shift)) for shape in shapes if supported(make)]
+        if not supported(make):
+            return []
+        return [sample(well_conditioned(make, *shape, shift=shift), *rest(make, shape)) for shape in shapes]
 
     return samples
+
+
+RECTANGULAR = ((3, 3), (4, 2), (2, 3), (2, 3, 2))  # square, tall and wide matrices, and a batch
 
 
 def supported(make: Any) -> bool:
@@ -460,9 +469,7 @@ linalg_qr: Callable[..., Any] = operator(
     type=_qr_type,
     numpy=_qr_numpy,
     derivative={"A": _qr_formula},
-    samples=lambda make: [
-        sample(well_conditioned(make, *shape)) for shape in ((3, 3), (4, 2), (2, 3), (2, 3, 2)) if supported(make)
-    ],
+    samples=matrix_samples(*RECTANGULAR),
     # Complex factors are unique up to a phase, so that single elements of theirs have no derivative.
     categories="f",
     method=False,
@@ -539,11 +546,7 @@ svd_factors: Callable[..., Any] = operator(
     type=_svd_type,
     numpy=_svd_numpy,
     derivative={"A": _svd_formula},
-    samples=lambda make: [
-        sample(well_conditioned(make, *shape), False)
-        for shape in ((3, 3), (4, 2), (2, 3), (2, 3, 2))
-        if supported(make)
-    ],
+    samples=matrix_samples(*RECTANGULAR, rest=lambda make, shape: (False,)),
     categories="f",  # as for qr
     method=False,
     public=False,
@@ -673,11 +676,7 @@ pinv_matrix: Callable[..., Tensor] = operator(
     type=_pinv_type,
     numpy=_pinv_numpy,
     derivative={"A": lambda g, result, A: pinv_cotangent(g, result, A)},
-    samples=lambda make: [
-        sample(well_conditioned(make, *shape), 0.0, 1e-6)
-        for shape in ((3, 3), (4, 2), (2, 3), (2, 3, 2))
-        if supported(make)
-    ],
+    samples=matrix_samples(*RECTANGULAR, rest=lambda make, shape: (0.0, 1e-6)),
     categories="fc",
     public=False,
     method=False,
@@ -715,11 +714,7 @@ lstsq_solution: Callable[..., Tensor] = operator(
         "A": lambda g, A, B: pinv_cotangent(g @ adjoint(B), _default_pinv(A), A),
         "B": lambda g, A: adjoint(_default_pinv(A)) @ g,
     },
-    samples=lambda make: [
-        sample(well_conditioned(make, *shape), make(shape[-2], 2))
-        for shape in ((3, 3), (4, 2), (2, 3), (2, 3, 2))
-        if supported(make)
-    ],
+    samples=matrix_samples(*RECTANGULAR, rest=lambda make, shape: (make(shape[-2], 2),)),
     categories="fc",
     public=False,
     method=False,

@@ -74,7 +74,7 @@ KNOWN = (
     Known(
         "cov",
         "gradient 1",
-        "the gradient of weights of one observation is 0, which rounding keeps from being exact",
+        "the covariance of two observations does not depend on their weights: a gradient of 0 up to rounding",
     ),
 )
 

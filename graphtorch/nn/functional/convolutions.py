@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -67,30 +67,11 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     return result if bias is None else result + bias
 
 
-def conv1d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """Cross-correlate (N, C, L) or (C, L) with weight (O, C / groups, K); padding may be "same" or "valid"."""
-    return ops.conv1d(input, weight, bias, stride, padding, dilation, groups)
-
-
-def conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """Cross-correlate (N, C, H, W) or (C, H, W) with weight (O, C / groups, KH, KW); padding may be "same", "valid"."""
-    return ops.conv2d(input, weight, bias, stride, padding, dilation, groups)
+# Operators of their own.
+conv1d: Callable[..., Tensor] = ops.conv1d
+conv2d: Callable[..., Tensor] = ops.conv2d
+conv_transpose1d: Callable[..., Tensor] = autocasts("lower")(ops.conv_transpose1d)
+conv_transpose2d: Callable[..., Tensor] = autocasts("lower")(ops.conv_transpose2d)
 
 
 def conv3d(
@@ -143,36 +124,6 @@ def conv3d(
     flat = weight.reshape(weight.shape[0], weight.shape[1] * depth, weight.shape[3], weight.shape[4])
     result = conv2d(planes, flat, bias, steps[1:], paddings[1:], dilations[1:], groups)
     return result.reshape(batch, places, *result.shape[1:]).transpose(1, 2)
-
-
-@autocasts("lower")
-def conv_transpose1d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Tensor:
-    """The adjoint of :func:`conv1d`: (N, C, L) with weight (C, O / groups, K)."""
-    return ops.conv_transpose1d(input, weight, bias, stride, padding, output_padding, groups, dilation)
-
-
-@autocasts("lower")
-def conv_transpose2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> Tensor:
-    """The adjoint of :func:`conv2d`: (N, C, H, W) with weight (C, O / groups, KH, KW)."""
-    return ops.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 @autocasts("lower")
