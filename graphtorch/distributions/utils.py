@@ -39,7 +39,8 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
     if len(tensors) == len(values):
         return tuple(torch.broadcast_tensors(*values))
     dtype = tensors[0].dtype if tensors else torch.get_default_dtype()
-    made = [v if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype) for v in values]
+    device = tensors[0].device if tensors else None
+    made = [v if isinstance(v, Tensor) else torch.tensor(v, dtype=dtype, device=device) for v in values]
     return tuple(torch.broadcast_tensors(*made))
 
 

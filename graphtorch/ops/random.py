@@ -19,8 +19,9 @@ from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.cuda_generator import seed_all
+from graphtorch.tensor.cuda_generator import States, seed_all
 from graphtorch.tensor.devices import CPU, META, canonical
+from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.generator import Generator, default_generator
 from graphtorch.tensor.tensor import Tensor, meta_array
@@ -75,17 +76,25 @@ def set_rng_state(new_state: Tensor) -> None:
 @contextmanager
 def _fork_rng(devices: Any = None, enabled: bool = True, **unused: Any) -> Iterator[None]:
     _note_effect("sets a random generator's state")
-    held = default_generator.state_array()
+    if not enabled:
+        yield
+        return
+    indices = None if devices is None else [canonical(_device_of(d)).index or 0 for d in devices]
+    held = States()
     try:
         yield
     finally:
-        if enabled:
-            default_generator.set_state(held)
+        held.restore(indices)
+
+
+def _device_of(given: Any) -> device_class:
+    return device_class("cuda", given) if isinstance(given, int) else device_class(given)
 
 
 @function()
 def fork_rng(devices: Any = None, enabled: bool = True, **unused: Any) -> Any:
-    """A block whose draws leave the default generator's state as it was. See torch.random.fork_rng."""
+    """A block whose draws leave the default generators as they were, that of the CPU and those of CUDA devices (all, or
+    the ones given). See torch.random.fork_rng."""
     return _fork_rng(devices, enabled, **unused)
 
 

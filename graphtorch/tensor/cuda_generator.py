@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,30 @@ def seed_all(seed: int) -> None:
     _seed_of_all = seed
     for found in _defaults.values():
         found.manual_seed(seed)
+
+
+class States:
+    """The states of the CPU's generator and of those of CUDA devices, at one time."""
+
+    def __init__(self) -> None:
+        self._cpu = cpu.default_generator.state_array()
+        self._seed_of_all = _seed_of_all
+        self._first = cpu.default_generator.initial_seed() if _seed_of_all is None else _seed_of_all
+        self._cuda = {i: found.state_array() for i, found in _defaults.items()}
+
+    def restore(self, indices: Iterable[int] | None = None) -> None:
+        """Put the generators of the CPU and of these devices (None: all) back; those made since then are as new."""
+        global _seed_of_all
+        cpu.default_generator.set_state(self._cpu)
+        chosen = None if indices is None else set(indices)
+        if chosen is None:
+            _seed_of_all = self._seed_of_all
+        for i, found in _defaults.items():
+            if chosen is None or i in chosen:
+                if i in self._cuda:
+                    found.set_state(self._cuda[i])
+                else:
+                    found.manual_seed(self._first)
 
 
 def generator_for(where: device_class) -> Generator:

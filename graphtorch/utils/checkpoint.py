@@ -15,7 +15,7 @@ from graphtorch.autodiff.checkpointing import region_origin
 from graphtorch.autodiff.partition import CHECKPOINT
 from graphtorch.autograd.graph import saved_tensors_hooks
 from graphtorch.autograd.state import state
-from graphtorch.tensor.generator import default_generator
+from graphtorch.tensor.cuda_generator import States
 from graphtorch.tensor.tensor import Tensor
 
 ContextFunction = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
@@ -39,7 +39,7 @@ class _Frame:
         self.function = function
         self.args = args
         self.kwargs = kwargs
-        self.state = default_generator.state_array() if preserve else None
+        self.state = States() if preserve else None
         self.again = again
         self.described: list[tuple[Any, ...]] = []  # (shape, dtype) of what the first run saved
         self.values: dict[int, Tensor] = {}  # what the second run saved, until it has been used
@@ -63,17 +63,17 @@ class _Frame:
             found.append(tensor)
             return len(found) - 1
 
-        held = default_generator.state_array() if self.state is not None else None
+        held = States() if self.state is not None else None
         grad, state.grad_enabled = state.grad_enabled, True
         try:
             if self.state is not None:
-                default_generator.set_state(self.state)
+                self.state.restore()
             with self.again, saved_tensors_hooks(keep, found.__getitem__):
                 self.function(*map(_detached, self.args), **{k: _detached(v) for k, v in self.kwargs.items()})
         finally:
             state.grad_enabled = grad
             if held is not None:
-                default_generator.set_state(held)
+                held.restore()
         if len(found) != len(self.described):
             raise CheckpointError(
                 "torch.utils.checkpoint: A different number of tensors was saved during the original forward and "

@@ -276,3 +276,59 @@ def test_without_a_device_there_is_no_accelerator(no_devices: Any) -> None:
     assert not torch.accelerator.is_available() and torch.accelerator.current_accelerator() is None
     with pytest.raises(RuntimeError, match="Cannot access accelerator device when none is available"):
         torch.accelerator.synchronize()
+
+
+@pytest.mark.usefixtures("cuda")
+def test_forked_generators() -> None:
+    def draw() -> Any:
+        return torch.rand(3, device="cuda").tolist()
+
+    torch.manual_seed(3)
+    first, second = draw(), draw()
+    torch.manual_seed(3)
+    assert draw() == first
+    with torch.random.fork_rng():
+        assert draw() == second
+        torch.manual_seed(99)
+        assert draw() not in (first, second)
+    assert draw() == second
+    torch.manual_seed(3)
+    with torch.random.fork_rng(devices=[]):  # of the CPU only
+        assert draw() == first
+    assert draw() == second
+    for devices in ([0], ["cuda:0"], [torch.device("cuda", 0)]):
+        torch.manual_seed(3)
+        with torch.random.fork_rng(devices=devices):
+            assert (draw(), draw()) == (first, second)
+        assert draw() == first
+    with torch.random.fork_rng(enabled=False):
+        assert draw() == second
+    torch.manual_seed(3)
+    with torch.random.fork_rng():
+        other = torch.rand(3, device="cuda:1").tolist()  # perhaps the first draw there
+    assert torch.rand(3, device="cuda:1").tolist() == other == first
+    mask = torch.compile(lambda x: torch.nn.functional.dropout(x, 0.5), mode="reduce-overhead")
+    x = torch.ones(64, device="cuda")
+    mask(x)
+    torch.manual_seed(5)
+    with torch.random.fork_rng():
+        seen = mask(x).tolist()
+    assert mask(x).tolist() == seen
+    assert mask(x).tolist() != seen
+
+
+@pytest.mark.usefixtures("cuda")
+def test_a_checkpointed_dropout_is_computed_again_with_its_mask() -> None:
+    x = torch.ones(64, device="cuda", requires_grad=True)
+    torch.rand(3, device="cuda")
+    y = torch.utils.checkpoint.checkpoint(lambda x: torch.nn.functional.dropout(x * x, 0.5), x, use_reentrant=False)
+    following = torch.cuda.get_rng_state()
+    y.sum().backward()
+    assert torch.equal(torch.cuda.get_rng_state(), following)
+    assert torch.equal(x.grad, 2 * y)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_numbers_beside_parameters_of_distributions() -> None:
+    made = torch.distributions.Normal(torch.zeros(3, device="cuda"), 2.0)
+    assert made.scale.is_cuda and made.log_prob(torch.zeros(3, device="cuda")).is_cuda
