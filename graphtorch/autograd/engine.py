@@ -6,6 +6,7 @@ first, as in PyTorch's engine. See https://docs.pytorch.org/docs/stable/autograd
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,9 +233,10 @@ def _run(
     for edge, cotangent in zip(edges, cotangents, strict=True):
         if edge is not None:
             send(edge, cotangent)
-    for node in {e.node for e in edges if e is not None}:
+    arrival = itertools.count()  # leaves have one sequence number: the first one that is complete comes first
+    for node in dict.fromkeys(e.node for e in edges if e is not None):
         if pending.get(node, 0) == 0:
-            heapq.heappush(ready, (-node.sequence, id(node), node))
+            heapq.heappush(ready, (-node.sequence, next(arrival), node))
 
     previous, autocast = state.grad_enabled, state.autocast
     # A backward pass runs in the dtypes that the forward ran in, whatever surrounds it.
@@ -270,7 +272,7 @@ def _run(
                 if edge.node in pending:
                     pending[edge.node] -= 1
                     if pending[edge.node] == 0:
-                        heapq.heappush(ready, (-edge.node.sequence, id(edge.node), edge.node))
+                        heapq.heappush(ready, (-edge.node.sequence, next(arrival), edge.node))
     finally:
         state.grad_enabled, state.autocast = previous, autocast
     return found

@@ -25,6 +25,7 @@ from graphtorch.frontend.effects import RunEagerly, effect, effects_watched
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
+from graphtorch.frontend.failures import EXPECTED, explained, is_repeatable
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.logs import log_specialization
 from graphtorch.frontend.modes import Modes
@@ -188,10 +189,13 @@ class CompiledFunction:
             decided = self._by_stance(stance.current, args, kwargs)
             if decided is not MISS:
                 return decided
-        for replay in self._replays:
-            result = replay(args, kwargs)
-            if result is not MISS:
-                return result
+        try:
+            for replay in self._replays:
+                result = replay(args, kwargs)
+                if result is not MISS:
+                    return result
+        except EXPECTED as error:
+            return self._failed(error, args, kwargs)
         if state.anomaly:
             return self.function(*args, **kwargs)  # the tape names the line of a step that gives NaN
         if self.check:
@@ -232,7 +236,10 @@ class CompiledFunction:
             if specialization.matches(tree, leaves):
                 if specialization.paths is not None:
                     return run_path(self, specialization, tree, leaves, args, kwargs)
-                result = specialization.run(leaves)
+                try:
+                    result = specialization.run(leaves)
+                except EXPECTED as error:
+                    return self._failed(error, args, kwargs)
                 if specialization.replay is None and not self.check:
                     specialization.replay = write_replay(specialization)
                     specialization.matches(tree, leaves)  # so that the next call finds nothing changed
@@ -260,7 +267,25 @@ class CompiledFunction:
             return self._run_eagerly(str(why), args, kwargs)
         if specialization.paths is not None:
             return run_path(self, specialization, tree, leaves, args, kwargs)
-        return specialization.run(leaves)
+        try:
+            return specialization.run(leaves)
+        except EXPECTED as error:
+            return self._failed(error, args, kwargs)
+
+    def _failed(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call whose compiled code raised: the error as eager execution has it, or what the user's handler makes of
+        it."""
+        leaves: list[Any] = []
+        tree = flatten((args, kwargs), leaves)
+        specialization = next((s for s in self.specializations if s.matches(tree, leaves)), None)
+        if specialization is None or getattr(error, "_graphtorch_located", False):
+            raise error
+        if not is_repeatable(specialization):
+            raise explained(error, specialization, leaves) from None
+        result = self.function(*args, **kwargs)
+        self._warn(f"compiled code raised {type(error).__name__}: {error}")
+        self.eager_calls += 1
+        return result
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -298,6 +323,10 @@ class CompiledFunction:
 
     def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
         self.eager_calls += 1
+        self._warn(reason)
+        return self.function(*args, **kwargs)
+
+    def _warn(self, reason: str) -> None:
         if not self._warned and stance.current.name != "eager_on_recompile":
             self._warned = True
             caller = user_frame()
@@ -309,7 +338,6 @@ class CompiledFunction:
                 caller.f_globals.get("__name__"),
                 caller.f_globals.setdefault("__warningregistry__", {}),
             )
-        return self.function(*args, **kwargs)
 
     # -- compilation -------------------------------------------------------------------------------------------------
 

@@ -182,13 +182,14 @@ class Environment:
         self.tables: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = []  # of modules: (meaning, table, copy of it)
         self.absent: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}  # (namespace, a global that is not there)
         self.environ: dict[Any, Any] | None = None
-        self.names: set[str] = {"forward"}
+        self.names: set[str] = {"forward", "backward", "setup_context"}
         self._fresh: set[str] = set()
         self._holders: list[Holder] = []
         self._visited: dict[int, Any] = {}  # id -> the object, which is kept alive
         self.given = tuple(arguments)
         self._arguments = [a for a in arguments if isinstance(a, Tensor)]
-        self._queue = deque(self._roots(function, arguments))
+        self._queue: deque[Place] = deque()
+        self._queue.extend(list(self._roots(function, arguments)))
         self._explore()
         self._assume_tensors(arguments)
 
@@ -200,7 +201,10 @@ class Environment:
 
     def _roots(self, function: Any, arguments: Sequence[Any]) -> Iterator[Place]:
         for i, argument in enumerate(arguments):
-            if not isinstance(argument, Tensor) and not is_scalar(argument):
+            if isinstance(argument, Tensor):
+                self._visit_hooks(argument._hooks, f"argument {i}")
+                self._visit_hooks(argument._post_accumulate_hooks, f"argument {i}")
+            elif not is_scalar(argument):
                 yield Place(f"leaves[{i}]", f"argument {i}", argument, assumed=False)
         name = getattr(function, "__name__", type(function).__name__)
         yield Place(self.guards.name(function), name, function, assumed=False)
@@ -273,6 +277,8 @@ class Environment:
             raise effect(f"uses {place.meaning}, which gives something else each time,", self.fullgraph)
         elif isinstance(value, Tensor):
             self.places.append(place)
+            self._visit_hooks(value._hooks, place.meaning)
+            self._visit_hooks(value._post_accumulate_hooks, place.meaning)
             self._visit_attributes(place, value)
         elif kind is _WRAPPER:
             self.places.append(place)
@@ -384,8 +390,10 @@ class Environment:
             self._note_tables(title, module)
             held = self.guards.name(module)
             for table in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
-                for hook in vars(module).get(table, {}).values():
-                    self._queue.append(Place(self.guards.name(hook), f"a hook of {title}", hook, assumed=False))
+                self._visit_hooks(vars(module).get(table), title)
+            for parameter in vars(module).get("_parameters", {}).values():
+                if parameter is not None and (parameter._hooks or parameter._post_accumulate_hooks):
+                    self._visit(Place(self.guards.name(parameter), f"a parameter of {title}", parameter, assumed=False))
             own_forward = vars(module).get("forward")
             if own_forward is not None:
                 self._queue.append(Place(self.guards.name(own_forward), f"{title}.forward", own_forward, assumed=False))
@@ -394,6 +402,12 @@ class Environment:
                 self.objects.append((f"{held}.__dict__", title, vars(module), frozenset(vars(module)), fact))
                 self._hold(held, title, module, named=True)
                 self._queue.append(Place(f"{held}.__class__", f"the class of {title}", type(module), fact=fact))
+
+    def _visit_hooks(self, table: Any, meaning: str) -> None:
+        """What hooks read: that they are the same is assumed where they run."""
+        for hook in (table or {}).values():
+            hook = hook[0] if type(hook) is tuple else hook
+            self._queue.append(Place(self.guards.name(hook), f"a hook of {meaning}", hook, assumed=False))
 
     def _note_tables(self, meaning: str, module: Any) -> None:
         self.modules.append((meaning, module))
@@ -412,6 +426,9 @@ class Environment:
             if not _TENSOR_FIELDS.issuperset(vars(value)):
                 self._hold(place.expression, place.meaning, value)
             return
+        elif hasattr(type(value), "add_param_group"):
+            for table in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
+                self._visit_hooks(vars(value).get(table), place.meaning)
         elif type(value).__module__.startswith("graphtorch.distributions"):
             for name, content in vars(value).items():  # its methods, which are not followed, read them all
                 expression, meaning = f"{place.expression}.__dict__[{name!r}]", f"{place.meaning}.{name}"

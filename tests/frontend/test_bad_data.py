@@ -69,3 +69,48 @@ def test_a_training_step_with_a_bad_class_changes_nothing(backend: str) -> None:
     for p, kept in zip(model.parameters(), before, strict=True):
         assert torch.equal(p, kept)
     step(x, y)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_the_users_handler_gets_the_error(backend: str) -> None:
+    def function(x: Any, i: Any) -> Any:
+        try:
+            return x[i]
+        except IndexError:
+            return x.sum()
+
+    compiled = torch.compile(function, backend=backend)
+    x = torch.arange(3.0)
+    assert compiled(x, torch.tensor(1)).item() == 1
+    with pytest.warns(UserWarning, match="compiled code raised IndexError"):
+        assert compiled(x, torch.tensor(5)).item() == 3
+    assert compiled(x, torch.tensor(2)).item() == 2
+    assert compiled(x, torch.tensor(7)).item() == 3
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy", "interpreter"])
+def test_errors_of_compiled_code_name_the_users_line(backend: str) -> None:
+    model = nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    @torch.compile(backend=backend)
+    def step(x: Any, y: Any) -> None:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.dropout(model(x), 0.5), y)
+        loss.backward()
+        optimizer.step()
+
+    @torch.compile(backend=backend)
+    def pick(x: Any, i: Any) -> Any:
+        return x[i].sum()
+
+    lines = (
+        (step, (torch.ones(2, 3),), torch.tensor([0, 1]), torch.tensor([0, 9]), r"loss = F\.cross_entropy", "GT025"),
+        (pick, (torch.ones(3),), torch.tensor([1]), torch.tensor([7]), r"return x\[i\]\.sum\(\)", "GT007"),
+    )
+    for function, rest, good, bad, line, code in lines:
+        for _ in range(3):
+            function(*rest, good)
+            torch.manual_seed(0)
+            with pytest.raises(IndexError, match=rf"(?s)out of bounds.*  at .*test_bad_data\.py:\d+: {line}.*{code}"):
+                function(*rest, bad)

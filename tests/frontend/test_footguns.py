@@ -604,6 +604,26 @@ def optimizer_with_a_closure(decorate):
     return [f(vector()) for _ in range(3)], w
 
 
+def hooks_that_count(decorate):
+    """What hooks do to Python happens at each backward pass."""
+    model, seen = nn.Linear(2, 1), []
+    model.weight.register_hook(lambda g: seen.append("gradient"))
+    model.bias.register_post_accumulate_grad_hook(lambda p: seen.append("accumulated"))
+    model.register_forward_hook(lambda m, i, o: seen.append("forward"))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_step_post_hook(lambda o, a, k: seen.append("step"))
+
+    def step(x):
+        optimizer.zero_grad()
+        loss = model(x).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    step = decorate(step)
+    return [step(torch.ones(1, 2)) for _ in range(3)], seen
+
+
 def random_state_between_calls(decorate):
     f = decorate(lambda x: F.dropout(x, 0.5) + torch.rand(6))
     found = [f(vector()), torch.rand(2), f(vector())]

@@ -14,8 +14,11 @@ from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.ops.record import Operator
 
 
-def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
+def interpret(
+    graph: Graph, inputs: Sequence[Any], failed: Callable[[Node, Exception], None] | None = None
+) -> list[Any]:
     """Run `graph` on one array (or Python number) an input. Raises RuntimeError where the inputs don't fit the types.
+    `failed` is told the node that raises.
 
     Results may share memory with inputs where the graph says so (views).
     """
@@ -36,7 +39,13 @@ def interpret(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
                 else concrete(a, bindings)
                 for a in node.args
             )
-            for result, made in zip(node.results, run_node(node, args), strict=True):
+            try:
+                computed = run_node(node, args)
+            except Exception as error:
+                if failed is not None:
+                    failed(node, error)
+                raise
+            for result, made in zip(node.results, computed, strict=True):
                 values[result] = _as_number(made) if result.type.is_number else made
             for value in last.get(index, ()):
                 del values[value]
