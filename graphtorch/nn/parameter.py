@@ -166,3 +166,19 @@ class UninitializedBuffer(_Uninitialized, Tensor):  # type: ignore[misc]
 def is_lazy(param: object) -> bool:
     """Whether it is a parameter or buffer that has no shape yet."""
     return isinstance(param, _Uninitialized)
+
+
+def factory_kwargs(kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """What a layer hands to `empty` and its like, of the keyword arguments that it got: `device`, `dtype`,
+    `memory_format`, and those in a dictionary `factory_kwargs`, for names that the layer uses itself.
+
+    Raises TypeError for another argument, and for one that is given in both places. See torch.nn.factory_kwargs.
+    """
+    names = {"device", "dtype", "memory_format"}
+    given = dict(kwargs or {})
+    inner = dict(given.pop("factory_kwargs", {}))
+    if not given.keys() <= names:
+        raise TypeError(f"unexpected kwargs {given.keys() - names}")
+    for name in given.keys() & inner.keys():
+        raise TypeError(f"{name} specified twice, in **kwargs and in factory_kwargs")
+    return inner | given

@@ -13,8 +13,10 @@ from graphtorch.optim.rmsprop import RMSprop
 from graphtorch.optim.rprop import Rprop
 from graphtorch.optim.sgd import SGD
 from graphtorch.optim.sparse_adam import SparseAdam
+from graphtorch.optim.swapping import swap_in_optimizer_params_and_state
 
 __all__ = [
     "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "Muon", "NAdam", "Optimizer",
     "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam", "lr_scheduler", "swa_utils",
+    "swap_in_optimizer_params_and_state",
 ]  # fmt: skip

@@ -161,3 +161,21 @@ def test_constructors_have_pytorchs_arguments():
 def test_old_names_of_hardtanh():
     with pytest.warns(FutureWarning, match="`min_value` is deprecated and renamed to `min_val`"):
         assert nn.Hardtanh(min_value=-2.0).min_val == -2.0
+
+
+def test_container_of_named_modules():
+    shown = []
+    for library in (gt, torch):
+        with pytest.warns(FutureWarning, match="nn.Container"):
+            shown.append(repr(library.nn.Container(a=library.nn.Linear(2, 3), b=library.nn.ReLU())))
+    assert shown[0] == shown[1]
+
+
+def test_factory_kwargs():
+    for library in (gt, torch):
+        made = library.nn.factory_kwargs({"dtype": 1, "factory_kwargs": {"device": 2}})
+        assert made == {"dtype": 1, "device": 2}
+        assert library.nn.factory_kwargs(None) == {}
+        for wrong in ({"dtype": 1, "factory_kwargs": {"dtype": 2}}, {"bias": True}):
+            with pytest.raises(TypeError):
+                library.nn.factory_kwargs(wrong)

@@ -33,7 +33,7 @@ from graphtorch.nn.modules.activation import (
 from graphtorch.nn.modules.adaptive import AdaptiveLogSoftmaxWithLoss
 from graphtorch.nn.modules.attention import MultiheadAttention
 from graphtorch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from graphtorch.nn.modules.container import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from graphtorch.nn.modules.container import Container, ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
 from graphtorch.nn.modules.conv import (
     Conv1d,
     Conv2d,
@@ -197,5 +197,5 @@ __all__ = [
     "RReLU", "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
     "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d",
     "LazyInstanceNorm3d", "LazyLinear", "LinearCrossEntropyLoss", "LinearCrossEntropyOptions", "DataParallel",
-    "SyncBatchNorm", "CrossMapLRN2d",
+    "SyncBatchNorm", "CrossMapLRN2d", "Container",
 ]  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections import OrderedDict
-from collections.abc import Container, Iterable, Iterator, Mapping
+import warnings
+from collections import OrderedDict, abc
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self, overload
 
 from graphtorch.nn.modules.module import Module
@@ -12,7 +13,22 @@ from graphtorch.nn.parameter import Parameter
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.utils._names import typename
 
-__all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
+__all__ = ["Container", "ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
+
+
+class Container(Module):
+    """Holds the modules it is given by name; deprecated in PyTorch, for :class:`ModuleDict`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        warnings.warn(
+            "`nn.Container` is deprecated. All of its functionality is now implemented in `nn.Module`. Subclass that "
+            "instead.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        super().__init__()
+        for key, value in kwargs.items():
+            self.add_module(key, value)
 
 
 def _position(index: Any, length: int) -> int:
@@ -249,7 +265,7 @@ class ModuleDict(Module):
         """Remove and return the module under ``key``."""
         return self._modules.pop(key)
 
-    def keys(self) -> Container[str] | Iterable[str]:
+    def keys(self) -> abc.Container[str] | Iterable[str]:
         """The names."""
         return self._modules.keys()
 
