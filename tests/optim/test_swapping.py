@@ -44,13 +44,11 @@ def test_what_does_not_fit():
     for library in (gt, torch):
         p, q, update = trained(library)
         with pytest.raises(RuntimeError, match="initialized optimizer state"):
-            with library.optim.swap_in_optimizer_params_and_state(update, {"p": p}, update.state_dict()):
-                pass
+            library.optim.swap_in_optimizer_params_and_state(update, {"p": p}, update.state_dict()).__enter__()
         step(update, p, q)
         state = update.state_dict()
         strange = {**state, "state": {**state["state"], 7: {}}}
         for parameters, given in (({"p": p}, state), ({"p": p, "q": q}, strange), ({"p": p, "q": q}, {"state": {}})):
             with pytest.raises(RuntimeError):
-                with library.optim.swap_in_optimizer_params_and_state(update, parameters, given):
-                    pass
+                library.optim.swap_in_optimizer_params_and_state(update, parameters, given).__enter__()
         assert update.param_groups[0]["params"][0] is p
