@@ -472,7 +472,7 @@ class CompiledFunction:
         modes = Modes()
         changed_modes: list[str] = []
         try:
-            with effects_watched(environment.renamed()), recorder:
+            with effects_watched(environment.renamed()), environment.attributes_noted(), recorder:
                 owner = getattr(self.function, "__self__", None)
                 root = owner if hasattr(owner, "named_parameters") and not isinstance(owner, type) else None
                 if root is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import builtins
+import contextlib
 import contextvars
 import datetime
 import functools
@@ -31,7 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.frontend.effects import effect, is_watched, reads_the_clock
+from graphtorch.autograd.state import state
+from graphtorch.frontend.effects import RunEagerly, effect, is_watched, reads_the_clock
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.frontend.reach import (
     asks_for_absence,
@@ -57,6 +59,7 @@ MAX_ENTRIES = 256  # of a list or dictionary whose entries have guards of their 
 _ITERATORS = (random.Random, np.random.Generator, np.random.RandomState, io.IOBase)
 _BUFFERS = (bytearray, array.array, memoryview)
 _VALUES = (Size, range, slice, Fraction, Decimal, datetime.date, datetime.time, datetime.timedelta, PurePath)
+_ABSENT = object()  # an attribute that is not there
 _TENSOR_FIELDS = frozenset(Tensor.__annotations__)
 _WRAPPER = type(functools.lru_cache(len))  # functions that remember what they gave
 
@@ -188,6 +191,7 @@ class Environment:
         self._visited: dict[int, Any] = {}  # id -> the object, which is kept alive
         self.given = tuple(arguments)
         self._arguments = [a for a in arguments if isinstance(a, Tensor)]
+        self._asked: dict[tuple[int, str], tuple[Any, Any]] = {}  # (owner, attribute) -> the owner and its content
         self._queue: deque[Place] = deque()
         self._queue.extend(list(self._roots(function, arguments)))
         self._explore()
@@ -391,6 +395,10 @@ class Environment:
             held = self.guards.name(module)
             for table in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
                 self._visit_hooks(vars(module).get(table), title)
+            if any(hasattr(type(p), "materialize") for p in vars(module).get("_parameters", {}).values()):
+                if self.fullgraph:
+                    raise effect(f"initializes {title}", True)
+                raise RunEagerly(f"it initializes {title}", once=True)
             for parameter in vars(module).get("_parameters", {}).values():
                 if parameter is not None and (parameter._hooks or parameter._post_accumulate_hooks):
                     self._visit(Place(self.guards.name(parameter), f"a parameter of {title}", parameter, assumed=False))
@@ -540,6 +548,35 @@ class Environment:
                     self._queue.append(Place(f"leaves[{i}].{name}", f"argument {i}.{name}", vars(tensor)[name]))
         self._explore()
 
+    @contextlib.contextmanager
+    def attributes_noted(self) -> Iterator[None]:
+        """Note which attributes of the user's objects are asked for by names that the code may make up."""
+        if "getattr" not in self.names:
+            yield
+            return
+        original, recorder = builtins.getattr, state.recorder
+
+        def noting(owner: Any, name: str, *default: Any) -> Any:
+            capturing = state.recorder is not None and state.recorder is not recorder
+            if capturing and id(owner) in self._visited and name not in self.names and not is_library(owner):
+                self._asked.setdefault((id(owner), name), (owner, original(owner, name, _ABSENT)))
+            return original(owner, name, *default)
+
+        builtins.getattr = noting  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            builtins.getattr = original
+
+    def _assume_asked(self) -> None:
+        """Assume the attributes that were noted."""
+        for (_, name), (owner, content) in self._asked.items():
+            expression = (
+                f"{self.guards.name(getattr)}({self.guards.name(owner)}, {name!r}, {self.guards.name(_ABSENT)})"
+            )
+            self._queue.append(Place(expression, f"{type(owner).__name__}.{name}", content))
+        self._explore()
+
     def renamed(self) -> list[tuple[Any, Any, Any]]:
         """Where the user has other names for functions that are watched: (namespace, key, function)."""
         found = (p for p in self.places if p.namespace is not None and is_watched(p.value))
@@ -604,6 +641,7 @@ class Environment:
     def add_guards(self, skip: Callable[[Any, Any], bool]) -> None:
         """Assume every place. `skip(container, key)` excludes dictionary entries that are inputs of the graph."""
         guards = self.guards
+        self._assume_asked()
         builtin = guards.name(vars(builtins))
         for (_, name), (_, space) in self.absent.items():
             guards.add(f"{name!r} not in {space}", f"there was no global {name}")

@@ -80,8 +80,9 @@ def names_in(code: CodeType) -> tuple[str, ...]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names.extend(names_in(constant))
-        elif type(constant) is str and constant.isidentifier():
-            names.append(constant)  # getattr(x, "name")
+        for text in constant if type(constant) is tuple else (constant,):
+            if type(text) is str and text.isidentifier():
+                names.append(text)  # getattr(x, "name")
     return tuple(dict.fromkeys(names))
 
 

@@ -923,6 +923,42 @@ def bytes_made_inside(decorate: Any) -> Any:
     return list(f(torch.ones(1))[0])
 
 
+def attributes_by_names_that_are_made_up(decorate: Any) -> Any:
+    space = types.SimpleNamespace(w_0=1.0, w_1=2.0)
+
+    class Own:
+        pass
+
+    own = Own()
+    own.w_0, own.w_1 = 1.0, [2.0]
+    f = decorate(lambda x: x * sum(getattr(space, f"w_{i}") for i in range(2)))
+    g = decorate(lambda x: x * getattr(own, f"w_{1}")[0] + getattr(own, f"w_{2}", 0))
+    found = [f(torch.ones(1)), g(torch.ones(1))]
+    space.w_1 = 10.0
+    own.w_1[0] = 20.0
+    found += [f(torch.ones(1)), g(torch.ones(1))]
+    own.w_2 = 5.0
+    return [*found, g(torch.ones(1))]
+
+
+def parameters_made_at_the_first_call(decorate: Any) -> Any:
+    model = torch.nn.LazyLinear(2)
+    f = decorate(lambda x: model(x).sum().detach())
+    return [f(torch.ones(1, 5)).shape for _ in range(3)], model.weight.shape, type(model).__name__
+
+
+def memory_of_a_dictionary(decorate: Any) -> Any:
+    cache: dict[int, Any] = {}
+
+    def mask(n: int) -> Any:
+        if n not in cache:
+            cache[n] = torch.tril(torch.ones(n, n))
+        return cache[n]
+
+    f = decorate(lambda x: x @ mask(x.shape[1]))
+    return [f(torch.ones(2, n)) for n in (3, 3, 4, 3, 4)], len(cache)
+
+
 SCENARIOS = [
     value
     for value in list(globals().values())
