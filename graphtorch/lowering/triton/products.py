@@ -173,7 +173,10 @@ class Product:
         tiles = "m_blocks * n_blocks"
         if self.count is not None:
             tiles += f" * {self.operands.sizes.factor(self.count)}"
-        loop = f"for tile in tl.range(tl.program_id(0), {tiles}, tl.num_programs(0)):"
+        how = ", flatten=True" if self.config.descriptors else ""  # the next block's copies begin before this one's end
+        if self.config.specialized:
+            how = ", warp_specialize=True"
+        loop = f"for tile in tl.range(tl.program_id(0), {tiles}, tl.num_programs(0){how}):"
         return [*head, "# As many programs as run at the same time: each goes through blocks.", loop] + [
             f"    {line}" for line in ("pid = tile", *tile)
         ]

@@ -23,6 +23,8 @@ class Config:
 
     programs      at most so many, each going through several blocks (a persistent kernel); None: one a block
     descriptors   operands are copied through tensor descriptors (on sm_90 and later the tensor memory accelerator)
+    specialized   of a persistent kernel with descriptors: copies are the work of further warps, which Triton adds to
+                  four that compute (on sm_90, eight that compute half a block each)
     """
 
     block_m: int
@@ -32,6 +34,7 @@ class Config:
     num_stages: int = 3
     programs: int | None = None
     descriptors: bool = False
+    specialized: bool = False
 
     def shared_memory(self, of: dtype) -> int:
         """Bytes of the buffers that its stages take."""
@@ -41,7 +44,7 @@ class Config:
         kind = f", {self.programs} programs" if self.programs else ""
         return (
             f"{self.block_m}x{self.block_n}x{self.block_k}, {self.num_warps} warps, {self.num_stages} stages{kind}"
-            f"{', descriptors' if self.descriptors else ''}"
+            f"{', descriptors' if self.descriptors else ''}{', specialized warps' if self.specialized else ''}"
         )
 
 
@@ -147,6 +150,10 @@ def candidates(
             block_k=min(config.block_k, max(power_of_two(k), 16)),
         )
         found += [shrunk, *_variants(shrunk, m, n, of, descriptors)]
+    if descriptors and of.itemsize == 2 and k >= 64 and blocks(m, 128) * blocks(n, 128) > MULTIPROCESSORS:
+        for bn, stages in ((256, 3), (128, 4)):
+            if n >= bn:
+                found.append(Config(128, bn, 64, 4, stages, MULTIPROCESSORS, True, True))
     return list(dict.fromkeys(found))
 
 

@@ -324,6 +324,7 @@ def test_descriptor_and_persistent_forms_give_the_product(turned: bool) -> None:
         Config(16, 16, 16, descriptors=True),
         Config(16, 16, 16, programs=3),
         Config(16, 16, 16, programs=3, descriptors=True),
+        Config(16, 16, 16, programs=3, descriptors=True, specialized=True),
     ):
         (function,) = generate_call(call, {}, None, config)
         out = np.full((40, 24), np.nan, np.float32)
@@ -384,6 +385,19 @@ def test_descriptors_copy_through_the_tensor_memory_accelerator() -> None:
     assert compiled.global_scratch > 0  # where the descriptors lie
     assert resources(compiled).stack == 0
     assert "cp.async.bulk.tensor" in compile_one(function, "sm_100").assembly
+
+
+def test_specialized_warps_copy_while_others_compute() -> None:
+    call = product(matmul_graph(4096, 4096, 4096))
+    wanted = [c for c in product_candidates(call, {}) if c.specialized]
+    assert wanted
+    for config in wanted:
+        (function,) = generate_call(call, {}, None, config)
+        compiled = compile_one(function, "sm_90")
+        assert "setmaxnreg" in compiled.assembly and "wgmma.mma_async" in compiled.assembly
+        assert compiled.threads == 12 * 32  # four that copy, twice four that compute: what a launch must start
+        assert resources(compiled).stack == 0
+        compile_one(function, "sm_100")
 
 
 def test_candidates_compile_without_spills() -> None:
