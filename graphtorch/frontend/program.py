@@ -438,7 +438,8 @@ class _Assembler:
         recorder = self.recorder
         if tensor.is_number:
             return Output(self.output(recorder.value_of(tensor), name), number=True)
-        if not isinstance(tensor._data, Traced) and id(tensor) not in recorder.captured:
+        known = id(tensor) in recorder.captured or id(tensor) in recorder._known  # a .grad is another at each call
+        if not isinstance(tensor._data, Traced) and not known:
             return Constant(tensor)
         kept = recorder.kept_views.get(id(tensor), tensor)
         if id(kept) in recorder.captured and kept._base is not None and not isinstance(kept._data, Traced):

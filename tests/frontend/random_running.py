@@ -110,7 +110,7 @@ class Program:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def execute(program: Program, backend: str | None) -> list[Any]:
+def execute(program: Program, backend: str | None, check: bool = False) -> list[Any]:
     """What each call of a run shows: ("raised", class) or an observation of results and state."""
     torch.manual_seed(11)
     scope: dict[str, Any] = {"__name__": "program"}
@@ -120,7 +120,7 @@ def execute(program: Program, backend: str | None) -> list[Any]:
         exec(line, scope)
     exec(program.function(), scope)
     if backend is not None:
-        scope["f"] = torch.compile(scope["f"], backend=backend)
+        scope["f"] = torch.compile(scope["f"], backend=backend, check=check)
     scope["out"] = out = []
     seen: list[Any] = []
     for i, call in enumerate(program.calls):
@@ -209,6 +209,8 @@ def difference(actual: list[Any], expected: list[Any], bound: float) -> str | No
                 return None  # found by the operator that divides, if its result is used
             if isinstance(e, tuple) and isinstance(a, tuple) and a[0] == e[0] and e[1] == "IndexError":
                 return None  # a bad element, and later in the program what a capture sees at once
+            if isinstance(a, tuple) and a[1] == "CheckError":
+                return ValueDifference(f"call {i}: {_outcome(a)}")
             if not (isinstance(a, tuple) and isinstance(e, tuple)) or (a[0], _class(a)) != (e[0], _class(e)):
                 return f"call {i}: {_outcome(a)}, eager: {_outcome(e)}"
             continue
@@ -258,15 +260,15 @@ def _same(a: Any, b: Any, bound: float) -> bool:
     return bool(type(a) is type(b) and a == b)
 
 
-def failure(program: Program, backend: str) -> str | None:
-    """How a compiled run differs from the eager one.
+def failure(program: Program, backend: str, check: bool = False) -> str | None:
+    """How a compiled run differs from the eager one. `check` compiles with `check=True`.
 
     Rounding errors can grow to any size (1 - tanh(x)**2, exp(exp(x)) in bfloat16). So where nothing but numbers differ,
     the same program in double precision decides, with bounds as much tighter as that is more exact."""
-    found = _failure(program, backend)
+    found = _failure(program, backend, check)
     if isinstance(found, ValueDifference):
         doubled = in_double(program)
-        if doubled != program and _failure(doubled, backend, 1e-9) is None:
+        if doubled != program and _failure(doubled, backend, check, 1e-9) is None:
             ROUNDING.append(program)
             return None
     return found
@@ -294,7 +296,7 @@ def in_double(program: Program) -> Program:
     )
 
 
-def _failure(program: Program, backend: str, bound: float | None = None) -> str | None:
+def _failure(program: Program, backend: str, check: bool, bound: float | None = None) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -306,7 +308,7 @@ def _failure(program: Program, backend: str, bound: float | None = None) -> str 
         if any(isinstance(e, tuple) and e[1] == "NameError" for e in expected):
             return None
         try:
-            actual = execute(program, backend)
+            actual = execute(program, backend, check)
         finally:
             _reset_modes()
     return difference(actual, expected, bound or (0.05 if program.loose else 2e-4))
@@ -317,11 +319,13 @@ def _reset_modes() -> None:
     torch.set_default_dtype(torch.float32)
 
 
-def shrink(program: Program, backend: str, same: Callable[[str], bool] = lambda text: True) -> Program:
+def shrink(
+    program: Program, backend: str, same: Callable[[str], bool] = lambda text: True, check: bool = False
+) -> Program:
     """A program that fails likewise and has nothing to leave out."""
     while True:
         for candidate in program.smaller():
-            found = failure(candidate, backend)
+            found = failure(candidate, backend, check)
             if found is not None and same(found):
                 program = candidate
                 break

@@ -210,3 +210,12 @@ def test_operators_of_numbers_and_tensors_of_sizes():
     for n in (2, 3, 4, 5):
         x = torch.ones(n)
         assert [t.tolist() for t in step(x, x)] == [t.tolist() for t in f(x, x)]
+
+
+def test_a_grad_that_is_returned_is_that_of_each_call():
+    p = torch.ones(4, requires_grad=True)
+    step = torch.compile(lambda x: [p, p.grad], backend="numpy")
+    for grad in (None, torch.ones(4), torch.zeros(4), torch.ones(4) * 2):
+        p.grad = grad
+        for _ in range(3):
+            assert step(torch.ones(2))[1] is p.grad

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from random_program import random_program
 from random_running import failure, shrink
+from random_training import random_training
 
 from graphtorch.lowering.backend import get_backend
 
@@ -36,14 +37,24 @@ def check(program):
             pytest.fail(f"backend {backend}: {failure(small, backend)}\n\n{small.script()}", pytrace=False)
 
 
-@settings(
-    max_examples=COUNT or 250,
-    derandomize=not COUNT,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],  # `shrink` makes better small programs than shorter choices do
-    suppress_health_check=list(HealthCheck),
-)
+def programs(count):
+    return settings(
+        max_examples=COUNT or count,
+        derandomize=not COUNT,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],  # `shrink` makes better small programs than shorter choices do
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@programs(250)
 @given(st.randoms(use_true_random=True))
 def test_programs(source):
     check(random_program(source.randrange))
+
+
+@programs(12)
+@given(st.randoms(use_true_random=True))
+def test_training(source):
+    check(random_training(source.randrange))
