@@ -61,12 +61,14 @@ class FusedCall(ExternCall):
     epilogue    computed on the tiles of the result
     prologues   argument -> the kernel that computes it, which stores nothing
     splits      parts of the sum, each a result of its own
+    sums        a store of the epilogue whose rows are added up on the tiles, and the buffer of these sums
     """
 
     product: Buffer = field(kw_only=True)
     epilogue: Kernel | None = field(default=None, kw_only=True)
     prologues: dict[int, Kernel] = field(default_factory=dict, kw_only=True)
     splits: int = field(default=1, kw_only=True)
+    sums: tuple[Store, Buffer] | None = field(default=None, kw_only=True)
 
     def reads(self) -> list[Buffer]:
         found: dict[int, Buffer] = {}

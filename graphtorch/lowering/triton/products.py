@@ -24,6 +24,7 @@ from graphtorch.lowering.triton.shapes import DOT, Config, fit
 from graphtorch.lowering.triton.tiling import Limits, power_of_two
 from graphtorch.tensor.dtypes import dtype
 
+ROWS = 32  # that a tile adds up for a sum over all rows: no block has fewer
 GROUP = 8  # rows of blocks that share the columns of the second operand in the second-level cache
 
 
@@ -241,6 +242,8 @@ class Product:
                 operands.bindings,
             )
             lines = writer.store_all({id(load): "acc" for load in loads})
+            if call.sums is not None:
+                lines = [*lines, *self._row_sums(call, writer)]
             return ["inside = " + whole, *(line.replace(whole, "inside") for line in lines)] if whole else lines
         pointer = operands.pointers.of(product, "c")
         of = product.dtype
@@ -250,6 +253,26 @@ class Product:
             place = f"split * {self._elements()} + {place}"
         mask = f", mask={whole}" if whole else ""
         return [f"tl.store({pointer} + {place}, acc{to}{mask})"]
+
+    def _row_sums(self, call: FusedCall, writer: TileWriter) -> list[str]:
+        """The lines that add up rows of the tile, as they are stored, in groups, and store the sums."""
+        assert call.sums is not None
+        store, buffer = call.sums
+        of = store.access.buffer.dtype
+        value = writer.value(store.value, {})
+        rounded = f"({value}).to({memory(of)}).to(tl.float32)"
+        if not self.even:
+            rounded = f"tl.where(m_mask[:, None], {rounded}, 0.0)"
+        pointer = self.operands.pointers.of(buffer, "sums")
+        groups = f"BLOCK_M // {ROWS}"
+        mask = "" if self.even else f", mask=(rows < tl.cdiv(M, {ROWS}))[:, None] & n_mask[None, :]"
+        return [
+            f"# The sums of {ROWS} rows each, which a later kernel adds up.",
+            f"summed = tl.broadcast_to({rounded}, BLOCK_M, BLOCK_N)",
+            f"sums = tl.sum(tl.reshape(summed, [{groups}, {ROWS}, BLOCK_N]), 1)",
+            f"rows = pid_m * ({groups}) + tl.arange(0, {groups})",
+            f"tl.store({pointer} + rows[:, None] * N + n[None, :], sums{mask})",
+        ]
 
     def _elements(self) -> str:
         total: Any = 1
@@ -284,6 +307,8 @@ def choose(
             block_n=min(config.block_n, side),
             block_k=min(config.block_k, side),
         )
+    if isinstance(call, FusedCall) and call.sums is not None:
+        config = replace(config, block_m=max(config.block_m, ROWS))
     return config
 
 
