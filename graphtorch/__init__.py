@@ -117,7 +117,8 @@ else:
         **{
             name: (f"graphtorch.{name}", None)
             for name in (
-                *("accelerator", "backends", "distributed", "distributions", "jit", "multiprocessing", "profiler"),
+                *("accelerator", "backends", "distributed", "distributions", "hub", "jit", "multiprocessing"),
+                "profiler",
                 *("testing", "types", "version"),
             )
         },

@@ -29,7 +29,7 @@ LAYERS = (
     ("frontend",),
     (
         *("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "compiler", "_dynamo"),
-        *("amp", "backends", "cpu", "distributions", "sparse", "vision", "text", "cli"),
+        *("amp", "backends", "cpu", "hub", "distributions", "sparse", "vision", "text", "cli"),
     ),
 )
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}

@@ -493,8 +493,10 @@ ENTRIES: tuple[Entry, ...] = (
         "A file that is no checkpoint",
         r".*(Invalid magic number|Weights only load failed|not a ZIP|PytorchStreamReader|is not a checkpoint)|"
         r"invalid load key",
-        "load reads what save or torch.save wrote, and nothing that would execute code.",
-        "Save the state_dict instead of objects; check that the file is complete.",
+        "load reads what save or torch.save wrote and, unless weights_only=False asks for it, nothing that would "
+        "execute code.",
+        "Save the state_dict instead of objects, or load a file that you trust with weights_only=False; check that it "
+        "is complete.",
         "import io\n\ntorch.load(io.BytesIO(b'no checkpoint at all'))",
         "import io\n\nfile = io.BytesIO()\ntorch.save(torch.ones(3), file)\nfile.seek(0)\ntorch.load(file)",
     ),

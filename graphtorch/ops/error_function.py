@@ -4,12 +4,13 @@ In float64, erf and erfinv are within 1.5 units in the last place and erfc withi
 
 Up to 1, erf(x) = x + x Q(x^2) with a polynomial Q. Beyond, erfc(x) = exp(-x^2) C(s) / (1 + 2x), where C is a Chebyshev
 series in s = (x - 5) / (x + 3), which maps [1, inf) to [-1, 1): the scaled function is smooth there (Shepherd and
-Laframboise, Math. Comp. 36, 1981). Both sets of coefficients were fitted in 50-digit arithmetic. float32 and narrower
-types take a shorter stretch of the same series in float64.
+Laframboise, Math. Comp. 36, 1981). Both sets of coefficients were fitted in 50-digit arithmetic. For float32 and
+narrower types erf is one rational function in float64, block by block, and erfc takes a shorter stretch of the series.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,16 @@ _C = (
     -2.646682504349718e-16, 3.653093091094896e-18, 8.787114936662084e-18,
 )  # fmt: skip
 _SHORT = 10, 12  # the terms that float32 needs
+# erf(x) = x P(x^2) / R(x^2) on |x| <= 4, within 2.6e-9 of it; fitted by Lawson's iteration. erf(4) rounds to 1.
+_P = (
+    1.1283791698985461, 0.19289176786042705, 0.05574846614845814, 0.004226651186699373, 0.0004111585408424618,
+    6.786420380237632e-06,
+)  # fmt: skip
+_R = (
+    1.0, 0.5042793100896119, 0.11749825735385883, 0.01629507521118521, 0.001421085555065477, 7.252765595947996e-05,
+    2.6022537090995737e-07,
+)  # fmt: skip
+_BLOCK = 1 << 14  # elements whose intermediate values stay in cache
 
 
 def _inner(x: Any, terms: int) -> Any:
@@ -65,8 +76,37 @@ def _prepare(x: Any) -> tuple[Any, Any, bool]:
     return array.astype(np.float64).reshape(-1), array, array.dtype == np.float64
 
 
+def _horner(u: Any, coefficients: Sequence[float], result: Any) -> None:
+    """result = the polynomial of u."""
+    np.multiply(u, coefficients[-1], out=result)
+    result += coefficients[-2]
+    for coefficient in coefficients[-3::-1]:
+        result *= u
+        result += coefficient
+
+
+def _rational(x: Any, result: Any) -> None:
+    """erf of a narrow type's elements."""
+    held = np.empty((4, min(_BLOCK, x.size)))
+    for start in range(0, x.size, _BLOCK):
+        end = min(start + _BLOCK, x.size)
+        size, u, p, r = held[:, : end - start]
+        np.copyto(size, x[start:end], casting="unsafe")
+        np.clip(size, -4.0, 4.0, out=size)
+        np.multiply(size, size, out=u)
+        _horner(u, _P, p)
+        _horner(u, _R, r)
+        p /= r
+        np.multiply(p, size, out=result[start:end], casting="unsafe")
+
+
 def erf(x: Any) -> Any:
     """The error function, in the array's own floating type."""
+    array = np.asarray(x)
+    if array.dtype.itemsize < 8:
+        narrow = np.empty(array.size, array.dtype)
+        _rational(array.reshape(-1), narrow)
+        return narrow.reshape(array.shape)
     flat, array, full = _prepare(x)
     size = np.abs(flat)
     small = size <= 1.0

@@ -14,6 +14,7 @@ import numpy as np
 
 from graphtorch.serialization.archive import Archive
 from graphtorch.serialization.names import STORAGE_CLASSES
+from graphtorch.serialization.objects import ObjectUnpickler
 from graphtorch.serialization.unpickler import Allowed, Unpickler, check_key, refuse
 from graphtorch.tensor.devices import CPU, META, canonical, device
 from graphtorch.tensor.dtypes import BY_NAME, dtype
@@ -38,26 +39,27 @@ def load(
 ) -> Any:
     """Read a checkpoint that `save` or PyTorch's torch.save wrote. See torch.load.
 
-    Loading is always what PyTorch calls weights-only: tensors, numbers, strings and plain containers are rebuilt, and a
-    file that names anything else is refused, also with `weights_only=False`.
-
     Args:
         f: a path or a binary file that can seek.
+        weights_only: rebuild tensors, numbers, strings and plain containers, and refuse a file that names anything
+            else. False: import and call whatever the file names (whole modules, say). **Do this only with files that
+            you trust: they may execute anything.** A whole object of PyTorch's is looked up under its name here.
         map_location: where storages go: a device, a mapping from saved to new locations, or a function of (storage,
             location) that returns a storage or None. Default: where they were saved.
         mmap: accepted for PyTorch's sake; data is read into memory.
 
-    Raises pickle.UnpicklingError for a malformed pickle or one that names a class or function outside the allow-list,
-    RuntimeError for a corrupted archive, another format or a device that is not here.
+    Raises pickle.UnpicklingError for a malformed pickle or, with `weights_only`, one that names a class or function
+    outside the allow-list, RuntimeError for a corrupted archive, another format or a device that is not here.
     """
-    if pickle_module is not None:
+    weights_only = weights_only is None or weights_only
+    if pickle_module is not None and weights_only:
         raise RuntimeError("Can not safely load weights when explicit pickle_module is specified")
     if isinstance(f, str | os.PathLike):
         with open(f, "rb") as file:
-            return _Reader(Archive(file), map_location).read()
+            return _Reader(Archive(file), map_location).read(weights_only)
     if mmap:
         raise ValueError("f must be a file path in order to use the mmap argument")
-    return _Reader(Archive(f), map_location).read()
+    return _Reader(Archive(f), map_location).read(weights_only)
 
 
 class _Reader:
@@ -68,8 +70,10 @@ class _Reader:
         self._map_location = map_location
         self._storages: dict[str, UntypedStorage] = {}
 
-    def read(self) -> Any:
+    def read(self, weights_only: bool) -> Any:
         pickled = self._archive.read("data.pkl")
+        if not weights_only:
+            return ObjectUnpickler(pickled, _safe_global, self._load_storage).load()
         return _without_handles(Unpickler(pickled, _find_global, self._load_storage).load())
 
     def _load_storage(self, identity: Any) -> TypedStorage | UntypedStorage:
@@ -77,6 +81,8 @@ class _Reader:
         if type(identity) is not tuple or len(identity) != 5 or identity[0] not in ("storage", b"storage"):
             raise refuse(f"Only persistent_load of storage is allowed, but got {identity!r:.100}")
         _, kind, key, location, count = identity
+        if type(kind) is str:  # as objects.py writes it
+            kind = _GLOBALS.get(f"torch.{kind}" if kind != "UntypedStorage" else "torch.storage.UntypedStorage")
         of: dtype | None = kind.of if isinstance(kind, _StorageClass) else None
         if not isinstance(kind, _StorageClass) or type(key) is not str or type(location) is not str:
             raise refuse("The persistent id of a storage is malformed")
@@ -403,12 +409,22 @@ def _find_global(module: str, name: str) -> Any:
         if (full.startswith("torch.") and full.endswith(("Storage", "int16", "int32", "int64"))) or "float8" in full:
             hint = " This dtype does not exist here."
         elif full.startswith("numpy"):
-            hint = " NumPy arrays and numbers are not part of a checkpoint: save tensors and Python numbers."
+            hint = " Tensors and Python numbers in the place of NumPy's need no such trust."
         raise refuse(
             f"Unsupported global: GLOBAL {full} was not an allowed global. Checkpoints hold tensors and plain "
-            f"containers, and loading executes nothing.{hint}"
+            "containers; weights_only=False loads other objects too, by executing what the file says: use it only for "
+            f"files that you trust.{hint}"
         )
     return found
+
+
+def _safe_global(module: str, name: str) -> Any:
+    """What PyTorch's checkpoints of tensors name of PyTorch, as Python's own reader takes it; None for all else."""
+    full = f"{module}.{name}"
+    found = _GLOBALS.get(full) if full.startswith("torch.") else None
+    if not isinstance(found, Allowed):
+        return found
+    return _CALLS.get(full) if found.call is not _subclass else None
 
 
 def _without_handles(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """`save`: an object of tensors and plain containers as PyTorch's zip checkpoint.
 
-The pickle is written opcode by opcode, since it names PyTorch's functions and classes, which need not be importable
-here. Only what `load` gives back is written: a checkpoint that could not be loaded is refused when it is saved."""
+The pickle of tensors and plain containers is written opcode by opcode, since it names PyTorch's functions and classes,
+which need not be importable here. PyTorch reads these files, and `load` without executing anything. Other objects are
+pickled as Python does it (objects.py), and are only loaded on request."""
 
 from __future__ import annotations
 
@@ -15,9 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from graphtorch.serialization.names import BUILTINS, STORAGE_CLASS_OF
+from graphtorch.serialization.objects import encode
 from graphtorch.tensor.devices import device
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.formats import layout
@@ -38,18 +38,24 @@ def save(
     pickle_protocol: int = PROTOCOL,
     _use_new_zipfile_serialization: bool = True,
 ) -> None:
-    """Write tensors, parameters, state dicts and plain containers to a path or a binary file. See torch.save.
+    """Write an object to a path or a binary file. See torch.save.
 
-    Tensors that share a storage share it in the file, and a view brings its whole storage along. The pickle inside is
-    protocol 2, which every loader reads; `pickle_module` and `pickle_protocol` are accepted for PyTorch's sake.
+    Tensors that share a storage share it in the file, and a view brings its whole storage along. Tensors, parameters,
+    state dicts and plain containers are written so that `load` and PyTorch's torch.load read them without executing
+    anything. An object of any other kind (a whole module) is pickled by reference to its class: it needs
+    ``load(f, weights_only=False)`` and the code that defines it. `pickle_module` is accepted for PyTorch's sake.
 
-    Raises pickle.PicklingError, before the file is touched, for an object of any other kind (a module: save its
-    `state_dict()`), RuntimeError for PyTorch's older format.
+    Raises, before the file is touched, pickle.PicklingError, AttributeError or TypeError for what can't be pickled (a
+    local function), RuntimeError for PyTorch's older format.
     """
     if not _use_new_zipfile_serialization:
         raise RuntimeError("save() writes PyTorch's zip format only: _use_new_zipfile_serialization must be True")
     encoder = _Encoder()
-    pickled = encoder.encode(obj)
+    try:
+        pickled = encoder.encode(obj)
+    except OtherObjectError:
+        encoder = _Encoder()
+        pickled = encode(obj, pickle_protocol, encoder.key_of)
     if isinstance(f, str | os.PathLike):
         with open(f, "wb") as file:
             _write_archive(file, Path(f).stem or "archive", pickled, encoder.storages)
@@ -92,6 +98,10 @@ def _write_archive(file: IO[bytes], root: str, pickled: bytes, storages: list[Un
         record(".data/serialization_id", str(int(digest.hexdigest()[:32], 16)).zfill(40).encode())
 
 
+class OtherObjectError(pickle.PicklingError):
+    """An object that is no tensor, number, string or plain container."""
+
+
 # -- pickle -----------------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +141,7 @@ class _Encoder:
             elif isinstance(obj, UntypedStorage):
                 write = _Encoder._untyped_storage
             else:
-                raise pickle.PicklingError(_refusal(obj))
+                raise OtherObjectError
         write(self, obj)
 
     # -- memo
@@ -253,7 +263,7 @@ class _Encoder:
     def _default_dict(self, obj: defaultdict[Any, Any]) -> None:
         factory = obj.default_factory
         if factory not in (None, dict, list, set, int, float, str):
-            raise pickle.PicklingError(f"save(): a defaultdict that makes {factory!r}")
+            raise OtherObjectError
         made = None if factory is None else _Written(lambda: self._global(BUILTINS, factory.__name__))
         self._call("collections", "defaultdict", made)
         self._put(obj)
@@ -285,7 +295,7 @@ class _Encoder:
 
         parameter = type(obj) is Parameter
         if type(obj) is not Tensor and not parameter:
-            raise pickle.PicklingError(_refusal(obj))
+            raise OtherObjectError
         # As copies do: what the user hung onto the tensor, without the class's own state.
         attributes = {k: v for k, v in vars(obj).items() if not k.startswith("_") and not hasattr(Tensor, k)}
         hooks = _Written(lambda: self._call("collections", "OrderedDict"))
@@ -335,6 +345,12 @@ class _Encoder:
 
         Raises RuntimeError where one memory is saved in two dtypes, which the format can't express.
         """
+        key = self.key_of(storage, of)
+        self._save_tuple(("storage", _Written(lambda: self._global(module, name)), key, str(storage.device), count))
+        self._out += pickle.BINPERSID
+
+    def key_of(self, storage: UntypedStorage, of: dtype | None) -> str:
+        """The key of a storage's record, of elements of that dtype. Raises as `_persistent`."""
         if storage.device.type == "meta":
             raise NotImplementedError(f"save(): a storage on the {storage.device.type} device has no data")
         place = (storage.data_ptr(), storage.nbytes()) if storage.nbytes() else id(storage)
@@ -344,8 +360,7 @@ class _Encoder:
             self.storages.append(storage)
         if of is not None and self._element_types.setdefault(key, of) is not of:
             raise RuntimeError("Cannot save multiple tensors or storages that view the same data as different types")
-        self._save_tuple(("storage", _Written(lambda: self._global(module, name)), key, str(storage.device), count))
-        self._out += pickle.BINPERSID
+        return key
 
 
 class _Written:
@@ -377,16 +392,3 @@ _WRITERS: dict[type, Callable[[_Encoder, Any], None]] = {
     layout: _Encoder._layout,
     TypedStorage: _Encoder._typed_storage,
 }
-
-
-def _refusal(obj: Any) -> str:
-    kind = type(obj)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if hasattr(obj, "state_dict"):
-        return f"save(): {name} can't be loaded back, since loading executes no code: save its state_dict()"
-    if isinstance(obj, np.ndarray | np.generic):
-        return f"save(): {name} is not part of a checkpoint: save a tensor (from_numpy) or a Python number (item)"
-    return (
-        f"save(): an object of type {name} can't be loaded back, since loading executes no code: checkpoints hold "
-        "tensors, numbers, strings, bytes and lists, tuples, dicts and sets of them"
-    )

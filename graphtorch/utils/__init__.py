@@ -8,6 +8,6 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     # Submodules load on first use, so that `import graphtorch` stays quick.
-    if name in ("checkpoint", "data", "dlpack", "hooks"):
+    if name in ("_pytree", "checkpoint", "data", "dlpack", "hooks", "model_zoo", "safetensors", "tensorboard"):
         return importlib.import_module(f"graphtorch.utils.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

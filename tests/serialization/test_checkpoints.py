@@ -147,23 +147,15 @@ class Custom:
     pass
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        (Custom(), "Custom"),
-        (nn.Linear(1, 1), r"state_dict\(\)"),
-        (lambda: 0, "executes no code"),
-        (np.ones(2), "from_numpy"),
-        (np.float64(1), "item"),
-        (defaultdict(lambda: 0), "defaultdict"),
-        (2 ** (8 * 300), "too long"),
-    ],
-)
-def test_what_cannot_be_loaded_is_not_saved(value: Any, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [lambda: 0, defaultdict(lambda: 0), (i for i in "ab")])
+def test_what_cannot_be_pickled_is_not_saved(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(b"old")
-    with pytest.raises(PicklingError, match=said):
+    with pytest.raises((PicklingError, AttributeError, TypeError), match="pickle"):
         graphtorch.save({"deep": [value]}, path)
+    assert path.read_bytes() == b"old"
+    with pytest.raises(PicklingError, match="too long"):
+        graphtorch.save([2 ** (8 * 300)], path)
     assert path.read_bytes() == b"old"
 
 

@@ -12,6 +12,15 @@ from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.tensor.tensor import Tensor
 
+
+def __getattr__(name: str) -> Any:
+    if name == "MultiheadAttention":  # where PyTorch's class lives
+        from graphtorch.nn.modules.attention import MultiheadAttention
+
+        return MultiheadAttention
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid",
     "LogSoftmax", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU", "Sigmoid", "SiLU", "Softmax", "Softmax2d",

@@ -7,16 +7,12 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.nn import functional as F
 from graphtorch.nn.init import constant_, xavier_normal_, xavier_uniform_
-from graphtorch.nn.modules.linear import Linear
+from graphtorch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from graphtorch.nn.modules.module import Module
 from graphtorch.nn.parameter import Parameter
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["MultiheadAttention"]
-
-
-class NonDynamicallyQuantizableLinear(Linear):
-    """A Linear; the name is that of PyTorch's output projection and shows in ``repr``."""
 
 
 class MultiheadAttention(Module):

@@ -60,6 +60,10 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class NonDynamicallyQuantizableLinear(Linear):
+    """A Linear; the name is that of PyTorch's output projection in MultiheadAttention and shows in ``repr``."""
+
+
 class Bilinear(Module):
     """``y[o] = x1 @ weight[o] @ x2 + bias[o]`` on the last dimensions.
 

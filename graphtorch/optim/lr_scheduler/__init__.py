@@ -22,6 +22,8 @@ from graphtorch.optim.lr_scheduler.schedules import (
     StepLR,
 )
 
+_LRScheduler = LRScheduler  # its name before PyTorch 2.0, which programs still use
+
 __all__ = [
     "ChainedScheduler", "ConstantLR", "CosineAnnealingLR", "CosineAnnealingWarmRestarts", "CyclicLR", "ExponentialLR",
     "LRScheduler", "LambdaLR", "LinearLR", "MultiStepLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR",
