@@ -472,7 +472,8 @@ class CompiledFunction:
         modes = Modes()
         changed_modes: list[str] = []
         try:
-            with effects_watched(environment.renamed()), environment.attributes_noted(), recorder:
+            watching = effects_watched(environment.renamed(), self.fullgraph)
+            with watching, environment.watch_reads(), recorder:
                 owner = getattr(self.function, "__self__", None)
                 root = owner if hasattr(owner, "named_parameters") and not isinstance(owner, type) else None
                 if root is not None:
@@ -506,6 +507,9 @@ class CompiledFunction:
             raise PythonStateChange(side_effects + environment.made)
         if environment.made:  # the next call will find it
             raise RunEagerly(f"it makes {', '.join(environment.made[:5])}", once=True)
+        environment = environment.narrowed()
+        if environment.made:
+            raise PythonStateChange(environment.made)
         recorder.assume_hooks()
         recorder.assume_tables(environment.modules)
         taken = {number[:2] for number in recorder.numbers}

@@ -37,6 +37,14 @@ class RunEagerly(BaseException):
         self.once = once
 
 
+_PYTHON_DRAWS = (
+    *("random", "uniform", "randint", "randrange", "choice", "choices", "shuffle", "sample", "gauss", "getrandbits"),
+    *("normalvariate", "betavariate", "expovariate", "triangular", "randbytes"),
+)
+_NUMPY_DRAWS = (
+    *("rand", "randn", "randint", "random", "random_sample", "uniform", "normal", "standard_normal", "choice", "bytes"),
+    *("shuffle", "permutation", "beta", "binomial", "poisson", "exponential", "gamma", "multivariate_normal"),
+)
 _FILES = "uses the file system"
 _CLOCK = "reads the clock"
 _CHANCE = "draws random bytes from the system"
@@ -72,6 +80,8 @@ _WATCHED: list[tuple[Any, str, str, bool]] = [
     *((os, name, _FILES, False) for name in ("stat", "listdir", "scandir", "mkdir", "rmdir", "remove", "unlink")),
     *((os, name, _FILES, False) for name in ("rename", "replace", "link", "symlink", "chdir", "getcwd", "access")),
     (warnings, "warn", "warns", False),
+    *((random, name, "draws from the generator of random", False) for name in _PYTHON_DRAWS),
+    *((np.random, name, "draws from the generator of numpy.random", False) for name in _NUMPY_DRAWS),
 ]
 _ORIGINALS = {id(getattr(where, name)): does for where, name, does, _ in _WATCHED}
 _DATES = (datetime, datetime.datetime, datetime.date)
@@ -99,7 +109,7 @@ class _Stream:
 
 
 @contextlib.contextmanager
-def effects_watched(renamed: Sequence[tuple[Any, Any, Any]] = ()) -> Iterator[None]:
+def effects_watched(renamed: Sequence[tuple[Any, Any, Any]] = (), fullgraph: bool = False) -> Iterator[None]:
     """Raise RunEagerly, during a capture, where the user's code prints, reads the clock or draws from a random
     generator of Python or NumPy. `renamed`: (namespace, key, function) of watched functions under other names."""
     global _watching
@@ -125,7 +135,7 @@ def effects_watched(renamed: Sequence[tuple[Any, Any, Any]] = ()) -> Iterator[No
             random.setstate(held[0])
             np.random.set_state(held[1])
     if any(drawn):
-        raise RunEagerly(f"it draws from the generator of {'random' if drawn[0] else 'numpy.random'}")
+        raise effect(f"draws from the generator of {'random' if drawn[0] else 'numpy.random'}", fullgraph)
 
 
 def _watch() -> None:

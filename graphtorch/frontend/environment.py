@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import array
 import builtins
-import contextlib
 import contextvars
 import datetime
 import functools
@@ -32,7 +31,6 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.autograd.state import state
 from graphtorch.frontend.effects import RunEagerly, effect, is_watched, reads_the_clock
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.frontend.reach import (
@@ -50,6 +48,7 @@ from graphtorch.frontend.reach import (
     plain_function,
     slots_of,
 )
+from graphtorch.frontend.reads import ReadLog
 from graphtorch.frontend.watch import Fact
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.tensor import Tensor
@@ -75,6 +74,19 @@ class Cell:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.cell.cell_contents = value
+
+
+class ClassSpace:
+    """The attributes of a class as a namespace."""
+
+    def __init__(self, owner: type) -> None:
+        self.owner = owner
+
+    def get(self, key: str) -> Any:
+        return vars(self.owner).get(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        setattr(self.owner, key, value)
 
 
 class Slots:
@@ -168,7 +180,15 @@ class Memory:
 class Environment:
     """The places that one capture depends on."""
 
-    def __init__(self, function: Any, arguments: Sequence[Any], guards: GuardSet, fullgraph: bool = False) -> None:
+    def __init__(
+        self,
+        function: Any,
+        arguments: Sequence[Any],
+        guards: GuardSet,
+        fullgraph: bool = False,
+        reads: ReadLog | None = None,
+    ) -> None:
+        self.function = function
         self.guards = guards
         self.fullgraph = fullgraph
         self.filled = ""  # a memoizing function that kept what the capture made
@@ -191,7 +211,7 @@ class Environment:
         self._visited: dict[int, Any] = {}  # id -> the object, which is kept alive
         self.given = tuple(arguments)
         self._arguments = [a for a in arguments if isinstance(a, Tensor)]
-        self._asked: dict[tuple[int, str], tuple[Any, Any]] = {}  # (owner, attribute) -> the owner and its content
+        self.reads = reads or ReadLog(())
         self._queue: deque[Place] = deque()
         self._queue.extend(list(self._roots(function, arguments)))
         self._explore()
@@ -471,6 +491,12 @@ class Environment:
     def _scan(self, holder: Holder, names: set[str]) -> None:
         """The attributes of these names."""
         value = holder.value
+        found = self.reads.names(value)
+        if found is not None:
+            self._scan_reads(holder, found - holder.seen)
+            return
+        if self.reads.is_whole(value):
+            names = names | set(vars(value))
         names = names - holder.seen
         holder.seen |= names
         if isinstance(value, type):
@@ -497,6 +523,28 @@ class Environment:
                 expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
                 self._queue.append(Place(expression, meaning, getattr(value, name), Slots(value), name))
 
+    def _scan_reads(self, holder: Holder, names: set[str]) -> None:
+        """The attributes of an object that a run has looked at, and that it was not found to have."""
+        value, own = holder.value, vars(holder.value)
+        holder.seen |= names
+        others = frozenset(n for n in names if n not in own)  # what the class answers, until the object does
+        if others:
+            fact = self.guards.watch.attributes(value) if holder.named else None
+            free = f"{self.guards.name(others)}.isdisjoint({holder.expression}.__dict__)"
+            self.guards.add(free, f"{holder.meaning} had none of {', '.join(sorted(others))}", facts=(fact,))
+        for name in sorted(names):
+            if name.startswith("__") or (is_module(value) and (name.startswith("_") or name == "training")):
+                continue
+            if name in own:
+                cheap = attribute(self.guards, value, name) if holder.named else None
+                fact = self.guards.watch.attributes(value) if cheap else None
+                expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
+                self._queue.append(Place(expression, meaning, own[name], own, name, cheap, fact=fact))
+            elif not hasattr(type(value), name) and not (is_module(value) and hasattr(value, name)):
+                look, absent = self.guards.name(getattr), self.guards.name(_ABSENT)
+                expression = f"{look}({holder.expression}, {name!r}, {absent}) is {absent}"
+                self.guards.add(expression, f"{holder.meaning} had no attribute {name}")
+
     def _scan_class(self, holder: Holder, cls: type, names: set[str]) -> None:
         """What the code mentions of a class, its bases included."""
         scopes = own_classes(cls)
@@ -519,7 +567,7 @@ class Environment:
                 self._queue.append(Place(expression, meaning, content.__func__))
             elif type(content) is _WRAPPER or not hasattr(type(content), "__get__"):
                 if not isinstance(content, ModuleType) and not name.startswith("__"):
-                    self._queue.append(Place(expression, meaning, content))
+                    self._queue.append(Place(expression, meaning, content, ClassSpace(found), name))
             elif not is_library(content):
                 there = f"{self.guards.name(found)}.__dict__[{name!r}]"
                 self._queue.append(Place(there, meaning, content))
@@ -548,34 +596,24 @@ class Environment:
                     self._queue.append(Place(f"leaves[{i}].{name}", f"argument {i}.{name}", vars(tensor)[name]))
         self._explore()
 
-    @contextlib.contextmanager
-    def attributes_noted(self) -> Iterator[None]:
-        """Note which attributes of the user's objects are asked for by names that the code may make up."""
-        if "getattr" not in self.names:
-            yield
-            return
-        original, recorder = builtins.getattr, state.recorder
+    def watch_reads(self) -> ReadLog:
+        """Note which attributes of the user's objects are read, during the run."""
+        held = (h.value for h in self._holders if not isinstance(h.value, type | ModuleType | FunctionType))
+        owners = [v for v in held if has_attributes(v) and not is_library(v)]
+        if "__getattribute__" in self.names:  # code that may look past the classes
+            owners = []
+        self.reads = ReadLog(owners)
+        return self.reads
 
-        def noting(owner: Any, name: str, *default: Any) -> Any:
-            capturing = state.recorder is not None and state.recorder is not recorder
-            if capturing and id(owner) in self._visited and name not in self.names and not is_library(owner):
-                self._asked.setdefault((id(owner), name), (owner, original(owner, name, _ABSENT)))
-            return original(owner, name, *default)
-
-        builtins.getattr = noting  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            builtins.getattr = original
-
-    def _assume_asked(self) -> None:
-        """Assume the attributes that were noted."""
-        for (_, name), (owner, content) in self._asked.items():
-            expression = (
-                f"{self.guards.name(getattr)}({self.guards.name(owner)}, {name!r}, {self.guards.name(_ABSENT)})"
-            )
-            self._queue.append(Place(expression, f"{type(owner).__name__}.{name}", content))
-        self._explore()
+    def narrowed(self) -> Environment:
+        """The places again, without what the run did not look at. What it changed has been put back."""
+        if not self.reads.owners:
+            return self
+        found = Environment(self.function, self.given, self.guards, self.fullgraph, self.reads)
+        before = {p.expression: p.value for p in self.places if p.assumed and is_scalar(p.value)}
+        changed = (p for p in found.places if not _same(before.get(p.expression, p.value), p.value))
+        found.made = [p.meaning for p in changed]
+        return found
 
     def renamed(self) -> list[tuple[Any, Any, Any]]:
         """Where the user has other names for functions that are watched: (namespace, key, function)."""
@@ -641,7 +679,7 @@ class Environment:
     def add_guards(self, skip: Callable[[Any, Any], bool]) -> None:
         """Assume every place. `skip(container, key)` excludes dictionary entries that are inputs of the graph."""
         guards = self.guards
-        self._assume_asked()
+        known = {id(vars(o)) for o in self.reads.owners.values() if self.reads.names(o) is not None}
         builtin = guards.name(vars(builtins))
         for (_, name), (_, space) in self.absent.items():
             guards.add(f"{name!r} not in {space}", f"there was no global {name}")
@@ -667,7 +705,9 @@ class Environment:
             held = f"{guards.name(os.environ)}._data"
             copy = dict(vars(os.environ)["_data"])
             guards.add(f"{held} == {guards.name(copy)}", "the environment variables were the same")
-        for expression, meaning, _, names, fact in self.objects:
+        for expression, meaning, own, names, fact in self.objects:
+            if id(own) in known:  # what was not found there is assumed by name
+                continue
             had = f"{meaning} had {len(names)} attributes"
             guards.add(f"len({expression}) == {len(names)}", had, facts=(fact,))
         if asks_for_absence(self.names):

@@ -7,11 +7,13 @@ import array
 import builtins
 import collections
 import contextvars
+import copy
 import datetime
 import enum
 import functools
 import io
 import itertools
+import operator
 import os
 import pathlib
 import queue
@@ -959,6 +961,64 @@ def memory_of_a_dictionary(decorate: Any) -> Any:
     return [f(torch.ones(2, n)) for n in (3, 3, 4, 3, 4)], len(cache)
 
 
+def dictionary_of_an_object(decorate: Any) -> Any:
+    class S:
+        pass
+
+    s = S()
+    s.k = 1.0
+    functions = [
+        decorate(lambda x: x * s.__dict__["k"]),
+        decorate(lambda x: x * sum(vars(s).values())),
+        decorate(lambda x: x * object.__getattribute__(s, "k")),
+        decorate(lambda x: x * operator.attrgetter("k")(s)),
+        decorate(lambda x: x * copy.copy(s).k),
+    ]
+    found = [f(torch.ones(1)) for f in functions]
+    s.k = 5.0
+    found += [f(torch.ones(1)) for f in functions]
+    s.j = 7.0
+    return [*found, *(f(torch.ones(1)) for f in functions)]
+
+
+def class_that_counts(decorate: Any) -> Any:
+    class C:
+        n = 0
+
+        def __enter__(self):
+            C.n += 1
+
+        def __exit__(self, *exception):
+            return False
+
+    def use(x):
+        with C():
+            return x * C.n
+
+    f = decorate(use)
+    return [f(torch.ones(1)) for _ in range(3)], C.n
+
+
+def attribute_that_hides_the_classes(decorate: Any) -> Any:
+    class Mode(enum.Enum):
+        A = 1
+        B = 2
+
+    class S:
+        mode = Mode.A
+
+        def go(self, x):
+            return x * 2
+
+    s = S()
+    f = decorate(lambda x: s.go(x) if s.mode is Mode.A else -s.go(x))
+    found = [f(torch.ones(1))]
+    s.mode = Mode.B
+    found.append(f(torch.ones(1)))
+    s.go = lambda x: x * 100
+    return [*found, f(torch.ones(1))]
+
+
 SCENARIOS = [
     value
     for value in list(globals().values())
@@ -970,3 +1030,72 @@ SCENARIOS = [
 def test_scenario(scenario: Any) -> None:
     expected = scenario_result(scenario, lambda f: f)
     assert scenario_result(scenario, functools.partial(torch.compile, backend="numpy")) == expected
+
+
+class Trainer:
+    """Counts its steps in an attribute that is called as the optimizer's method is, and keeps a log."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.Linear(2, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        self.step, self.loss, self.log, self.best = 0, 0.0, {"step": 0}, None
+        self.history: list[float] = []
+
+    def train_step(self, x: Any) -> Any:
+        self.optimizer.zero_grad()
+        loss = self.model(x).sum()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+
+class TrainingModule(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = torch.nn.Linear(2, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+        self.step, self.loss, self.log, self.best = 0, 0.0, {"step": 0}, None
+        self.history: list[float] = []
+
+    train_step = Trainer.train_step
+
+
+@pytest.mark.parametrize("kind", [Trainer, TrainingModule])
+def test_what_a_step_does_not_read_is_not_assumed(kind: Any) -> None:
+    trainer = kind()
+    step = torch.compile(trainer.train_step, backend="numpy", on_recompile="error", recompile_limit=1)
+    for _ in range(5):
+        loss = step(torch.ones(1, 2))
+        trainer.step += 1
+        trainer.loss = loss.item()
+        trainer.log["step"] = trainer.step
+        trainer.history.append(trainer.loss)
+        trainer.best = loss
+    assert len(step.specializations) == 1
+    assert "__getattribute__" not in vars(kind)  # the capture's notes are gone
+
+
+def test_threads_that_capture_methods_of_one_class() -> None:
+    class Scaled:
+        def __init__(self, by: float) -> None:
+            self.by = by
+
+        def go(self, x: Any) -> Any:
+            return x * self.by
+
+    made = [Scaled(float(i)) for i in range(8)]
+    functions = [torch.compile(s.go, backend="numpy") for s in made]
+    found: dict[int, list[float]] = {}
+
+    def run(i: int) -> None:
+        first = functions[i](torch.ones(1)).item()
+        made[i].by += 10
+        found[i] = [first, functions[i](torch.ones(1)).item()]
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {i: [i, i + 10.0] for i in range(8)}
+    assert "__getattribute__" not in vars(Scaled)

@@ -1,0 +1,93 @@
+"""Which attributes of the user's objects a capture reads.
+
+Code mentions names; whose attributes they are shows only when it runs. `trainer.step` is a counter that changes at each
+call and `optimizer.step` a method: assuming both would compile again and again. So while a function is captured, the
+classes of the objects that it can reach note what is looked up."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+_lock = threading.Lock()
+_noting: dict[type, tuple[int, Any]] = {}  # class -> how many logs want it, and what it had of its own
+_logs: tuple[ReadLog, ...] = ()
+_NOTHING = object()
+WHOLE = frozenset(("__dict__", "__getstate__", "__reduce__", "__reduce_ex__"))  # what asks for all attributes
+
+
+class ReadLog:
+    """The attributes that were read of some objects, while the log is entered."""
+
+    def __init__(self, owners: Iterable[Any]) -> None:
+        self.owners = {id(owner): owner for owner in owners}
+        self.reads: dict[int, set[str]] = {}
+        self.classes = {type(owner) for owner in self.owners.values()}
+        self._watched: list[type] = []
+
+    def names(self, owner: Any) -> set[str] | None:
+        """What was read of an object; None where nobody can tell, or all of it was."""
+        if id(owner) not in self.owners or type(owner) not in self._watched:
+            return None
+        found = self.reads.get(id(owner), set())
+        return found if WHOLE.isdisjoint(found) else None
+
+    def is_whole(self, owner: Any) -> bool:
+        """Whether all attributes of an object were asked for."""
+        return not WHOLE.isdisjoint(self.reads.get(id(owner), ()))
+
+    def __enter__(self) -> ReadLog:
+        global _logs
+        with _lock:
+            for cls in self.classes:
+                if _watch(cls):
+                    self._watched.append(cls)
+            _logs = (*_logs, self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        global _logs
+        with _lock:
+            _logs = tuple(log for log in _logs if log is not self)
+            for cls in self._watched:
+                _leave(cls)
+
+
+def _watch(cls: type) -> bool:
+    """Let a class note look-ups; False for one that can't be changed."""
+    count, own = _noting.get(cls, (0, _NOTHING))
+    if not count:
+        own = vars(cls).get("__getattribute__", _NOTHING)
+        find: Any = cls.__getattribute__
+
+        def noting(self: Any, name: str) -> Any:
+            for log in _logs:
+                if id(self) in log.owners and not (name in WHOLE and _is_own(sys._getframe(1))):
+                    log.reads.setdefault(id(self), set()).add(name)
+            return find(self, name)
+
+        try:
+            type.__setattr__(cls, "__getattribute__", noting)
+        except (TypeError, AttributeError):
+            return False
+    _noting[cls] = count + 1, own
+    return True
+
+
+def _is_own(frame: Any) -> bool:
+    """Whether code of this package runs in a frame."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
+
+
+def _leave(cls: type) -> None:
+    count, own = _noting[cls]
+    if count > 1:
+        _noting[cls] = count - 1, own
+        return
+    del _noting[cls]
+    if own is _NOTHING:
+        type.__delattr__(cls, "__getattribute__")
+    else:
+        type.__setattr__(cls, "__getattribute__", own)
