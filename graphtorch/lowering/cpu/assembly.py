@@ -305,6 +305,14 @@ class Builder:
         if mask is None or value.lanes == 1:
             self.line(f"store {value.typed}, ptr {pointer}, align {align}")
             return
+        lanes = mask.text.strip("<>").split(", ")
+        if lanes.count("i1 true") == 1 and lanes.count("i1 false") == value.lanes - 1:
+            # One lane of a constant mask. LLVM (22.1) makes a masked store of truncated numbers a store of one number
+            # of their former width, which overwrites what lies behind it.
+            at = lanes.index("i1 true")
+            one = self.emit(f"extractelement {value.typed}, i32 {at}", value.kind)
+            self.store(one, self.offset(pointer, const(at, "i64"), value.kind))
+            return
         name = f"llvm.masked.store.{suffix(value.kind, value.lanes)}.p0"
         self.declarations.add(f"declare void @{name}({value.type}, ptr, i32, <{value.lanes} x i1>)")
         self.line(f"call void @{name}({value.typed}, ptr {pointer}, i32 {align}, {mask.typed})")

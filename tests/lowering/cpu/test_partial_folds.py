@@ -114,3 +114,17 @@ def test_folds_over_rows_stay_whole() -> None:
     step = gt.compile(lambda x: gt.softmax(x, 1), backend="cpu")
     step(gt.randn(512, 512))
     assert len(functions_of(step)) == 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int16", "int8", "bool"])
+def test_last_narrow_element_of_a_row_leaves_the_next_row_alone(dtype):
+    # 25 columns: vectors of eight and one element over, which is stored beside what an earlier vector stored.
+    narrow = getattr(gt, dtype)
+
+    def f(x, y):
+        return x.to(narrow), (y.to(gt.bfloat16).to(gt.float32) * x).sum(1)
+
+    x = gt.arange(150, dtype=gt.float32).reshape(2, 3, 25) % 11 - 4
+    y = gt.ones(2, 3, 25, dtype=gt.float64)
+    for found, expected in zip(gt.compile(f, backend="cpu")(x, y), f(x, y), strict=True):
+        np.testing.assert_array_equal(found.float().numpy(), expected.float().numpy())
