@@ -395,10 +395,10 @@ def places_first(call: ExternCall) -> bool:
 
 
 def _parts(call: ExternCall) -> int:
-    sizes = extents(call)
-    if any(type(s) is not int for s in sizes) or 0 in sizes:
+    m, n, k, count = extents(call)
+    if any(type(s) is not int for s in (m, n, count)) or is_zero(k) or 0 in (m, n, count):
         return 1
-    m, n, k, count = sizes
+    k = estimate(k)  # a symbolic one (a batch, for weights' gradients) as in the call that was captured
     precision = convolution_precision() if call.op.name.startswith("conv2d") else matmul_precision()
     return parts(m, n, k, count, call.args[0].buffer.dtype, precision == "tf32")
 

@@ -264,6 +264,36 @@ def test_long_sum_is_split_in_two_launches(kind: str) -> None:
     assert launches(run(graph, arrays(graph), TOLERANCE[kind] * 4)) == 2
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_sum_over_a_symbolic_batch_is_split(kind: str) -> None:
+    """A weight's gradient: as many parts as the captured batch asks for, of which smaller batches leave some empty."""
+    rows = symbol("rows", hint=4096)
+    graph = trace(
+        lambda x, g, w: w - 0.1 * (x.t() @ g), typed(kind, rows, 32), typed(kind, rows, 16), typed(kind, 32, 16)
+    )
+    for limits in (None, SMALL):
+        executable = InterpretedBackend(limits).compile(graph)
+        assert any("is split into" in line for line in executable.schedule.report)
+        for count in (700, 65, 1):
+            given = arrays(graph, bindings={"rows": count})
+            x, g, w = (a.astype(np.float64) for a in given)
+            (found,) = executable.run([np.array(a) for a in given])
+            wanted = w - 0.1 * (x.T @ g)
+            scale = TOLERANCE[kind] * max(float(np.abs(wanted).max()), 1.0)
+            np.testing.assert_allclose(found.astype(np.float64), wanted, TOLERANCE[kind], scale)
+
+
+def test_sums_over_a_symbolic_batch_compile() -> None:
+    rows = symbol("rows", hint=8192)
+    graph = trace(lambda x, g: x.t() @ g, typed("bfloat16", rows, 768), typed("bfloat16", rows, 768))
+    plan = plan_for(build_schedule(graph))
+    assert len(plan.launches) == 2
+    for target in ("sm_80", "sm_90", "sm_100", "gfx942"):
+        made = compile_all([s.function for s in plan.launches], target)
+        if target != "gfx942":
+            assert all(resources(c).stack == 0 for c in made)
+
+
 def test_gradient_of_a_convolution_kernel_is_split() -> None:
     from graphtorch.ops.convolution import conv2d_weight_grad
 
