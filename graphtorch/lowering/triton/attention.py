@@ -17,7 +17,7 @@ from typing import Any
 
 from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, View
+from graphtorch.lowering.kernel import ExternCall, Kernel, View
 from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import FusedCall
@@ -132,6 +132,7 @@ class _Pass:
         self.pointers = Pointers({})
         self.prologues: Mapping[int, Kernel] = call.prologues if isinstance(call, FusedCall) else {}
         views = [a for i, a in enumerate(call.args) if isinstance(a, View) and i not in self.prologues]
+        views += call.places.values() if isinstance(call, FusedCall) else ()
         self.wide = reach(views, bindings, (1, 2, 3)) >= 2**31 or any(
             largest_offset(kernel, bindings) >= 2**31 for kernel in self.prologues.values()
         )
@@ -412,16 +413,21 @@ class _Backward(_Pass):
             f"delta = {self._per_row(self.delta, 'delta', 'head', '0.0')}.to(tl.float32)",
         ]
 
-    def _store(self, buffer: Buffer, value: str, along: str, columns: str, heads: Any, head: str) -> str:
+    def _store(self, number: int, value: str, along: str, columns: str, heads: Any, head: str) -> str:
+        """Store a block of the result of that number."""
+        mask = self._inside("row", along, columns)
+        masked = f", mask={mask}" if mask else ""
+        placed = self.call.places.get(number) if isinstance(self.call, FusedCall) else None
+        if placed is not None:
+            address = self._address(placed, "out", ["batch", f"{along}[:, None]", head, f"{columns}[None, :]"])
+            return f"tl.store({address}, ({value}){self.narrow}{masked})"
+        buffer = self.call.outputs[number]
+        assert buffer is not None
         extent = self.length if along == "m" else self.keys
         size = self.size if columns == "e" else self.value_size
         place = f"((batch * {self.sizes.factor(extent)} + {along}[:, None]) * {self.sizes.factor(heads)} + {head})"
-        mask = self._inside("row", along, columns)
         pointer = self.pointers.of(buffer, "out")
-        return (
-            f"tl.store({pointer} + {place} * {size} + {columns}[None, :], ({value}){self.narrow}"
-            f"{f', mask={mask}' if mask else ''})"
-        )
+        return f"tl.store({pointer} + {place} * {size} + {columns}[None, :], ({value}){self.narrow}{masked})"
 
 
 class _KeyGradients(_Backward):
@@ -434,9 +440,9 @@ class _KeyGradients(_Backward):
         _, grad_key, grad_value = self.call.outputs
         stores: list[str] = []
         if grad_key is not None:
-            stores.append(self._store(grad_key, f"grad_keys * {self.scale!r}", "n", "e", self.shared, "shared"))
+            stores.append(self._store(1, f"grad_keys * {self.scale!r}", "n", "e", self.shared, "shared"))
         if grad_value is not None:
-            stores.append(self._store(grad_value, "grad_values", "n", "v", self.shared, "shared"))
+            stores.append(self._store(2, "grad_values", "n", "v", self.shared, "shared"))
         several = not (self.heads is self.shared or self.heads == self.shared)
         group = self.sizes.factor(self.heads // self.shared) if several else ""
         loops = self._loops()
@@ -502,8 +508,6 @@ class _QueryGradient(_Backward):
         return [(self.length, self.shape.m), (self.heads, 1), (self.batch, 1)]
 
     def lines(self) -> list[str]:
-        grad_query = self.call.outputs[0]
-        assert grad_query is not None
         return [
             *self._program(self.length, "BLOCK_M", self.heads, bool(self.causal)),
             f"head = (outer % {self.sizes.factor(self.heads)}){self.long}",
@@ -515,7 +519,7 @@ class _QueryGradient(_Backward):
             *self._rows(),
             "acc = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)",
             *self._over_keys([(cut, self._step(cut)) for cut in (False, True)]),
-            self._store(grad_query, f"acc * {self.scale!r}", "m", "e", self.heads, "head"),
+            self._store(0, f"acc * {self.scale!r}", "m", "e", self.heads, "head"),
         ]
 
     def _step(self, cut: bool) -> list[str]:

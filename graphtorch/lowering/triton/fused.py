@@ -62,6 +62,7 @@ class FusedCall(ExternCall):
     prologues   argument -> the kernel that computes it, which stores nothing
     splits      parts of the sum, each a result of its own
     sums        a store of the epilogue whose rows are added up on the tiles, and the buffer of these sums
+    places      result -> where it lies, if that is a part of a buffer that other results share
     """
 
     product: Buffer = field(kw_only=True)
@@ -69,6 +70,10 @@ class FusedCall(ExternCall):
     prologues: dict[int, Kernel] = field(default_factory=dict, kw_only=True)
     splits: int = field(default=1, kw_only=True)
     sums: tuple[Store, Buffer] | None = field(default=None, kw_only=True)
+    places: dict[int, View] = field(default_factory=dict, kw_only=True)
+
+    def writes(self) -> list[Buffer]:
+        return list(dict.fromkeys(o for o in self.outputs if o is not None))
 
     def reads(self) -> list[Buffer]:
         found: dict[int, Buffer] = {}

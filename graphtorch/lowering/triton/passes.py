@@ -8,6 +8,7 @@ from graphtorch.lowering.triton.columns import fuse_columns
 from graphtorch.lowering.triton.expand import expand_calls
 from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.horizontal import group_kernels
+from graphtorch.lowering.triton.joined import store_in_place
 from graphtorch.lowering.triton.layout import order_axes, use_channels_last
 from graphtorch.lowering.triton.random import draw_in_kernels
 from graphtorch.lowering.triton.recompute import recompute_in_readers
@@ -17,8 +18,9 @@ from graphtorch.lowering.triton.splitting import split_schedule
 def prepare_schedule(schedule: Schedule) -> Schedule:
     """The same computation in steps that each are launches: calls that other operators make up are replaced, random
     numbers are drawn where they are read, images between convolutions get their channels side by side, products take
-    their neighbours in and begin sums over rows of what they store, kernels over rows sum over these rows, kernels that
-    are no single launch are cut, and those that do the same to different tensors become one launch."""
+    their neighbours in and begin sums over rows of what they store, gradients of attention are stored where they are
+    joined, kernels over rows sum over these rows, kernels that are no single launch are cut, and those that do the same
+    to different tensors become one launch."""
     schedule = use_channels_last(recompute_in_readers(draw_in_kernels(expand_calls(schedule))))
-    schedule = split_schedule(fuse_columns(begin_sums_in_products(fuse_products(schedule))))
+    schedule = split_schedule(fuse_columns(begin_sums_in_products(store_in_place(fuse_products(schedule)))))
     return group_kernels(order_axes(schedule))

@@ -139,3 +139,49 @@ def test_gradients_of_maxima_are_gathered(of: str, window: tuple[int, int, int, 
     assert not any("atomic" in s.function.source for s in plan.launches)
     check(graph, 1e-2 if of == "bfloat16" else 1e-6)
     assert any(isinstance(s, ExternCall) and s.op.name == "max_pool2d_backward" for s in build_schedule(graph).steps)
+
+
+def joined_attention(x: Any, w: Any) -> Any:
+    """Queries, keys and values of one product."""
+    b, t, width = x.shape
+    q, k, v = (z.view(b, t, 2, width // 2).transpose(1, 2) for z in (x @ w).split(width, 2))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, width)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_gradients_of_attention_are_stored_where_they_are_joined(kind: str) -> None:
+    step = graphtorch.compile(attention_step, backend=registered(InterpretedBackend(Limits(256, 16, 16, 16))))
+    graphtorch.manual_seed(0)
+    given = [graphtorch.randn(2, 18, 32), graphtorch.randn(32, 96) * 0.2, graphtorch.randn(2, 18, 32)]
+    rounded = [x.to(getattr(graphtorch, kind)) for x in given]
+    found = step(*(x.clone().requires_grad_(i < 2) for i, x in enumerate(rounded)))
+    wanted = attention_step(*(x.double().requires_grad_(i < 2) for i, x in enumerate(rounded)))
+    for a, b in zip(found, wanted, strict=True):
+        error = float((a.double() - b).norm() / b.norm())
+        assert error < (1e-5 if kind == "float32" else 2e-2)
+    calls = [s for s in STEPS if isinstance(s, ExternCall)]
+    assert any(c.op.name == "fused_attention_backward" for c in calls)
+    assert not any(c.op.name == "cat" for c in calls)
+
+
+def attention_step(x: Any, w: Any, g: Any) -> Any:
+    return graphtorch.autograd.grad(joined_attention(x, w), (x, w), g)
+
+
+STEPS: list[Any] = []
+
+
+def registered(backend: Any) -> str:
+    """A name under which the backend can be asked for, which notes the steps of what it compiles."""
+    from graphtorch.lowering.backend import register
+
+    compile_graph = backend.compile
+
+    def noted(graph: Graph, donations: Any = None) -> Any:
+        made = compile_graph(graph, donations)
+        STEPS[:] = made.schedule.steps
+        return made
+
+    backend.compile = noted
+    register(backend)
+    return str(backend.name)
