@@ -93,6 +93,9 @@ class KeptGradients:
         del leaf, tensor, array
         at = places(addresses)
         words = memory().take(at)
+        if (words.reshape(-1, 7)[:, 1] != 2).any():  # the parameter's and ours: another thread has taken some already
+            self._held = []
+            return
         self._counts = words.reshape(-1, 7)[:, 5].tolist()
         # Without the parameters' own references: what zero_grad() leaves.
         dropped = words.reshape(-1, 7).copy()

@@ -66,8 +66,9 @@ class Specialization:
         """Whether a call fits."""
         if self.tree != tree:
             return False
-        taken = self.guards.take_snapshots()
+        # In this order: what another thread changes meanwhile is then found changed by the next call.
         seen = None if self.settled is None else self.settled.look()
+        taken = self.guards.take_snapshots()
         if not self.guards.check(leaves):
             return False
         self.guards.scope.update(taken)
