@@ -390,6 +390,16 @@ def _integer_power(x: Any, y: Any) -> Any:
     return np.where(negative, np.where(x == 1, 1, np.where(x == -1, odd, 0)), result).astype(x.dtype)
 
 
+def _power(base: Any, exponent: Any) -> Any:
+    """The `**` operator. Of numbers that are known when compiled code runs it is Python's: an integer to a negative
+    power is a float."""
+    if getattr(base, "is_number", False) or getattr(exponent, "is_number", False):
+        numbers = [getattr(x, "is_number", not hasattr(x, "dtype")) for x in (base, exponent)]
+        if all(numbers) and common(base, exponent).category < dtypes.FLOATING and exponent < 0:
+            base = base * 1.0
+    return pow(base, exponent)
+
+
 # Constant exponents with an exact or cheaper form, in NumPy and as a decomposition: both are these lines.
 _POWERS: dict[float, Callable[[Any], Any]] = {
     2: lambda x: x * x,
@@ -406,7 +416,11 @@ def _numpy_pow(input: Any, exponent: Any) -> Any:
         special = _POWERS.get(exponent)
         if special is not None and (input.dtype.itemsize > 2 or (input.dtype.kind == "V" and exponent > 0)):
             return special(input)
-    x, y = promoted(common, (input, exponent))
+    if not isinstance(input, np.ndarray | np.generic) and not isinstance(exponent, np.ndarray | np.generic):
+        x, y = np.asarray(input), np.asarray(exponent)  # run-time numbers, which compute as Python's do
+        x, y = x.astype(np.result_type(x, y)), y.astype(np.result_type(x, y))
+    else:
+        x, y = promoted(common, (input, exponent))
     if x.dtype.kind in "iu":
         return _integer_power(x, y)
     return np.power(x, y)
@@ -617,11 +631,19 @@ for _name, _compute in (
     ("__mod__", remainder),
     ("__rmod__", lambda self, other: remainder(other, self)),
     ("__imod__", FUNCTIONS["remainder_"]),
-    ("__pow__", pow),
-    ("__rpow__", lambda self, other: pow(other, self)),
+    ("__pow__", _power),
+    ("__rpow__", lambda self, other: _power(other, self)),
     ("__ipow__", FUNCTIONS["pow_"]),
 ):
     install_operator(_name, _compute)
+
+
+@method("__round__")
+def _round(self: Any, ndigits: int | None = None) -> Any:
+    """`round()` of a number that is known when compiled code runs; tensors have none, as in PyTorch."""
+    if not self.is_number:
+        raise TypeError(f"type {type(self).__name__} doesn't define __round__ method")
+    return round(float(self) if self.dtype.is_floating_point else int(self), ndigits)
 
 
 @method("__divmod__")

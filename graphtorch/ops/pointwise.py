@@ -103,8 +103,8 @@ def numpy_unary(function: Callable[..., Any], compute: Callable[..., Any]) -> Ca
     def run(x: Any) -> Any:
         if type(x) is np.ndarray and x.dtype in _FAST:
             return function(x)
-        if not isinstance(x, np.ndarray):  # a run-time number
-            return function(x)
+        if not isinstance(x, np.ndarray):  # a run-time number; NumPy's reciprocal of an integer is one
+            return function(float(x) if compute is common_float and isinstance(x, int) else x)
         (cast,) = promoted(compute, (x,))
         return function(cast)
 

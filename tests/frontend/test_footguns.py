@@ -624,6 +624,29 @@ def hooks_that_count(decorate):
     return [step(torch.ones(1, 2)) for _ in range(3)], seen
 
 
+def arithmetic_of_run_time_numbers(decorate):
+    functions = [
+        lambda n: 1.0 / n, lambda n: n**-1, lambda n: n**0.5, lambda n: 2**n, lambda n: 2**-n, lambda n: n // 2,
+        lambda n: round(n / 3, 1), lambda n: round(n), lambda n: min(n, 2), lambda n: int(n / 2), lambda n: 7 // n,
+    ]  # fmt: skip
+    found = []
+    for number in (torch.tensor(3), torch.tensor(3.0), torch.tensor(5, dtype=torch.int32)):
+        for function in functions:
+            used = decorate(lambda t, f=function: f(t.item()) * torch.ones(1, dtype=torch.float64))
+            found += [used(number), used(number + 1)]
+    return found
+
+
+def averages_of_a_normalization(decorate):
+    """Two calls of one layer; the weight of each is one by their number."""
+    norm = nn.BatchNorm1d(2, momentum=None)
+    f = decorate(lambda x: norm(x) + norm(x * 2 + 1))
+    found = []
+    for i in range(2):
+        found += [f(torch.arange(8.0).view(4, 2) + i), norm.running_mean.clone(), norm.num_batches_tracked.clone()]
+    return found
+
+
 def random_state_between_calls(decorate):
     f = decorate(lambda x: F.dropout(x, 0.5) + torch.rand(6))
     found = [f(vector()), torch.rand(2), f(vector())]
