@@ -25,6 +25,8 @@ from graphtorch.lowering.triton.tiling import Limits, power_of_two
 from graphtorch.tensor.dtypes import dtype
 
 ROWS = 32  # that a tile adds up for a sum over all rows: no block has fewer
+SHORT = 1536  # summed elements that take about as long as an epilogue that moves much
+MUCH = 8  # bytes for each element of a result
 GROUP = 8  # rows of blocks that share the columns of the second operand in the second-level cache
 
 
@@ -299,6 +301,9 @@ def choose(
     if isinstance(call, FusedCall) and call.epilogue is not None and config.block_m * config.block_n >= 128 * 128:
         # What the epilogue computes needs registers beside the sums.
         config = replace(config, block_n=128, num_warps=8, num_stages=3)
+        if k <= SHORT and config.block_m == 128 and _moved(call.epilogue, call.product, bindings) >= MUCH:
+            # It takes as long as the sums: programs beside each other do one while the other does the other.
+            config = replace(config, block_m=64, num_warps=4)
     if limits is not None:
         side = max(16, power_of_two(int(limits.pointwise**0.5)))
         config = replace(
@@ -310,6 +315,20 @@ def choose(
     if isinstance(call, FusedCall) and call.sums is not None:
         config = replace(config, block_m=max(config.block_m, ROWS))
     return config
+
+
+def _moved(epilogue: Kernel, product: Buffer, bindings: Mapping[str, int]) -> float:
+    """The bytes that an epilogue loads and stores for each element."""
+    points = 1
+    for axis in epilogue.axes:
+        points *= concrete(axis.size, bindings)
+    total = 0
+    for buffer in {*epilogue.reads(), *epilogue.writes()} - {product}:
+        size = buffer.dtype.itemsize
+        for extent in concrete(buffer.shape, bindings):
+            size *= extent
+        total += size
+    return total / max(points, 1)
 
 
 def reach(views: Sequence[View], bindings: Mapping[str, int], blocked: Sequence[int] | None = None) -> int:

@@ -489,3 +489,12 @@ def test_unused_types_are_refused_quietly() -> None:
     run(graph, arrays(graph))
     graph = trace(lambda x, y: x @ y % 3, i64(5, 6), i64(6, 7))
     run(graph, arrays(graph), 0)
+
+
+def test_what_moves_much_runs_beside_another_program() -> None:
+    """A residual in float32 takes as long as a short sum: two programs fit on a multiprocessor."""
+    shapes = [("bfloat16", (32768, 768)), ("bfloat16", (768, 768)), ("bfloat16", (768,)), ("float32", (32768, 768))]
+    graph = trace(lambda x, w, b, r: F.linear(x, w, b) + r, *(typed(kind, *s) for kind, s in shapes))
+    (launch,) = plan_for(build_schedule(graph)).launches
+    compiled = compile_one(launch.function, "sm_90")
+    assert 2 * resources(compiled).registers * compiled.threads <= 65536 and 2 * compiled.shared <= 227 * 1024
