@@ -95,6 +95,14 @@ def parser() -> argparse.ArgumentParser:
     small.add_argument("-o", "--output", metavar="FILE.py", help="write the script to FILE.py")
     small.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="the script's own arguments")
 
+    python = commands.add_parser(
+        "python",
+        help="run a program that imports torch with this library in its place",
+        description="Runs SCRIPT as `python SCRIPT` would; `import torch` and `import torchvision` give graphtorch.",
+    )
+    python.add_argument("script", metavar="SCRIPT")
+    python.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="the script's own arguments")
+
     ops = commands.add_parser("ops", help="list the operators", description="Lists the operator records, or shows one.")
     ops.add_argument("name", nargs="?", metavar="NAME")
     return top
@@ -107,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     rest: list[str] = []
-    if ("dump" in given or "reduce" in given) and "--" in given:
+    if given[:1] != ["python"] and ("dump" in given or "reduce" in given) and "--" in given:
         # Everything after it belongs to the script, options included.
         place = given.index("--")
         given, rest = given[:place], given[place + 1 :]
@@ -144,6 +152,10 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         from graphtorch.cli.reduce import reduce
 
         return reduce(arguments)
+    if arguments.command == "python":
+        from graphtorch.cli.instead import instead
+
+        return instead(arguments)
     from graphtorch.cli.catalog import catalog
 
     return catalog(arguments)
