@@ -171,6 +171,8 @@ def _conv2d_numpy(input: Any, weight: Any, bias: Any, stride: Any, padding: Any,
         output_size(size, k, s, p, e)
         for size, k, s, p, e in zip((h, width), (kh, kw), stride, padding, dilation, strict=True)
     )
+    if not cg:
+        return np.zeros((n, 0, oh, ow), d)
     result = np.empty((n, o, oh, ow), x.dtype)
     kernel = w.reshape(groups, o // groups, cg * kh * kw)
     for block in _blocks(n, x.shape[1] * kh * kw * oh * ow):
@@ -191,6 +193,8 @@ def _input_grad_numpy(
     o, oh, ow = g.shape[1:]
     cg, kh, kw = w.shape[1:]
     ph, pw = padding
+    if not cg:
+        return np.zeros(input_sizes, d)
     result = np.empty((n, c, h, width), g.dtype)
     kernel = w.reshape(groups, o // groups, cg * kh * kw).swapaxes(1, 2)
     for block in _blocks(n, c * kh * kw * oh * ow):
@@ -212,6 +216,8 @@ def _weight_grad_numpy(
     x, g = _wide(input), _wide(grad)
     o, cg, kh, kw = weight_sizes
     oh, ow = g.shape[2:]
+    if not cg:
+        return np.zeros(weight_sizes, d)
     total = np.zeros((groups, o // groups, cg * kh * kw), x.dtype)
     for block in _blocks(x.shape[0], x.shape[1] * kh * kw * oh * ow):
         columns = _unfold(x[block], (kh, kw), (oh, ow), stride, padding, dilation).reshape(groups, cg * kh * kw, -1)
@@ -231,7 +237,14 @@ def _conv2d_type(
         output_size(n, k, s, p, d)
         for n, k, s, p, d in zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
     ]
-    return type_of(input).with_shape((input.shape[0], weight.shape[0], *spatial))
+    # Without input channels PyTorch's result has no channels either, and no bias.
+    channels = 0 if _no_channels(input) else weight.shape[0]
+    return type_of(input).with_shape((input.shape[0], channels, *spatial))
+
+
+def _no_channels(input: Any) -> bool:
+    channels = input.shape[1]
+    return type(channels) is int and channels == 0
 
 
 _CASES: tuple[tuple[Any, ...], ...] = (
@@ -265,7 +278,7 @@ def _gradient_samples(make: Any, which: str) -> Any:
 
 def _decompose(input: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     """The bias as an addition of its own, which can join what follows."""
-    if bias is None:
+    if bias is None or _no_channels(input):
         return None
     return convolution(input, weight, None, stride, padding, dilation, groups) + reshape(bias, (bias.shape[0], 1, 1))
 
@@ -283,7 +296,7 @@ convolution: Callable[..., Tensor] = operator(
         "weight": lambda g, input, weight_type, stride, padding, dilation, groups: conv2d_weight_grad(
             conjugate(input), g, weight_type.shape, stride, padding, dilation, groups
         ),
-        "bias": lambda g: g.sum((0, 2, 3)),
+        "bias": lambda g, bias_type: g.new_zeros(bias_type.shape) if _no_channels(g) else g.sum((0, 2, 3)),
     },
     decompose=_decompose,
     order={"result": "channels"},

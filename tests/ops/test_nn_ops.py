@@ -9,6 +9,7 @@ import pytest
 from beside_torch import assert_same, check, check_error, normal, on_both
 
 import graphtorch as gt
+from graphtorch.lowering.backend import get_backend
 
 X = normal(4, 6) * 2
 
@@ -307,3 +308,21 @@ def test_a_loss_without_samples_that_count_is_nan() -> None:
     target = gt.full((4,), -100)
     assert np.isnan(gt.nn.functional.nll_loss(gt.from_numpy(X), target).item())
     assert gt.nn.functional.nll_loss(gt.from_numpy(X), target, reduction="sum").item() == 0.0
+
+
+@pytest.mark.parametrize("backend", [None, "numpy", "cpu"])
+def test_convolution_without_input_channels(backend):
+    """PyTorch's result has no channels either."""
+    if backend is not None and get_backend(backend).unavailable() is not None:
+        pytest.skip("not here")
+
+    def run(x, w, b):
+        return gt.nn.functional.conv1d(x, w, b)
+
+    x, w, b = (gt.ones(s, requires_grad=True) for s in ((1, 0, 5), (2, 0, 3), (2,)))
+    y = (run if backend is None else gt.compile(run, backend=backend))(x, w, b)
+    y.sum().backward()
+    assert y.shape == (1, 0, 3)
+    assert x.grad.shape == x.shape
+    assert w.grad.shape == w.shape
+    assert b.grad.tolist() == [0, 0]
