@@ -49,6 +49,7 @@ from graphtorch.frontend.reach import (
     slots_of,
 )
 from graphtorch.frontend.reads import ReadLog
+from graphtorch.frontend.settings import ModuleSettings, assume_settings
 from graphtorch.frontend.watch import Fact
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.tensor import Tensor
@@ -205,6 +206,7 @@ class Environment:
         self.tables: list[tuple[str, dict[Any, Any], dict[Any, Any]]] = []  # of modules: (meaning, table, copy of it)
         self.absent: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}  # (namespace, a global that is not there)
         self.environ: dict[Any, Any] | None = None
+        self.settings = ModuleSettings()
         self.names: set[str] = {"forward", "backward", "setup_context"}
         self._fresh: set[str] = set()
         self._holders: list[Holder] = []
@@ -412,6 +414,7 @@ class Environment:
             title = f"{place.meaning}.{name}" if name else place.meaning
             self._visited[id(module)] = module
             self._note_tables(title, module)
+            self.settings.note(module, title)
             held = self.guards.name(module)
             for table in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
                 self._visit_hooks(vars(module).get(table), title)
@@ -674,12 +677,13 @@ class Environment:
             changed.append("the environment variables")
             os.environ.clear()
             os.environ.update(self.environ)
-        return list(dict.fromkeys(changed))
+        return list(dict.fromkeys(changed + self.settings.undo()))
 
     def add_guards(self, skip: Callable[[Any, Any], bool]) -> None:
         """Assume every place. `skip(container, key)` excludes dictionary entries that are inputs of the graph."""
         guards = self.guards
         known = {id(vars(o)) for o in self.reads.owners.values() if self.reads.names(o) is not None}
+        assume_settings(guards, self.names)
         builtin = guards.name(vars(builtins))
         for (_, name), (_, space) in self.absent.items():
             guards.add(f"{name!r} not in {space}", f"there was no global {name}")

@@ -115,6 +115,8 @@ class StateRecorder(GradientRecorder):
             ):
                 place = attribute(self.guards, module, key)
                 facts = (own if place else None,)
+                if self.environment is not None:  # the function may have set it for a while
+                    value = self.environment.settings.before(module, key, value)
                 self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", place, facts)
         if "forward" in vars(module):
             place = attribute(self.guards, module, "forward")

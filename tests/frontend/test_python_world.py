@@ -1019,6 +1019,34 @@ def attribute_that_hides_the_classes(decorate: Any) -> Any:
     return [*found, f(torch.ones(1))]
 
 
+def modes_set_for_a_while(decorate: Any) -> Any:
+    layer, leaky = torch.nn.Dropout(0.5), torch.nn.LeakyReLU(0.5)
+
+    def use(x):
+        layer.eval()
+        leaky.negative_slope = 0.25
+        y = leaky(layer(-x))
+        layer.train()
+        leaky.negative_slope = 0.5
+        return y
+
+    f = decorate(use)
+    found = [f(torch.ones(2)) for _ in range(3)]
+    layer.eval()
+    return [*found, f(torch.ones(2)), layer.training, leaky.negative_slope]
+
+
+def settings_of_the_package(decorate: Any) -> Any:
+    f = decorate(lambda x: x.sum() if torch.are_deterministic_algorithms_enabled() else x)
+    found = [f(torch.ones(2))]
+    torch.use_deterministic_algorithms(True)
+    try:
+        found.append(f(torch.ones(2)))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return found
+
+
 SCENARIOS = [
     value
     for value in list(globals().values())
@@ -1099,3 +1127,18 @@ def test_threads_that_capture_methods_of_one_class() -> None:
         thread.join()
     assert found == {i: [i, i + 10.0] for i in range(8)}
     assert "__getattribute__" not in vars(Scaled)
+
+
+def test_modes_that_are_set_for_a_while_compile_once() -> None:
+    teacher = torch.nn.Dropout(0.5)
+
+    @torch.compile(backend="numpy", on_recompile="error", recompile_limit=1)
+    def step(x: Any) -> Any:
+        teacher.eval()
+        y = teacher(x)
+        teacher.train()
+        return y
+
+    for _ in range(4):
+        assert step(torch.ones(3)).tolist() == [1, 1, 1]
+    assert teacher.training
