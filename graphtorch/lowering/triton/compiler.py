@@ -25,10 +25,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from graphtorch.lowering.triton import processes
 from graphtorch.lowering.triton.codegen import Generated, without_comments
 from graphtorch.lowering.triton.errors import ResourceError
 from graphtorch.lowering.triton.interpreter import LOCK
 from graphtorch.lowering.triton.loading import load_source
+from graphtorch.lowering.triton.processes import Job
 
 logger = logging.getLogger(__name__)
 
@@ -170,29 +172,55 @@ def check_resources(compiled: Compiled) -> None:
 
 
 def _compile(functions: Sequence[Generated], to: Target) -> list[Compiled]:
+    count = processes.wanted(len(functions))
+    if not count:
+        return _compile_in_threads(functions, to)
+
+    def apart(function: Generated) -> Compiled:
+        made: Compiled | None = processes.compile_apart(_job(function), to.name)
+        return _compile_in_threads([function], to)[0] if made is None else made
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(apart, functions))
+
+
+def _job(function: Generated) -> Job:
+    return Job(
+        function.source,
+        function.name,
+        function.signature(),
+        dict(function.constants),
+        list(function.hints()),
+        function.num_warps,
+        function.num_stages,
+    )
+
+
+def _compile_in_threads(functions: Sequence[Generated], to: Target) -> list[Compiled]:
     import triton
 
     # Triton keeps a cache of its own, which would hold everything a second time.
     with LOCK, tempfile.TemporaryDirectory(prefix="graphtorch-triton-") as folder, triton.knobs.cache.scope():
         triton.knobs.cache.dir = folder
         if len(functions) == 1:
-            return [_compile_one(functions[0], to)]
+            return [compile_here(functions[0], to)]
         with ThreadPoolExecutor(min(len(functions), os.cpu_count() or 1)) as pool:
             made = list(pool.map(lambda f: _compile_beside_others(f, to), functions))
-        return [_compile_one(f, to) if done is None else done for f, done in zip(functions, made, strict=True)]
+        return [compile_here(f, to) if done is None else done for f, done in zip(functions, made, strict=True)]
 
 
 def _compile_beside_others(function: Generated, to: Target) -> Compiled | None:
-    """`_compile_one`; None where it has to be done again, alone: Python 3.11's parser counts its depth for all threads
+    """`compile_here`; None where it has to be done again, alone: Python 3.11's parser counts its depth for all threads
     together, and sometimes stops at a wrong count (seen in 3.11.7)."""
     try:
-        return _compile_one(function, to)
+        return compile_here(function, to)
     except SystemError:
         return None
 
 
-def _compile_one(function: Generated, to: Target) -> Compiled:
-    """With as many pipeline stages as asked for, or as its buffers for them fit into shared memory."""
+def compile_here(function: Generated | Job, to: Target) -> Compiled:
+    """Compile in this process and thread, with as many pipeline stages as asked for, or as its buffers for them fit into
+    shared memory."""
     stages = function.num_stages
     compiled = _compile_staged(function, to, stages)
     while compiled.shared > to.shared_memory and stages > 1:
@@ -201,7 +229,7 @@ def _compile_one(function: Generated, to: Target) -> Compiled:
     return compiled
 
 
-def _compile_staged(function: Generated, to: Target, stages: int) -> Compiled:
+def _compile_staged(function: Generated | Job, to: Target, stages: int) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
