@@ -219,8 +219,8 @@ def _compile_beside_others(function: Generated, to: Target) -> Compiled | None:
 
 
 def compile_here(function: Generated | Job, to: Target) -> Compiled:
-    """Compile in this process and thread, with as many pipeline stages as asked for, or as its buffers for them fit into
-    shared memory."""
+    """Compile in this process and thread, with as many pipeline stages as asked for, or as fit into shared memory with
+    their buffers."""
     stages = function.num_stages
     compiled = _compile_staged(function, to, stages)
     while compiled.shared > to.shared_memory and stages > 1:
