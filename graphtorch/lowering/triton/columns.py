@@ -38,6 +38,7 @@ from graphtorch.tensor.symint import same_shape, same_size
 from graphtorch.tensor.type import TensorType
 
 WIDEST = 8192  # elements of a row that is held in registers
+AHEAD = 48 << 10  # bytes of shared memory for what is loaded ahead
 FEWEST = 1024  # rows that are worth it
 
 Strides = tuple[Any, ...]
@@ -256,7 +257,8 @@ class _RowEmitter(KernelEmitter):
                 of = register(store.access.buffer.dtype)
                 segment.add(f"sum{self.columns[id(store)]} = tl.zeros([1, R_BLOCK], {of})")
         wide = ".to(tl.int64)" if self.wide else ""
-        segment.add(f"for x_start in range(tl.program_id(0) * X_BLOCK, x_size, {PROGRAMS} * X_BLOCK):")
+        steps = f"tl.program_id(0) * X_BLOCK, x_size, {PROGRAMS} * X_BLOCK"
+        segment.add(f"for x_start in {self._range(steps)}:")
         inner = Segment(segment.indent + "    ")
         inner.add(f"x = x_start + tl.arange(0, X_BLOCK)[:, None]{wide}")
         if self.masked["x"]:
@@ -274,6 +276,15 @@ class _RowEmitter(KernelEmitter):
                 mask = ", mask=r_mask" if self.masked["r"] else ""
                 number = self.columns[id(store)]
                 segment.add(f"tl.store({out} + tl.program_id(0) * r_size + r, sum{number}{mask})")
+
+    def _range(self, steps: str) -> str:
+        """The range of the loop: what it loads is copied to shared memory up to two steps ahead, if there is room. Few
+        programs with many registers would wait for memory all the time."""
+        t = self.tiling
+        loads = {e.access: e for e in t.exprs if isinstance(e, Load) and {"x", "r"} <= t.varies[id(e)]}
+        taken = sum(self.blocks.x * self.blocks.r * e.dtype.itemsize for e in loads.values())
+        ahead = min(AHEAD // taken, 2) if taken else 0
+        return f"tl.range({steps}, num_stages={ahead + 1})" if ahead else f"range({steps})"
 
     def _accumulate(self, segment: Segment, store: Store) -> None:
         of = store.access.buffer.dtype
