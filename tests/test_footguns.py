@@ -647,6 +647,27 @@ def averages_of_a_normalization(decorate):
     return found
 
 
+def an_epoch_inside(decorate):
+    """The loader's order is drawn anew in each epoch."""
+    data = torch.utils.data.TensorDataset(torch.arange(6.0).view(6, 1))
+    loader = torch.utils.data.DataLoader(data, 2, shuffle=True)
+    weight = torch.ones(1, requires_grad=True)
+    optimizer = optim.SGD([weight], lr=0.01)
+
+    def epoch():
+        losses = []
+        for (x,) in loader:
+            optimizer.zero_grad()
+            loss = (weight * x).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return losses
+
+    epoch = decorate(epoch)
+    return [epoch() for _ in range(3)], weight
+
+
 def random_state_between_calls(decorate):
     f = decorate(lambda x: F.dropout(x, 0.5) + torch.rand(6))
     found = [f(vector()), torch.rand(2), f(vector())]

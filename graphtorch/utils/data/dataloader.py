@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from graphtorch.autograd.state import state
 from graphtorch.utils.data import worker
 from graphtorch.utils.data.collate import default_collate, default_convert
 from graphtorch.utils.data.dataset import IterableDataset
@@ -130,6 +131,9 @@ class DataLoader:
         return self.sampler if self.batch_sampler is None else self.batch_sampler
 
     def __iter__(self) -> Iterator[Any]:
+        note = getattr(state.recorder, "note_effect", None)
+        if note is not None:
+            note("iterates over a DataLoader")
         if self.pin_memory and not is_available():
             warnings.warn(
                 "'pin_memory' argument is set as true but no accelerator is found, then device pinned memory won't be "
