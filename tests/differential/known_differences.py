@@ -76,6 +76,12 @@ KNOWN = (
         "gradient 1",
         "the covariance of two observations does not depend on their weights: a gradient of 0 up to rounding",
     ),
+    Known(
+        r"div \(trunc_rounding\)|nn\.functional\.fractional_max_pool[23]d",
+        "float16",
+        "a fused kernel keeps what half precision would round away before the fraction is cut off",
+        mode="cpu",
+    ),
 )
 
 
