@@ -137,7 +137,7 @@ class Tuner:
         """Those that the target has shared memory for, compiled in parallel; without those that spill much, if others
         do not."""
         functions = [f for c in found for f in c.functions]
-        made = dict(zip(map(id, functions), compile_each(functions, self.target.name), strict=True))
+        made = dict(zip(map(id, functions), self._each(functions), strict=True))
         fitting = [c for c in found if all(isinstance(made[id(f)], Compiled) for f in c.functions)]
         if self.target.binary != "cubin":
             return fitting
@@ -146,6 +146,19 @@ class Tuner:
             return resources(compile_one(f, self.target.name)).stack
 
         return [c for c in fitting if all(stack(f) <= FEW_SPILLED for f in c.functions)] or fitting
+
+    def _each(self, functions: Sequence[Generated]) -> list[Compiled | ResourceError]:
+        """`compile_each`, with an error for what Triton's passes give up on (3.6: specialised warps for sm_100)."""
+        try:
+            return compile_each(functions, self.target.name)
+        except RuntimeError:
+            made: list[Compiled | ResourceError] = []
+            for function in functions:
+                try:
+                    made += compile_each([function], self.target.name)
+                except RuntimeError as error:
+                    made.append(ResourceError(str(error)))
+            return made
 
     def _key(self, found: Sequence[Candidate], bindings: Mapping[str, int]) -> str:
         parts: list[Any] = [self.device]

@@ -19,7 +19,7 @@ from graphtorch.tensor.type import TensorType
 
 pytest.importorskip("triton")
 
-from graphtorch.lowering.triton import compiler
+from graphtorch.lowering.triton import autotune, compiler
 from graphtorch.lowering.triton.autotune import Candidate, Tuner, candidates
 from graphtorch.lowering.triton.compiler import TARGETS, compile_each
 from graphtorch.lowering.triton.errors import ResourceError
@@ -181,3 +181,18 @@ def test_candidates_that_do_not_fit_or_spill_are_not_measured() -> None:
 def test_modes_of_compile() -> None:
     with pytest.raises(RuntimeError, match="Unrecognized mode=fastest"):
         graphtorch.compile(lambda x: x, mode="fastest")
+
+
+def test_candidates_that_do_not_compile_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    (step,) = steps(matmul())
+    found = candidates(step, {})[:3]
+    broken = found[1].functions[0]
+
+    def compile_each_but_one(functions: Sequence[Any], to: str) -> Any:
+        if any(f is broken for f in functions):
+            raise RuntimeError("PassManager::run failed")
+        return compile_each(functions, to)
+
+    monkeypatch.setattr(autotune, "compile_each", compile_each_but_one)
+    kept = Tuner("sm_90", "made-up", lambda launches, bindings: 1.0)._compiled(found)
+    assert [c.label for c in kept] == [found[0].label, found[2].label]
