@@ -198,12 +198,17 @@ class GradientRecorder(GraphBuilder):
             given = [g for g in (next(parts) for _ in each) if g is not None]
             with self._gradients(create_graph):
                 found.append(functools.reduce(operator.add, given) if given else None)
-        layouts = functools.cache(lambda node: gradient_layouts(self, node))
+        layouts = functools.cache(lambda node: gradient_layouts(self, node, node.results))
         for gradient in found:
             value = None if gradient is None else gradient._data.value
-            if gradient is not None and value is not None and value.node is not None and value.node.op is GRADIENT:
+            if gradient is None or value is None or value.node is None:
+                continue
+            if value.node.op is GRADIENT:
                 place = value.node.results.index(value)
                 gradient._data.find_layout = functools.partial(lambda n, i: layouts(n)[i], value.node, place)
+            elif create_graph and not gradient._data.steps:
+                found_by = functools.partial(gradient_layouts, self, value.node, [value])
+                gradient._data.find_layout = functools.partial(lambda find: find()[0], found_by)
         self._assume_apart_outside(values, inputs)
         return [self._hooked(t, g) for t, g in zip(inputs, found, strict=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,15 +47,15 @@ def stated_layout(op: Operator, args: tuple[Any, ...], name: str, result: Value)
     return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
 
 
-def gradient_layouts(recorder: Any, node: Node) -> list[np.ndarray[Any, Any]]:
-    """The layouts of a `gradient` node's results: those of what the backward pass computes them by."""
+def gradient_layouts(recorder: Any, node: Node, values: Sequence[Value]) -> list[np.ndarray[Any, Any]]:
+    """The layouts of gradients, made by a node or before it: those of what the backward pass computes them by."""
     from graphtorch.autodiff.gradient import ExpandGradients
     from graphtorch.ir.passes import DeadCodeElimination
 
     captured: Graph = recorder.graph
-    held = Graph("", list(captured.inputs), captured.nodes[: captured.nodes.index(node) + 1], list(node.results))
+    held = Graph("", list(captured.inputs), captured.nodes[: captured.nodes.index(node) + 1], list(values))
     held.input_kinds = list(captured.input_kinds)
-    held.output_names = [f"gradient{i}" for i in range(len(node.results))]
+    held.output_names = [f"gradient{i}" for i in range(len(values))]
     graph = ExpandGradients().run(DeadCodeElimination().run(held))
     known = {s.source: s.base._data.layout for s in recorder.storages if s.base is not None}
     found: dict[Value, np.ndarray[Any, Any]] = {

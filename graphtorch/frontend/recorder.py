@@ -629,6 +629,10 @@ class Recorder(StateRecorder):
             raise refuse(
                 "an in-place change of a part of an expanded tensor from outside", "clone() it before it is passed"
             )
+        if steps and _overlaps(layout):
+            raise refuse(
+                "an in-place change of a part of an expanded tensor, as gradients of sums are", "clone() it first"
+            )
         if not any(op.name in ("expand", "unfold", "as_strided") for op, _ in steps):
             return
         for op, attributes in steps:

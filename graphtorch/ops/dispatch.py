@@ -439,18 +439,8 @@ def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> N
             "Inplace update to inference tensor outside InferenceMode is not allowed.You can make a clone to get a "
             "normal tensor before doing inplace update.See https://github.com/pytorch/rfcs/pull/17 for more details."
         )
-    layout = target._layout()
-    if (
-        not overlapping
-        and not layout.flags.c_contiguous
-        and 0 in layout.strides
-        and layout.size
-        and any(s == 0 and n > 1 for s, n in zip(layout.strides, layout.shape, strict=True))
-    ):
-        raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
-            "Please clone() the tensor before performing the operation."
-        )
+    if not overlapping:
+        check_single_places(target)
     if not state.grad_enabled or not (tracked or target._base is not None):
         return
     base = target._base
@@ -462,6 +452,21 @@ def check_inplace(target: Tensor, tracked: bool, overlapping: bool = False) -> N
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
     if base is not None and base._requires_grad and base.is_leaf:
         raise RuntimeError("a view of a leaf Variable that requires grad is being used in an in-place operation.")
+
+
+def check_single_places(target: Tensor) -> None:
+    """Refuse to write several values to one place in memory. Raises RuntimeError."""
+    layout = target._layout()
+    if (
+        not layout.flags.c_contiguous
+        and 0 in layout.strides
+        and layout.size
+        and any(s == 0 and n > 1 for s, n in zip(layout.strides, layout.shape, strict=True))
+    ):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
+            "Please clone() the tensor before performing the operation."
+        )
 
 
 def _check_result(op: Operator, target: Tensor, result: TensorType) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from graphtorch.autograd.graph import composes
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
-from graphtorch.ops.dispatch import _SCALAR_NAMES, make_view
+from graphtorch.ops.dispatch import _SCALAR_NAMES, check_single_places, make_view
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, lookup, sample
 from graphtorch.ops.shaping import reshape
@@ -536,6 +536,8 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
             check_expand(value, tuple(result.shape))
             result.copy_(value)
         else:
+            if result.ndim:
+                check_single_places(result)  # as for a tensor in the number's place; a single element may be written
             result.fill_(value)
         return
     if _write_where(result, indices, value):
