@@ -298,7 +298,7 @@ class GradientRecorder(GraphBuilder):
             self.note_effect("looks for anomalies in a backward pass")
         reached = self._reached(outputs)
         if everywhere:
-            nodes = list({self.saver(v): None for v in reached if v.node is not None and v not in self.leaves})
+            nodes = self._evaluated(reached)
         else:
             nodes = self._between(reached, targets)
         error = self._broken(nodes)
@@ -345,7 +345,17 @@ class GradientRecorder(GraphBuilder):
 
     def broken_history(self, value: Value) -> str:
         """Why a later backward pass through a value must fail; empty if it needs not."""
-        return self._broken([self.saver(v) for v in self._reached([value]) if v.node is not None])
+        return self._broken(self._evaluated(self._reached([value])))
+
+    def _evaluated(self, reached: set[Value]) -> list[Node | Part]:
+        """The tape's nodes of some values, without those that only views made under no_grad lead to: these require
+        grad, but no gradient flows to them, so that nothing is evaluated for it."""
+
+        def flows(value: Value) -> bool:
+            return any(v.node is None or v in self.leaves or v.node.op.name != "detach" for v in self.flows_from(value))
+
+        found = (v for v in reached if v.node is not None and v not in self.leaves and flows(v))
+        return list({self.saver(v): None for v in found})
 
     def _broken(self, nodes: Sequence[Node | Part]) -> str:
         for saver in nodes:
@@ -361,7 +371,7 @@ class GradientRecorder(GraphBuilder):
                 )
             for storage, version, tensor in self._saved.get(saver, ()):
                 if storage.version != version:
-                    if isinstance(tensor._data, Recorded) and tensor._data.quiet:
+                    if not storage.counted or (isinstance(tensor._data, Recorded) and tensor._data.quiet):
                         raise refuse(
                             "a backward pass that reads memory which was saved through .data and changed since",
                             "clone() it before it is changed",

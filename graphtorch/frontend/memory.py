@@ -14,7 +14,7 @@ import numpy as np
 
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.guards import GuardSet
-from graphtorch.frontend.sources import ArgumentSource, Source, TensorSource
+from graphtorch.frontend.sources import ArgumentSource, GradSource, Source, TensorSource
 from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.tensor import Tensor
 
@@ -47,6 +47,21 @@ class Apart:
         return id(owner(tensor._data)) not in self.by_id() or not any(overlap(tensor, t) for t in self.tensors)
 
 
+class ApartFromGradients:
+    """Whether an argument overlaps none of the gradients that some inputs have at a call."""
+
+    def __init__(self, sources: Sequence[GradSource]) -> None:
+        self.sources = sources
+
+    def __call__(self, tensor: Tensor, leaves: Sequence[Any]) -> bool:
+        memory = owner(tensor._data)
+        for source in self.sources:
+            gradient = source.fetch(leaves)
+            if gradient is not None and owner(gradient._data) is memory and overlap(tensor, gradient):
+                return False
+        return True
+
+
 def owner(data: Any) -> Any:
     """The object that an array's memory belongs to; an array itself for one that views no other."""
     if type(data) is DeviceArray:
@@ -63,6 +78,7 @@ def assume_apart(guards: GuardSet, inputs: Sequence[tuple[Source, Tensor, bool]]
     Raises CaptureError if one does now."""
     arguments = [(s.index, s.name, t, w) for s, t, w in inputs if isinstance(s, ArgumentSource)]
     state = [(s.name, t, w) for s, t, w in inputs if isinstance(s, TensorSource)]
+    gradients = [(s, t, w) for s, t, w in inputs if isinstance(s, GradSource)]
     shares = guards.name(overlap)
     for n, (i, name, tensor, written) in enumerate(arguments):
         for j, other_name, other, other_written in arguments[n + 1 :]:
@@ -79,8 +95,17 @@ def assume_apart(guards: GuardSet, inputs: Sequence[tuple[Source, Tensor, bool]]
             cheap = f"id({data} if {data}.base is None else {guards.name(owner)}({data})) not in {owners}"
             meaning = f"{name} shared no memory with what the function changes"
             guards.add(f"{guards.name(apart)}(leaves[{i}])", meaning, cheap)
+        # What holds integers is no part of a gradient.
+        near = [(s, t) for s, t, w in gradients if (w or written) and t.dtype is tensor.dtype]
+        for source, gradient in near:
+            _check(name, tensor, source.name, gradient)
+        if near:
+            free = guards.name(ApartFromGradients([s for s, _ in near]))
+            guards.add(
+                f"{free}(leaves[{i}], leaves)", f"{name} shared no memory with gradients that the function changes"
+            )
     owned: dict[int, list[tuple[str, Tensor, bool]]] = {}
-    for entry in state:
+    for entry in [*state, *((s.name, t, w) for s, t, w in gradients)]:
         for other_name, other, other_written in owned.setdefault(id(owner(entry[1]._data)), []):
             if entry[2] or other_written:
                 _check(entry[0], entry[1], other_name, other)

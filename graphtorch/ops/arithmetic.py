@@ -511,6 +511,12 @@ hypot = binary(
 )
 
 
+def difference(x: Any, y: Any) -> Any:
+    """x - y in their common dtype, for formulas of operators that take bools: there is no subtraction of those."""
+    d = common(x, y)
+    return sub(x.to(d), y.to(d))
+
+
 def _decompose_logaddexp(input: Any, other: Any) -> Any:
     d = common(input, other)
     if d.is_complex:
@@ -533,8 +539,8 @@ logaddexp = binary(
     "logaddexp",
     in_float32(_numpy_logaddexp),
     {
-        "input": lambda g, input, other: g / conjugate(1 + (other - input).exp()),
-        "other": lambda g, input, other: g / conjugate(1 + (input - other).exp()),
+        "input": lambda g, input, other: g / conjugate(1 + difference(other, input).exp()),
+        "other": lambda g, input, other: g / conjugate(1 + difference(input, other).exp()),
     },
     check=refuse("logaddexp_cpu", "bi"),
     decompose=_decompose_logaddexp,

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphtorch.ops import gamma_function
 from graphtorch.ops.arguments import check_tensors
+from graphtorch.ops.arithmetic import difference
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.pointwise import (
     binary,
@@ -170,7 +171,7 @@ lcm = operator(
 
 
 def _decompose_logaddexp2(input: Any, other: Any) -> Any:
-    apart = _where(input == other, 0.0, input - other)
+    apart = _where(input == other, 0.0, difference(input, other))
     return FUNCTIONS["maximum"](input, other) + (FUNCTIONS["exp2"](-apart.abs()) + 1).log2()
 
 
@@ -178,8 +179,8 @@ logaddexp2 = binary(
     "logaddexp2",
     in_float32(np.logaddexp2),
     {
-        "input": lambda g, input, other: g / (1 + FUNCTIONS["exp2"](other - input)),
-        "other": lambda g, input, other: g / (1 + FUNCTIONS["exp2"](input - other)),
+        "input": lambda g, input, other: g / (1 + FUNCTIONS["exp2"](difference(other, input))),
+        "other": lambda g, input, other: g / (1 + FUNCTIONS["exp2"](difference(input, other))),
     },
     check=refuse("logaddexp2_cpu", "bic"),
     decompose=_decompose_logaddexp2,
