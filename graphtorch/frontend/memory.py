@@ -51,14 +51,20 @@ class ApartFromGradients:
     """Whether an argument overlaps none of the gradients that some inputs have at a call."""
 
     def __init__(self, sources: Sequence[GradSource]) -> None:
-        self.sources = sources
+        self.tensors = [s.owner.tensor for s in sources if isinstance(s.owner, TensorSource)]
+        self.others = [s for s in sources if not isinstance(s.owner, TensorSource)]
 
     def __call__(self, tensor: Tensor, leaves: Sequence[Any]) -> bool:
         memory = owner(tensor._data)
-        for source in self.sources:
-            gradient = source.fetch(leaves)
-            if gradient is not None and owner(gradient._data) is memory and overlap(tensor, gradient):
-                return False
+        gradients = [t._gradient for t in self.tensors]
+        if self.others:
+            gradients += [s.fetch(leaves) for s in self.others]
+        for gradient in gradients:
+            if gradient is not None:
+                data = gradient._data
+                own = data.memory if type(data) is DeviceArray else data if data.base is None else owner(data)
+                if own is memory and overlap(tensor, gradient):
+                    return False
         return True
 
 
@@ -101,9 +107,8 @@ def assume_apart(guards: GuardSet, inputs: Sequence[tuple[Source, Tensor, bool]]
             _check(name, tensor, source.name, gradient)
         if near:
             free = guards.name(ApartFromGradients([s for s, _ in near]))
-            guards.add(
-                f"{free}(leaves[{i}], leaves)", f"{name} shared no memory with gradients that the function changes"
-            )
+            meaning = f"{name} shared no memory with gradients that the function changes"
+            guards.add(f"{free}(leaves[{i}], leaves)", meaning)
     owned: dict[int, list[tuple[str, Tensor, bool]]] = {}
     for entry in [*state, *((s.name, t, w) for s, t, w in gradients)]:
         for other_name, other, other_written in owned.setdefault(id(owner(entry[1]._data)), []):
