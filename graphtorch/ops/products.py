@@ -6,6 +6,7 @@ Half-precision products accumulate in float32 and round once, as PyTorch's do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -438,7 +439,7 @@ def _linear_numpy(input: Any, weight: Any, bias: Any) -> Any:
     half = d.itemsize == 2 and d.kind not in "iu"
     wide = np.dtype(np.float32) if half else d
     # One product of all rows: NumPy would loop over the batches of a product of more dimensions.
-    rows = input if input.ndim <= 2 else input.reshape(-1, input.shape[-1])
+    rows = input if input.ndim <= 2 else input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
     found = np.asarray(np.matmul(rows.astype(wide, copy=False), weight.astype(wide, copy=False).T))
     if bias is not None:
         np.add(found, bias.astype(wide, copy=False), out=found)

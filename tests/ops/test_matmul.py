@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from beside_torch import check, check_error, normal
 
+import graphtorch
+
 SHAPES = [
     ((3,), (3,)),
     ((2, 3), (3,)),
@@ -152,3 +154,13 @@ def test_linear_agrees_with_numpy() -> None:
     x, w, b = normal(5, 3), normal(4, 3, seed=1), normal(4, seed=2)
     found = gt.nn.functional.linear(*(gt.from_numpy(a) for a in (x, w, b)))
     np.testing.assert_allclose(found.numpy(), x @ w.T + b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 3, 0), (0, 3, 0), (0, 0), (2, 0, 5)])
+def test_linear_without_elements(shape):
+    x = graphtorch.ones(shape, requires_grad=True)
+    w, b = graphtorch.ones(4, shape[-1], requires_grad=True), graphtorch.ones(4)
+    result = graphtorch.nn.functional.linear(x, w, b)
+    assert result.shape == (*shape[:-1], 4) and (result == (5 if shape[-1] == 5 else 1)).all()
+    result.sum().backward()
+    assert x.grad.shape == shape and w.grad.shape == w.shape
