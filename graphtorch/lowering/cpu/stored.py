@@ -14,9 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache as once
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +175,4 @@ class LoadedExecutable(CpuExecutable):
         self.donated = document["donated"]
         plan = MemoryPlan({}, {}, {}, document["arena"], document["arena"], document["arena"], 0)
         self._open(layout, program, plan, library, document["stack"], graph.input_kinds)
-        self._again: Callable[[], Schedule] = lambda: build_schedule(graph, donations)
-
-    @cached_property
-    def translation(self) -> Translation:
-        return Translation(self._again())
+        self._translate = lambda: Translation(build_schedule(graph, donations))
