@@ -33,6 +33,7 @@ from graphtorch.lowering.triton.instructions import (
     memory,
     register,
 )
+from graphtorch.lowering.triton.positions import Picked, use_positions
 from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.tiling import Blocks, Limits, Strides, Tiling, is_zero, post_order
 from graphtorch.schedule.indexing import product, row_major
@@ -107,7 +108,7 @@ def generate(kernel: Kernel, bindings: Mapping[str, int], limits: Limits | None 
         from graphtorch.lowering.triton.columns import generate_rows
 
         return generate_rows(kernel, bindings, limits or Limits())
-    tiling = Tiling(kernel)
+    tiling = Tiling(use_positions(kernel))
     blocks = tiling.blocks(bindings, limits or Limits())
     from graphtorch.lowering.triton.drawing import draws_at_once, generate_draws
 
@@ -192,6 +193,9 @@ class Expressions:
     def _index(self, expr: Index) -> str:
         raise NotImplementedError
 
+    def _picked(self, expr: Picked) -> str:
+        raise UnsupportedError("elements at a position here")
+
     def _draw(self, access: Access, draws: Draws) -> str:
         raise UnsupportedError("random numbers here")
 
@@ -206,6 +210,8 @@ class Expressions:
             if isinstance(expr, Load) and isinstance(expr.access.buffer, Draws):
                 self._comment(segment, expr.access.buffer.call.nodes[0])
                 self._bind(segment, expr, self._draw(expr.access, expr.access.buffer))
+            elif isinstance(expr, Picked):
+                self._bind(segment, expr, self._picked(expr))
             elif isinstance(expr, Load):
                 self._bind(segment, expr, self._load(expr.access))
             elif isinstance(expr, Index):
@@ -442,11 +448,21 @@ class KernelEmitter(Expressions):
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _load(self, access: Access) -> str:
-        d = access.buffer.dtype
-        varies = self.tiling.dimensions_of(access.strides)
-        mask = self._mask(varies)
-        pointer = self.buffers[access.buffer]
         where = self._affine(access.offset, access.strides)
+        return self._element(access.buffer, where, self._mask(self.tiling.dimensions_of(access.strides)))
+
+    def _picked(self, expr: Picked) -> str:
+        at = self._value(expr.at)
+        where = f"{self._affine(expr.access.offset, expr.access.strides)} + {self.sizes.factor(expr.step)} * {at}"
+        inside = f"({at} >= 0) & ({at} < {self.sizes.factor(expr.size)})"
+        varies = self.tiling.dimensions_of(expr.access.strides) | self.tiling.varies[id(expr.at)]
+        mask = self._mask(varies)
+        return self._element(expr.access.buffer, where, f"{mask} & {inside}" if mask else f", mask={inside}")
+
+    def _element(self, buffer: Buffer, where: str, mask: str) -> str:
+        """What lies at an offset, in the type that is computed with."""
+        d = buffer.dtype
+        pointer = self.buffers[buffer]
         address = pointer if where == "0" else f"{pointer} + {where}"
         text = f"tl.load({address}{mask})"
         if d is dtypes.bool_:

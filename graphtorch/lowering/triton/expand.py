@@ -13,9 +13,22 @@ from typing import Any
 
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph, Node
-from graphtorch.lowering.kernel import Access, Axis, Buffer, Expr, ExternCall, Kernel, Load, Schedule, Store, View
+from graphtorch.lowering.kernel import (
+    Access,
+    Axis,
+    Buffer,
+    Compute,
+    Expr,
+    ExternCall,
+    Kernel,
+    Load,
+    Schedule,
+    Store,
+    View,
+)
 from graphtorch.lowering.triton.splitting import copy_expressions
 from graphtorch.lowering.triton.tiling import post_order
+from graphtorch.ops.checks import CHECKS
 from graphtorch.ops.record import lookup
 from graphtorch.schedule import build_schedule
 from graphtorch.schedule.indexing import row_major
@@ -27,13 +40,26 @@ Rule = Callable[..., Any]
 
 
 def expand_calls(schedule: Schedule) -> Schedule:
-    """The schedule without calls that other operators make up."""
+    """The schedule without calls that other operators make up, and without checks of data."""
     from graphtorch.lowering.triton.rules import RULES
 
     steps: list[Kernel | ExternCall] = []
     for step in schedule.steps:
         steps.extend(_expanded(step, RULES) if isinstance(step, ExternCall) else [step])
-    return replace(schedule, steps=steps)
+    return replace(schedule, steps=[_unchecked(s) if isinstance(s, Kernel) else s for s in steps])
+
+
+def _unchecked(kernel: Kernel) -> Kernel:
+    """The kernel without checks, which can't raise on a GPU: what they check is as good."""
+    replaced: dict[int, Expr] = {}
+    for expr in post_order(s.value for s in kernel.stores):
+        if isinstance(expr, Compute) and expr.instruction in CHECKS and expr.dtype is expr.arguments[0].dtype:
+            replaced[id(expr)] = replaced.get(id(expr.arguments[0]), expr.arguments[0])
+    if not replaced:
+        return kernel
+    values = copy_expressions([s.value for s in kernel.stores], replaced, lambda s: s, lambda a: a)
+    stores = [Store(s.access, v) for s, v in zip(kernel.stores, values, strict=True)]
+    return Kernel(kernel.name, kernel.axes, stores, kernel.nodes, kernel.reasons)
 
 
 def _expanded(call: ExternCall, rules: Mapping[str, Rule]) -> list[Kernel | ExternCall]:

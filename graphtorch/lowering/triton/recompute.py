@@ -50,6 +50,10 @@ def recompute_in_readers(schedule: Schedule) -> Schedule:
         if type(step) is Kernel:
             for store in reversed(step.stores):  # one that is made of others before these
                 work.try_store(i, store)
+            again = work.steps[i]
+            if again is not step and isinstance(again, Kernel):  # readers have operands now that others are made of
+                for store in reversed(again.stores):
+                    work.try_store(i, store)
     steps = [s for s in work.steps if not isinstance(s, Kernel) or s.stores]
     return replace(schedule, steps=steps, report=[*schedule.report, *work.report])
 
@@ -114,8 +118,7 @@ class _Work:
             assert isinstance(reader, Kernel)
             if any(at + (b not in operands) <= w <= r for b in read for w in self.writers.get(b, ())):
                 return  # an operand has another value by then
-            points = _product(estimate(a.size) for a in reader.axes)
-            if points > 2 * _product(map(estimate, buffer.shape)):
+            if _points(reader, buffer) > 2 * _product(map(estimate, buffer.shape)):
                 return
             made = _with_formula(reader, buffer, formula)
             if made is None or _cost(made) - _cost(reader) > MOST_INSTRUCTIONS:
@@ -379,6 +382,16 @@ def _product(numbers: Any) -> int:
 
 def _bytes(buffer: Buffer) -> int:
     return _product(map(estimate, buffer.shape)) * buffer.dtype.itemsize
+
+
+def _points(kernel: Kernel, buffer: Buffer) -> int:
+    """How often a kernel would compute what it loads from a buffer: once for all points that it is the same at."""
+    loads = (e for e in post_order(s.value for s in kernel.stores) if isinstance(e, Load) and e.access.buffer is buffer)
+    counts = [
+        _product(estimate(a.size) for a, s in zip(kernel.axes, load.access.strides, strict=True) if not is_zero(s))
+        for load in loads
+    ]
+    return max(counts, default=1)
 
 
 def _touched(load: Load, kernel: Kernel) -> int:

@@ -169,7 +169,7 @@ class Tiling:
                 varies |= self.varies[id(operand)]
                 phase = max(phase, self.phase[id(operand)])
             if isinstance(expr, Load):
-                varies = self.dimensions_of(expr.access.strides)
+                varies |= self.dimensions_of(expr.access.strides)
             elif isinstance(expr, Index):
                 varies = self.dimensions_of(expr.strides)
             elif isinstance(expr, Reduce) and self.r:
