@@ -46,11 +46,12 @@ class Library:
     """cuda.core and its bindings in one: every call is noted and succeeds, unless `failing` has a code for its name."""
 
     CUresult = Code
+    Stream = Stream
     CUfunction_attribute = types.SimpleNamespace(
         CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="shared",
         CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT="carveout",
     )
-    CUstreamCaptureMode = types.SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL="thread")
+    CUstreamCaptureMode = types.SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED="relaxed")
     CU_MEMHOSTALLOC_PORTABLE = 1
 
     def __init__(self) -> None:
@@ -267,6 +268,13 @@ def test_errors_of_the_driver(library: Library) -> None:
         torch.empty(100 << 20, device="cuda")
     library.failing["cuInit"] = Code.CUDA_ERROR_INVALID_VALUE
     with pytest.raises(CudaUnavailable, match="no usable NVIDIA driver"):
+        CoreDriver()
+
+
+def test_an_old_cuda_core_is_named(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Library, "StreamOptions")
+    library.__version__ = "0.4.1"  # type: ignore[attr-defined]
+    with pytest.raises(CudaUnavailable, match=r"cuda.core 0.4.1 is too old"):
         CoreDriver()
 
 

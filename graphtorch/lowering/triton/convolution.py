@@ -293,7 +293,7 @@ class _Convolution:
             f"place = k_start // {padded}",
             f"i = place // {kw}",
             f"j = place % {kw}",
-            f"channel = k_start % {padded} + k",
+            f"channel = k_start - place * {padded} + k",  # not `%`: of that Triton 3.6 knows no divisibility
         ]
         return _Walk(kh * kw * padded, lines, True, "" if padded == channels else f"(channel < {channels})")
 

@@ -240,18 +240,24 @@ class Program:
     ) -> Results:
         stream = devices.stream_of(self.device)
         idle = self._frames.setdefault(id(stream), [])
-        frame = idle.pop() if idle else Frame(self)
+        frame = self._idle(idle)
         try:
             return frame.run(inputs, stream, known, changing, wanted, free)
         finally:
             idle.append(frame)
+
+    def _idle(self, idle: list[Frame]) -> Frame:
+        try:
+            return idle.pop()
+        except IndexError:  # another thread may have taken the last one just now
+            return Frame(self)
 
     def run_at(self, addresses: Sequence[int], numbers: Sequence[float]) -> list[Any]:
         """`run` with arrays that are known to fit, by their addresses, and then the numbers; without results that are
         inputs."""
         stream = devices.stream_of(self.device)
         idle = self._frames.setdefault(id(stream), [])
-        frame = idle.pop() if idle else Frame(self)
+        frame = self._idle(idle)
         try:
             return frame.run_at(addresses, numbers, stream)
         finally:

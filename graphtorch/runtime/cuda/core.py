@@ -1,19 +1,21 @@
 """The driver of real devices: cuda.core for devices, streams, kernels and graphs, the bindings that it brings along for
 memory and copies.
 
-Unproven: no machine with a GPU has run this file. It was run against a recording stand-in for the driver's library
-(docs/triton-backend.md)."""
+Unproven: no machine with a GPU has run this file. It was run through the real cuda.core over a stand-in for the driver's
+library (tests/runtime/lazy_driver.py)."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from graphtorch.runtime.cuda.driver import Capture, CudaUnavailable, Driver, OutOfDeviceMemory, Properties
+from graphtorch.runtime.cuda.driver import Capture, CudaUnavailable, Driver, OutOfDeviceMemory, Properties, told
 
+_NEEDED = ("Device", "EventOptions", "LaunchConfig", "LEGACY_DEFAULT_STREAM", "ObjectCode", "Stream", "StreamOptions")
 _STATIC_SHARED = 48 * 1024  # bytes of shared memory that a launch may ask for without a request at the driver
 
 
@@ -33,6 +35,9 @@ class CoreDriver(Driver):
             from cuda.bindings import driver as bindings
         except Exception as error:  # a library that does not load raises what it likes
             raise CudaUnavailable(f"cuda.core does not load ({error})") from None
+        if not all(hasattr(core, name) for name in (*_NEEDED, "launch")):
+            version = getattr(core, "__version__", "of unknown version")
+            raise CudaUnavailable(f"cuda.core {version} is too old (pip install 'graphtorch[gpu]')")
         self.core: Any = core
         self.bindings: Any = bindings
         try:
@@ -42,6 +47,7 @@ class CoreDriver(Driver):
             raise CudaUnavailable(f"there is no usable NVIDIA driver ({error})") from None
         if not self._count:
             raise CudaUnavailable("the NVIDIA driver knows no device")
+        self._process = os.getpid()
         self._devices: dict[int, Any] = {}
         self._modules: list[Any] = []
 
@@ -60,10 +66,17 @@ class CoreDriver(Driver):
 
     def device(self, index: int) -> Any:
         """cuda.core's device, current on this thread."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you must use the "
+                "'spawn' start method"
+            )
         found = self._devices.get(index)
         if found is None:
             found = self._devices[index] = self.core.Device(index)
         found.set_current()
+        if told.key is not None and told.key != (self, index):
+            told.key = None  # this thread's next work makes its device current again
         return found
 
     def properties(self, index: int) -> Properties:
@@ -116,6 +129,10 @@ class CoreDriver(Driver):
         return int(self._check(self.bindings.cuMemHostAlloc(size, portable)))
 
     def free_host(self, address: int) -> None:
+        if os.getpid() != self._process:  # what a fork left, which is the parent's
+            return
+        if told.key is None:  # a destructor on a thread that used no device
+            self.device(0)
         self._check(self.bindings.cuMemFreeHost(address))
 
     def copy_in(self, target: int, source: int, size: int, stream: Any) -> None:
@@ -218,7 +235,14 @@ class CoreDriver(Driver):
     ) -> Callable[[Any, Sequence[Any]], None]:
         config = self.core.LaunchConfig(grid=grid, block=block, shmem_size=shared)
         launch = self.core.launch
-        return lambda stream, arguments: launch(stream, config, kernel, *arguments)
+
+        def run(stream: Any, arguments: Sequence[Any]) -> None:
+            try:
+                launch(stream, config, kernel, *arguments)
+            except Exception as error:
+                raise _as_runtime_error(error) from error
+
+        return run
 
     @contextmanager
     def capture(self, index: int, stream: Any) -> Iterator[Capture]:
@@ -226,7 +250,9 @@ class CoreDriver(Driver):
         bindings = self.bindings
         inside = Capture(self.create_stream(index, 0))
         handle = inside.stream.handle
-        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        # Only launches on this stream are recorded. The stricter modes would also let a recording fail for what the
+        # garbage collector gives back meanwhile (page-locked memory, events of memory that streams share).
+        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         self._check(bindings.cuStreamBeginCapture(handle, mode))
         try:
             yield inside
@@ -250,16 +276,22 @@ class CoreDriver(Driver):
             self._check(result)
 
 
+def _as_runtime_error(error: Exception) -> Exception:
+    """cuda.core's own error, which is no RuntimeError, as what PyTorch raises; others as they are."""
+    return RuntimeError(f"CUDA error: {error}") if type(error).__name__ == "CUDAError" else error
+
+
 class _Graph:
     """An executable graph, which the driver forgets when nothing holds it any more."""
 
-    __slots__ = ("destroy", "handle", "launch")
+    __slots__ = ("destroy", "handle", "launch", "process")
 
     def __init__(self, handle: Any, bindings: Any) -> None:
         self.handle = handle
+        self.process = os.getpid()
         self.launch = bindings.cuGraphLaunch
         self.destroy = bindings.cuGraphExecDestroy
 
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not ending():
+        if not ending() and os.getpid() == self.process:
             self.destroy(self.handle)

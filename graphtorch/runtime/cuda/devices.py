@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from graphtorch.runtime.cuda.driver import CudaUnavailable, Driver, Properties, driver
+from graphtorch.runtime.cuda.driver import CudaUnavailable, Driver, Properties, driver, told
 from graphtorch.runtime.cuda.memory import Allocator
 from graphtorch.tensor.devices import cuda_device
 
@@ -42,7 +42,6 @@ class _Current(threading.local):
     def __init__(self) -> None:
         self.index = 0
         self.streams: dict[int, Any] = {}
-        self.told: tuple[Any, int] | None = None  # the driver and the device that its calls of this thread go to
 
 
 current = _Current()
@@ -78,9 +77,9 @@ def device(index: int | None = None) -> Device:
                 if not 0 <= index < owner.device_count():
                     raise RuntimeError("CUDA error: invalid device ordinal")
                 found = _devices[owner, index] = Device(owner, index)
-    if current.told is not found.key:
+    if told.key is not found.key:
         owner.make_current(index)
-        current.told = found.key
+        told.key = found.key
     return found
 
 
@@ -97,8 +96,8 @@ def select(index: int) -> None:
 
 def stream_of(where: Device) -> Any:
     """The driver's stream that this thread's work on a device goes to; the driver is told of the device."""
-    if current.told is not where.key:
+    if told.key is not where.key:
         where.driver.make_current(where.index)
-        current.told = where.key
+        told.key = where.key
     chosen = current.streams.get(where.index)
     return where.stream if chosen is None else chosen

@@ -7,6 +7,7 @@ kernels and graphs are the driver's own objects."""
 from __future__ import annotations
 
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -15,12 +16,32 @@ from functools import cache
 from typing import Any
 
 
-class OutOfDeviceMemory(Exception):
+class OutOfDeviceMemory(RuntimeError):
     """The driver has no memory left; the allocator makes PyTorch's OutOfMemoryError of it."""
+
+    def __init__(self, message: str = "CUDA error: out of memory") -> None:
+        super().__init__(message)
 
 
 class CudaUnavailable(Exception):
     """There is no driver or no device, and why."""
+
+
+class _Told(threading.local):
+    """The driver and the number of the device that calls of this thread go to, as far as is known: `Device.key`."""
+
+    key: tuple[Driver, int] | None = None
+
+
+told = _Told()
+
+
+def _forget() -> None:
+    told.key = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @dataclass(frozen=True)
@@ -57,7 +78,7 @@ class Driver(ABC):
 
     @abstractmethod
     def make_current(self, index: int) -> None:
-        """Make a device the one that this thread's calls go to."""
+        """Make a device the one that this thread's calls go to. What else changes that forgets `told`."""
 
     @abstractmethod
     def can_access_peer(self, index: int, peer: int) -> bool: ...
