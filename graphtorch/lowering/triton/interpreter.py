@@ -146,6 +146,9 @@ def _interpreting() -> Iterator[Any]:
         builder = interpreter.InterpreterBuilder
         replace(builder, "create_dot", _dot(builder.create_dot))
         replace(builder, "binary_op", _binary(builder.binary_op))
+        if not hasattr(builder, "get_bf16"):  # Triton 3.6 has no scalars of this dtype
+            made = lambda self, value: self.create_fp_trunc(self.get_fp32(value), tl.bfloat16)  # noqa: E731
+            scope.set_attr(builder, "get_bf16", made)
         yield interpreter
     finally:
         if scope is not None:

@@ -1,8 +1,8 @@
 """The driver of real devices: cuda.core for devices, streams, kernels and graphs, the bindings that it brings along for
 memory and copies.
 
-Unproven: no machine with a GPU has run this file. It was run through the real cuda.core over a stand-in for the driver's
-library (tests/runtime/lazy_driver.py)."""
+Unproven: no machine with a GPU has run this file. It was run through the real cuda.core, over a stand-in for the
+driver's library (tests/runtime/lazy_driver.py)."""
 
 from __future__ import annotations
 

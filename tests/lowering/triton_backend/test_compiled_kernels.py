@@ -106,7 +106,9 @@ CASES = [(name, to) for name in PROGRAMS for to in TARGETS if name != "special" 
 
 
 @pytest.mark.parametrize(("name", "to"), CASES)
-def test_compiles_for_every_target(name: str, to: str) -> None:
+def test_compiles_for_every_target(name: str, to: str, early: bool) -> None:
+    if early and to == "gfx942" and name in ("draws", "special"):
+        pytest.skip("Triton 3.6 lacks library functions for AMD GPUs")
     for compiled in compile_all(functions(PROGRAMS[name]()), to):
         assert compiled.binary.startswith(b"\x7fELF")
         if to.startswith("sm_") and name != "special":  # whose argument reductions work in memory
