@@ -272,3 +272,30 @@ def test_the_order_of_sums_is_a_guard(reached: str) -> None:
         torch.use_deterministic_algorithms(False)
     sources = ["".join(s.compiled.executable.sources().values()) for s in add.specializations]
     assert ["atomic" in text for text in sources] == [True, False]
+
+
+def test_updates_in_place_beside_long_folds_are_made_once(cuda: SimulatedDriver) -> None:
+    """Sums over many rows are cut into parts, whose programs must not each update the running statistics, parameters
+    and momenta that are fused with them."""
+
+    def train(device: str, wrap: Callable[..., Any]) -> list[Any]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8)).to(device)
+        made = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        x = (torch.randn(4096, 8) + 2).to(device)
+
+        def step(x: Any) -> Any:
+            made.zero_grad()
+            loss = (model(x) * x).sin().mean()
+            loss.backward()
+            made.step()
+            return loss
+
+        run = wrap(step)
+        losses = [run(x).detach() for _ in range(3)]
+        return [*losses, *(t.detach() for t in model.state_dict().values())]
+
+    wanted = train("cpu", lambda f: f)
+    for mode in ("default", "reduce-overhead"):
+        for mine, theirs in zip(train("cuda", lambda f, m=mode: torch.compile(f, mode=m)), wanted, strict=True):
+            np.testing.assert_allclose(mine.cpu().numpy(), theirs.numpy(), 1e-5, 1e-6)

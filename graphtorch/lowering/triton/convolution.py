@@ -186,7 +186,7 @@ class _Convolution:
             if inputs % self.config.block_n == 0:  # one place of the kernel a block
                 setup = [
                     f"place = pid_n * BLOCK_N // {inputs}",
-                    f"channel = pid_n * BLOCK_N % {inputs} + tl.arange(0, BLOCK_N)",
+                    f"channel = pid_n * BLOCK_N - place * {inputs} + tl.arange(0, BLOCK_N)",
                     f"top = place // {kw} * {dh} - {ph}",
                     f"left = place % {kw} * {dw} - {pw}",
                 ]

@@ -115,11 +115,22 @@ def _cut(
     first: list[Store] = []
     rest: list[Store] = []
     results: Axes = frozenset().union(*(facts.varies[id(r)] for r in facts.reduces))
+    # What other folds go over is parallel in the first part: a store must differ along it, or each program along it
+    # would repeat the store, and an update in place would be made many times.
+    outer: Axes = frozenset().union(*map(facts.folded, facts.reduces)) - inner
     for store in kernel.stores:
-        ready = facts.folds[id(store.value)] <= {inner}
+        along = facts.varies[id(store.value)] | facts.along(store.access.strides)
+        ready = facts.folds[id(store.value)] <= {inner} and outer <= along
         if reduces_only:
-            ready = ready and (facts.varies[id(store.value)] | facts.along(store.access.strides)) <= results
+            ready = ready and along <= results
         (first if ready else rest).append(store)
+    # What the second part reads must not have been overwritten by the first.
+    while read := {e.access.buffer for e in post_order(s.value for s in rest) if isinstance(e, Load)}:
+        early = [s for s in first if s.access.buffer in read]
+        if not early:
+            break
+        first = [s for s in first if s.access.buffer not in read]
+        rest += early
     replaced: dict[int, Expr] = {}
 
     def materialize(value: Expr, of: Any) -> Load:
