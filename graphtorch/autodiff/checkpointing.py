@@ -159,4 +159,9 @@ def region_origin(number: int) -> str:
     return f"{CHECKPOINT} {number}"
 
 
-__all__ = ["RecomputeCheckpoints", "region_origin"]
+def in_region(node: Node) -> bool:
+    """Whether an operator is one of a checkpointed call."""
+    return node.origin.startswith(CHECKPOINT)
+
+
+__all__ = ["RecomputeCheckpoints", "in_region", "region_origin"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from graphtorch.autodiff.control_flow import COND, SCAN, WHILE_LOOP
@@ -41,6 +42,7 @@ class _Body:
     nodes   what it does
     values  its results, by `tree`
     flags   which of them require grad
+    layouts the order in memory that each has
     """
 
     given: list[Value]
@@ -48,6 +50,7 @@ class _Body:
     values: list[Value]
     tree: Any
     flags: list[bool]
+    layouts: list[Any]
 
     def outside(self) -> list[Value]:
         """The values that it reads of its surroundings."""
@@ -92,7 +95,9 @@ def _record(recorder: Recorder, function: Callable[..., Any], given: list[Tensor
         if not leaves or not all(isinstance(leaf, Tensor) and not leaf.is_number for leaf in leaves):
             raise refuse("a branch or body whose results are not tensors", "return tensors")
         values = [recorder.value_of(leaf) for leaf in leaves]
-        flags = [recorder.recorded(leaf)._requires_grad for leaf in leaves]
+        held_by = [recorder.recorded(leaf) for leaf in leaves]
+        flags = [t._requires_grad for t in held_by]
+        layouts = [t._data.layout for t in held_by]
         nodes = graph.nodes[start:]
     finally:
         recorder.region -= 1
@@ -105,13 +110,14 @@ def _record(recorder: Recorder, function: Callable[..., Any], given: list[Tensor
             raise refuse(
                 f"{node.op.name} in a branch or body", "draw, or differentiate, before or after the control flow"
             )
-    return _Body([recorder.value_of(t) for t in given], nodes, values, result_tree, flags)
+    return _Body([recorder.value_of(t) for t in given], nodes, values, result_tree, flags, layouts)
 
 
-def _placeholder(recorder: Recorder, of: TensorType, tracked: bool) -> Tensor:
+def _placeholder(recorder: Recorder, of: TensorType, tracked: bool, layout: Any) -> Tensor:
     """A tensor that stands for a carry or a step inside a body."""
     value = Value(of)
     tensor = recorder._fresh(value)
+    tensor._data._layout = layout
     tensor._data.storage.region = recorder.region + 1
     if tracked and of.dtype.is_differentiable:
         recorder.tracked.add(value)
@@ -134,9 +140,11 @@ def _tuple(results: Any) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-def _flagged(recorder: Recorder, results: Sequence[Tensor], flags: Sequence[bool]) -> list[Tensor]:
-    """Results of a control-flow node, of which only some require grad."""
-    for tensor, flag in zip(results, flags, strict=True):
+def _like(recorder: Recorder, results: Sequence[Tensor], body: _Body) -> list[Tensor]:
+    """Results of a control-flow node, of which only some require grad, in the order in memory that the body gives."""
+    for tensor, layout in zip(results, body.layouts, strict=False):
+        tensor._data._layout = layout
+    for tensor, flag in zip(results, body.flags, strict=True):
         if tensor._requires_grad and not flag:
             tensor._requires_grad = False
             tensor._node = None
@@ -214,9 +222,11 @@ def _record_cond(recorder: Recorder, pred: Tensor, true_fn: Any, false_fn: Any, 
     node = recorder.graph.nodes[-1]
     if recorder.exact and differing(node, recorder.tracked):
         raise refuse("branches of cond that depend on different tensors that require grad", "let both use all of them")
+    if recorder.exact and any(a.strides != b.strides for a, b in zip(then.layouts, otherwise.layouts, strict=True)):
+        raise refuse("branches of cond whose results have different strides", "let both call contiguous()")
     note_cond(recorder, [recorder.value_of(t) for t in _tuple(results)], bodies)
-    flags = [a or b for a, b in zip(then.flags, otherwise.flags, strict=True)]
-    return unflatten(then.tree, iter(_flagged(recorder, _tuple(results), flags)))
+    then.flags = [a or b for a, b in zip(then.flags, otherwise.flags, strict=True)]
+    return unflatten(then.tree, iter(_like(recorder, _tuple(results), then)))
 
 
 # -- while_loop -------------------------------------------------------------------------------------------------------
@@ -256,7 +266,7 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
 
 def _record_while(recorder: Recorder, cond_fn: Any, body_fn: Any, leaves: list[Tensor], tree: Any) -> Any:
     leaves = [recorder.recorded(leaf) for leaf in leaves]
-    given = [_placeholder(recorder, recorder.value_of(leaf).type, False) for leaf in leaves]
+    given = [_placeholder(recorder, recorder.value_of(t).type, False, t._data.layout) for t in leaves]
     condition = _record(recorder, cond_fn, given, tree)
 
     def body(*carried: Any) -> Any:
@@ -283,7 +293,7 @@ def _record_while(recorder: Recorder, cond_fn: Any, body_fn: Any, leaves: list[T
             step.region("body", outside),
         ),
     )
-    return unflatten(tree, iter(_tuple(results)))
+    return unflatten(tree, iter(_like(recorder, _tuple(results), step)))
 
 
 # -- scan -------------------------------------------------------------------------------------------------------------
@@ -345,6 +355,7 @@ def _record_scan(
     over = [flip(leaf, (0,)) if reverse else leaf for leaf in xs[0]]
     types = [recorder.value_of(leaf).type for leaf in init]
     steps = [type_of(leaf).with_shape(tuple(leaf.shape)[1:]) for leaf in over]
+    layouts = [t._data.layout for t in init] + [_first(recorder.recorded(t)._data.layout) for t in over]
     count = len(init)
 
     def body(*given: Any) -> Any:
@@ -353,7 +364,7 @@ def _record_scan(
     given: list[Tensor] = []
 
     def record(flags: Sequence[bool]) -> _Body:
-        given[:] = [_placeholder(recorder, of, flag) for of, flag in zip((*types, *steps), flags, strict=True)]
+        given[:] = map(partial(_placeholder, recorder), (*types, *steps), flags, layouts)
         found = _record(recorder, body, given, flatten(tuple(given), []))
         if found.tree.type is not tuple or len(found.tree.children) != 2:
             raise refuse("a function of scan that does not return (carry, y)", "return a pair")
@@ -376,9 +387,15 @@ def _record_scan(
     arguments = (tuple(init), tuple(over), _wrapped(recorder, outside), step.region("step", outside))
     made = _tuple(recorder.call(SCAN, arguments))
     note_scan(recorder, [recorder.value_of(t) for t in made], step, count, (*init, *over), given)
-    results = _flagged(recorder, made, step.flags)
+    step.layouts[count:] = []  # what is stacked lies row by row
+    results = _like(recorder, made, step)
     ys = [flip(y, (0,)) if reverse else y for y in results[count:]]
     return unflatten(carry[1], iter(results[:count])), unflatten(step.tree.children[1], iter(ys))
+
+
+def _first(layout: Any) -> Any:
+    """The order in memory of a slice."""
+    return layout[0, ...] if len(layout) else None
 
 
 def associative_scan(

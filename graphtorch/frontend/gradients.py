@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from graphtorch.autodiff.checkpointing import in_region
 from graphtorch.autodiff.custom import CUSTOM
 from graphtorch.autodiff.flow import differing, flows
 from graphtorch.autodiff.gradient import GRADIENT
@@ -29,7 +30,7 @@ from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.layouts import gradient_layouts
 from graphtorch.frontend.parts import Part, Saved
 from graphtorch.frontend.recorded import Recorded, RecordedNode
-from graphtorch.frontend.sources import GradSource, Source, gradient_of
+from graphtorch.frontend.sources import GradSource, Source, TensorSource, gradient_of
 from graphtorch.ir.builder import GraphBuilder, Traced
 from graphtorch.ir.graph import Graph, Location, Node, Value
 from graphtorch.tensor.tensor import Tensor
@@ -72,6 +73,10 @@ class GradientRecorder(GraphBuilder):
         """A guard expression for an input."""
 
     @abstractmethod
+    def _tensor_name(self, tensor: Tensor) -> str:
+        """What a tensor from outside is called."""
+
+    @abstractmethod
     def note_effect(self, does: str) -> None:
         """The user's code does something that a graph can't repeat: it runs eagerly."""
 
@@ -108,6 +113,9 @@ class GradientRecorder(GraphBuilder):
 
     def _owner(self, tensor: Tensor) -> Tensor:
         """The concrete tensor that a recorded one stands for; itself, if it was made inside the function."""
+        kept = self.kept_views.get(id(tensor))
+        if kept is not None:
+            return kept
         data = tensor._data
         if isinstance(data, Recorded) and not data.steps and data.storage.concrete is not None:
             return data.storage.concrete
@@ -118,6 +126,8 @@ class GradientRecorder(GraphBuilder):
         recorded = self.captured.get(id(concrete))
         if recorded is None:
             recorded = self.recorded(concrete)
+        if id(recorded) in self.kept_views:
+            return TensorSource(concrete, self._tensor_name(concrete), "state")  # its storage's is that of its base
         source: Source = recorded._data.storage.source
         return source
 
@@ -376,12 +386,21 @@ class GradientRecorder(GraphBuilder):
                             "a backward pass that reads memory which was saved through .data and changed since",
                             "clone() it before it is changed",
                         )
+                    if in_region(node):  # eager execution saves nothing there, and reads what it finds later
+                        raise refuse(
+                            "a change in place of what a checkpointed function reads",
+                            "clone() it before it is changed",
+                        )
                     return (
                         "one of the variables needed for gradient computation has been modified by an inplace "
-                        f"operation: [{type_of(tensor)}], which {node.op.name} at {node.location} saved, is at version "
-                        f"{storage.version}; expected version {version} instead."
+                        f"operation: [{type_of(tensor)}], which {self._name(node)} at {node.location} saved, is at "
+                        f"version {storage.version}; expected version {version} instead."
                     )
         return ""
+
+    def _name(self, node: Node) -> str:
+        custom = self.custom.get(node)
+        return node.op.name if custom is None else str(custom.function.__name__)
 
     def _expanded(
         self, outputs: list[Value], seeds: list[Value | None], targets: list[Value], create_graph: bool
@@ -480,6 +499,7 @@ class GradientRecorder(GraphBuilder):
         replaced: dict[int, Tensor] = {}
         for before, value in zip(made, results, strict=True):
             after = replaced[id(before)] = self._fresh(value)
+            after._data._layout = before._data.layout
             frozen = any(before is t for t in context._non_differentiable)
             if after._dtype.is_differentiable and not frozen:
                 self.tracked.add(value)
@@ -487,6 +507,9 @@ class GradientRecorder(GraphBuilder):
                 after._node = RecordedNode(f"{function.__name__}Backward")
         # What was saved of the results is the results as the outside has them: they have a history.
         context.to_save = tuple(replaced.get(id(t), t) for t in context.to_save)
+        kept = [self.recorded(t) for t in context.to_save if isinstance(t, Tensor) and not t.is_number]
+        if kept:
+            self._saved[node] = [(t._data.storage, t._data.storage.version, t) for t in kept]
         flags = [replaced[id(t)]._requires_grad for t in made]
         self.custom[node] = CustomCall(function, context, args, [type_of(t) for t in made], flags)
         self._alive.append(made)

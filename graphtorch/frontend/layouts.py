@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.frontend.recorded import Recorded
 from graphtorch.ir.builder import hint
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ops.dispatch import lies_in_rows
@@ -41,8 +40,12 @@ def _pointwise(
 
 def stated_layout(op: Operator, args: tuple[Any, ...], name: str, result: Value) -> np.ndarray[Any, Any]:
     """The layout of a result whose record states a memory order."""
-    shape = tuple(hint(size) for size in result.shape)
-    strides = ordered_strides(op.order[name], shape, [layout_of(a) for a in _layouts(op, args)])
+    shape, order = tuple(hint(size) for size in result.shape), op.order[name]
+    strides = (
+        order(shape, *map(_arranged, args))
+        if callable(order)
+        else ordered_strides(order, shape, [layout_of(a) for a in _layouts(op, args)])
+    )
     element = np.empty(1, result.dtype.numpy)
     return np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides])
 
@@ -102,8 +105,15 @@ def hints(arg: Any) -> Any:
 def _layouts(op: Operator, args: tuple[Any, ...]) -> list[np.ndarray[Any, Any]]:
     """Arrays over no memory with the operands' shapes and strides."""
     found = [
-        a._data.layout if isinstance(a, Tensor) and isinstance(a._data, Recorded) else _NUMBER_LAYOUT
+        _arranged(a) if isinstance(a, Tensor) else _NUMBER_LAYOUT
         for parameter, a in zip(op.parameters, args, strict=True)
         if parameter.is_operand and a is not None
     ]
     return found[::-1] if op.order.get("result") == "reversed" else found
+
+
+def _arranged(arg: Any) -> Any:
+    """An argument with arrays over no memory for its tensors."""
+    if type(arg) is tuple:
+        return tuple(map(_arranged, arg))
+    return arg._layout() if isinstance(arg, Tensor) else arg

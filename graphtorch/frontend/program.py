@@ -35,6 +35,7 @@ from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.ops.record import lookup
+from graphtorch.ops.strides import dense_strides, extent
 from graphtorch.tensor.remote import DeviceArray, as_device, contiguous, plain, runtime
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
@@ -112,9 +113,9 @@ class Output:
 
     `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `number` for a
     run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the
-    result out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down). A history
-    that was used up inside the function, or that needs what was overwritten since, is the name of its node and the
-    `error` that a backward pass through it raises."""
+    result out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down, and for a
+    view `within`: the tensor that it is a part of). A history that was used up inside the function, or that needs what
+    was overwritten since, is the name of its node and the `error` that a backward pass through it raises."""
 
     index: int
     requires_grad: bool = False
@@ -124,6 +125,17 @@ class Output:
     error: str = ""
     strides: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
+    within: Within | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Memory that is no result, and of which one is a view: the symbolic sizes, the dimensions from the largest stride
+    down, and the way from there to the result."""
+
+    shape: tuple[Any, ...]
+    order: tuple[int, ...]
+    steps: Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +434,8 @@ class _Assembler:
                 for storage, _, tensor in recorder._saved.get(saver, ()):
                     of = self.shown.get(id(storage)) if storage.source is None else storage.source
                     if of is not None and not storage.constant and not isinstance(of, Constant):
-                        mine.setdefault(id(storage), Watched(of, f"[{type_of(tensor)}], which {node.op.name} saved"))
+                        what = f"[{type_of(tensor)}], which {recorder._name(node)} saved"
+                        mine.setdefault(id(storage), Watched(of, what))
         return {place: list(mine.values()) for place, mine in enumerate(found) if mine}
 
     def output(self, value: Value, name: str) -> int:
@@ -519,18 +532,16 @@ class _Assembler:
         layout = recorded._data.layout
         strides: tuple[int, ...] | None = None
         order: tuple[int, ...] | None = None
+        within: Within | None = None
         if not layout.flags.c_contiguous:
-            moving = sorted((s, n) for s, n in zip(layout.strides, layout.shape, strict=True) if s and n != 1)
-            steps = [layout.itemsize]
-            for _, n in moving:
-                steps.append(steps[-1] * n)
-            # No gaps; what is expanded stays so.
-            if all(s == step for (s, _), step in zip(moving, steps, strict=False)):
-                if all(type(n) is int for n in recorded.shape):
-                    strides = tuple(s // layout.itemsize for s in layout.strides)
-                else:
-                    order = tuple(sorted(range(layout.ndim), key=lambda d: -layout.strides[d]))
-        return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order)
+            if all(type(n) is int for n in recorded.shape):
+                strides = tuple(s // layout.itemsize for s in layout.strides)
+            else:
+                order = _order(layout)
+                base = recorded._data.storage.base
+                if recorded._data.steps and base is not None:
+                    within = Within(base.shape, _order(base._data.layout), recorded._data.steps)
+        return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order, within)
 
 
 class ResultBuilder:
@@ -558,6 +569,17 @@ class ResultBuilder:
             return steps
         bindings = self._bindings(leaves, arrays)
         return tuple((op, concrete(attributes, bindings)) for op, attributes in steps)
+
+    def strides(self, spec: Output, leaves: Sequence[Any], arrays: Sequence[Any]) -> tuple[int, ...] | None:
+        """The strides of an output, in elements, in this call's sizes; None for row-major order or spec.order."""
+        if spec.within is None:
+            return spec.strides
+        bindings = self._bindings(leaves, arrays)
+        shape, order = concrete((spec.within.shape, spec.within.order), bindings)
+        layout = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), shape, dense_strides(shape, order[::-1]))
+        for op, attributes in spec.within.steps:
+            layout = op.numpy(layout, *concrete(attributes, bindings))
+        return layout.strides
 
     def set_flags(self, leaves: Sequence[Any]) -> None:
         """Repeat the function's `requires_grad_()` on its inputs."""
@@ -659,7 +681,9 @@ class _Call:
             made = self.bases.get(spec.index)
             if made is None:
                 made = self.bases[spec.index] = Tensor._over(
-                    _laid_out(self.arrays[spec.index], spec.strides, spec.order)
+                    _laid_out(
+                        self.arrays[spec.index], self.builder.strides(spec, self.leaves, self.arrays), spec.order
+                    )
                 )
                 if spec.is_leaf:
                     made._requires_grad = True
@@ -675,21 +699,26 @@ def _shown(call: _Call, leaves: Sequence[Any], of: Any) -> Tensor:
     return found
 
 
+def _order(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    """The dimensions from the largest stride down."""
+    return tuple(sorted(range(layout.ndim), key=lambda d: -layout.strides[d]))
+
+
 def _laid_out(array: Any, strides: tuple[int, ...] | None, order: tuple[int, ...] | None = None) -> Any:
     """A result in the memory order that eager execution gives it."""
     if type(array) is DeviceArray:
-        if order is not None:
+        if strides is None and order is not None:
             turned = contiguous(as_device(plain(array).transpose(order), array))
             return as_device(plain(turned).transpose(np.argsort(order)), turned)
         if strides is None:
             return contiguous(array)
         return runtime().with_strides(array, [s * array.itemsize for s in strides])
-    if order is not None:
+    if strides is None and order is not None:
         return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
     if strides is None:
         return array if array.flags.c_contiguous else np.ascontiguousarray(array)
     made = np.lib.stride_tricks.as_strided(
-        np.empty(array.size, array.dtype), array.shape, [s * array.itemsize for s in strides]
+        np.empty(extent(array.shape, strides), array.dtype), array.shape, [s * array.itemsize for s in strides]
     )
     made[...] = array
     return made

@@ -430,7 +430,8 @@ class Recorder(StateRecorder):
             if op.kind == POINTWISE:
                 tensors[0]._data._layout = pointwise_layout(op, args, results[0])
             for name, made, value in zip(op.results, tensors, results, strict=False):
-                if op.order.get(name) in ("channels", "columns", "input", "operands"):
+                order = op.order.get(name)
+                if order in ("channels", "columns", "input", "operands") or callable(order):
                     made._data._layout = stated_layout(op, args, name, value)
         for tensor, value in zip(tensors, results, strict=True):
             if wanted and tensor._dtype.is_differentiable and (op not in PARTIAL or value in self.tracked):
@@ -585,13 +586,17 @@ class Recorder(StateRecorder):
                 "return the new value",
             )
         self._check_overlap(storage, data.steps)
+        holder = storage.base
         if data.steps:
+            # A base without a history gets that of the new elements: what it was before is no part of it.
+            base_value = storage.value
+            if carries_grad and holder is not None and not holder._requires_grad and base_value in self.tracked:
+                (base_value,) = self._append(lookup("detach"), (base_value,))
             with self._gradients(False):  # the values' own edges carry the gradient
                 steps = tuple((op, tuple(_wrapped(a) for a in attributes)) for op, attributes in data.steps)
-                base_value = self.value_of(scatter(wrap(storage.value), steps, wrap(value)))
+                base_value = self.value_of(scatter(wrap(base_value), steps, wrap(value)))
         else:
             base_value = value
-        holder = storage.base
         unseen = not state.grad_enabled or (data.detached and not carries_grad)  # by the base's history
         if unseen and holder is not None and holder._requires_grad and holder._node is not None:
             (base_value,) = self._append(GRAFT, (storage.value, base_value))

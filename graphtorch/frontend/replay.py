@@ -308,6 +308,8 @@ class _Writer:
             if isinstance(spec, Output):
                 if spec.requires_grad and not (spec.is_leaf or spec.error):
                     return False
+                if spec.within is not None:
+                    return False
             elif isinstance(spec, Alias):
                 if spec.steps or spec.is_leaf:
                     return False

@@ -37,6 +37,11 @@ def _split(tensor: Tensor, first: Any, second: Any) -> Tensor:
 # -- views ------------------------------------------------------------------------------------------------------------
 
 
+@rule("detach")
+def _detach(level: BatchLevel, op: Operator, args: tuple[Any, ...]) -> Any:
+    return args[0]._data.tensor.detach()  # which is no call of an operator: no view of what has a history
+
+
 @rule("permute")
 def _permute(level: BatchLevel, op: Operator, args: tuple[Any, ...]) -> Any:
     return dispatch.call(op, (args[0]._data.tensor, (0, *shift(args[1]))))

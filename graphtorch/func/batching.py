@@ -308,7 +308,7 @@ _DIRECT = frozenset(("tril", "triu"))
 # Elementwise operators that are no kernels' instructions.
 _ELEMENTWISE = frozenset(
     ("nextafter", "frexp", "gcd", "lcm", "lgamma", "digamma", "polygamma", "igamma", "igammac", "i0", "erfinv")
-) | {"complex", "view_as_real", "detach", "real", "imag", "view_as_complex"}
+) | {"complex", "view_as_real", "real", "imag", "view_as_complex"}
 # Operators on the last dimensions of one operand.
 _TRAILING = frozenset(("tril", "triu", "constant_pad_nd", "matrix_exp", "row_order"))
 

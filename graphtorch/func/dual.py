@@ -115,6 +115,8 @@ class DualLevel(Level):
     def call(self, op: Operator, args: tuple[Any, ...]) -> Any:
         dual = bool(op.derivative) and self._is_dual(args)
         with self.below():
+            if op.name == "detach":
+                return args[0].detach()  # of all levels
             if not dual:
                 return dispatch.call(op, args)
             if op.is_view:

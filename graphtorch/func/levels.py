@@ -336,13 +336,13 @@ class GradLevel(Level):
         mine, mode = state.recorder, state.grad_enabled
         state.recorder, state.grad_enabled = self.outer, self.outer_mode
         try:
-            found = dispatch.call(op, lowered)
+            found = lowered[0].detach() if op.name == "detach" else dispatch.call(op, lowered)  # of all levels
         finally:
             state.recorder, state.grad_enabled = mine, mode
         several = isinstance(found, tuple)
         results: Any = tuple([self.lift(r) for r in found]) if several else self.lift(found)
         operands = self._operand(args)
-        if op.kind == "view":
+        if op.kind == "view" and op.name != "detach":
             dispatch._link_view(op, operands, results)
         if mode and op.derivative and any(t._requires_grad for t in dispatch.tensors_of(operands)):
             record_call(op, operands, results)

@@ -52,7 +52,7 @@ def operator(
     doc: str = "",
     lazy_check: bool = False,
     update: Callable[..., bool] | None = None,
-    order: Mapping[str, str] | None = None,
+    order: Mapping[str, str | Callable[..., tuple[int, ...]]] | None = None,
     edge_order: tuple[str, ...] = (),
     public: bool = True,
     method: bool = True,

@@ -220,7 +220,7 @@ def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
     for name, result in zip(op.results, results, strict=False):
         data = result._data
         order = op.order.get(name) if op.order else None
-        if data.ndim < 2 or not data.size or order == "kept" or (order is None and data.flags.c_contiguous):
+        if data.ndim < 2 or not data.size or callable(order) or (order is None and data.flags.c_contiguous):
             continue
         layouts = [layout_of(a) for a in _operands(op, arrays)] if order in ("channels", "input", "operands") else []
         result._data = laid_out(data, ordered_strides(order, data.shape, layouts))

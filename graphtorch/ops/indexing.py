@@ -19,7 +19,7 @@ from graphtorch.ops.dispatch import _SCALAR_NAMES, check_single_places, make_vie
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, lookup, sample
 from graphtorch.ops.shaping import reshape
-from graphtorch.ops.strides import laid_out, pointwise_strides
+from graphtorch.ops.strides import contiguous_strides, laid_out, pointwise_strides
 from graphtorch.ops.view import check_expand, expand, select, slice_, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU
@@ -85,11 +85,13 @@ def _index_numpy(input: Any, indices: tuple[Any, ...]) -> Any:
         raise _translated(error) from None
     if found.ndim < 2 or not found.size or input.flags.c_contiguous:
         return found
-    return laid_out(found, _indexed_strides(input, indices, found.shape))
+    return laid_out(found, _index_strides(found.shape, input, indices))
 
 
-def _indexed_strides(input: Any, indices: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _index_strides(shape: tuple[int, ...], input: Any, indices: tuple[Any, ...]) -> tuple[int, ...]:
     """The strides of PyTorch's result: the indexed dimensions step as the indices do, the others as the input's."""
+    if input.flags.c_contiguous:
+        return contiguous_strides(shape)
     places = [i for i, index in enumerate(indices) if index is not None]
     given = np.broadcast_arrays(*(indices[i] for i in places))
     first = places[0] if places[-1] - places[0] == len(places) - 1 else 0
@@ -113,7 +115,7 @@ def _index_samples(make: Any) -> Any:
 
 index: Callable[..., Tensor] = operator(
     "index(Tensor input, Tensor?[] indices)",
-    order={"result": "kept"},
+    order={"result": _index_strides},
     type=_index_type,
     numpy=_index_numpy,
     kind=OPAQUE,

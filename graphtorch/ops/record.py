@@ -98,8 +98,9 @@ class Operator:
     edge_order  the operands in the order in which PyTorch's node lists them, if that is another than the signature's.
     order       result name -> how its memory is ordered where that is not row by row: "columns" (each matrix column by
                 column, as LAPACK leaves them), "channels" (channels last if an operand of that rank is), "input" (as a
-                copy of the first operand) or "operands" (as a pointwise operator would on these operands); "kept": as
-                the evaluation leaves it, gaps included; of a pointwise operator, "rows": row by row, which all others
+                copy of the first operand) or "operands" (as a pointwise operator would on these operands); a function
+                of the shape and of the arguments, tensors as arrays, that gives the strides, in elements, which the
+                evaluation leaves, gaps included; of a pointwise operator, "rows": row by row, which all others
                 are by default, "rows of complex": so for complex operands, "reversed": as one on its operands in
                 reverse order.
     update      the in-place form on arrays: writes the result into the first one's memory and returns True, or returns
@@ -133,7 +134,7 @@ class Operator:
     result_class: Any = None
     lazy_check: bool = False
     update: Callable[..., bool] | None = None
-    order: Mapping[str, str] = field(default_factory=dict)
+    order: Mapping[str, str | Callable[..., tuple[int, ...]]] = field(default_factory=dict)
     saved: tuple[str, ...] = ()
     edge_order: tuple[str, ...] = ()
     autocast: str = ""  # "lower" or "widen", for what `autocast` casts; see ops/autocast.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,11 @@ def product(sizes: Iterable[Any]) -> Any:
     for size in sizes:
         total = total * size
     return total
+
+
+def extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """How many elements lie from the first to the last of an array, with what is between them."""
+    return 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
 
 
 def infer_size(shape: Sequence[Any], size: Sequence[Any]) -> tuple[Any, ...]:
@@ -122,15 +128,23 @@ def row_major(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def same_strides(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A copy with the same strides, gaps included; one without gaps where elements share memory."""
-    if not array.size or 0 in array.strides or any(s < 0 for s in array.strides):
-        return np.array(array, order="C")
-    extent = sum((n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)) // array.itemsize + 1
-    if extent > 4 * array.size:
-        return np.array(array, order="K")  # more gap than data: no caller can want that memory
-    copied = np.lib.stride_tricks.as_strided(np.empty(extent, array.dtype), array.shape, array.strides)
+    """A copy with the same strides, gaps included, as far as `kept_strides` keeps them."""
+    strides = kept_strides(*layout_of(array))
+    copied = np.lib.stride_tricks.as_strided(
+        np.empty(extent(array.shape, strides), array.dtype), array.shape, [s * array.itemsize for s in strides]
+    )
     copied[...] = array
     return copied
+
+
+def kept_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides (in elements) of a copy that keeps those of its operand: row-major where elements share memory, and
+    without gaps where these are more than the elements, for no caller can want that memory."""
+    if 0 in shape or 0 in strides or any(s < 0 for s in strides):
+        return contiguous_strides(shape)
+    if extent(shape, strides) > 4 * math.prod(shape):
+        return pointwise_strides(shape, [(shape, strides)])
+    return strides
 
 
 def laid_out(array: np.ndarray[Any, Any], strides: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -157,9 +171,8 @@ def ordered_strides(
         return pointwise_strides(shape, operands)
     if order == "channels":
         like = any(channels_innermost(*layout) for layout in operands if len(layout[0]) == len(shape))
-        return (
-            _dense(shape, (1, 3, 2, 0) if len(shape) == 4 else (1, 4, 3, 2, 0)) if like else contiguous_strides(shape)
-        )
+        innermost = (1, 3, 2, 0) if len(shape) == 4 else (1, 4, 3, 2, 0)
+        return dense_strides(shape, innermost) if like else contiguous_strides(shape)
     if order == "input" and tuple(shape) == tuple(operands[0][0]):
         return pointwise_strides(shape, operands[:1])
     return contiguous_strides(shape)
@@ -204,7 +217,7 @@ def pointwise_strides(shape: Sequence[int], operands: Sequence[tuple[Sequence[in
         if all(_is_dense(shape, s, range(rank)[::-1]) for s in layouts):
             return contiguous_strides(shape)
         if rank == 4 and all(_is_dense(shape, s, (1, 3, 2, 0)) for s in layouts):
-            return _dense(shape, (1, 3, 2, 0))
+            return dense_strides(shape, (1, 3, 2, 0))
         first = layouts[0]
         if all(tuple(s) == tuple(first) for s in layouts) and _is_dense(shape, first, _by_stride(shape, first)):
             return tuple(first)
@@ -237,10 +250,10 @@ def pointwise_strides(shape: Sequence[int], operands: Sequence[tuple[Sequence[in
                 at = j
             elif relation < 0:
                 break
-    return contiguous_strides(shape) if order == list(range(rank))[::-1] else _dense(shape, order)
+    return contiguous_strides(shape) if order == list(range(rank))[::-1] else dense_strides(shape, order)
 
 
-def _dense(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
+def dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
     """Strides without gaps, `order` the dimensions from the fastest on."""
     strides = [0] * len(shape)
     step = 1

@@ -20,7 +20,15 @@ from graphtorch.ops.build import function, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.record import OPAQUE, VIEW, Sample, sample
 from graphtorch.ops.shapes import wrap_dim
-from graphtorch.ops.strides import contiguous_strides, infer_size, inverse_permutation, same_strides, view_strides
+from graphtorch.ops.strides import (
+    contiguous_strides,
+    infer_size,
+    inverse_permutation,
+    kept_strides,
+    layout_of,
+    same_strides,
+    view_strides,
+)
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -680,7 +688,7 @@ def _scatter_record(viewing: Callable[..., Any], name: str) -> Callable[..., Any
 
     made: Callable[..., Any] = operator(
         f"{name}(Tensor input, Tensor src{_attributes_of(viewing)})",
-        order={"result": "kept"},
+        order={"result": lambda shape, input, *_: kept_strides(*layout_of(input))},
         type=type_rule,
         numpy=run,
         kind=OPAQUE,

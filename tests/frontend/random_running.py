@@ -166,7 +166,7 @@ def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str
             held = value.detach()
             arrays[name] = held.view(torch.int16).numpy() if value.dtype is torch.bfloat16 else held.numpy()
             shown[name] = (
-                str(value.dtype), tuple(value.shape), value.requires_grad, _is_leaf(value),
+                str(value.dtype), tuple(value.shape), _strides(value), value.requires_grad, _is_leaf(value),
                 held.double().numpy().copy() if value.is_floating_point() else held.numpy().copy(),
             )  # fmt: skip
         else:
@@ -181,6 +181,11 @@ def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str
                 spread = 0 in arrays[first].strides + arrays[second].strides  # eager gradients of sums, for instance
                 shown[f"{first}, {second}"] = ("shares", None if spread else a - b)
     return shown
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Steps in memory; what has at most one element along a dimension has none there."""
+    return tuple(s if n > 1 else 0 for s, n in zip(tensor.stride(), tensor.shape, strict=True) if tensor.numel())
 
 
 def _is_leaf(tensor: torch.Tensor) -> bool | str:
@@ -228,9 +233,9 @@ class ValueDifference(str):
 
 
 def _same_but_for_values(a: Any, b: Any) -> bool:
-    if not (isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 5 and a[:4] == b[:4]):
+    if not (isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) == 6 and a[:5] == b[:5]):
         return False
-    return isinstance(a[4], np.ndarray) and a[4].dtype.kind == "f" and a[4].shape == b[4].shape
+    return isinstance(a[5], np.ndarray) and a[5].dtype.kind == "f" and a[5].shape == b[5].shape
 
 
 def _class(seen: tuple[Any, ...]) -> Any:

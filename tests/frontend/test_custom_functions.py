@@ -304,3 +304,60 @@ def test_three_derivatives_outside(function, backend):
     assert len(found[0]) > 2
     for actual, expected in zip(found[1], found[0], strict=True):
         np.testing.assert_allclose(actual, expected)
+
+
+class Cube(torch.autograd.Function):
+    """x^3, whose backward reads what it saved."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x * x
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 3 * x * x * g
+
+
+def cube_then_scale(a):
+    v = a - 2
+    y = Cube.apply(v)
+    v.mul_(2)
+    return y
+
+
+def cube_then_add_the_result(a):
+    v = a - 2
+    y = Cube.apply(v)
+    v.add_(y.detach())
+    return y
+
+
+@pytest.mark.parametrize("function", [cube_then_scale, cube_then_add_the_result])
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_custom_function_saved_must_not_be_changed(function, inside):
+    def step(a):
+        y = function(a)
+        if inside:
+            y.sum().backward()
+        return y
+
+    for run in (step, torch.compile(step)):
+        a = torch.ones(2, requires_grad=True)
+        with pytest.raises(RuntimeError, match="modified by an inplace"):
+            run(a).sum().backward()
+        assert a.grad is None
+
+
+def test_what_a_custom_function_saved_may_be_changed_after_the_backward_pass():
+    def step(a):
+        v = a - 2
+        y = Cube.apply(v)
+        (g,) = torch.autograd.grad(y.sum(), a)
+        v.mul_(2)
+        return g, v
+
+    a = torch.ones(2, requires_grad=True)
+    for actual, expected in zip(torch.compile(step)(a), step(a), strict=True):
+        assert torch.equal(actual, expected)

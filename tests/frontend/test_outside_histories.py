@@ -219,3 +219,77 @@ def test_a_grad_that_is_returned_is_that_of_each_call():
         p.grad = grad
         for _ in range(3):
             assert step(torch.ones(2))[1] is p.grad
+
+
+def fill_a_row(a: Any, p: Any) -> Any:
+    with torch.no_grad():
+        v = p * 2
+    v[0] = (a * 2)[0]
+    return v
+
+
+def fill_a_row_of_a_view(a: Any, p: Any) -> Any:
+    with torch.no_grad():
+        v = torch.where(a.detach() > 0, p, 2.0)
+    part = v[:1]
+    part[0] = (a * 2)[0]
+    return part
+
+
+@pytest.mark.parametrize("function", [fill_a_row, fill_a_row_of_a_view])
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_no_gradient_flows_to_what_memory_held_before(function: Any, backend: str, inside: bool) -> None:
+    """Rows of memory that was made under no_grad get a history; the others have none."""
+
+    def step(a: Any, p: Any) -> Any:
+        y = function(a, p)
+        if inside:
+            y.sum().backward()
+        return y
+
+    for run in (step, torch.compile(step, backend=backend)):
+        a, p = (torch.ones(2, 3, requires_grad=True) for _ in range(2))
+        y = run(a, p)
+        if not inside:
+            y.sum().backward()
+        assert p.grad is None
+        assert a.grad.tolist() == [[2.0] * 3, [0.0] * 3]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_grad_of_a_view_that_is_kept_outside_is_its_own(backend: str) -> None:
+    """Assigning `.grad` of a view leaves that of the leaf alone."""
+    for compiled in (False, True):
+        leaf = torch.ones(3, requires_grad=True)
+        leaf.sum().backward()
+        part = leaf[:1]
+
+        def clear(part: Any = part) -> Any:
+            kept.grad = None
+            return kept * 2
+
+        kept = part
+        run = torch.compile(clear, backend=backend) if compiled else clear
+        for _ in range(2):
+            run()
+            assert leaf.grad is not None
+            assert leaf.grad.tolist() == [1.0] * 3
+
+
+def change_after_a_checkpoint(x: Any) -> Any:
+    v = x * 1
+    y = torch.utils.checkpoint.checkpoint(lambda t: t.sin() * t, v, use_reentrant=False)
+    v.mul_(2)
+    return y
+
+
+def test_a_checkpointed_function_reads_memory_as_it_is_in_the_backward_pass() -> None:
+    grads = []
+    for run in (change_after_a_checkpoint, torch.compile(change_after_a_checkpoint)):
+        x = torch.tensor([0.5, 1.5], requires_grad=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it runs eagerly, and says so
+            run(x).sum().backward()
+        grads.append(x.grad.tolist())
+    assert grads[0] == grads[1]

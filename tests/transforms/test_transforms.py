@@ -195,3 +195,31 @@ def test_messages_start_as_torchs() -> None:
         build, arrays = CASES[name]
         wanted = str(run(torch, torch.func, build, arrays))
         assert str(run(graphtorch, graphtorch.func, build, arrays)).startswith(wanted[:60]), name
+
+
+@pytest.mark.parametrize("transform", ["vmap", "grad", "jvp", "vmap of grad"])
+def test_detach_ends_the_history_of_all_levels(transform: str) -> None:
+    x = graphtorch.arange(6.0).reshape(2, 3).requires_grad_() * 1
+    seen = []
+
+    def function(t):
+        held = t.detach()
+        seen.append((held.requires_grad, held.grad_fn))
+        return (t * held).sum()
+
+    if transform == "vmap":
+        graphtorch.func.vmap(function)(x)
+    elif transform == "grad":
+        assert not graphtorch.func.grad(function)(x).requires_grad  # it is the detached factor
+    elif transform == "jvp":
+        graphtorch.func.jvp(function, (x,), (graphtorch.ones(2, 3),))
+    else:
+        assert not graphtorch.func.vmap(graphtorch.func.grad(function))(x).requires_grad
+    assert seen == [(False, None)]
+
+
+def test_dropout_under_vmap_saves_its_mask_only() -> None:
+    x = graphtorch.ones(2, 3).requires_grad_() * 1
+    y = graphtorch.func.vmap(lambda t: graphtorch.nn.functional.dropout(t, 0.5), randomness="different")(x)
+    x.mul_(2)
+    y.sum().backward()

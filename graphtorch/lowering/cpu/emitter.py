@@ -71,6 +71,7 @@ class _Emitter:
         self.open: list[tuple[int, Val]] = []  # the loops around this point, with their indices
         self.unroll = 1
         self.base: Val | None = None  # the vector loop's index
+        self.tail = False  # whether this point is in its last part
         self.accumulators: dict[int, list[Val]] = {}
         self.widths: dict[int, int] = {}  # values an accumulator has: 2 for argmax, the value and its position
         self.split: dict[int, bool] = {}  # whether each unrolled vector has its own
@@ -244,8 +245,10 @@ class _Emitter:
     ) -> None:
         """A loop that carries the accumulators of its folds."""
         keys = [id(s.reduce) for s in sinks if s.reduce is not None and id(s.reduce) in self.accumulators]
-        # The tail of a vector loop runs one vector at a time, and updates only the first accumulator.
-        used = {k: self.widths[k] if tail and self.split[k] else len(self.accumulators[k]) for k in keys}
+        # The tail of a vector loop, and what is inside of it, runs one vector at a time, and updates only the first
+        # accumulator.
+        outside, self.tail = self.tail, tail or self.tail
+        used = {k: self.widths[k] if self.tail and self.split[k] else len(self.accumulators[k]) for k in keys}
         carried = [v for k in keys for v in self.accumulators[k][: used[k]]]
 
         def take(values: Sequence[Val]) -> None:
@@ -260,6 +263,7 @@ class _Emitter:
             return [v for k in keys for v in self.accumulators[k][: used[k]]]
 
         take(self.b.loop(start, stop, step, run, carried))
+        self.tail = outside
 
     def _unroll_of(self, axis: int, sinks: list[Sink]) -> int:
         """Vectors an iteration: several where they are cheap, so that folds do not wait for each other's additions."""

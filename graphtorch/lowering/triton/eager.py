@@ -607,11 +607,19 @@ def _lay_out(op: Operator, args: Sequence[Any], name: str, array: Any) -> Any:
             wanted = pointwise_strides(array.shape, layouts)
     else:
         order = op.order.get(name) if op.order else None
-        wanted = ordered_strides(None if order == "kept" else order, array.shape, layouts)
+        wanted = (
+            order(array.shape, *map(_arrays, args)) if callable(order) else ordered_strides(order, array.shape, layouts)
+        )
     steps = tuple(s * array.itemsize for s in wanted)
     if array.strides == steps or array.nbytes == array.itemsize:
         return array
     return transfer.with_strides(array, steps)
+
+
+def _arrays(arg: Any) -> Any:
+    if type(arg) is tuple:
+        return tuple(map(_arrays, arg))
+    return arg._data if isinstance(arg, Tensor) else arg
 
 
 def _clone(array: DeviceArray, memory_format: str | None) -> DeviceArray:

@@ -188,11 +188,12 @@ def copy_of(array: DeviceArray, order: Any = "C") -> DeviceArray:
 
 
 def with_strides(array: DeviceArray, strides: Sequence[int]) -> DeviceArray:
-    """A copy on the same device under the given strides, in bytes, which leave no gaps."""
+    """A copy on the same device under the given strides, in bytes."""
     from graphtorch.lowering.triton.strided import strided_copy
 
     where = devices.device(array.place.index)
-    made = device_array(allocate(where, array.nbytes), array.shape, array.dtype, 0, strides)
+    nbytes = array.itemsize + sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True)) if array.size else 0
+    made = device_array(allocate(where, nbytes), array.shape, array.dtype, 0, strides)
     strided_copy(made, array)
     return made
 

@@ -368,3 +368,20 @@ def test_kept_rows_where_vectors_run_along_a_middle_axis() -> None:
 def test_folds_of_different_axes_meet_in_one_value() -> None:
     graph = trace(lambda x, y: (y.amax() + (x.abs() > 0.5).any()).tanh() + x.sum(0), f32(4, 2), f32(2))
     compare(graph, arrays(graph))
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 9, 40])
+def test_a_fold_inside_of_the_last_part_of_a_vector_loop(n: int) -> None:
+    """The last part of a loop over vectors has one accumulator, and so have the loops in it: a fold of the middle
+    dimension beside one of all dimensions, of a size that is known only at run time."""
+
+    @graphtorch.compile(dynamic=True, fullgraph=True)
+    def step(x: Any, y: Any) -> Any:
+        return x.sum() * (y - y.mean())
+
+    make = np.random.default_rng(n)
+    for size in (n, n + 1):
+        x, y = graphtorch.tensor(make.standard_normal((size, 2, size))), graphtorch.tensor(make.standard_normal(2))
+        expected = x.numpy().sum() * (y.numpy() - y.numpy().mean())
+        np.testing.assert_allclose(step(x, y).numpy(), expected, rtol=1e-9, atol=1e-9)
+    assert not step.specializations[-1].compiled.executable.fallbacks

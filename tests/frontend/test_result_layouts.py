@@ -1,0 +1,101 @@
+"""Results of compiled functions have the strides that eager execution gives them, gaps included, at every size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import graphtorch as torch
+from graphtorch import func
+
+
+class Twice(torch.autograd.Function):
+    """2 x, with a history of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+
+def halve(t: torch.Tensor) -> torch.Tensor:
+    return torch.while_loop(lambda n, x: n < 3, lambda n, x: (n + 1, x * 0.5), (torch.tensor(0), t))[1]
+
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "every second row": lambda x: (x * 2)[::2],
+    "columns": lambda x: (x * 2)[:, 1:],
+    "a column": lambda x: (x * 2)[:, 0],
+    "rows of a transpose": lambda x: (x.mT * 2)[1:],
+    "another dimension": lambda x: (x.t() * 2)[:, 1:].unsqueeze(1),
+    "windows": lambda x: (x * 2).unfold(0, 2, 1),
+    "diagonal": lambda x: (x * 2).diagonal(),
+    "other diagonal": lambda x: (x * 2).T.diagonal(1),
+    "reshaped": lambda x: x.mT.reshape(-1, 2)[::2],
+    "index": lambda x: x.mT[torch.tensor([0, 2, 1])],
+    "select_scatter": lambda x: x.mT.select_scatter(x.mT[0], 0, 1),
+    "custom function": lambda x: Twice.apply(x.mT),
+    "part of a custom function's": lambda x: Twice.apply(x.mT)[1:],
+    "cond": lambda x: torch.cond(x.sum() > 0, lambda t: t.mT * 2, lambda t: t.mT * 3, (x,)),
+    "cond, two layouts": lambda x: torch.cond(x.sum() > 0, lambda t: t.mT * 2, lambda t: (t.mT * 3).contiguous(), (x,)),
+    "while_loop": lambda x: halve(x.mT),
+    "scan": lambda x: torch.scan(lambda c, t: (c + t, t.t()), x.mT * 1, x.expand(2, *x.shape).mT),
+    "jacfwd": lambda x: func.jacfwd(lambda t: t.cumsum(0))(x[0])[torch.tensor([0, 2])],
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_strides_and_values(name: str, backend: str, dynamic: bool | None, tracked: bool) -> None:
+    function = FUNCTIONS[name]
+    compiled = torch.compile(function, backend=backend, dynamic=dynamic)
+    for rows in (8, 12, 8, 16):
+        x = torch.arange(3.0 * rows).reshape(rows, 3)[::2].requires_grad_(tracked)
+        for _ in range(2):
+            expected, actual = function(x), compiled(x)
+            pairs = zip(expected, actual, strict=True) if isinstance(expected, tuple) else [(expected, actual)]
+            for e, a in pairs:
+                assert a.stride() == e.stride()
+                assert torch.equal(a, e)
+                assert a.requires_grad == e.requires_grad
+
+
+def test_a_reshape_of_such_a_result_copies_as_in_eager_execution() -> None:
+    compiled = torch.compile(lambda x: (x * 2)[::2])
+    part = compiled(torch.arange(8.0).reshape(4, 2))
+    assert part.reshape(4).data_ptr() != part.data_ptr()
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        part.view(4)
+
+
+def test_gradients_of_a_result_with_gaps() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return (x * x)[:, 1:]
+
+    compiled = torch.compile(function)
+    grads = []
+    for f in (function, compiled):
+        x = torch.arange(6.0).reshape(2, 3).requires_grad_()
+        (f(x) * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+        grads.append(x.grad)
+    assert torch.equal(*grads)
+
+
+@pytest.mark.filterwarnings("ignore:.*runs eagerly")
+def test_random_numbers_follow_the_memory_of_a_loop() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return torch.randn_like(halve(x.mT))
+
+    compiled = torch.compile(function)
+    x = torch.arange(12.0).reshape(3, 4)
+    torch.manual_seed(3)
+    expected = function(x)
+    torch.manual_seed(3)
+    assert torch.equal(compiled(x), expected)
