@@ -48,6 +48,7 @@ def split_schedule(schedule: Schedule) -> Schedule:
             continue
         parts = split_kernel(step)
         if len(parts) > 1:
+            parts = [one for part in parts for one in _each_once(part)]
             for i, part in enumerate(parts):
                 part.name = f"{step.name}_{i}"
         steps.extend(parts)
@@ -71,6 +72,36 @@ def split_kernel(kernel: Kernel) -> list[Kernel]:
     if _repeats_folds(kernel, facts, inner):
         return _cut(kernel, facts, inner, reduces_only=True)
     return _split_long(kernel, facts, inner)
+
+
+def _each_once(kernel: Kernel) -> list[Kernel]:
+    """A part of a kernel, without updates in place that programs would repeat: axes that were folded may be parallel
+    now, and stores that do not differ along them become kernels of their own, after those that read what was there."""
+    facts = Facts(kernel)
+    parallel = frozenset(i for i, a in enumerate(kernel.axes) if not a.reduction and not _is_one(a.size))
+    groups: dict[Axes, list[Store]] = {}
+    for store in kernel.stores:
+        groups.setdefault(facts.along(store.access.strides) & parallel, []).append(store)
+    read = _read(kernel.stores)
+    if not any(s.access.buffer in read for along, stores in groups.items() if along != parallel for s in stores):
+        return [kernel]
+    parts: list[Kernel] = []
+    left = sorted(groups.items(), key=lambda group: -len(group[0]))
+    while left:
+        group = next(
+            (g for g in left if not any({s.access.buffer for s in g[1]} & _read(h[1]) for h in left if h is not g)),
+            None,
+        )
+        if group is None:
+            raise RuntimeError(f"{kernel.name} updates buffers in place that its other updates read")
+        left.remove(group)
+        parts += split_kernel(_rebuild(kernel, group[1], {}, None))
+    return parts
+
+
+def _read(stores: Iterable[Store]) -> set[Buffer]:
+    """The buffers that the values of stores are computed from."""
+    return {e.access.buffer for e in post_order(s.value for s in stores) if isinstance(e, Load)}
 
 
 class Facts:
@@ -117,15 +148,15 @@ def _cut(
     results: Axes = frozenset().union(*(facts.varies[id(r)] for r in facts.reduces))
     # What other folds go over is parallel in the first part: a store must differ along it, or each program along it
     # would repeat the store, and an update in place would be made many times.
-    outer: Axes = frozenset().union(*map(facts.folded, facts.reduces)) - inner
+    beyond: Axes = frozenset().union(*map(facts.folded, facts.reduces)) - inner
     for store in kernel.stores:
         along = facts.varies[id(store.value)] | facts.along(store.access.strides)
-        ready = facts.folds[id(store.value)] <= {inner} and outer <= along
+        ready = facts.folds[id(store.value)] <= {inner} and beyond <= along
         if reduces_only:
             ready = ready and along <= results
         (first if ready else rest).append(store)
     # What the second part reads must not have been overwritten by the first.
-    while read := {e.access.buffer for e in post_order(s.value for s in rest) if isinstance(e, Load)}:
+    while read := _read(rest):
         early = [s for s in first if s.access.buffer in read]
         if not early:
             break
