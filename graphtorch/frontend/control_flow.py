@@ -143,7 +143,7 @@ def _tuple(results: Any) -> tuple[Any, ...]:
 def _like(recorder: Recorder, results: Sequence[Tensor], body: _Body) -> list[Tensor]:
     """Results of a control-flow node, of which only some require grad, in the order in memory that the body gives."""
     for tensor, layout in zip(results, body.layouts, strict=False):
-        tensor._data._layout = layout
+        recorder.arrange(tensor, layout)
     for tensor, flag in zip(results, body.flags, strict=True):
         if tensor._requires_grad and not flag:
             tensor._requires_grad = False

@@ -13,6 +13,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphtorch.autodiff.checkpointing import in_region
 from graphtorch.autodiff.custom import CUSTOM
 from graphtorch.autodiff.flow import differing, flows
@@ -57,6 +59,7 @@ class GradientRecorder(GraphBuilder):
         self._known: dict[int, Source] = {}  # id of a concrete tensor -> where to find it
         self.parts: dict[Value, Part] = {}  # the results of control-flow nodes
         self._saved: dict[Node | Part, list[Saved]] = {}
+        self.layouts: dict[Value, np.ndarray[Any, Any]] = {}  # of values whose operators don't tell
         self._freed: set[Node | Part] = set()
         self._alive: list[Any] = []  # objects whose ids are keys above
 
@@ -83,6 +86,10 @@ class GradientRecorder(GraphBuilder):
     @abstractmethod
     def _locate(self) -> Location:
         """The user's line."""
+
+    def arrange(self, made: Tensor, layout: np.ndarray[Any, Any]) -> None:
+        """Note the order in memory of what an operator makes, where its kind does not tell."""
+        made._data._layout = self.layouts[made._data.value] = layout
 
     def get_grad(self, tensor: Tensor) -> Tensor | None:
         """`.grad` during the capture."""
@@ -465,6 +472,14 @@ class GradientRecorder(GraphBuilder):
             )
         return add(self.value_hooks.setdefault(self.value_of(tensor), {}), hook)
 
+    def is_hooked(self, view: Value) -> bool:
+        """Whether a hook was registered on a view, or on one that it was made of."""
+        while view not in self.value_hooks:
+            if view.node is None or not view.node.op.is_view:
+                return False
+            view = view.node.operands()[0]
+        return True
+
     def note_retained(self, tensor: Tensor) -> None:
         """Remember a call of `retain_grad()`."""
         self.retained.add(self.value_of(tensor))
@@ -499,7 +514,7 @@ class GradientRecorder(GraphBuilder):
         replaced: dict[int, Tensor] = {}
         for before, value in zip(made, results, strict=True):
             after = replaced[id(before)] = self._fresh(value)
-            after._data._layout = before._data.layout
+            self.arrange(after, before._data.layout)
             frozen = any(before is t for t in context._non_differentiable)
             if after._dtype.is_differentiable and not frozen:
                 self.tracked.add(value)

@@ -59,13 +59,14 @@ def gradient_layouts(recorder: Any, node: Node, values: Sequence[Value]) -> list
     held = Graph("", list(captured.inputs), captured.nodes[: captured.nodes.index(node) + 1], list(values))
     held.input_kinds = list(captured.input_kinds)
     held.output_names = [f"gradient{i}" for i in range(len(values))]
-    graph = ExpandGradients().run(DeadCodeElimination().run(held))
+    graph, mapping = ExpandGradients().mapped(DeadCodeElimination().run(held))
     known = {s.source: s.base._data.layout for s in recorder.storages if s.base is not None}
     found: dict[Value, np.ndarray[Any, Any]] = {
         value: known[source]
         for value, source in zip(graph.inputs, recorder.sources, strict=False)
         if source in known and known[source].ndim == len(value.shape)
     }
+    found.update((mapping.get(value, value), layout) for value, layout in recorder.layouts.items())
 
     def of(arg: Any) -> np.ndarray[Any, Any]:
         if type(arg) is not Value:

@@ -397,7 +397,8 @@ class _Assembler:
         live = set(self.graph.outputs)
         for node in reversed(self.graph.nodes):
             if any(r in live for r in node.results):
-                live.update(node.operands())
+                read = node.operands()
+                live.update(read[1:] if node.op.name in ("fill", "copy") else read)  # of the first, no element is read
             elif _may_raise(node) and all(r.type.device.type == "cpu" for r in node.results):
                 self.output(node.results[0], "checked")
                 live.update(node.operands())
@@ -410,8 +411,7 @@ class _Assembler:
         first: dict[Any, int] = {}
         saving: list[int] = []
         for place, values in enumerate(reached):
-            savers = {recorder.saver(v) for v in values if v.node is not None}
-            nodes = {s for s in savers if s in recorder._saved or s in recorder.custom}
+            nodes = [s for s in recorder._evaluated(values) if s in recorder._saved or s in recorder.custom]
             found.append(place)
             if nodes:
                 saving.append(place)
@@ -429,7 +429,7 @@ class _Assembler:
         for values in reached:
             mine: dict[int, Watched] = {}
             found.append(mine)
-            for saver in {recorder.saver(v): None for v in values if v.node is not None}:
+            for saver in recorder._evaluated(values):
                 node = saver.node if isinstance(saver, Part) else saver
                 for storage, _, tensor in recorder._saved.get(saver, ()):
                     of = self.shown.get(id(storage)) if storage.source is None else storage.source
@@ -464,7 +464,7 @@ class _Assembler:
         storage: RecordedStorage = data.storage
         leaf = recorded._requires_grad and recorded._node is None
         if storage.source is not None and not storage.constant:
-            if data.steps and data.value in recorder.value_hooks:
+            if data.steps and recorder.is_hooked(data.value):
                 raise refuse(
                     "register_hook() on a view of a tensor from outside, which is a result",
                     "register the hook on the result",
@@ -477,7 +477,7 @@ class _Assembler:
             return Alias(storage.source, steps, modes, is_leaf, is_stale)
         flagged = recorded._base is not None and recorded.requires_grad  # by its base
         if data.steps and (sharing.get(id(storage), 0) > 1 or flagged):
-            if data.value in recorder.value_hooks:
+            if recorder.is_hooked(data.value):
                 raise refuse(
                     "register_hook() on a view of what is a result too, or of which another view is a result",
                     "register the hook on the result",

@@ -289,7 +289,7 @@ class Recorder(StateRecorder):
             shape = tuple(hint(size) for size in made._data.shape)
             element = np.empty(1, made._dtype.numpy)
             strides = [s * element.itemsize for s in pointwise_strides(shape, [layout_of(layout)])]
-            made._data._layout = np.lib.stride_tricks.as_strided(element, shape, strides)
+            self.arrange(made, np.lib.stride_tricks.as_strided(element, shape, strides))
 
     def _fresh(self, value: Value) -> Tensor:
         """A recorded tensor over memory of its own."""
@@ -432,7 +432,7 @@ class Recorder(StateRecorder):
             for name, made, value in zip(op.results, tensors, results, strict=False):
                 order = op.order.get(name)
                 if order in ("channels", "columns", "input", "operands") or callable(order):
-                    made._data._layout = stated_layout(op, args, name, value)
+                    self.arrange(made, stated_layout(op, args, name, value))
         for tensor, value in zip(tensors, results, strict=True):
             if wanted and tensor._dtype.is_differentiable and (op not in PARTIAL or value in self.tracked):
                 tensor._requires_grad = True

@@ -25,6 +25,8 @@ CASES: dict[str, tuple[Any, int]] = {
     "quotient of no use": (lambda x, i: (i // (i - 7), x * 2)[1], 7),
     "remainder": (lambda x, i: i % (i - 7), 7),
     "index": (lambda x, i: (x[i], x * 2)[1], 7),
+    "index, zeroed": (lambda x, i: (x[i].zero_(), x * 2)[1], 7),
+    "index, overwritten": (lambda x, i: x[i].copy_(x[:1]) + 1, 7),
     "gather": (lambda x, i: (x.gather(0, i), x * 2)[1], 7),
     "embedding": (lambda x, i: (F.embedding(i, x.view(3, 1)), x * 2)[1], 7),
     "margin": (lambda x, i: (F.multi_margin_loss(x.view(1, 3), i), x * 2)[1], 7),

@@ -361,3 +361,36 @@ def test_what_a_custom_function_saved_may_be_changed_after_the_backward_pass():
     a = torch.ones(2, requires_grad=True)
     for actual, expected in zip(torch.compile(step)(a), step(a), strict=True):
         assert torch.equal(actual, expected)
+
+
+def hook_on_a_view_of_a_leaf(a):
+    v = a.view(-1)
+    v.register_hook(lambda g: g * 2)
+    return v[1:]
+
+
+def hook_on_an_expanded_leaf(a):
+    v = a.expand(3, *a.shape)
+    v.register_hook(lambda g: g * 2)
+    return v[0, 0]
+
+
+def hook_on_a_view_with_two_results(a):
+    v = (a * 1).view(-1)
+    v.register_hook(lambda g: g * 2)
+    return v[1:], v[:1]
+
+
+@pytest.mark.filterwarnings("ignore:.*runs eagerly")
+@pytest.mark.parametrize(
+    "function", [hook_on_a_view_of_a_leaf, hook_on_an_expanded_leaf, hook_on_a_view_with_two_results]
+)
+def test_hooks_on_views_see_the_gradients_of_views_of_these(function):
+    grads = []
+    for run in (function, torch.compile(function)):
+        a = torch.ones(2, 2, requires_grad=True)
+        made = run(a)
+        sum(t.sum() for t in (made if isinstance(made, tuple) else (made,))).backward()
+        grads.append(a.grad)
+    assert torch.equal(*grads)
+    assert 2.0 in grads[0]

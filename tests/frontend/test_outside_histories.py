@@ -293,3 +293,19 @@ def test_a_checkpointed_function_reads_memory_as_it_is_in_the_backward_pass() ->
             run(x).sum().backward()
         grads.append(x.grad.tolist())
     assert grads[0] == grads[1]
+
+
+def test_a_second_backward_pass_through_what_no_gradient_flows_to() -> None:
+    """What is made of a view under no_grad requires grad, but a backward pass evaluates and frees nothing of it."""
+
+    def step(a: Any) -> Any:
+        with torch.no_grad():
+            part = a[:1]
+        return torch.cat([torch.ones(2), part * torch.tensor([3.0])])
+
+    for run in (step, torch.compile(step)):
+        a = torch.ones(3, requires_grad=True)
+        made = run(a)
+        made.sum().backward()
+        (made * made).sum().backward()
+        assert a.grad is None

@@ -27,6 +27,11 @@ def halve(t: torch.Tensor) -> torch.Tensor:
     return torch.while_loop(lambda n, x: n < 3, lambda n, x: (n + 1, x * 0.5), (torch.tensor(0), t))[1]
 
 
+def own_gradient(x: torch.Tensor, create_graph: bool) -> torch.Tensor:
+    leaf = torch.ones_like(x.mT).requires_grad_()
+    return torch.autograd.grad(leaf.square().sum(), [leaf], create_graph=create_graph)[0]
+
+
 FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "every second row": lambda x: (x * 2)[::2],
     "columns": lambda x: (x * 2)[:, 1:],
@@ -45,6 +50,8 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "cond, two layouts": lambda x: torch.cond(x.sum() > 0, lambda t: t.mT * 2, lambda t: (t.mT * 3).contiguous(), (x,)),
     "while_loop": lambda x: halve(x.mT),
     "scan": lambda x: torch.scan(lambda c, t: (c + t, t.t()), x.mT * 1, x.expand(2, *x.shape).mT),
+    "gradient": lambda x: own_gradient(x, False),
+    "gradient with a history": lambda x: own_gradient(x, True),
     "jacfwd": lambda x: func.jacfwd(lambda t: t.cumsum(0))(x[0])[torch.tensor([0, 2])],
 }
 
