@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+MEMORY = 6 << 30  # bytes; a program that has not enough eagerly is none (a Hessian of a Hessian, differentiated again)
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "frontend")]
 
@@ -34,6 +35,10 @@ def main() -> int:
 
     made = importlib.import_module(f"random_{options.kind}").from_seed
     backends = options.backends.split(",")
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     start, bad = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as cache:
         os.environ["GRAPHTORCH_CACHE"] = cache

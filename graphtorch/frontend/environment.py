@@ -14,7 +14,6 @@ import builtins
 import contextvars
 import datetime
 import functools
-import gc
 import io
 import os
 import random
@@ -22,7 +21,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePath
@@ -33,6 +32,8 @@ import numpy as np
 
 from graphtorch.frontend.effects import RunEagerly, effect, is_watched, reads_the_clock
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
+from graphtorch.frontend.library import LibraryUses
+from graphtorch.frontend.places import Cell, ClassSpace, Holder, Memory, Place, Slots, same
 from graphtorch.frontend.reach import (
     asks_for_absence,
     callable_code,
@@ -64,120 +65,6 @@ _TENSOR_FIELDS = frozenset(Tensor.__annotations__)
 _WRAPPER = type(functools.lru_cache(len))  # functions that remember what they gave
 
 
-class Cell:
-    """A closure variable as a namespace of one entry."""
-
-    def __init__(self, cell: CellType) -> None:
-        self.cell = cell
-
-    def get(self, key: Any) -> Any:
-        return self.cell.cell_contents
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.cell.cell_contents = value
-
-
-class ClassSpace:
-    """The attributes of a class as a namespace."""
-
-    def __init__(self, owner: type) -> None:
-        self.owner = owner
-
-    def get(self, key: str) -> Any:
-        return vars(self.owner).get(key)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        setattr(self.owner, key, value)
-
-
-class Slots:
-    """The attributes of an object with `__slots__` as a namespace."""
-
-    def __init__(self, owner: Any) -> None:
-        self.owner = owner
-
-    def get(self, key: str) -> Any:
-        return getattr(self.owner, key, None)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        setattr(self.owner, key, value)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One variable, attribute or entry: how to name it in a guard, and what it held before the capture.
-
-    `namespace[key]` is the place itself; None for one that can't be assigned (an argument, an entry of a list, whose
-    changes the list's own copy shows). `cheap` is a faster expression for it. `assumed`: whether its content is
-    assumed; that of a list is assumed entry by entry.
-    """
-
-    expression: str
-    meaning: str
-    value: Any
-    namespace: Any = None
-    key: Any = None
-    cheap: str | None = None
-    fact: Fact | None = None  # what it depends on, if that is watched
-    assumed: bool = True
-
-    def changed(self) -> bool:
-        """Whether the place holds something else now."""
-        return self.namespace is not None and not _same(self.namespace.get(self.key), self.value)
-
-    def restore(self) -> None:
-        """Put back what it held."""
-        self.namespace[self.key] = self.value
-
-
-@dataclass(slots=True)
-class Holder:
-    """Something whose attributes the code may mention: names in `seen` have been looked at."""
-
-    expression: str
-    meaning: str
-    value: Any
-    named: bool = False  # the expression is a name for this very object
-    seen: frozenset[str] = frozenset()
-
-
-class Memory:
-    """A function that remembers what it gave (`functools.lru_cache`), and what it held before the capture."""
-
-    def __init__(self, cached: Any) -> None:
-        self.cached = cached
-        self.before = cached.cache_info()
-        self.keys = frozenset(self._entries())
-
-    def _entries(self) -> dict[Any, Any]:
-        """What the cache itself holds: a C object shows it to the garbage collector alone."""
-        size, own = self.cached.cache_info().currsize, getattr(self.cached, "__dict__", None)
-        found = (d for d in gc.get_referents(self.cached) if type(d) is dict and d is not own and len(d) == size)
-        return next(found, {})
-
-    def forget(self) -> bool:
-        """Drop what the run added; returns whether there was something."""
-        if self.cached.cache_info().misses == self.before.misses:
-            return False
-        entries = self._entries()
-        for key in [k for k in entries if k not in self.keys]:
-            del entries[key]
-        return True
-
-    def was_read(self) -> bool:
-        """Whether the run got something that was remembered."""
-        return bool(self.cached.cache_info().hits != self.before.hits)
-
-    def held(self) -> tuple[Any, ...]:
-        """The objects that the cache holds."""
-        return tuple(gc.get_referents(self.cached)) + tuple(self._entries().values())
-
-    def holds(self, objects: tuple[Any, ...]) -> bool:
-        """Whether all of them are still there."""
-        now = {id(o) for o in self.held()}
-        return all(id(o) in now for o in objects)
-
-
 class Environment:
     """The places that one capture depends on."""
 
@@ -207,6 +94,7 @@ class Environment:
         self.absent: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}  # (namespace, a global that is not there)
         self.environ: dict[Any, Any] | None = None
         self.settings = ModuleSettings()
+        self.library = LibraryUses()
         self.names: set[str] = {"forward", "backward", "setup_context"}
         self._fresh: set[str] = set()
         self._holders: list[Holder] = []
@@ -428,7 +316,9 @@ class Environment:
             own_forward = vars(module).get("forward")
             if own_forward is not None:
                 self._queue.append(Place(self.guards.name(own_forward), f"{title}.forward", own_forward, assumed=False))
-            if not is_library(module):
+            if is_library(module):
+                self.library.note_class(type(module))
+            else:
                 fact = self.guards.watch.attributes(module)
                 self.objects.append((f"{held}.__dict__", title, vars(module), frozenset(vars(module)), fact))
                 self._hold(held, title, module, named=True)
@@ -482,7 +372,7 @@ class Environment:
                 return
             for cls in own_classes(space):
                 self._learn([n for n, v in vars(cls).items() if n.startswith("__") and isinstance(v, FunctionType)])
-        elif is_library_name(space.__name__) and space is not os:
+        elif _is_foreign(space):
             return
         self._hold(place.expression, place.meaning, space)
 
@@ -506,6 +396,9 @@ class Environment:
             self._scan_class(holder, value, names)
             return
         own = vars(value) if hasattr(value, "__dict__") else {}
+        if isinstance(value, ModuleType) and is_library_name(value.__name__) and value is not os:
+            self._scan_library(holder, value, names & own.keys())
+            return
         # A module's tables and its mode are assumed where it is called.
         skips = is_module(value)
         # Objects of the standard library's classes have code that is not followed: all that is data.
@@ -525,6 +418,18 @@ class Environment:
             if name in names and hasattr(value, name):
                 expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
                 self._queue.append(Place(expression, meaning, getattr(value, name), Slots(value), name))
+
+    def _scan_library(self, holder: Holder, space: ModuleType, names: set[str]) -> None:
+        """What the code mentions of this package, whose code is not followed but where the program has put its own."""
+        for name in sorted(names):
+            content = vars(space)[name]
+            place = Place(f"{holder.expression}.{name}", f"{holder.meaning}.{name}", content, assumed=False)
+            if isinstance(content, ModuleType):
+                self._visit_space(place, content)
+            elif callable(content):
+                self.library.note(space, name)
+                if plain_function(content) is not None:
+                    self._queue.append(place)
 
     def _scan_reads(self, holder: Holder, names: set[str]) -> None:
         """The attributes of an object that a run has looked at, and that it was not found to have."""
@@ -614,7 +519,7 @@ class Environment:
             return self
         found = Environment(self.function, self.given, self.guards, self.fullgraph, self.reads)
         before = {p.expression: p.value for p in self.places if p.assumed and is_scalar(p.value)}
-        changed = (p for p in found.places if not _same(before.get(p.expression, p.value), p.value))
+        changed = (p for p in found.places if not same(before.get(p.expression, p.value), p.value))
         found.made = [p.meaning for p in changed]
         return found
 
@@ -631,7 +536,7 @@ class Environment:
         for place, container, copy in self.containers:
             if not _same_entries(container, copy):
                 grown = isinstance(container, dict) and all(
-                    k in container and _same(container[k], v) for k, v in copy.items()
+                    k in container and same(container[k], v) for k, v in copy.items()
                 )
                 (self.made if grown else changed).append(place.meaning)
                 container.clear()
@@ -684,6 +589,7 @@ class Environment:
         guards = self.guards
         known = {id(vars(o)) for o in self.reads.owners.values() if self.reads.names(o) is not None}
         assume_settings(guards, self.names)
+        self.library.add_guards(guards)
         builtin = guards.name(vars(builtins))
         for (_, name), (_, space) in self.absent.items():
             guards.add(f"{name!r} not in {space}", f"there was no global {name}")
@@ -741,6 +647,11 @@ class Environment:
             guards.add(f"len({place.expression}) == {count}", f"{place.meaning} had {count} entries")
 
 
+def _is_foreign(space: ModuleType) -> bool:
+    """Whether a Python module is one of another library, of which nothing is assumed."""
+    return is_library_name(space.__name__) and not space.__name__.startswith("graphtorch") and space is not os
+
+
 def _made_by_access(place: Place, value: Any) -> bool:
     """Whether a value is another object at each look: a method of an object."""
     owner = getattr(value, "__self__", None)
@@ -772,18 +683,12 @@ def _equal_arrays(a: Any, b: Any) -> bool:
     return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
 
 
-def _same(a: Any, b: Any) -> bool:
-    if a is b:
-        return True
-    return is_scalar(a) and is_scalar(b) and type(a) is type(b) and bool(a == b or (a != a and b != b))
-
-
 def _same_entries(container: Any, copy: Any) -> bool:
     if len(container) != len(copy):
         return False
     if not isinstance(container, dict):
-        return all(_same(a, b) for a, b in zip(container, copy, strict=True))
-    return list(container) == list(copy) and all(_same(container[k], v) for k, v in copy.items())
+        return all(same(a, b) for a, b in zip(container, copy, strict=True))
+    return list(container) == list(copy) and all(same(container[k], v) for k, v in copy.items())
 
 
 def _same_flat_entries(container: Any, copy: Any) -> bool:
@@ -794,4 +699,4 @@ def _same_flat_entries(container: Any, copy: Any) -> bool:
         if list(container) != list(copy):
             return False
         container, copy = container.values(), copy.values()
-    return all(a is b or _same(a, b) or not _is_flat(b) for a, b in zip(container, copy, strict=True))
+    return all(a is b or same(a, b) or not _is_flat(b) for a, b in zip(container, copy, strict=True))

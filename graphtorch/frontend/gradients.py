@@ -76,6 +76,10 @@ class GradientRecorder(GraphBuilder):
         """A guard expression for an input."""
 
     @abstractmethod
+    def _requires_grad(self, tensor: Tensor) -> bool:
+        """Whether what is made of a recorded tensor requires grad."""
+
+    @abstractmethod
     def _tensor_name(self, tensor: Tensor) -> str:
         """What a tensor from outside is called."""
 
@@ -494,7 +498,7 @@ class GradientRecorder(GraphBuilder):
         backward."""
         inputs = [self.recorded(a) for a in args if isinstance(a, Tensor)]
         context = FunctionContext()
-        context.needs_input_grad = tuple(isinstance(a, Tensor) and self.recorded(a)._requires_grad for a in args)
+        context.needs_input_grad = tuple(isinstance(a, Tensor) and self._requires_grad(self.recorded(a)) for a in args)
         with self._gradients(False):
             returned = function.run_forward(context, args, kwargs)
         if not (state.grad_enabled and any(context.needs_input_grad)):

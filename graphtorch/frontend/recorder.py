@@ -509,7 +509,10 @@ class Recorder(StateRecorder):
         """Remember the versions of what the tape would save, to raise the error that eager execution raises."""
         saved: list[tuple[RecordedStorage, int, Tensor]] = []
         copied = False
-        for name in saved_names(op, wanted):
+        # Views made under no_grad require grad, but no gradient flows to them, for which something would be read.
+        pairs = zip(op.parameters, args, strict=True)
+        still = {p.name for p, a in pairs if isinstance(a, Tensor) and self.recorded(a)._base is not None}
+        for name in saved_names(op, tuple(n for n in wanted if n not in still)):
             if inplace and name == op.parameters[0].name:
                 copied = True  # the tape copies what an in-place call overwrites
                 continue
@@ -622,7 +625,7 @@ class Recorder(StateRecorder):
             if holder._requires_grad and holder._node is None:
                 # A leaf changed under no_grad: its new value is the leaf from here on.
                 self._make_leaf(holder, base_value)
-        if data.steps and not state.grad_enabled:
+        if data.steps and (not state.grad_enabled or carries_grad or (holder is not None and holder._requires_grad)):
             data.version = -1  # what is read of the view from here on comes from the base, and goes back to it
 
     def _check_overlap(self, storage: RecordedStorage, steps: Steps) -> None:

@@ -309,3 +309,65 @@ def test_a_second_backward_pass_through_what_no_gradient_flows_to() -> None:
         made.sum().backward()
         (made * made).sum().backward()
         assert a.grad is None
+
+
+class Double(torch.autograd.Function):
+    """2 x, with a history of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return g * 2
+
+
+def test_a_custom_function_of_a_view_that_was_made_under_no_grad() -> None:
+    base = torch.ones(2, 2, requires_grad=True) * 1
+    with torch.no_grad():
+        part = base.view(-1)
+
+    def step() -> Any:
+        return Double.apply(part)
+
+    assert torch.compile(step)().requires_grad is step().requires_grad is True
+
+
+def write_through_a_view(a: Any) -> Any:
+    v = a * 2
+    part = v.transpose(0, -1)
+    part.copy_(torch.ones(2) * 0.5)
+    return torch.autograd.grad(part.square().sum(), [v], create_graph=True)[0]
+
+
+def add_through_a_view(a: Any) -> Any:
+    v = a * 2
+    part = v[1:]
+    part.mul_(a[1:])
+    return torch.autograd.grad(part.square().sum(), [v])[0], v, part
+
+
+def change_what_only_a_still_view_would_need(a: Any) -> Any:
+    b = a * 1
+    flipped = torch.flip(b, (0,))
+    with torch.no_grad():
+        part = flipped[:1]
+    scaled = part * b
+    b.add_(1)
+    return flipped * scaled
+
+
+@pytest.mark.parametrize(
+    "function", [write_through_a_view, add_through_a_view, change_what_only_a_still_view_would_need]
+)
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_gradients_of_memory_that_is_written_in_place(function: Any, backend: str) -> None:
+    found = []
+    for run in (function, torch.compile(function, backend=backend)):
+        a = torch.tensor([0.5, 1.5], requires_grad=True)
+        made = run(a)
+        made = made if isinstance(made, tuple) else (made,)
+        sum(t.sum() for t in made if t.requires_grad).backward()
+        found.append([[t.tolist() for t in made], None if a.grad is None else a.grad.tolist()])
+    assert str(found[0]) == str(found[1])
