@@ -85,9 +85,11 @@ def times(cases: list[tuple[str, tuple[Any, ...]]], variants: list[tuple[str, st
 def plan(toy: str, wanted: list[str], libraries: list[str]) -> list[Task]:
     """All tasks, the most important first."""
     tasks = [Task(kind, lib, seconds=SECONDS[kind]) for kind in ("about", "limits") for lib in libraries]
-    for name, sizes in TOY if toy != "dry" else []:
-        for library, variant in (("graphtorch", "eager"), ("graphtorch", "default"), ("torch", "eager")):
-            tasks.append(Task("error", library, variant, name, sizes, SECONDS["error"]))
+    errors = [
+        Task("error", library, variant, name, sizes, SECONDS["error"])
+        for name, sizes in (TOY if toy != "dry" else [])
+        for library, variant in (("graphtorch", "eager"), ("graphtorch", "default"), ("torch", "eager"))
+    ]
     core, more = (TOY, []) if toy == "simulated" else (CORE, MORE)
     mine = [("graphtorch", "default"), ("graphtorch", "max-autotune")]
     others = [("torch", "eager"), ("torch", "default")]
@@ -96,6 +98,7 @@ def plan(toy: str, wanted: list[str], libraries: list[str]) -> list[Task]:
     tasks += times(core, [mine[0], *others])
     tasks += times(core, mine[1:])
     tasks += times(steps, best)
+    tasks += errors
     tasks += times(more, [mine[0], others[0]])
     tasks += times([c for c in core if c not in steps], best)
     tasks += times(more, mine[1:])
@@ -139,8 +142,9 @@ class Worker:
     def _read(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("RESULT "):
-                lines.put(line.removeprefix("RESULT "))
+            _, found, answer = line.partition("RESULT {")  # libraries may leave a line without its end before it
+            if found:
+                lines.put("{" + answer)
         lines.put(None)
 
     def ask(self, task: Task, seconds: float) -> dict[str, Any]:
