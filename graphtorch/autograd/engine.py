@@ -152,13 +152,14 @@ def accumulate(variable: Tensor, gradient: Tensor, create_graph: bool, fresh: bo
     """
     held = variable._grad
     if held is None:
+        other = getattr(gradient._data, "strides", None) != getattr(variable._data, "strides", None)
         if create_graph:
-            variable._gradient = gradient if fresh else gradient.clone()
+            own = gradient if fresh and not other else gradient.clone()
         else:
             own = gradient._alias() if fresh else gradient.detach().clone()
-            if own._data.strides != variable._data.strides:
-                _lay_out_as(own, variable)
-            variable._gradient = own
+        if other:
+            _lay_out_as(own, variable)
+        variable._gradient = own
     elif create_graph:
         variable._gradient = held + gradient
     elif _adds_as_arrays(held, gradient):

@@ -523,7 +523,7 @@ class Recorder(StateRecorder):
                 position = next((i for i, p in enumerate(op.parameters) if p.name == name and p.is_operand), None)
                 held = None if position is None else args[position]
             for tensor in held if type(held) is tuple else (held,):
-                if isinstance(tensor, Tensor) and isinstance(tensor._data, Recorded):
+                if isinstance(tensor, Tensor) and isinstance(tensor._data, Recorded) and not tensor.is_number:
                     saved.append((tensor._data.storage, tensor._data.storage.version, tensor))
         if saved or copied:
             self._saved[node] = saved

@@ -118,3 +118,12 @@ def test_a_gradient_has_its_leafs_strides() -> None:
     layer = graphtorch.nn.Linear(4, 3)
     layer(graphtorch.randn(5, 4)).square().sum().backward()
     assert layer.weight.grad.is_contiguous()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_gradient_of_products_of_a_transpose_has_its_leafs_strides(create_graph: bool) -> None:
+    s = graphtorch.ones(4, 2, 2, requires_grad=True)
+    turned = s.transpose(0, -1)
+    (turned * turned).mean().backward(create_graph=create_graph)
+    assert s.grad.stride() == s.stride()
+    assert s.grad.requires_grad is create_graph

@@ -371,3 +371,21 @@ def test_gradients_of_memory_that_is_written_in_place(function: Any, backend: st
         sum(t.sum() for t in made if t.requires_grad).backward()
         found.append([[t.tolist() for t in made], None if a.grad is None else a.grad.tolist()])
     assert str(found[0]) == str(found[1])
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_a_factor_that_is_a_number_is_not_saved(backend: str) -> None:
+    """A backward pass inside frees what operators saved: of a product with `item()`, nothing."""
+
+    def step(a: Any, b: Any) -> Any:
+        v = a * b.sum().item()
+        v.sum().backward()
+        return v * 2
+
+    found = []
+    for run in (step, torch.compile(step, backend=backend)):
+        a = torch.ones(2, requires_grad=True)
+        for n in (2, 3):
+            run(a, torch.ones(n)).sum().backward()
+        found.append(a.grad.tolist())
+    assert found[0] == found[1]
