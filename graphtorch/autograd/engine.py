@@ -259,11 +259,9 @@ def _run(
                 continue
             if needed is not None and node not in needed:
                 continue
-            if all([s is None for s in slots]):
-                outgoing: Sequence[Tensor | None] = (None,) * len(node.edges)
-            else:
-                outgoing = _apply(node, slots)
-            if not keep:
+            idle = all([s is None for s in slots])
+            outgoing: Sequence[Tensor | None] = (None,) * len(node.edges) if idle else _apply(node, slots)
+            if not (keep or (idle and node.stands_for_many)):
                 node.release()
             for edge, value in zip(node.edges, outgoing, strict=True):
                 if edge is None:

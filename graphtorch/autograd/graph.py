@@ -39,6 +39,8 @@ class Node:
 
     __slots__ = ("__weakref__", "edges", "hooks", "metadata", "prehooks", "sequence", "tensor_hooks")
 
+    stands_for_many = False  # nodes of eager execution, not all of which a backward pass through this one reaches
+
     def __init__(self, edges: Sequence[Edge | None]) -> None:
         self.edges: tuple[Edge | None, ...] = tuple(edges)
         self.sequence = next(_sequence)

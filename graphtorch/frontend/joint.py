@@ -249,6 +249,8 @@ class CompiledBackward(Node):
     def name(self) -> str:
         return self._name
 
+    stands_for_many = True  # what is made of a result is not what is made of another
+
     def result_count(self) -> int:
         return len(self.places)
 

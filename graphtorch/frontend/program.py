@@ -540,7 +540,7 @@ class _Assembler:
                 order = _order(layout)
                 base = recorded._data.storage.base
                 if recorded._data.steps and base is not None:
-                    within = Within(base.shape, _order(base._data.layout), recorded._data.steps)
+                    within = Within(base.shape, _order(base._data.layout), tuple(map(_at_start, recorded._data.steps)))
         return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order, within)
 
 
@@ -578,7 +578,7 @@ class ResultBuilder:
         shape, order = concrete((spec.within.shape, spec.within.order), bindings)
         layout = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), shape, dense_strides(shape, order[::-1]))
         for op, attributes in spec.within.steps:
-            layout = op.numpy(layout, *concrete(attributes, bindings))
+            layout = layout[attributes[0]] if op.name == "index" else op.numpy(layout, *concrete(attributes, bindings))
         return layout.strides
 
     def set_flags(self, leaves: Sequence[Any]) -> None:
@@ -697,6 +697,12 @@ def _shown(call: _Call, leaves: Sequence[Any], of: Any) -> Tensor:
     """The tensor of this call that shows some memory."""
     found: Tensor = of.fetch(leaves) if isinstance(of, Source) else call.make(of)
     return found
+
+
+def _at_start(step: tuple[Any, Any]) -> tuple[Any, Any]:
+    """A step of a view's way; `x[i]` for a tensor `i` as what NumPy needs for the first element, of the same strides."""
+    op, attributes = step
+    return (op, (tuple(slice(None) if i is None else 0 for i in attributes[0]),)) if op.name == "index" else step
 
 
 def _order(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:

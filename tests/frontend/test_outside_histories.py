@@ -389,3 +389,23 @@ def test_a_factor_that_is_a_number_is_not_saved(backend: str) -> None:
             run(a, torch.ones(n)).sum().backward()
         found.append(a.grad.tolist())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_a_backward_pass_frees_nothing_of_calls_that_it_does_not_reach(backend: str) -> None:
+    """`.grad` with a history: that of a later call leads to the call before, but a result of the later one does not."""
+
+    def step(p: Any, b: Any) -> Any:
+        (g,) = torch.autograd.grad((p * p * p).sum(), [p], create_graph=True)
+        g = g * b
+        g.sum().backward(create_graph=True)
+        return g[::2]
+
+    found = []
+    for run in (step, torch.compile(step, backend=backend)):
+        p = torch.tensor([[0.5, 1.5], [2.5, 3.5]], requires_grad=True)
+        first, second = run(p, torch.tensor(2.0)), run(p, torch.tensor(2.0))
+        second.sum().backward()
+        first.sum().backward()
+        found.append(p.grad.tolist())
+    assert found[0] == found[1]

@@ -42,6 +42,8 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "diagonal": lambda x: (x * 2).diagonal(),
     "other diagonal": lambda x: (x * 2).T.diagonal(1),
     "reshaped": lambda x: x.mT.reshape(-1, 2)[::2],
+    "rows from a tensor on": lambda x: (x * 2).mT[torch.tensor(1)].unsqueeze(0).mT,
+    "a place that is a tensor": lambda x: (x * 2).expand(2, *x.shape).mT[:, torch.tensor(1)],
     "index": lambda x: x.mT[torch.tensor([0, 2, 1])],
     "select_scatter": lambda x: x.mT.select_scatter(x.mT[0], 0, 1),
     "custom function": lambda x: Twice.apply(x.mT),
