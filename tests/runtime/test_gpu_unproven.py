@@ -313,6 +313,26 @@ def test_streams_wait_for_each_other() -> None:
         assert float(b.sum()) == 8.0 * count
 
 
+def test_memory_shared_with_pytorch() -> None:
+    """DLPack both ways, in one process and context, on the default stream and on another."""
+    pytorch = pytest.importorskip("torch")
+    if TOY or not pytorch.cuda.is_available():
+        pytest.skip("needs PyTorch for CUDA")
+    count = 1 << 22
+    for i in range(20):
+        x = torch.full((count,), 3.0, device="cuda") + i
+        y = pytorch.from_dlpack(x)
+        assert y.is_cuda and y.data_ptr() == x.data_ptr() and float(y.sum()) == (3 + i) * count
+        back = torch.from_dlpack(y * 2)
+        assert back.is_cuda and float(back.sum()) == 2 * (3 + i) * count
+        side = pytorch.cuda.Stream()
+        with pytorch.cuda.stream(side):
+            shared = pytorch.from_dlpack(x * 2 + 1)
+            assert float(shared.sum()) == (2 * (3 + i) + 1) * count
+            made = pytorch.ones(count, device="cuda") * i
+            assert float(torch.from_dlpack(made).sum()) == i * count
+
+
 def test_a_long_training_run() -> None:
     """Steps one after another without waiting: losses as in float64."""
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from graphtorch.runtime.cuda.driver import Capture, CudaUnavailable, Driver, OutOfDeviceMemory, Properties, told
 
-_NEEDED = ("Device", "EventOptions", "LaunchConfig", "LEGACY_DEFAULT_STREAM", "ObjectCode", "Stream", "StreamOptions")
+_NEEDED = ("Device", "LaunchConfig", "LEGACY_DEFAULT_STREAM", "ObjectCode", "Stream", "StreamOptions", "launch")
+_BLOCKING_SYNC, _DISABLE_TIMING = 1, 2  # CUevent_flags
 _STATIC_SHARED = 48 * 1024  # bytes of shared memory that a launch may ask for without a request at the driver
 
 
@@ -35,7 +36,7 @@ class CoreDriver(Driver):
             from cuda.bindings import driver as bindings
         except Exception as error:  # a library that does not load raises what it likes
             raise CudaUnavailable(f"cuda.core does not load ({error})") from None
-        if not all(hasattr(core, name) for name in (*_NEEDED, "launch")):
+        if not all(hasattr(core, name) for name in _NEEDED):
             version = getattr(core, "__version__", "of unknown version")
             raise CudaUnavailable(f"cuda.core {version} is too old (pip install 'graphtorch[gpu]')")
         self.core: Any = core
@@ -184,8 +185,9 @@ class CoreDriver(Driver):
         self._check(self.bindings.cuCtxSynchronize())
 
     def create_event(self, index: int, timing: bool, blocking: bool) -> Any:
-        options = self.core.EventOptions(timing_enabled=timing, blocking_sync=blocking)
-        return self.device(index).create_event(options)
+        self.device(index)
+        flags = (_BLOCKING_SYNC if blocking else 0) | (0 if timing else _DISABLE_TIMING)
+        return _Event(self._check(self.bindings.cuEventCreate(flags)), self.bindings)
 
     def record_event(self, event: Any, stream: Any) -> None:
         self._check(self.bindings.cuEventRecord(event.handle, stream.handle))
@@ -279,6 +281,22 @@ class CoreDriver(Driver):
 def _as_runtime_error(error: Exception) -> Exception:
     """cuda.core's own error, which is no RuntimeError, as what PyTorch raises; others as they are."""
     return RuntimeError(f"CUDA error: {error}") if type(error).__name__ == "CUDAError" else error
+
+
+class _Event:
+    """An event, which the driver forgets when nothing holds it any more. (cuda.core's own takes options whose names
+    differ between its versions.)"""
+
+    __slots__ = ("destroy", "handle", "process")
+
+    def __init__(self, handle: Any, bindings: Any) -> None:
+        self.handle = handle
+        self.process = os.getpid()
+        self.destroy = bindings.cuEventDestroy
+
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not ending() and os.getpid() == self.process:
+            self.destroy(self.handle)
 
 
 class _Graph:
