@@ -84,6 +84,10 @@ class GradientRecorder(GraphBuilder):
         """What a tensor from outside is called."""
 
     @abstractmethod
+    def keep_order(self, made: Tensor, like: Tensor) -> None:
+        """Note that eager execution makes a tensor in the memory order of another."""
+
+    @abstractmethod
     def note_effect(self, does: str) -> None:
         """The user's code does something that a graph can't repeat: it runs eagerly."""
 
@@ -176,6 +180,8 @@ class GradientRecorder(GraphBuilder):
                 gradient = gradient if replaced is None else replaced
             held = self.get_grad(leaf)
             if held is None:
+                if not gradient._data.steps:
+                    self.keep_order(gradient, leaf)
                 self.set_grad(leaf, gradient)
             elif create_graph:
                 self.set_grad(leaf, held + gradient)

@@ -3,7 +3,7 @@ backward."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,47 @@ from graphtorch.autodiff.partition import partition
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd.grad_mode import enable_grad
 from graphtorch.autograd.graph import FREED, Edge, Node, SavedTensor, edge_of
-from graphtorch.frontend.errors import CaptureError
+from graphtorch.frontend.errors import CaptureError, refuse
+from graphtorch.frontend.gradients import CustomCall
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_joint
 from graphtorch.frontend.program import Captured, LeafValue
 from graphtorch.frontend.rerun import NotingGenerators, Rerun
 from graphtorch.frontend.sources import TensorSource
+from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph, Value, copy_graph
+from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.ir.passes import default_pipeline
 from graphtorch.ops.build import FUNCTIONS
 from graphtorch.tensor.storage import Storage
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
+
+
+class _BackwardBuilder(GraphBuilder):
+    """Records the backward of custom functions, which may ask for gradients of what their forward kept."""
+
+    def __init__(self, graph: Graph, custom: Mapping[GraphNode, CustomCall]) -> None:
+        super().__init__(graph)
+        self.custom = custom
+
+    def grad(
+        self,
+        roots: tuple[Tensor, ...],
+        inputs: tuple[Tensor, ...],
+        gradients: tuple[Tensor | None, ...],
+        keep: bool,
+        create_graph: bool,
+    ) -> list[Tensor | None]:
+        """`autograd.grad`."""
+        outputs, targets = [self.value_of(t) for t in roots], [self.value_of(t) for t in inputs]
+        seeds = [None if g is None else self.value_of(g) for g in gradients]
+        nested = _BackwardBuilder(self.graph, self.custom)
+        found = append_gradients(self.graph, outputs, seeds, targets, nested, custom=self.custom)
+        return [None if value is None else wrap(value) for value in found]
+
+    def backward(self, *args: Any) -> None:
+        """`.backward()`, which leaves gradients where a graph can't."""
+        raise refuse("backward() in the backward of a custom function", "use autograd.grad()")
 
 
 class JointProgram:
@@ -58,8 +88,9 @@ class JointProgram:
             return cotangent
 
         try:
+            builder = _BackwardBuilder(joint, captured.custom)
             found = append_gradients(
-                joint, outputs, cotangents, wanted, on_cotangent=call_hooks if hooks else None, custom=captured.custom
+                joint, outputs, cotangents, wanted, builder, call_hooks if hooks else None, captured.custom
             )
         except CaptureError:
             raise

@@ -537,10 +537,7 @@ class _Assembler:
             if all(type(n) is int for n in recorded.shape):
                 strides = tuple(s // layout.itemsize for s in layout.strides)
             else:
-                order = _order(layout)
-                base = recorded._data.storage.base
-                if recorded._data.steps and base is not None:
-                    within = Within(base.shape, _order(base._data.layout), tuple(map(_at_start, recorded._data.steps)))
+                order, within = _order(layout), _within(recorded)
         return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order, within)
 
 
@@ -699,8 +696,20 @@ def _shown(call: _Call, leaves: Sequence[Any], of: Any) -> Tensor:
     return found
 
 
+def _within(recorded: Tensor) -> Within | None:
+    """The memory that a tensor of symbolic sizes is a part of; None where it has all of its own."""
+    data, layout = recorded._data, recorded._data.layout
+    shape, base = data.value.type.shape, data.storage.base
+    if not data.steps and 0 in layout.strides:  # expanded, as gradients of sums are
+        part = tuple(1 if s == 0 else n for n, s in zip(shape, layout.strides, strict=True))
+        return Within(part, _order(layout), ((lookup("expand"), (shape,)),))
+    if not data.steps or base is None:
+        return None
+    return Within(base._data.value.type.shape, _order(base._data.layout), tuple(map(_at_start, data.steps)))
+
+
 def _at_start(step: tuple[Any, Any]) -> tuple[Any, Any]:
-    """A step of a view's way; `x[i]` for a tensor `i` as what NumPy needs for the first element, of the same strides."""
+    """A step of a view's way; `x[i]` for a tensor `i` as NumPy's key of the first element, of the same strides."""
     op, attributes = step
     return (op, (tuple(slice(None) if i is None else 0 for i in attributes[0]),)) if op.name == "index" else step
 

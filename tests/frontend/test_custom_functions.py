@@ -394,3 +394,35 @@ def test_hooks_on_views_see_the_gradients_of_views_of_these(function):
         grads.append(a.grad)
     assert torch.equal(*grads)
     assert 2.0 in grads[0]
+
+
+class CubesByAutograd(torch.autograd.Function):
+    """sum(x^3), whose backward differentiates what forward recorded."""
+
+    @staticmethod
+    def forward(ctx, x):
+        with torch.enable_grad():
+            ctx.x = x.detach().requires_grad_()
+            ctx.y = (ctx.x * ctx.x * ctx.x).sum()
+        return ctx.y.detach()
+
+    @staticmethod
+    def backward(ctx, g):
+        return torch.autograd.grad(ctx.y, ctx.x, g)[0]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_backward_that_differentiates(inside):
+    def step(a):
+        y = CubesByAutograd.apply(a * 2)
+        return torch.autograd.grad(y, a)[0] if inside else y
+
+    found = []
+    for run in (step, torch.compile(step, fullgraph=True)):
+        a = torch.tensor([1.0, 2.0], requires_grad=True)
+        y = run(a)
+        if not inside:
+            y.backward()
+        found.append(y if inside else a.grad)
+    assert torch.equal(*found)
+    assert found[0].tolist() == [24.0, 96.0]

@@ -32,6 +32,17 @@ def own_gradient(x: torch.Tensor, create_graph: bool) -> torch.Tensor:
     return torch.autograd.grad(leaf.square().sum(), [leaf], create_graph=create_graph)[0]
 
 
+def accumulated(x: torch.Tensor) -> torch.Tensor:
+    leaf = x.detach().mT.clone().requires_grad_()
+    leaf.sum().backward()
+    return leaf.grad
+
+
+def gradient_of_a_selection(x: torch.Tensor) -> torch.Tensor:
+    leaf = x.detach().masked_select(x > 3).requires_grad_()
+    return torch.autograd.grad(leaf.sum(), [leaf])[0]
+
+
 FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "every second row": lambda x: (x * 2)[::2],
     "columns": lambda x: (x * 2)[:, 1:],
@@ -54,6 +65,9 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "scan": lambda x: torch.scan(lambda c, t: (c + t, t.t()), x.mT * 1, x.expand(2, *x.shape).mT),
     "gradient": lambda x: own_gradient(x, False),
     "gradient with a history": lambda x: own_gradient(x, True),
+    "accumulated gradient": accumulated,
+    "expanded gradient of as many as data says": gradient_of_a_selection,
+    "hessian of as many as data says": lambda x: func.hessian(lambda t: (t**3).sum())(x.detach()[x > 3]),
     "jacfwd": lambda x: func.jacfwd(lambda t: t.cumsum(0))(x[0])[torch.tensor([0, 2])],
 }
 
