@@ -35,7 +35,7 @@ from graphtorch.lowering.triton.instructions import (
 )
 from graphtorch.lowering.triton.positions import Picked, use_positions
 from graphtorch.lowering.triton.random import Draws
-from graphtorch.lowering.triton.tiling import Blocks, Limits, Strides, Tiling, is_zero, post_order
+from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Strides, Tiling, is_zero, post_order
 from graphtorch.schedule.indexing import product, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
@@ -46,6 +46,7 @@ import triton.language as tl
 from triton.language.extra import libdevice
 """
 
+AHEAD = 48 << 10  # bytes of shared memory for what is loaded ahead
 _WIDE = 2**31  # offsets from here on need 64 bits
 
 
@@ -426,9 +427,9 @@ class KernelEmitter(Expressions):
         for fold in folds:
             self._open_fold(outer, fold)
         wide = ".to(tl.int64)" if self.wide else ""
-        outer.add("for r_start in range(0, r_size, R_BLOCK):")
         inner = Segment(outer.indent + "    ")
         varying = [e for e in needed if "r" in t.varies[id(e)]]
+        outer.add(f"for r_start in {self._steps(varying)}:")
         self._emit(inner, varying)
         for store in stores:
             self._store(inner, store)
@@ -444,6 +445,17 @@ class KernelEmitter(Expressions):
             del self.names[id(expr)]  # loaded and computed again in the next pass
         for fold in folds:
             self._close_fold(outer, fold)
+
+    def _steps(self, varying: Sequence[Expr]) -> str:
+        """The range of a loop along r. Where there are few programs, what it loads is copied to shared memory ahead:
+        with many registers a thread they would wait for memory all the time."""
+        t, steps = self.tiling, "0, r_size, R_BLOCK"
+        programs = -(-concrete(t.size("x"), self.bindings) // self.blocks.x)
+        loads = {e.access: e for e in varying if isinstance(e, Load) and {"x", "r"} <= t.varies[id(e)]}
+        taken = sum(self.blocks.x * self.blocks.r * e.dtype.itemsize for e in loads.values())
+        several = len(loads) > 1 and concrete(t.size("r"), self.bindings) >= 8 * self.blocks.r
+        ahead = min(AHEAD // taken, 3) if several and programs <= 2 * PROGRAMS else 0
+        return f"tl.range({steps}, num_stages={ahead + 1})" if ahead else f"range({steps})"
 
     # -- memory ------------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from graphtorch.lowering.kernel import (
     Schedule,
     Store,
 )
-from graphtorch.lowering.triton.codegen import Generated, KernelEmitter, Segment
+from graphtorch.lowering.triton.codegen import AHEAD, Generated, KernelEmitter, Segment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import RowKernel
 from graphtorch.lowering.triton.instructions import convert, register
@@ -38,7 +38,6 @@ from graphtorch.tensor.symint import same_shape, same_size
 from graphtorch.tensor.type import TensorType
 
 WIDEST = 8192  # elements of a row that is held in registers
-AHEAD = 48 << 10  # bytes of shared memory for what is loaded ahead
 FEWEST = 1024  # rows that are worth it
 
 Strides = tuple[Any, ...]

@@ -4,7 +4,7 @@ A convolution sums over channels, which row-major images (N, C, H, W) have far a
 convolution reads or writes gets its channels side by side, (N, H, W, C), if everything else that touches it can follow:
 kernels do by other strides, and by splitting an axis that runs over channels and pixels at once; calls that read views
 of any strides do by other strides. Kernels of convolutions (weights) are copied to that order once, for all calls that
-read them.
+read them. Pooling goes along: its windows then lie beside each other as well.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from graphtorch.tensor.type import TensorType
 
 IMAGES_OF = {"conv2d": (0,), "conv2d_input_grad": (0,), "conv2d_weight_grad": (0, 1)}  # operands that are images
 MAKE_IMAGES = ("conv2d", "conv2d_input_grad")
+FOLLOW = ("max_pool2d_with_indices", "max_pool2d_backward", "avg_pool2d", "avg_pool2d_backward")
 FEWEST_CHANNELS = 16  # a block of a sum: fewer would leave it empty in part
 
 
@@ -108,9 +109,10 @@ def _wanted(calls: Sequence[ExternCall]) -> set[Buffer]:
 
 
 def _with_copies(schedule: Schedule, wanted: set[Buffer]) -> Schedule:
-    """Images that come from other calls (pooling) are copied for convolutions, which read them once for every place of
-    the kernel. `wanted` then has the copies."""
+    """Images that come from other calls are copied for convolutions, which read them once for every place of the
+    kernel. `wanted` then has the copies."""
     copies: dict[Buffer, Buffer] = {}
+    seen = {view.buffer for view in schedule.outputs}
     steps: list[Kernel | ExternCall] = []
     for step in schedule.steps:
         if isinstance(step, ExternCall) and step.op.name in IMAGES_OF:
@@ -119,7 +121,7 @@ def _with_copies(schedule: Schedule, wanted: set[Buffer]) -> Schedule:
         if not isinstance(step, ExternCall) or step.op.name in MAKE_IMAGES:
             continue
         for made in step.writes():
-            if made in wanted:
+            if made in wanted and (step.op.name not in FOLLOW or made in seen):
                 name = f"{made.name}_by_channel"
                 copy = Buffer(name, made.dtype, made.shape, "temporary", Value(made.value.type, name))
                 copies[made] = copy
@@ -139,9 +141,12 @@ def _of_copy(arg: Any, copies: Mapping[Buffer, Buffer]) -> Any:
 
 
 def _add_neighbours(schedule: Schedule, wanted: set[Buffer]) -> None:
-    """Temporaries that kernels read or write beside such images, element by element, had better lie alike."""
+    """Temporaries that kernels read or write beside such images, element by element, had better lie alike; so had those
+    on both sides of pooling."""
     kernels = [s for s in schedule.steps if isinstance(s, Kernel)]
     touched = {id(k): [b for b in dict.fromkeys([*k.reads(), *k.writes()]) if b.kind == "temporary"] for k in kernels}
+    pooled = [s for s in schedule.steps if isinstance(s, ExternCall) and s.op.name in FOLLOW]
+    around = [[b for b in (*s.reads(), *s.writes()) if b.kind == "temporary" and len(b.shape) == 4] for s in pooled]
     grown = True
     while grown:
         grown = False
@@ -151,6 +156,10 @@ def _add_neighbours(schedule: Schedule, wanted: set[Buffer]) -> None:
                 if buffer not in wanted and any(same_shape(buffer.shape, shape) for shape in shapes):
                     wanted.add(buffer)
                     grown = True
+        for images in around:
+            if not wanted.issuperset(images) and any(b in wanted for b in images):
+                wanted.update(images)
+                grown = True
 
 
 # -- what can follow --------------------------------------------------------------------------------------------------
@@ -164,7 +173,7 @@ def _possible(schedule: Schedule, wanted: set[Buffer]) -> dict[int, dict[int, li
         if isinstance(step, ExternCall):
             own = step.op.kernels.get("triton") is not None  # a user's kernel reads what it was told to
             for buffer in step.writes():
-                if own or step.op.name not in MAKE_IMAGES:
+                if own or step.op.name not in (*MAKE_IMAGES, *FOLLOW):
                     wanted.discard(buffer)
             for arg in step.args:
                 for view in arg if type(arg) is tuple else (arg,):

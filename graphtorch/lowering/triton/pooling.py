@@ -1,4 +1,7 @@
-"""Triton source for pooling over windows of a plane and its gradients. Small windows are unrolled in the text."""
+"""Triton source for pooling over windows of a plane and its gradients. Small windows are unrolled in the text.
+
+Programs go through the result in the order of its memory, channels-last images channel by channel: neighbours are then
+loaded together, whatever the windows."""
 
 from __future__ import annotations
 
@@ -9,29 +12,48 @@ from graphtorch.lowering.kernel import Buffer, ExternCall
 from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import identity, memory, register
+from graphtorch.lowering.triton.layout import ChannelsLast, channels_last_strides
+from graphtorch.lowering.triton.windows import MOST_PLACES
 from graphtorch.lowering.triton.writer import Writer, check_atomic, names_of, position, start
-
-_UNROLLED = 64  # places of a window that are written out
+from graphtorch.tensor import dtypes
 
 
 def _places(w: Writer, kernel: Any) -> Iterator[tuple[str, str]]:
     """Row and column of each place of a window: numbers, or of a large window, of a loop's place."""
-    if kernel[0] * kernel[1] <= _UNROLLED:
+    if kernel[0] * kernel[1] <= MOST_PLACES:
         yield from ((str(i), str(j)) for i in range(kernel[0]) for j in range(kernel[1]))
         return
     with w.loop("place", kernel[0] * kernel[1]):
         yield f"place // {kernel[1]}", f"place % {kernel[1]}"
 
 
+def _along(w: Writer, out: Buffer) -> Writer:
+    """The function with its elements in the order of a result's memory."""
+    w.channels_last = isinstance(out, ChannelsLast)
+    return w
+
+
+def _where(w: Writer, buffer: Buffer, names: list[str]) -> str:
+    """Where an element of a result lies."""
+    if isinstance(buffer, ChannelsLast) is w.channels_last:
+        return "n"
+    if not w.channels_last:
+        strides = channels_last_strides(buffer.shape)
+        return " + ".join(f"{w.sizes.factor(s)} * {i}" for s, i in zip(strides, names, strict=True))
+    return position(w, names, buffer.shape)
+
+
 def max_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> list[Generated]:
-    """Values, and positions in the flattened plane."""
+    """Values, and positions in the flattened plane; or places in the windows, if positions are kept in int8."""
     x, kernel, stride, padding, dilation = call.args[:5]
     rank = len(out.shape)
-    w = writer(out.shape)
+    w = _along(writer(out.shape), out)
     h, width = x.shape[-2:]
     names = names_of(rank)
     of = register(out.dtype)
-    index = "tl.int64"
+    kept = call.outputs[1]
+    places = kept is not None and kept.dtype is dtypes.int8
+    index = "tl.int32" if places else "tl.int64"
     w.let("value", f"tl.full([BLOCK], {identity('max', out.dtype)}, {of})")
     w.let("at", f"tl.full([BLOCK], -1, {index})")
     for i, j in _places(w, kernel):
@@ -41,10 +63,11 @@ def max_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> li
         found = w.let("found", f"{w.load(x, [*names[:-2], row, column], inside)}.to({of})")
         w.let("better", f"{inside} & ((at < 0) | ({found} > value) | ({found} != {found}))")
         w.let("value", f"tl.where(better, {found}, value)")
-        w.let("at", f"tl.where(better, ({row} * {w.sizes.factor(width)} + {column}).to({index}), at)")
+        place = f"{i} * {kernel[1]} + {j}" if places else f"({row} * {w.sizes.factor(width)} + {column}).to({index})"
+        w.let("at", f"tl.where(better, {place}, at)")
     w.store(out, f"value.to({memory(out.dtype)})")
-    if call.outputs[1] is not None:
-        w.store(call.outputs[1], "at")
+    if kept is not None:
+        w.store(kept, f"at.to({memory(kept.dtype)})", _where(w, kept, names))
     return [w.finish()]
 
 
@@ -67,12 +90,13 @@ def _max_pool_gather(writer: Callable[..., Writer], call: ExternCall, out: Buffe
     g, indices, _, _, window = call.args
     kernel, stride, padding, dilation = (window[i : i + 2] for i in range(0, 8, 2))
     rank = len(out.shape)
-    w = writer(out.shape)
+    w = _along(writer(out.shape), out)
     names = names_of(rank)
     of = register(out.dtype)
     of = of if out.dtype.itemsize > 2 else "tl.float32"
-    own = f"i{rank - 2} * {w.sizes.factor(out.shape[-1])} + i{rank - 1}"
-    w.let("own", own)
+    places = indices.buffer.dtype is dtypes.int8
+    if not places:
+        w.let("own", f"i{rank - 2} * {w.sizes.factor(out.shape[-1])} + i{rank - 1}")
     w.let("total", f"tl.zeros([BLOCK], {of})")
     # The last window that may contain the element, and those before it that still reach it.
     for axis, name in enumerate(("last_row", "last_column")):
@@ -82,6 +106,13 @@ def _max_pool_gather(writer: Callable[..., Writer], call: ExternCall, out: Buffe
         row, column = w.let("row", f"last_row - {i}"), w.let("column", f"last_column - {j}")
         inside = w.inside(row, g.shape[-2], column, g.shape[-1])
         at = [*names[:-2], row, column]
+        if places:
+            for axis, (name, first) in enumerate((("down", row), ("right", column))):
+                w.let(name, f"i{rank - 2 + axis} + {padding[axis]} - {first} * {stride[axis]}")
+            fits = [f"(right < {kernel[1] * dilation[1]})"]
+            fits += [f"({n} % {d} == 0)" for n, d in zip(("down", "right"), dilation, strict=True) if d > 1]
+            w.let("inside", " & ".join([inside, *fits]))
+            w.let("own", f"down // {dilation[0]} * {kernel[1]} + right // {dilation[1]}")
         chosen = w.let("chosen", f"{inside} & ({w.load(indices, at, inside)} == own)")
         w.let("total", f"total + tl.where({chosen}, {w.load(g, at, inside)}.to({of}), 0.0)")
     w.store(out, f"total.to({memory(out.dtype)})")
@@ -108,7 +139,7 @@ def avg_pool(writer: Callable[..., Writer], call: ExternCall, out: Buffer) -> li
     if not out.dtype.is_floating_point:
         raise UnsupportedError(f"avg_pool2d of {out.dtype.name}")
     rank = len(out.shape)
-    w = writer(out.shape)
+    w = _along(writer(out.shape), out)
     names = names_of(rank)
     of = register(out.dtype)
     w.let("total", f"tl.zeros([BLOCK], {of})")
@@ -126,7 +157,7 @@ def avg_pool_backward(writer: Callable[..., Writer], call: ExternCall, out: Buff
     """For each element, its share of the cotangents of the windows that it lies in, in a fixed order."""
     g, _, kernel, stride, padding = call.args[:5]
     rank = len(out.shape)
-    w = writer(out.shape)
+    w = _along(writer(out.shape), out)
     names = names_of(rank)
     of = register(out.dtype)
     w.let("total", f"tl.zeros([BLOCK], {of})")

@@ -98,12 +98,30 @@ class _Work:
             return
         if readers[0] <= at or any(type(self.steps[r]) is not Kernel for r in readers):
             return
-        formula = _formula(kernel, store, self._facts_of(kernel))
-        if formula is None:
-            return
+        # What the kernel stores elsewhere too is read from there, or is computed from what readers have anyway.
+        for stored in (True, False):
+            changing: set[Buffer] = set()
+            formula = _formula(kernel, store, self._facts_of(kernel), stored)
+            if formula is not None and (changing := self._changing(formula, at, readers)):
+                formula = _formula(kernel, store, self._facts_of(kernel), stored, frozenset(changing))
+                changing = set() if formula is None else self._changing(formula, at, readers)
+            if formula is not None and not changing and self._try_formula(at, store, formula, readers):
+                return
+
+    def _changing(self, formula: _Formula, at: int, readers: Sequence[int]) -> set[Buffer]:
+        """The operands of a formula that have other values when readers run than in the kernel."""
+        operands = set(self.steps[at].reads())
+        sources = {e.access.buffer for e in post_order([formula.value]) if isinstance(e, Load)}
+        last = readers[-1]
+        return {b for b in sources if any(at + (b not in operands) <= w <= last for w in self.writers.get(b, ()))}
+
+    def _try_formula(self, at: int, store: Store, formula: _Formula, readers: Sequence[int]) -> bool:
+        """Let readers of a store compute it by a formula, if fewer bytes move then."""
+        kernel, buffer = self.steps[at], store.access.buffer
+        assert isinstance(kernel, Kernel)
         sources = [e for e in post_order([formula.value]) if isinstance(e, Load)]
         if any(isinstance(e.access.buffer, Draws) for e in sources):
-            return
+            return False
         own = _bytes(buffer)
         read = {e.access.buffer: _touched(e, kernel) for e in sources}
         change = sum(_bytes(s.access.buffer) for s in formula.made) - own
@@ -112,22 +130,19 @@ class _Work:
         # What runs where a product's tiles are stored reads them for nothing; without it they go to memory.
         change += sum(n * (2 if len(kernel.stores) == 1 else 1) for b, n in read.items() if self._is_tile(b, at))
         changed: dict[int, Kernel] = {}
-        operands = set(kernel.reads())
         for r in readers:
             reader = self.steps[r]
             assert isinstance(reader, Kernel)
-            if any(at + (b not in operands) <= w <= r for b in read for w in self.writers.get(b, ())):
-                return  # an operand has another value by then
             if _points(reader, buffer) > 2 * _product(map(estimate, buffer.shape)):
-                return
+                return False
             made = _with_formula(reader, buffer, formula)
             if made is None or _cost(made) - _cost(reader) > MOST_INSTRUCTIONS:
-                return
+                return False
             present = set(reader.reads())
             change += sum(b for s, b in read.items() if s not in present) - own
             changed[r] = made
         if change > -own // 8:
-            return
+            return False
         stores = [s for s in kernel.stores if s is not store] + formula.made
         self._replace(at, Kernel(kernel.name, kernel.axes, stores, kernel.nodes, kernel.reasons))
         for r, made in changed.items():
@@ -135,6 +150,7 @@ class _Work:
         self.report.append(
             f"{buffer.name} of {kernel.name} is computed again in {', '.join(k.name for k in changed.values())}"
         )
+        return True
 
     def _facts_of(self, kernel: Kernel) -> Facts:
         """The facts of a kernel, found once for all of its stores."""
@@ -171,8 +187,14 @@ class _Work:
 # -- what a buffer holds ----------------------------------------------------------------------------------------------
 
 
-def _formula(kernel: Kernel, store: Store, facts: Facts) -> _Formula | None:
-    """What a store puts into its buffer; None where no reader could compute it."""
+def _formula(
+    kernel: Kernel, store: Store, facts: Facts, stored: bool = True, changing: frozenset[Buffer] = frozenset()
+) -> _Formula | None:
+    """What a store puts into its buffer; None where no reader could compute it.
+
+    stored     made of what the kernel stores elsewhere too, where it is
+    changing   operands that will have other values: what comes of them is kept, like what folds contribute
+    """
     buffer, access = store.access.buffer, store.access
     if not is_zero(access.offset):
         return None
@@ -188,17 +210,16 @@ def _formula(kernel: Kernel, store: Store, facts: Facts) -> _Formula | None:
     if not axes or not same_size(total, expected):
         return None
     made: list[Store] = []
-    # What the kernel stores elsewhere too is read from there.
-    whole = [s for s in kernel.stores if s is not store and same_shape(s.access.strides, access.strides)]
+    others = kernel.stores if stored else ()
+    whole = [s for s in others if s is not store and same_shape(s.access.strides, access.strides)]
     inside = {id(e) for e in post_order([store.value]) if isinstance(e, Compute) and e is not store.value}
     replaced: dict[int, Expr] = {
         id(s.value): Load(s.access)
         for s in whole
         if id(s.value) in inside and s.value.dtype is s.access.buffer.dtype and is_zero(s.access.offset)
     }
-    if not _cut_folds(
-        kernel, facts, store.value, _product(estimate(kernel.axes[i].size) for i in axes), made, replaced
-    ):
+    points = _product(estimate(kernel.axes[i].size) for i in axes)
+    if not _cut_folds(kernel, facts, store.value, points, made, replaced, changing):
         return None
     (value,) = copy_expressions([store.value], replaced, lambda s: s, lambda a: a)
     if value.dtype is not buffer.dtype:
@@ -223,18 +244,32 @@ def _formula(kernel: Kernel, store: Store, facts: Facts) -> _Formula | None:
 
 
 def _cut_folds(
-    kernel: Kernel, facts: Facts, root: Expr, points: int, made: list[Store], replaced: dict[int, Expr]
+    kernel: Kernel,
+    facts: Facts,
+    root: Expr,
+    points: int,
+    made: list[Store],
+    replaced: dict[int, Expr],
+    changing: frozenset[Buffer],
 ) -> bool:
-    """Find loads that stand for what folds contributed, and the stores these need; whether that is possible."""
+    """Find loads that stand for what folds, and operands that change, contributed, and the stores these need; whether
+    that is possible."""
     stack, seen = [root], set[int]()
+    cut = {id(e) for e in facts.exprs if facts.folds[id(e)]}
+    if changing:
+        for expr in facts.exprs:
+            if (isinstance(expr, Load) and expr.access.buffer in changing) or any(
+                id(o) in cut for o in expr.operands()
+            ):
+                cut.add(id(expr))
     while stack:
         expr = stack.pop()
-        if id(expr) in seen or id(expr) in replaced or not facts.folds[id(expr)]:
+        if id(expr) in seen or id(expr) in replaced or id(expr) not in cut:
             continue
         seen.add(id(expr))
         varies = sorted(facts.varies[id(expr)])
         if _product(estimate(kernel.axes[i].size) for i in varies) * SMALL > points:
-            if isinstance(expr, Reduce):
+            if isinstance(expr, Reduce | Load):
                 return False
             stack.extend(expr.operands())
             continue

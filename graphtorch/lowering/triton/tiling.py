@@ -233,14 +233,15 @@ class Tiling:
         return 1 if self._contiguous_along_x() else max(16 // max(self._narrowest(), 2), 1)
 
     def _contiguous_along_x(self) -> bool:
-        """Whether the widest loads are contiguous along a parallel axis instead of the reduced one."""
-        score = 0
+        """Whether the widest loads are contiguous along a parallel axis instead of the reduced one; also if as many are
+        of either kind: blocks of columns and rows use whole pieces of memory for both."""
+        along_x = along_r = 0
         for expr in self.exprs:
             if isinstance(expr, Load) and {"x", "r"} <= self.dimensions_of(expr.access.strides):
                 own = self.strides(expr.access.strides)
-                score += any(is_one(own[i]) for i in self.x)
-                score -= any(is_one(own[i]) for i in self.r)
-        return score > 0
+                along_x += any(is_one(own[i]) for i in self.x)
+                along_r += any(is_one(own[i]) for i in self.r)
+        return along_x > 0 and along_x >= along_r
 
 
 def _shift(fold: Reduce) -> Reduce | None:

@@ -21,7 +21,10 @@ ATOMIC = (dtypes.float32, dtypes.float64, dtypes.int32, dtypes.int64)
 
 @dataclass
 class Writer:
-    """A function over the elements of some shape: `i0`, `i1`, ... are an element's indices, `n` its number."""
+    """A function over the elements of some shape: `i0`, `i1`, ... are an element's indices, `n` its number.
+
+    channels_last   of a shape (N, C, H, W): elements are numbered in the order (N, H, W, C)
+    """
 
     call: ExternCall
     name: str
@@ -33,6 +36,7 @@ class Writer:
     lines: list[str] = field(default_factory=list)
     reach: int = 0
     indent: str = "    "
+    channels_last: bool = False
 
     def pointer(self, buffer: Buffer) -> str:
         """The argument for a buffer."""
@@ -113,7 +117,7 @@ class Writer:
         head.append(f"    mask = n < {self.sizes.text(count)}")
         inner: Any = 1
         coordinates = []
-        for i in reversed(range(len(self.shape))):
+        for i in (1, 3, 2, 0) if self.channels_last else reversed(range(len(self.shape))):  # the fastest first
             text = "n" if type(inner) is int and inner == 1 else f"n // {self.sizes.factor(inner)}"
             coordinates.append(f"    i{i} = {text}" + (f" % {self.sizes.factor(self.shape[i])}" if i else ""))
             inner = inner * self.shape[i]

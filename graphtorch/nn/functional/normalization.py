@@ -25,9 +25,8 @@ def _widen(input: Tensor) -> Tensor:
 
 def _standardize(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
     """Subtract the mean over ``dims`` and divide by the standard deviation."""
-    centred = x - x.mean(dims, keepdim=True)
-    variance = (centred * centred).mean(dims, keepdim=True)
-    return centred * (variance + eps).rsqrt()
+    variance, mean = ops.var_mean(x, dims, correction=0, keepdim=True)
+    return (x - mean) * (variance + eps).rsqrt()
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -170,9 +169,9 @@ def batch_norm(
     by_channel = [1, channels] + [1] * (input.dim() - 2)
     if training:
         dims = (0, *range(2, input.dim()))
-        mean = x.mean(dims, keepdim=True)
+        # One operator: its derivative does not go through the mean, whose part is zero; gradients then take one pass.
+        variance, mean = ops.var_mean(x, dims, correction=0, keepdim=True)
         centred = x - mean
-        variance = (centred * centred).mean(dims, keepdim=True)
         count = input.shape[0] * math.prod(input.shape[2:])
         with no_grad():
             _move_towards(running_mean, mean, momentum)

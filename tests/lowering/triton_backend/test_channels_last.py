@@ -21,7 +21,7 @@ from graphtorch.tensor.type import TensorType
 
 pytest.importorskip("triton")
 
-from graphtorch.lowering.kernel import Kernel
+from graphtorch.lowering.kernel import ExternCall, Kernel
 from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
 from graphtorch.lowering.triton.compiler import compile_all, resources
 from graphtorch.lowering.triton.layout import ChannelsLast, use_channels_last
@@ -135,17 +135,56 @@ def test_flat_kernels_and_views_follow() -> None:
     assert images(executable)
 
 
-def test_pooled_images_are_copied_for_convolutions() -> None:
-    def run(x: Any, w: Any, v: Any, u: Any) -> Any:
-        pooled = F.max_pool2d((F.conv2d(x, w) * 0.1).tanh(), 3, 2, 1)
-        return F.conv2d((F.conv2d(pooled, v, None, 1, 1) * 0.1 + pooled).tanh(), u)
+def pooled(x: Any, w: Any, v: Any, u: Any) -> Any:
+    made = F.max_pool2d((F.conv2d(x, w) * 0.1).tanh(), 3, 2, 1)
+    return F.conv2d((F.conv2d(made, v, None, 1, 1) * 0.1 + made).tanh(), u)
 
-    types = [(2, 3, 8, 8), (16, 3, 1, 1), (16, 16, 3, 3), (4, 16, 1, 1)]
-    graph = with_gradients(run, *(typed("float32", *s) for s in types))
-    executable = check(graph, 1e-4)
+
+def averaged(x: Any, w: Any, v: Any, u: Any) -> Any:
+    made = F.avg_pool2d((F.conv2d(x, w) * 0.1).tanh(), 3, 2, 1)
+    return F.conv2d((F.conv2d(made, v, None, 1, 1) * 0.1 + made).tanh(), u)
+
+
+# Rounding decides which of two nearly equal numbers is the maximum: no comparison in bfloat16.
+@pytest.mark.parametrize(("run", "kind"), [(pooled, "float32"), (averaged, "float32"), (averaged, "bfloat16")])
+def test_pooling_goes_along(run: Any, kind: str) -> None:
+    """Forward and backward, with no copy between it and the convolutions."""
+    types = [(2, 3, 9, 8), (16, 3, 1, 1), (16, 16, 3, 3), (4, 16, 1, 1)]
+    graph = with_gradients(run, *(typed(kind, *s) for s in types))
+    executable = check(graph, 1e-4 if kind == "float32" else 6e-2)
     assert executable.schedule is not None
-    copies = [s for s in executable.schedule.steps if any("image by channels" in n.origin for n in s.nodes)]
-    assert len(copies) == 1
+    steps = executable.schedule.steps
+    assert not [s for s in steps if any("image by channels" in n.origin for n in s.nodes)]
+    pools = [s for s in steps if isinstance(s, ExternCall) and "pool2d" in s.op.name]
+    assert len(pools) == 2 and all(isinstance(b, ChannelsLast) for s in pools for b in s.writes())
+
+
+def test_pools_that_somebody_sees_lie_in_rows() -> None:
+    """What is returned stays as it was, positions in 64 bits."""
+
+    def run(x: Any, w: Any, v: Any) -> Any:
+        values, at = F.max_pool2d(F.conv2d(x, w), 2, return_indices=True)
+        return values, at, F.conv2d(values, v)
+
+    types = [(2, 3, 8, 8), (16, 3, 1, 1), (16, 16, 3, 3)]
+    executable = check(trace(run, *(typed("float32", *s) for s in types)), 1e-4)
+    assert executable.schedule is not None
+    (pool,) = [s for s in executable.schedule.steps if isinstance(s, ExternCall) and "pool2d" in s.op.name]
+    assert not any(isinstance(b, ChannelsLast) for b in pool.writes())
+    assert [b.dtype for b in pool.writes()] == [dtypes.float32, dtypes.int64]
+
+
+def test_windows_are_read_sixteen_bytes_at_a_time() -> None:
+    """Of neighbouring channels; and where maxima were takes a byte."""
+    types = [(64, 3, 56, 56), (64, 3, 3, 3), (64, 64, 3, 3), (64, 64, 1, 1)]
+    plan = plan_for(build_schedule(with_gradients(pooled, *(typed("bfloat16", *s) for s in types))))
+    for name, loads in (("max_pool2d_with_indices", 9), ("max_pool2d_backward", 4)):
+        (launch,) = [s for s in plan.launches if s.function.name == name]
+        assert [b.dtype for b in launch.function.buffers].count(dtypes.int8) == 1
+        for compiled in compile_all([launch.function] * 2, "sm_90")[:1]:
+            assert resources(compiled).registers <= 64 and resources(compiled).stack == 0
+            assert compiled.assembly.count("ld.global.v4.b32") == loads
+            assert "ld.global.b16" not in compiled.assembly
 
 
 def test_what_the_caller_sees_stays_as_it_is() -> None:
