@@ -77,3 +77,28 @@ def test_launches_are_timed_on_memory_of_their_own(cuda: SimulatedDriver) -> Non
     seconds = DeviceClock(device)(launches, {})
     assert 0 <= seconds < 10
     assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float64", "int64", "bool_"])
+@pytest.mark.parametrize("count", [1, 1000, 3_000_001])
+def test_launches_are_timed_on_random_numbers(cuda: SimulatedDriver, kind: str, count: int) -> None:
+    from graphtorch.ir.graph import Value
+    from graphtorch.lowering.kernel import Buffer
+    from graphtorch.tensor import dtypes
+    from graphtorch.tensor.type import TensorType
+
+    of = getattr(dtypes, kind)
+    device = devices.device(0)
+    stream = devices.stream_of(device)
+    size = count * of.itemsize
+    memory = device.allocator.allocate(size, stream, False)
+    buffer = Buffer("x", of, (count,), "input", Value(TensorType(of, (count,)), "x"))
+    DeviceClock(device).fill(buffer, memory.address, size, stream)
+    found = np.empty(count, of.numpy)
+    device.driver.copy_out(found.ctypes.data, memory.address, size, stream)
+    if not of.is_floating_point:
+        assert not found.any()
+    else:
+        wide = found.astype(np.float64)
+        assert np.isfinite(wide).all() and wide.any() and np.abs(wide).max() < 4
+        assert count < 1000 or (abs(wide.mean()) < 0.1 and 0.4 < wide.std() < 0.6)

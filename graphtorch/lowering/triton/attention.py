@@ -21,7 +21,7 @@ from graphtorch.lowering.kernel import ExternCall, Kernel, View
 from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import FusedCall
-from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory
+from graphtorch.lowering.triton.instructions import HELPERS, LOG2E, helpers_in, memory
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, largest_offset, pieces_of
 from graphtorch.lowering.triton.products import reach
 from graphtorch.lowering.triton.shapes import DOT
@@ -30,7 +30,6 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.precision import matmul_precision
 
-LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
 
 
@@ -90,11 +89,13 @@ def generate_attention(
     chosen = list(config or shapes(call))
     if limits is not None:  # a test's small blocks
         side = max(16, power_of_two(int(limits.pointwise**0.5)))
-        chosen = [replace(s, m=min(s.m, side), n=min(s.n, side)) for s in chosen]
+        sums = call.sums if isinstance(call, FusedCall) else None
+        least = sums.rows if sums is not None else 0
+        chosen = [replace(s, m=max(min(s.m, side), least), n=max(min(s.n, side), least)) for s in chosen]
     if call.op.name == "fused_attention":
         return [_Forward(call, bindings, chosen[0]).generate()]
     passes: list[_Pass] = []
-    if any(o is not None for o in call.outputs[1:]):
+    if any(o is not None for o in call.outputs[1:3]):
         passes.append(_KeyGradients(call, bindings, chosen[0]))
     if call.outputs[0] is not None:
         passes.append(_QueryGradient(call, bindings, chosen[1]))
@@ -413,21 +414,53 @@ class _Backward(_Pass):
             f"delta = {self._per_row(self.delta, 'delta', 'head', '0.0')}.to(tl.float32)",
         ]
 
-    def _store(self, number: int, value: str, along: str, columns: str, heads: Any, head: str) -> str:
-        """Store a block of the result of that number."""
+    def _store(self, number: int, value: str, along: str, columns: str, heads: Any, head: str) -> list[str]:
+        """Store a block of the result of that number, and what its rows add up to, if somebody wants that."""
         mask = self._inside("row", along, columns)
         masked = f", mask={mask}" if mask else ""
         placed = self.call.places.get(number) if isinstance(self.call, FusedCall) else None
         if placed is not None:
             address = self._address(placed, "out", ["batch", f"{along}[:, None]", head, f"{columns}[None, :]"])
-            return f"tl.store({address}, ({value}){self.narrow}{masked})"
+            lines = [f"tl.store({address}, ({value}){self.narrow}{masked})"]
+            return lines + self._row_sums(placed, value, along, columns, head)
         buffer = self.call.outputs[number]
         assert buffer is not None
         extent = self.length if along == "m" else self.keys
         size = self.size if columns == "e" else self.value_size
         place = f"((batch * {self.sizes.factor(extent)} + {along}[:, None]) * {self.sizes.factor(heads)} + {head})"
         pointer = self.pointers.of(buffer, "out")
-        return f"tl.store({pointer} + {place} * {size} + {columns}[None, :], ({value}){self.narrow}{masked})"
+        return [f"tl.store({pointer} + {place} * {size} + {columns}[None, :], ({value}){self.narrow}{masked})"]
+
+    def _row_sums(self, placed: View, value: str, along: str, columns: str, head: str) -> list[str]:
+        """The lines that add up rows of a block, as they are stored, in groups, and store the sums."""
+        sums = self.call.sums if isinstance(self.call, FusedCall) else None
+        if sums is None:
+            return []
+        rows, width = sums.rows, sums.totals.shape[1]
+        block = f"BLOCK_{along.upper()}"
+        groups = placed.shape[1] // rows  # of each batch
+        size = placed.shape[3]
+        rounded = f"(({value}){self.narrow}).to(tl.float32)"
+        even = self.even_m if along == "m" else self.even_n
+        if not even:
+            rounded = f"tl.where({along}[:, None] < {placed.shape[1]}, {rounded}, 0.0)"
+        place = (
+            f"(batch * {groups} + group)[:, None] * {width} + {placed.offset} + {head} * {size} + {columns}[None, :]"
+        )
+        inside = [] if even else [f"(group < {groups})[:, None]"]
+        inside += [] if self._whole_columns(columns) else [f"({columns} < {size})[None, :]"]
+        mask = f", mask={' & '.join(inside)}" if inside else ""
+        pointer = self.pointers.of(sums.totals, "sums")
+        return [
+            f"# The sums of {rows} rows each, which a later kernel adds up.",
+            f"group = start // {rows} + tl.arange(0, {block} // {rows})",
+            f"summed = tl.reshape({rounded}, [{block} // {rows}, {rows}, BLOCK_{columns.upper()}])",
+            f"tl.store({pointer} + {place}, tl.sum(summed, 1){mask})",
+        ]
+
+    def _whole_columns(self, columns: str) -> bool:
+        size, block = (self.size, self.block_e) if columns == "e" else (self.value_size, self.block_v)
+        return bool(size == block)
 
 
 class _KeyGradients(_Backward):
@@ -437,12 +470,12 @@ class _KeyGradients(_Backward):
         return [(self.keys, self.shape.n), (self.shared, 1), (self.batch, 1)]
 
     def lines(self) -> list[str]:
-        _, grad_key, grad_value = self.call.outputs
+        _, grad_key, grad_value = self.call.outputs[:3]
         stores: list[str] = []
         if grad_key is not None:
-            stores.append(self._store(1, f"grad_keys * {self.scale!r}", "n", "e", self.shared, "shared"))
+            stores.extend(self._store(1, f"grad_keys * {self.scale!r}", "n", "e", self.shared, "shared"))
         if grad_value is not None:
-            stores.append(self._store(2, "grad_values", "n", "v", self.shared, "shared"))
+            stores.extend(self._store(2, "grad_values", "n", "v", self.shared, "shared"))
         several = not (self.heads is self.shared or self.heads == self.shared)
         group = self.sizes.factor(self.heads // self.shared) if several else ""
         loops = self._loops()
@@ -519,7 +552,7 @@ class _QueryGradient(_Backward):
             *self._rows(),
             "acc = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)",
             *self._over_keys([(cut, self._step(cut)) for cut in (False, True)]),
-            self._store(0, f"acc * {self.scale!r}", "m", "e", self.heads, "head"),
+            *self._store(0, f"acc * {self.scale!r}", "m", "e", self.heads, "head"),
         ]
 
     def _step(self, cut: bool) -> list[str]:

@@ -1,8 +1,9 @@
 """Sums over the rows of what a product stores, begun on its tiles: the gradient of a bias.
 
 The gradient of an activation's input is often what a product stores, and the gradient of the bias before it the sum of
-its rows. A kernel for that sum reads everything again. Here each tile adds up its rows in groups of ROWS and stores
-these sums; the kernel then adds up ROWS times fewer rows. All orders are fixed.
+its rows. A kernel for that sum reads everything again. The same holds for gradients of attention that lie side by side,
+as the gradient of one product. Here each tile adds up its rows in groups of ROWS and stores these sums; the kernel then
+adds up ROWS times fewer rows. All orders are fixed.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from graphtorch.lowering.kernel import (
     Schedule,
     Store,
 )
-from graphtorch.lowering.triton.fused import FusedCall, result_shape
+from graphtorch.lowering.triton.attention import shapes
+from graphtorch.lowering.triton.fused import FusedCall, RowSums, result_shape
 from graphtorch.lowering.triton.products import ROWS
 from graphtorch.lowering.triton.shapes import DOT
 from graphtorch.lowering.triton.splitting import copy_expressions
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
-from graphtorch.schedule.indexing import row_major
+from graphtorch.schedule.indexing import product, row_major
 from graphtorch.schedule.report import describe
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.type import TensorType
@@ -39,7 +41,8 @@ FEWEST = 1024  # rows of a product for which this pays
 
 
 def begin_sums_in_products(schedule: Schedule) -> Schedule:
-    """The schedule with sums over rows begun in the products that store what is summed."""
+    """The schedule with sums over rows begun in the products, or in the gradients of attention, that store what is
+    summed."""
     steps = list(schedule.steps)
     lines: list[str] = []
     writers: dict[Buffer, int] = {}
@@ -47,27 +50,63 @@ def begin_sums_in_products(schedule: Schedule) -> Schedule:
         for buffer in step.writes():
             writers[buffer] = writers.get(buffer, 0) + 1
     for i, step in enumerate(steps):
+        joined = _joined(step)
+        if joined is not None and writers[joined] == 1:
+            made = _begun(steps, i, joined, product(joined.shape[:-1]), joined.shape[-1])
+            if made is not None:
+                partial, line = made
+                assert isinstance(step, FusedCall)
+                steps[i] = replace(step, outputs=(*step.outputs, partial), sums=RowSums(None, partial, None, ROWS))
+                lines.append(line)
         if not _can_begin(step):
             continue
         assert isinstance(step, FusedCall) and step.epilogue is not None
         for store in step.epilogue.stores:
             buffer = store.access.buffer
-            readers = [j for j in range(i + 1, len(steps)) if buffer in steps[j].reads()]
             if writers[buffer] != 1 or not _lies_as_result(store, step.epilogue, step.product):
                 continue
-            m, n = result_shape(step)
-            name = f"{buffer.name}_sums"
-            shape = (-(-m // ROWS), n)
-            partial = Buffer(name, dtypes.float32, shape, "temporary", Value(TensorType(dtypes.float32, shape), name))
-            found = next(((j, made) for j in readers if (made := _summing(steps[j], buffer, partial, m, n))), None)
-            if found is None:
+            made = _begun(steps, i, buffer, *result_shape(step))
+            if made is None:
                 continue
-            j, made = found
-            lines.append(f"{made.name} | the sum of rows is begun on the tiles of {describe(step.nodes[0])}")
-            steps[i] = replace(step, outputs=(*step.outputs, partial), sums=(store, partial))
-            steps[j] = made
+            partial, line = made
+            steps[i] = replace(step, outputs=(*step.outputs, partial), sums=RowSums(store, partial, None, ROWS))
+            lines.append(line)
             break
     return replace(schedule, steps=steps, report=[*schedule.report, *lines])
+
+
+def _begun(steps: list[Kernel | ExternCall], at: int, buffer: Buffer, m: int, n: int) -> tuple[Buffer, str] | None:
+    """Let the first kernel that sums the rows of a buffer (m, n) after a step read sums of groups of them instead: the
+    buffer of these sums, and what to report."""
+    name, shape = f"{buffer.name}_sums", (-(-m // ROWS), n)
+    partial = Buffer(name, dtypes.float32, shape, "temporary", Value(TensorType(dtypes.float32, shape), name))
+    for j in range(at + 1, len(steps)):
+        if buffer in steps[j].reads() and (made := _summing(steps[j], buffer, partial, m, n)) is not None:
+            steps[j] = made
+            return partial, f"{made.name} | the sum of rows is begun on the tiles of {describe(steps[at].nodes[0])}"
+    return None
+
+
+def _joined(step: Kernel | ExternCall) -> Buffer | None:
+    """What the gradients of attention are stored in side by side, if their blocks consist of groups of its rows."""
+    if not isinstance(step, FusedCall) or step.op.name != "fused_attention_backward" or len(step.places) < 3:
+        return None
+    whole = {view.buffer for view in step.places.values()}
+    if len(whole) != 1 or any(s.m < ROWS or s.n < ROWS for s in shapes(step)):
+        return None
+    (buffer,) = whole
+    sizes = [s for view in step.places.values() for s in (*view.shape, *view.strides, view.offset)]
+    if any(type(s) is not int for s in (*buffer.shape, *sizes)):
+        return None
+    width = buffer.shape[-1]
+    lengths = {view.shape[1] for view in step.places.values()}
+    rows = all(
+        view.strides == (view.shape[1] * width, width, view.shape[3], 1) and view.offset < width
+        for view in step.places.values()
+    )
+    covered = sum(view.shape[2] * view.shape[3] for view in step.places.values()) == width
+    enough = product(buffer.shape[:-1]) >= FEWEST and len(lengths) == 1 and lengths.pop() % ROWS == 0
+    return buffer if rows and covered and enough else None
 
 
 def _can_begin(step: Kernel | ExternCall) -> bool:
@@ -105,7 +144,7 @@ def _summing(step: Kernel | ExternCall, buffer: Buffer, partial: Buffer, m: int,
             if not isinstance(load, Load) or load.access.buffer is not buffer or expr.combine != "sum":
                 return None
             access = load.access
-            if not {*folded} <= {*expr.axes} or not _goes_through_rows(step, folded, access, m, n):
+            if not {*folded} <= {*expr.axes} or not goes_through_rows(step, folded, access, m, n):
                 return None
             strides: list[Any] = [0 if i in folded else s for i, s in enumerate(access.strides)]
             strides[folded[0]] = n
@@ -130,7 +169,7 @@ def _summing(step: Kernel | ExternCall, buffer: Buffer, partial: Buffer, m: int,
     return Kernel(step.name, axes, stores, list(step.nodes), list(step.reasons))
 
 
-def _goes_through_rows(kernel: Kernel, folded: list[int], access: Access, m: int, n: int) -> bool:
+def goes_through_rows(kernel: Kernel, folded: list[int], access: Access, m: int, n: int) -> bool:
     """Whether the folded axes go through all rows of an (m, n) buffer, and the others through its columns."""
     if not folded or not is_zero(access.offset):
         return False
@@ -146,14 +185,7 @@ def _goes_through_rows(kernel: Kernel, folded: list[int], access: Access, m: int
     across = [access.strides[i] for i in kept]
     return (
         [rows[i] for i in order] == wanted
-        and _product(through) == m
-        and _product(columns) == n
+        and product(through) == m
+        and product(columns) == n
         and list(across) == list(row_major(columns))
     )
-
-
-def _product(sizes: list[int]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total

@@ -289,6 +289,7 @@ class KernelEmitter(Expressions):
         self.coordinates: dict[str, list[str]] = {}
         self.used_loops: set[int] = set()
         self.draws: dict[Draws, int] = {}
+        self.program = "tl.program_id(0)"
         self.wide = self._needs_wide_index()
         self.masked = {d: self._masked(d) for d in ("x", tiling.second) if d}
 
@@ -357,7 +358,7 @@ class KernelEmitter(Expressions):
         for buffer, name in self.buffers.items():
             shape = ", ".join(map(str, buffer.shape))
             segment.add(f"# {name}: {buffer.name}, {buffer.dtype.abbreviation}[{shape}]")
-        program = "tl.program_id(0)"
+        program = self.program
         wide = ".to(tl.int64)" if self.wide else ""
         for d in filter(None, ("x", t.second)):
             segment.add(f"{d}_size = {self.sizes.text(t.size(d))}")

@@ -295,6 +295,8 @@ class _Convolution:
             f"j = place % {kw}",
             f"channel = k_start - place * {padded} + k",  # not `%`: of that Triton 3.6 knows no divisibility
         ]
+        if is_one(kh * kw):  # written out, so that the compiler sees that addresses are multiples
+            lines = ["i = 0", "j = 0", "channel = k_start + k"]
         return _Walk(kh * kw * padded, lines, True, "" if padded == channels else f"(channel < {channels})")
 
     def _kernel_place(self, of: str, kh: Any, kw: Any) -> list[str]:

@@ -35,7 +35,7 @@ from graphtorch.lowering.triton.instructions import REGISTER
 from graphtorch.lowering.triton.layout import ChannelsLast
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, pieces_of
 from graphtorch.lowering.triton.rewriting import loads_of, rebuilder
-from graphtorch.lowering.triton.shapes import blocks, fit, parts
+from graphtorch.lowering.triton.shapes import SHORTEST_PART, blocks, fit, parts, waiting
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
 from graphtorch.schedule.fusion import EXPENSIVE
 from graphtorch.schedule.indexing import estimate, product, row_major
@@ -53,6 +53,22 @@ CHEAP = 8  # instructions that a block of an operand may cost each time it is lo
 REREADS = 4  # times that an operand may be computed again
 
 
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Rows of a product's tiles that are added up in groups, which are rows of further results.
+
+    store      of the epilogue, whose values are added up; None: the product's own result
+    totals     the sums
+    squares    sums of the squares of the distances from each group's mean; None if nobody asks for them
+    rows       of a group
+    """
+
+    store: Store | None
+    totals: Buffer
+    squares: Buffer | None
+    rows: int
+
+
 @dataclass(eq=False, slots=True)
 class FusedCall(ExternCall):
     """A product with pointwise kernels in it; `outputs` are what is stored.
@@ -61,7 +77,7 @@ class FusedCall(ExternCall):
     epilogue    computed on the tiles of the result
     prologues   argument -> the kernel that computes it, which stores nothing
     splits      parts of the sum, each a result of its own
-    sums        a store of the epilogue whose rows are added up on the tiles, and the buffer of these sums
+    sums        rows that are added up on the tiles
     places      result -> where it lies, if that is a part of a buffer that other results share
     """
 
@@ -69,7 +85,7 @@ class FusedCall(ExternCall):
     epilogue: Kernel | None = field(default=None, kw_only=True)
     prologues: dict[int, Kernel] = field(default_factory=dict, kw_only=True)
     splits: int = field(default=1, kw_only=True)
-    sums: tuple[Store, Buffer] | None = field(default=None, kw_only=True)
+    sums: RowSums | None = field(default=None, kw_only=True)
     places: dict[int, View] = field(default_factory=dict, kw_only=True)
 
     def writes(self) -> list[Buffer]:
@@ -404,8 +420,13 @@ def _parts(call: ExternCall) -> int:
     if any(type(s) is not int for s in (m, n, count)) or is_zero(k) or 0 in (m, n, count):
         return 1
     k = estimate(k)  # a symbolic one (a batch, for weights' gradients) as in the call that was captured
-    precision = convolution_precision() if call.op.name.startswith("conv2d") else matmul_precision()
-    return parts(m, n, k, count, call.args[0].buffer.dtype, precision == "tf32")
+    tf32 = (convolution_precision() if call.op.name.startswith("conv2d") else matmul_precision()) == "tf32"
+    of = call.args[0].buffer.dtype
+    found = parts(m, n, k, count, of, tf32)
+    if call.op.name == "conv2d_weight_grad" and not is_one(call.args[0].strides[1]):
+        # Elements of an image whose channels are far apart are loaded one by one, not ahead: programs wait for them.
+        found = max(found, min(waiting(m, n, k, count, of, tf32), k // SHORTEST_PART))
+    return found
 
 
 def _plain(sizes: Sequence[Any], strides: Sequence[Any]) -> list[Coordinate]:

@@ -6,20 +6,35 @@ a table in device memory which tensor it works on, how large that is and where i
     entry = tl.load(blocks + tl.program_id(0))              which tensor, and which of its blocks
     x_size = tl.load(table + 3 * which)
     in0 = tl.load(table + 3 * which + 1).to(tl.pointer_type(tl.float32))
+
+Kernels with folds (the last sums of a gradient, and the update behind them) are grouped where their sizes are equal: as
+many programs for each as it would have alone. Kernels that only read what the step was given (casts of weights) run
+first, so that they meet.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Buffer, Compute, Constant, ExternCall, Kernel, Load, Schedule, Store
+from graphtorch.lowering.kernel import (
+    Access,
+    Buffer,
+    Compute,
+    Constant,
+    ExternCall,
+    Kernel,
+    Load,
+    Reduce,
+    Schedule,
+    Store,
+)
 from graphtorch.lowering.triton.codegen import Generated, KernelEmitter, Segment, generate
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import GroupedKernel
@@ -32,6 +47,7 @@ from graphtorch.tensor.symint import symbols_of
 
 SMALL = 1 << 14  # elements of a kernel that may wait for others although it writes temporaries
 TINY = 16  # elements of a kernel that goes before others
+MANY = 8  # kernels that read inputs only, from which on they go before others
 HELD = 1 << 30  # bytes of temporaries that may wait for a group
 FEW = 2  # equal parts of merged kernels elsewhere that make it worth to take kernels apart
 
@@ -69,7 +85,7 @@ class _Open:
 def group_kernels(schedule: Schedule) -> Schedule:
     """The schedule with kernels that do the same to different tensors as one step, where the order allows it."""
     apart, keys = _apart(schedule.steps)
-    steps = _tiny_first(apart)
+    steps, early = _inputs_first(_tiny_first(apart), keys)
     pending: dict[Key, _Open] = {}
     known: dict[Key, bool] = {}  # whether there is code for kernels of a key
     result: list[Kernel | ExternCall] = []
@@ -78,7 +94,7 @@ def group_kernels(schedule: Schedule) -> Schedule:
         for key, group in list(pending.items()):
             if group.conflicts(reads, writes) or group.held > HELD:
                 result.append(pending.pop(key).close())
-        waits = _waits(step, keys)
+        waits = keys[id(step)] if id(step) in early else _waits(step, keys)
         if waits is None or not isinstance(step, Kernel):
             result.append(step)
             continue
@@ -109,6 +125,29 @@ def _tiny_first(steps: Iterable[Kernel | ExternCall]) -> list[Kernel | ExternCal
         result.insert(at, step)
         touched.insert(at, (reads, writes))
     return result
+
+
+def _inputs_first(
+    steps: Sequence[Kernel | ExternCall], keys: Mapping[int, Key | None]
+) -> tuple[list[Kernel | ExternCall], set[int]]:
+    """Kernels that make temporaries of nothing but inputs, if there are many of a kind, before all other steps; and
+    which these are, by identity. What they make has its memory for longer, so that there is a limit to it."""
+    found: dict[Key, list[Kernel]] = {}
+    written: set[Buffer] = set()
+    for step in steps:
+        if isinstance(step, Kernel) and (key := keys.get(id(step))) is not None:
+            given = all(b.kind == "input" and b not in written for b in step.reads())
+            if given and step.reads() and all(b.kind == "temporary" for b in step.writes()):
+                found.setdefault(key, []).append(step)
+        written.update(step.writes())
+    early: dict[int, Kernel] = {}
+    held = 0
+    for kernels in found.values():
+        size = sum(_bytes(b) for k in kernels for b in k.writes())
+        if len(kernels) >= MANY and held + size <= HELD:
+            held += size
+            early.update((id(k), k) for k in kernels)
+    return [*early.values(), *(s for s in steps if id(s) not in early)], set(early)
 
 
 def _apart(steps: Iterable[Kernel | ExternCall]) -> tuple[list[Kernel | ExternCall], dict[int, Key | None]]:
@@ -166,10 +205,12 @@ def _waits(step: Kernel | ExternCall, keys: Mapping[int, Key | None]) -> Key | N
 
 
 def _key(kernel: Kernel) -> Key | None:
-    """What kernels of one group have in common: the expressions up to buffers and size. None for a kernel that is not
-    pointwise over contiguous memory."""
-    if any(a.reduction for a in kernel.axes):
+    """What kernels of one group have in common: the expressions up to buffers and size, with folds of the same size.
+    None for a kernel that can't be in a group: pointwise ones are over contiguous memory."""
+    if type(kernel) is not Kernel:
         return None
+    if any(a.reduction for a in kernel.axes):
+        return _folding_key(kernel)
     tiling = Tiling(kernel)
     if len(tiling.loops) > 1:
         return None
@@ -207,6 +248,38 @@ def _key(kernel: Kernel) -> Key | None:
     return tuple(parts)
 
 
+def _folding_key(kernel: Kernel) -> Key | None:
+    """The same for a kernel with folds: everything but its buffers."""
+    try:
+        tiling = Tiling(kernel)
+    except UnsupportedError:
+        return None
+    if any(type(loop.size) is not int for loop in tiling.loops):
+        return None
+    slots: dict[Buffer, int] = {}
+    numbers: dict[int, int] = {}
+
+    def access(of: Access) -> tuple[Any, ...]:
+        return slots.setdefault(of.buffer, len(slots)), of.buffer.dtype, of.offset, tiling.strides(of.strides)
+
+    parts: list[Any] = [tuple((loop.size, loop.reduction) for loop in tiling.loops)]
+    for expr in tiling.exprs:
+        if isinstance(expr, Load) and not isinstance(expr.access.buffer, Draws):
+            part: Any = access(expr.access)
+        elif isinstance(expr, Constant) and type(expr.value) in (int, float, bool):
+            part = (repr(expr.value), expr.dtype)
+        elif isinstance(expr, Compute):
+            part = (expr.instruction, expr.dtype, tuple(numbers[id(a)] for a in expr.arguments))
+        elif isinstance(expr, Reduce):
+            part = (expr.combine, expr.dtype, numbers[id(expr.operand)])
+        else:
+            return None
+        numbers[id(expr)] = len(numbers)
+        parts.append(part)
+    parts += [(access(store.access), numbers[id(store.value)]) for store in kernel.stores]
+    return tuple(parts)
+
+
 def _supported(kernel: Kernel) -> bool:
     names = {n for a in kernel.axes if type(a.size) is not int for n in symbols_of(a.size)}
     try:
@@ -233,6 +306,8 @@ def _bytes(buffer: Buffer) -> int:
 def generate_group(group: GroupedKernel, bindings: Mapping[str, int], limits: Limits) -> Generated:
     """The function of a group: the first member's text on memory that a table names."""
     first = Tiling(group.members[0])
+    if first.r:
+        return _EqualEmitter(group, first, first.blocks(bindings, limits), bindings).generate()
     blocks = Blocks(limits.pointwise, 1, 1, False, warps(limits.pointwise))
     return _GroupEmitter(group, first, blocks, bindings).generate()
 
@@ -286,6 +361,40 @@ class _GroupEmitter(KernelEmitter):
         segment.add(f"x = (entry & 0xFFFFFFFF){narrow} * X_BLOCK + tl.arange(0, X_BLOCK)")
         if self.masked["x"]:
             segment.add("x_mask = x < x_size")
+
+
+class _EqualEmitter(KernelEmitter):
+    """Kernels of one size: so many programs for each."""
+
+    def __init__(self, group: GroupedKernel, first: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> None:
+        super().__init__(first, blocks, bindings)
+        self.group = group
+        self.own: list[list[Buffer]] = [_in_order(m) for m in group.members]
+        self.each = math.prod(-(-concrete(points, bindings) // block) for points, block in super()._grid())
+        self.program = f"(tl.program_id(0) % {self.each})"
+
+    def _pointers(self) -> dict[Buffer, str]:
+        shared = [all(other[i] is b for other in self.own) for i, b in enumerate(self.own[0])]
+        self.columns = [i for i, s in enumerate(shared) if not s]
+
+        def table(address: AddressOf) -> np.ndarray[Any, Any]:
+            rows = [[address(own[c]) for c in self.columns] for own in self.own]
+            return np.array(rows, np.uint64).view(np.int64).reshape(-1)
+
+        rows = Table(f"{self.group.name}_table", len(self.columns) * len(self.own), table)
+        return {**{b: self.buffers[b] for b, s in zip(self.own[0], shared, strict=True) if s}, rows: "table"}
+
+    def _grid(self) -> tuple[tuple[Any, int], ...]:
+        return ((len(self.own) * self.each, 1),)
+
+    def _head(self, segment: Segment) -> None:
+        segment.add(f"# {len(self.own)} times the same on other tensors")
+        segment.add(f"row = table + tl.program_id(0) // {self.each} * {len(self.columns)}")
+        for place, column in enumerate(self.columns):
+            buffer = self.own[0][column]
+            pointer = f"tl.load(row + {place}).to(tl.pointer_type({memory(buffer.dtype)}))"
+            segment.add(f"{self.buffers[buffer]} = tl.multiple_of({pointer}, 16)")
+        super()._head(segment)
 
 
 def _in_order(kernel: Kernel) -> list[Buffer]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from graphtorch.lowering.kernel import Buffer
 from graphtorch.lowering.triton.autotune import Tuner
@@ -15,14 +18,31 @@ from graphtorch.schedule.memory import nbytes
 _WARMUPS = 2
 _RUNS = 15
 _LEAST_FLUSH = 64 << 20  # bytes
+_DRAWN = 1 << 20  # random numbers, which are repeated
 
 
 class DeviceClock:
-    """Times launches on memory of their own, filled with zeros. Between runs the second-level cache is overwritten, for
-    in a step other kernels run in between."""
+    """Times launches on memory of their own: random numbers, for zeros take less power, and so a higher clock, than
+    what a step computes with; integers, which may be indices, are zero. Between runs the second-level cache is
+    overwritten, for in a step other kernels run in between."""
 
     def __init__(self, device: devices.Device) -> None:
         self.device = device
+
+    def fill(self, buffer: Buffer, address: int, size: int, stream: Any) -> None:
+        """Fill the memory of a buffer, `size` bytes of it."""
+        driver, of = self.device.driver, buffer.dtype
+        if not of.is_floating_point or size < of.itemsize:
+            driver.fill(address, 0, size, stream)
+            return
+        drawn = np.random.default_rng(0).standard_normal(min(size // of.itemsize, _DRAWN), np.float32)
+        numbers = (0.5 * drawn).astype(of.numpy)  # small: neither sums nor exponentials overflow
+        driver.copy_in(address, numbers.ctypes.data, numbers.nbytes, stream)
+        done = numbers.nbytes
+        while done < size:
+            step = min(done, size - done)
+            driver.copy(address + done, address, step, stream)
+            done += step
 
     def __call__(self, launches: Sequence[Launch], bindings: Mapping[str, int]) -> float:
         """The median of several runs, in seconds. Raises ResourceError and UnsupportedError as loading does."""
@@ -32,7 +52,7 @@ class DeviceClock:
         buffers = dict.fromkeys(a for launch in launches for a in launch.arguments if isinstance(a, Buffer))
         memory = {b: device.allocator.allocate(max(nbytes(b, bindings), 1), stream, False) for b in buffers}
         for buffer, allocation in memory.items():
-            driver.fill(allocation.address, 0, max(nbytes(buffer, bindings), 1), stream)
+            self.fill(buffer, allocation.address, max(nbytes(buffer, bindings), 1), stream)
         flushed = max(2 * device.properties.L2_cache_size, _LEAST_FLUSH)
         flush = device.allocator.allocate(flushed, stream, False)
         held, steps = [], []

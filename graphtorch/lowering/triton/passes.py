@@ -10,6 +10,7 @@ from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.horizontal import group_kernels
 from graphtorch.lowering.triton.joined import store_in_place
 from graphtorch.lowering.triton.layout import order_axes, use_channels_last
+from graphtorch.lowering.triton.moments import begin_moments_in_convolutions
 from graphtorch.lowering.triton.random import draw_in_kernels
 from graphtorch.lowering.triton.recompute import recompute_in_readers
 from graphtorch.lowering.triton.splitting import split_schedule
@@ -23,6 +24,7 @@ def prepare_schedule(schedule: Schedule) -> Schedule:
     they store, gradients of attention are stored where they are joined, kernels over rows sum over these rows, kernels
     that are no single launch are cut, and those that do the same to different tensors become one launch."""
     schedule = recompute_in_readers(draw_in_kernels(remember_places(expand_calls(schedule))))
-    schedule = use_channels_last(schedule)
-    schedule = split_schedule(fuse_columns(begin_sums_in_products(store_in_place(fuse_products(schedule)))))
+    schedule = store_in_place(fuse_products(use_channels_last(schedule)))
+    schedule = begin_moments_in_convolutions(begin_sums_in_products(schedule))
+    schedule = split_schedule(fuse_columns(schedule))
     return group_kernels(order_axes(schedule))

@@ -180,8 +180,8 @@ class _Positions:
             low = Compute("ge", (wanted, Constant(0, dtypes.int64)), dtypes.bool_, node)
             high = Compute("le", (wanted, Constant(_LAST, dtypes.int64)), dtypes.bool_, node)
             inside = Compute("logical_and", (low, high), dtypes.bool_, node)
-            held = Compute("where", (inside, wanted, Constant(-1, dtypes.int64)), dtypes.int64, node)
-            narrow = Compute("cast", (held,), dtypes.int32, node)
+            low_half = Compute("cast", (wanted,), dtypes.int32, node)
+            narrow = Compute("where", (inside, low_half, Constant(-1, dtypes.int32)), dtypes.int32, node)
             place = Index(index.offset, index.strides, dtypes.int32)
             return Compute("eq", (place, narrow), dtypes.bool_, node)
         return None

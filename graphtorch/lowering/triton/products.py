@@ -16,12 +16,13 @@ from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, View
 from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
-from graphtorch.lowering.triton.fused import FusedCall
+from graphtorch.lowering.triton.fused import FusedCall, RowSums
 from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory, register
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, largest_offset, pieces_of
 from graphtorch.lowering.triton.rewriting import loads_of
 from graphtorch.lowering.triton.shapes import DOT, Config, fit
 from graphtorch.lowering.triton.tiling import Limits, power_of_two
+from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
 ROWS = 32  # that a tile adds up for a sum over all rows: no block has fewer
@@ -244,8 +245,9 @@ class Product:
                 operands.bindings,
             )
             lines = writer.store_all({id(load): "acc" for load in loads})
-            if call.sums is not None:
-                lines = [*lines, *self._row_sums(call, writer)]
+            if call.sums is not None and call.sums.store is not None:
+                value, of = writer.value(call.sums.store.value, {}), call.sums.store.access.buffer.dtype
+                lines = [*lines, *self._row_sums(call.sums, value, of)]
             return ["inside = " + whole, *(line.replace(whole, "inside") for line in lines)] if whole else lines
         pointer = operands.pointers.of(product, "c")
         of = product.dtype
@@ -254,27 +256,33 @@ class Product:
         if operands.splits > 1:
             place = f"split * {self._elements()} + {place}"
         mask = f", mask={whole}" if whole else ""
-        return [f"tl.store({pointer} + {place}, acc{to}{mask})"]
+        lines = [f"tl.store({pointer} + {place}, acc{to}{mask})"]
+        if isinstance(call, FusedCall) and call.sums is not None:
+            lines += self._row_sums(call.sums, "acc", of)
+        return lines
 
-    def _row_sums(self, call: FusedCall, writer: TileWriter) -> list[str]:
+    def _row_sums(self, sums: RowSums, value: str, of: dtype) -> list[str]:
         """The lines that add up rows of the tile, as they are stored, in groups, and store the sums."""
-        assert call.sums is not None
-        store, buffer = call.sums
-        of = store.access.buffer.dtype
-        value = writer.value(store.value, {})
         rounded = f"({value}).to({memory(of)}).to(tl.float32)"
         if not self.even:
             rounded = f"tl.where(m_mask[:, None], {rounded}, 0.0)"
-        pointer = self.operands.pointers.of(buffer, "sums")
-        groups = f"BLOCK_M // {ROWS}"
-        mask = "" if self.even else f", mask=(rows < tl.cdiv(M, {ROWS}))[:, None] & n_mask[None, :]"
-        return [
-            f"# The sums of {ROWS} rows each, which a later kernel adds up.",
-            f"summed = tl.broadcast_to({rounded}, BLOCK_M, BLOCK_N)",
-            f"sums = tl.sum(tl.reshape(summed, [{groups}, {ROWS}, BLOCK_N]), 1)",
+        rows, pointers = sums.rows, self.operands.pointers
+        groups = f"BLOCK_M // {rows}"
+        place = "rows[:, None] * N + n[None, :]"
+        mask = "" if self.even else f", mask=(rows < tl.cdiv(M, {rows}))[:, None] & n_mask[None, :]"
+        lines = [
+            f"# The sums of {rows} rows each, which a later kernel adds up.",
+            f"summed = tl.reshape(tl.broadcast_to({rounded}, BLOCK_M, BLOCK_N), [{groups}, {rows}, BLOCK_N])",
+            "sums = tl.sum(summed, 1)",
             f"rows = pid_m * ({groups}) + tl.arange(0, {groups})",
-            f"tl.store({pointer} + rows[:, None] * N + n[None, :], sums{mask})",
+            f"tl.store({pointers.of(sums.totals, 'sums')} + {place}, sums{mask})",
         ]
+        if sums.squares is not None:
+            lines += [
+                f"summed = summed - (sums * {1.0 / rows})[:, None, :]",
+                f"tl.store({pointers.of(sums.squares, 'squares')} + {place}, tl.sum(summed * summed, 1){mask})",
+            ]
+        return lines
 
     def _elements(self) -> str:
         total: Any = 1
@@ -297,7 +305,11 @@ def choose(
 ) -> Config:
     """The blocks of a product by shape (m, n, k and how many); small ones where a test's limits ask for them."""
     m, n, k, count = (concrete(e, bindings) for e in sizes)
-    config = fit(m, n, k, call.args[0].buffer.dtype, tf32, count)
+    of = call.args[0].buffer.dtype
+    config = fit(m, n, k, of, tf32, count)
+    goes_on = isinstance(call, FusedCall) and (call.epilogue is not None or call.prologues or call.sums is not None)
+    if goes_on and of is dtypes.float32 and not tf32:  # eight by eight sums a thread leave few registers
+        config = replace(config, block_m=min(config.block_m, 64), block_n=min(config.block_n, 64))
     if isinstance(call, FusedCall) and call.epilogue is not None and config.block_m * config.block_n >= 128 * 128:
         # What the epilogue computes needs registers beside the sums.
         config = replace(config, block_n=128, num_warps=8, num_stages=3)
@@ -313,7 +325,7 @@ def choose(
             block_k=min(config.block_k, side),
         )
     if isinstance(call, FusedCall) and call.sums is not None:
-        config = replace(config, block_m=max(config.block_m, ROWS))
+        config = replace(config, block_m=max(config.block_m, call.sums.rows))
     return config
 
 

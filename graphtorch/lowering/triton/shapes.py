@@ -70,6 +70,12 @@ def parts(m: int, n: int, k: int, count: int, of: dtype, tf32: bool = False) -> 
     return _best(m, n, k, count, of, tf32)[1]
 
 
+def waiting(m: int, n: int, k: int, count: int, of: dtype, tf32: bool = False) -> int:
+    """Into how many parts a long sum is split that waits for memory in each step: four programs a multiprocessor."""
+    config = fit(m, n, k, of, tf32, count)
+    return max(4 * MULTIPROCESSORS // (blocks(m, config.block_m) * blocks(n, config.block_n) * count), 1)
+
+
 def _best(m: int, n: int, k: int, count: int, of: dtype, tf32: bool) -> tuple[Config, int]:
     """The blocks and parts that are estimated to take the least time."""
     if of not in DOT:
@@ -84,9 +90,10 @@ def _shapes(m: int, n: int, k: int, of: dtype, tf32: bool) -> list[Config]:
     """Blocks by default, the largest first."""
     bm, bn = _side(m, 128), _side(n, 128)
     if of.itemsize == 4 and not tf32:
-        # Full precision in float32 is no work for tensor cores: larger blocks or fewer warps spill registers.
-        bm, bn = min(bm, 64), min(bn, 64)
-        return [Config(bm, bn, 16, 8 if bm * bn >= 64 * 64 else 4, 2)]
+        # Full precision in float32 is no work for tensor cores. With eight by eight sums a thread multiplies thirteen
+        # times for each sixteen bytes of shared memory; with four by four it waits for it, with more it spills.
+        large = [Config(bm, min(bn, 64), 16, 4, 3)] if bm == 128 and bn >= 64 else []
+        return [*large, Config(min(bm, 64), min(bn, 64), 16, 4, 3)]
     deep = 64 if of.itemsize == 2 else 32
     bk = min(max(power_of_two(k), 16), deep)
     found = []
@@ -127,7 +134,15 @@ def candidates(
     if of not in DOT:
         return [default]
     if of.itemsize == 4 and not tf32:
-        table = [Config(32, 32, 16, 4, 2), Config(64, 32, 32, 4, 2), Config(64, 64, 16, 8, 3), Config(64, 64, 32, 8, 2)]
+        table = [
+            Config(32, 32, 16, 4, 2),
+            Config(64, 32, 32, 4, 2),
+            Config(64, 64, 16, 4, 3),
+            Config(64, 64, 32, 8, 2),
+            Config(64, 128, 16, 4, 3),
+            Config(128, 64, 16, 4, 4),
+            Config(128, 128, 16, 8, 3),
+        ]
     else:
         deep = 64 if of.itemsize == 2 else 32
         table = [

@@ -30,6 +30,7 @@ from graphtorch.lowering.kernel import (
 from graphtorch.lowering.triton.groups import RowKernel
 from graphtorch.lowering.triton.tiling import PROGRAMS, is_zero, post_order
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import same_size
 from graphtorch.tensor.type import TensorType
 
 LONG = 8192  # elements of a fold that are worth a second launch
@@ -49,10 +50,64 @@ def split_schedule(schedule: Schedule) -> Schedule:
         parts = split_kernel(step)
         if len(parts) > 1:
             parts = [one for part in parts for one in _each_once(part)]
+            parts = _seeing_old_values(step, parts)
             for i, part in enumerate(parts):
                 part.name = f"{step.name}_{i}"
         steps.extend(parts)
     return replace(schedule, steps=steps)
+
+
+def _seeing_old_values(kernel: Kernel, parts: list[Kernel]) -> list[Kernel]:
+    """The parts of a kernel where those behind an update read what was there before it, as in the one kernel: the part
+    that overwrites a buffer keeps it in another one, or a part before all others does."""
+    overwritten = set(kernel.reads()) & set(kernel.writes())
+    copies: list[Kernel] = []
+    for i, part in enumerate(parts):
+        for store in part.stores:
+            buffer = store.access.buffer
+            if buffer not in overwritten or not any(buffer in later.reads() for later in parts[i + 1 :]):
+                continue
+            name = f"{buffer.name}_before"
+            kept = Buffer(name, buffer.dtype, buffer.shape, "temporary", Value(buffer.value.type, name))
+            if _covers(part, store.access):
+                place = Access(kept, store.access.offset, store.access.strides)
+                stores = [*part.stores, Store(place, Load(store.access))]
+                part = parts[i] = Kernel(part.name, part.axes, stores, part.nodes, part.reasons)
+            else:
+                count: Any = 1
+                for size in buffer.shape:
+                    count = count * size
+                flat = Store(Access(kept, 0, (1,)), Load(Access(buffer, 0, (1,))))
+                copies.append(Kernel(kernel.name, (Axis("i0", count),), [flat], kernel.nodes[:1], kernel.reasons))
+            parts[i + 1 :] = [_reading(later, buffer, kept) for later in parts[i + 1 :]]
+    return [*copies, *parts]
+
+
+def _covers(kernel: Kernel, access: Access) -> bool:
+    """Whether an access goes through its whole buffer."""
+    along = [i for i, s in enumerate(access.strides) if not is_zero(s) and not _is_one(kernel.axes[i].size)]
+    step: Any = 1
+    for i in sorted(along, key=lambda i: _estimate(access.strides[i])):
+        if not same_size(access.strides[i], step):
+            return False
+        step = step * kernel.axes[i].size
+    count: Any = 1
+    for size in access.buffer.shape:
+        count = count * size
+    return is_zero(access.offset) and same_size(step, count)
+
+
+def _reading(kernel: Kernel, buffer: Buffer, other: Buffer) -> Kernel:
+    """A kernel with loads of one buffer from another one."""
+    replaced: dict[int, Expr] = {}
+    for expr in post_order(s.value for s in kernel.stores):
+        if isinstance(expr, Load) and expr.access.buffer is buffer:
+            replaced[id(expr)] = Load(Access(other, expr.access.offset, expr.access.strides))
+    if not replaced:
+        return kernel
+    values = copy_expressions([s.value for s in kernel.stores], replaced, lambda s: s, lambda a: a)
+    stores = [Store(s.access, v) for s, v in zip(kernel.stores, values, strict=True)]
+    return Kernel(kernel.name, kernel.axes, stores, kernel.nodes, kernel.reasons)
 
 
 def split_kernel(kernel: Kernel) -> list[Kernel]:
@@ -68,7 +123,7 @@ def split_kernel(kernel: Kernel) -> list[Kernel]:
     if len(kinds) > 1:
         return _cut(kernel, facts, inner)
     if folded != inner:
-        return split_kernel(_rebuild(kernel, kernel.stores, {}, inner))
+        return split_kernel(rebuild(kernel, kernel.stores, {}, inner))
     if _repeats_folds(kernel, facts, inner):
         return _cut(kernel, facts, inner, reduces_only=True)
     return _split_long(kernel, facts, inner)
@@ -95,7 +150,7 @@ def _each_once(kernel: Kernel) -> list[Kernel]:
         if group is None:
             raise RuntimeError(f"{kernel.name} updates buffers in place that its other updates read")
         left.remove(group)
-        parts += split_kernel(_rebuild(kernel, group[1], {}, None))
+        parts += split_kernel(rebuild(kernel, group[1], {}, None))
     return parts
 
 
@@ -190,9 +245,9 @@ def _cut(
     for expr in remaining:
         if isinstance(expr, Reduce) and facts.folds[id(expr)] == {inner} and id(expr) not in replaced:
             replaced[id(expr)] = materialize(expr, _wide(expr.dtype))
-    parts = split_kernel(_rebuild(kernel, first, {}, inner, front))
+    parts = split_kernel(rebuild(kernel, first, {}, inner, front))
     if rest:
-        parts.extend(split_kernel(_rebuild(kernel, rest, replaced, None)))
+        parts.extend(split_kernel(rebuild(kernel, rest, replaced, None)))
     return parts
 
 
@@ -218,8 +273,8 @@ def _by_phase(kernel: Kernel, facts: Facts, folded: Axes) -> list[Kernel]:
         if not facts.folds[id(fold.operand)]:
             axes = sorted(facts.varies[id(fold)])
             replaced[id(fold)] = _handed_over(kernel, first, axes, fold, _wide(fold.dtype))
-    parts = split_kernel(_rebuild(kernel, first, {}, folded))
-    return [*parts, *split_kernel(_rebuild(kernel, kernel.stores, replaced, None))]
+    parts = split_kernel(rebuild(kernel, first, {}, folded))
+    return [*parts, *split_kernel(rebuild(kernel, kernel.stores, replaced, None))]
 
 
 def _without_positions(kernel: Kernel, facts: Facts) -> Kernel:
@@ -242,10 +297,10 @@ def _without_positions(kernel: Kernel, facts: Facts) -> Kernel:
         place = Index(0, tuple(strides), dtypes.int64)
         chosen = Compute("where", (hit, place, Constant((1 << 63) - 1, dtypes.int64)), dtypes.int64, node)
         replaced[id(fold)] = Reduce("min", chosen, fold.axes, fold.dtype, node)
-    return _rebuild(kernel, kernel.stores, replaced, None)
+    return rebuild(kernel, kernel.stores, replaced, None)
 
 
-def _rebuild(
+def rebuild(
     kernel: Kernel,
     stores: list[Store],
     replaced: Mapping[int, Expr],

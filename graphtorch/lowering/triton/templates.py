@@ -204,4 +204,5 @@ def product_candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[Co
     tf32 = (convolution_precision() if image else matmul_precision()) == "tf32"
     default = choose_blocks(call, bindings, None) if image else choose(call, (m, n, k, count), bindings, None, tf32)
     others = candidates(m, n, k, call.args[0].buffer.dtype, tf32, not image and describable(call, bindings), count)
-    return list(dict.fromkeys([default, *others]))
+    least = call.sums.rows if isinstance(call, FusedCall) and call.sums is not None else 0  # that a tile adds up
+    return list(dict.fromkeys([default, *(c for c in others if c.block_m >= least)]))

@@ -231,3 +231,33 @@ def test_gradients_compile_without_spills() -> None:
     chosen = [[f for f in functions if f.name.startswith(name)][-1] for name in ("conv2d_weight", "conv2d_input")]
     for compiled in compile_all(chosen, "sm_90"):
         assert resources(compiled).stack == 0, compiled.name
+
+
+def test_kernels_of_one_place_are_loaded_sixteen_bytes_wide() -> None:
+    """Also where the sum takes several steps: forward, and the gradients, of a strided convolution."""
+
+    def run(x: Any, w: Any, v: Any, u: Any) -> Any:
+        return F.conv2d(F.conv2d(F.conv2d(x, w, None, 1, 1), v, None, 2), u, None, 1, 1)
+
+    types = [(32, 64, 28, 28), (128, 64, 3, 3), (256, 128, 1, 1), (64, 256, 3, 3)]
+    plan = plan_for(build_schedule(with_gradients(run, *(typed("bfloat16", *s) for s in types))))
+    names = ("conv2d", "conv2d_input_grad")
+    found = [s for s in plan.launches if s.function.name in names and "i = 0" in s.function.source]
+    assert len(found) == 2
+    for compiled in compile_all([s.function for s in found], "sm_90"):
+        assert "ld.global.b16" not in compiled.assembly and "cp.async.cg" in compiled.assembly
+
+
+def test_sums_that_wait_for_each_element_have_many_programs() -> None:
+    """The gradient of a first layer's kernel: three channels, which do not lie side by side, and all pixels."""
+    types = [(64, 3, 112, 112), (64, 3, 7, 7), (64, 64, 3, 3)]
+    graph = with_gradients(
+        lambda x, w, v: F.conv2d(F.conv2d(x, w, None, 2, 3), v, None, 1, 1), *(typed("bfloat16", *s) for s in types)
+    )
+    launches = plan_for(build_schedule(graph)).launches
+    (first,) = [
+        s
+        for s in launches
+        if s.function.name == "conv2d_weight_grad" and types[0] in {b.shape for b in s.function.buffers}
+    ]
+    assert 3 * 132 <= first.grid[0] <= 4 * 132

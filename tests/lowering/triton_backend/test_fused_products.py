@@ -20,7 +20,7 @@ from graphtorch.tensor.type import TensorType
 pytest.importorskip("triton")
 
 from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
-from graphtorch.lowering.triton.compiler import compile_all, compile_one, resources
+from graphtorch.lowering.triton.compiler import compile_all, compile_one, disassemble, resources
 from graphtorch.lowering.triton.fused import FusedCall
 from graphtorch.lowering.triton.listing import plan_for
 from graphtorch.lowering.triton.placement import Coordinate, pieces_of
@@ -497,3 +497,26 @@ def test_what_moves_much_runs_beside_another_program() -> None:
     (launch,) = plan_for(build_schedule(graph)).launches
     compiled = compile_one(launch.function, "sm_90")
     assert 2 * resources(compiled).registers * compiled.threads <= 65536 and 2 * compiled.shared <= 227 * 1024
+
+
+@pytest.mark.parametrize("to", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_full_precision_reads_little_shared_memory(to: str, turned: bool) -> None:
+    """Eight by eight sums a thread: some ten products for each load of sixteen bytes, and no spills."""
+    (launch,) = plan_for(build_schedule(matmul_graph(4096, 4096, 4096, "float32", turned))).launches
+    compiled = compile_one(launch.function, to)
+    assert resources(compiled).stack == 0
+    sass = disassemble(compiled)
+    assert sass.count("FFMA") > 9 * sass.count("LDS")
+    assert "STL" not in sass and "LDL" not in sass
+
+
+@pytest.mark.parametrize("to", ["sm_80", "sm_90"])
+def test_full_precision_with_an_epilogue_spills_nothing(to: str) -> None:
+    def run(x: Any, w: Any, b: Any, r: Any) -> Any:
+        return (x @ w + b).tanh() * r
+
+    types = [TensorType(dtypes.float32, s) for s in ((4096, 1024), (1024, 4096), (4096,), (4096, 4096))]
+    (launch,) = plan_for(build_schedule(trace(run, *types))).launches
+    compiled = compile_one(launch.function, to)
+    assert resources(compiled).stack == 0

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from programs import NUMBER, arrays, close, f32, trace
 
+import graphtorch
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.numpy.interpreter import interpret
-from graphtorch.schedule import build_schedule
+from graphtorch.schedule import build_schedule, groups
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import symbol
 from graphtorch.tensor.type import TensorType
 
 pytest.importorskip("triton")
 
-from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
+from graphtorch.lowering.triton import fused
+from graphtorch.lowering.triton.backend import InterpretedBackend, InterpreterDevice, TritonExecutable
 from graphtorch.lowering.triton.compiler import compile_one
 from graphtorch.lowering.triton.listing import plan_for
 from graphtorch.lowering.triton.tiling import Limits
@@ -138,3 +141,64 @@ def test_step_counts_of_many_parameters_are_a_few_launches() -> None:
     expected = interpret(graph, reference)
     for found, wanted in zip(step.run(mine), expected, strict=True):
         close(found, wanted, 1e-5)
+
+
+def updates(widths: list[int], rows: int = 20) -> tuple[Graph, dict[int, int]]:
+    """Biases less a tenth of the sums of rows that products make one after another, in their own memory."""
+
+    def program(rate: Any, x: Any, *given: Any) -> Any:
+        results = []
+        for b, w in zip(given[::2], given[1::2], strict=True):
+            x = x @ w
+            results.append(b * 0.5 - rate * x.sum(0))
+        return results
+
+    before = [32, *widths]
+    types = [t for k, n in zip(before, widths, strict=False) for t in (f32(n), f32(k, n))]
+    return trace(program, NUMBER, f32(rows, 32), *types), {i: 2 + 2 * i for i in range(len(widths))}
+
+
+@pytest.mark.parametrize("limits", [None, Limits(pointwise=64, rows=64, looped=64)])
+def test_sums_and_what_follows_are_one_launch_for_equal_sizes(limits: Limits | None) -> None:
+    graph, donations = updates([48, 33, 48, 40, 48, 33])
+    apart = build_schedule(graph, donations, groups.Limits(siblings=0))
+    step = TritonExecutable(apart, InterpreterDevice(), limits)
+    alone = plan_for(build_schedule(*updates([48]))).launches[-1]
+    assert 3 * alone.grid[0] in {f.grid[0] for f in plan_for(apart).launches}
+    mine, reference = arrays(graph), arrays(graph)
+    for _ in range(2):
+        expected = interpret(graph, reference)
+        for i, (actual, wanted) in enumerate(zip(step.run(mine), expected, strict=True)):
+            close(actual, wanted, 1e-5, 1e-5 * max(1.0, float(np.abs(wanted).max())))
+            reference[donations[i]][...] = wanted
+    assert len([f for f in launches(step) if "sum" in f.function.name]) == 3
+
+
+def test_grouped_sums_load_as_widely_as_alone() -> None:
+    alone = plan_for(build_schedule(*updates([768], 512))).launches[-1]
+    grouped = plan_for(build_schedule(*updates([768] * 5, 512))).launches[-1]
+    assert "table" in grouped.function.source and "table" not in alone.function.source
+    wide = [compile_one(f.function).assembly.count("ld.global.v4.b32") for f in (alone, grouped)]
+    assert wide[0] == wide[1] > 0
+
+
+def test_casts_of_weights_are_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One launch for all of them, although each is read soon."""
+
+    def program(x: Any, *weights: Any) -> Any:
+        for w in weights:
+            x = (x @ w.to(graphtorch.bfloat16) * 0.06).tanh()
+        return x, weights[0] * 2, weights[1] + 1
+
+    monkeypatch.setattr(fused, "REREADS", 0)
+    widths = [256 + 32 * (i % 4) for i in range(13)]
+    types = [TensorType(dtypes.bfloat16, (64, 256)), *(f32(*s) for s in pairwise(widths))]
+    graph = trace(program, *types)
+    plan = plan_for(build_schedule(graph, {2: 2}))
+    assert [f.function.name for f in plan.launches].count("fused_cast") == 1
+    step = InterpretedBackend().compile(graph, {2: 2})
+    inputs, reference = arrays(graph), arrays(graph)
+    for actual, wanted in zip(step.run(inputs), interpret(graph, reference), strict=True):
+        close(actual, wanted, 6e-2, 6e-2 * max(1.0, float(np.abs(wanted.astype(np.float64)).max())))
+    few = plan_for(build_schedule(trace(program, *types[:6]), {2: 2}))
+    assert [f.function.name for f in few.launches].count("fused_cast") > 1
