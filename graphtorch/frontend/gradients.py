@@ -31,7 +31,7 @@ from graphtorch.frontend.errors import TakeApart, refuse
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.layouts import gradient_layouts
 from graphtorch.frontend.parts import Part, Saved
-from graphtorch.frontend.recorded import Recorded, RecordedNode
+from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
 from graphtorch.frontend.sources import GradSource, Source, TensorSource, gradient_of
 from graphtorch.ir.builder import GraphBuilder, Traced
 from graphtorch.ir.graph import Graph, Location, Node, Value
@@ -60,6 +60,8 @@ class GradientRecorder(GraphBuilder):
         self.parts: dict[Value, Part] = {}  # the results of control-flow nodes
         self._saved: dict[Node | Part, list[Saved]] = {}
         self.layouts: dict[Value, np.ndarray[Any, Any]] = {}  # of values whose operators don't tell
+        # Results of custom functions that show memory of operands: (storage, its version, that storage, its version).
+        self.lent: list[tuple[RecordedStorage, int, RecordedStorage, int]] = []
         self._freed: set[Node | Part] = set()
         self._alive: list[Any] = []  # objects whose ids are keys above
 
@@ -521,9 +523,14 @@ class GradientRecorder(GraphBuilder):
         )
         node = results[0].node
         assert node is not None
+        given = {id(t._data.storage): t._data.storage for t in inputs if isinstance(t._data, Recorded)}
         replaced: dict[int, Tensor] = {}
         for before, value in zip(made, results, strict=True):
             after = replaced[id(before)] = self._fresh(value)
+            lender = given.get(id(before._data.storage))
+            if lender is not None:
+                own = after._data.storage
+                self.lent.append((own, own.version, lender, lender.version))
             self.arrange(after, before._data.layout)
             frozen = any(before is t for t in context._non_differentiable)
             if after._dtype.is_differentiable and not frozen:

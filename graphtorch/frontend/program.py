@@ -311,6 +311,7 @@ class _Assembler:
                 if isinstance(leaf._data, Recorded):
                     self.shown.setdefault(id(leaf._data.storage), memo[id(leaf)])
             captured.results.append(memo[id(leaf)])
+        self.check_lent()
         position = {v: i for i, v in enumerate(self.graph.inputs)}
         for storage in recorder.storages:
             if storage.mutated and not storage.constant and storage.source is not None:
@@ -391,6 +392,18 @@ class _Assembler:
                 "return tensors and numbers in lists, tuples, dictionaries, named tuples or dataclasses",
             )
         return Constant(leaf)
+
+    def check_lent(self) -> None:
+        """Refuse what would show that a custom function's result has memory of its own here, where eager execution
+        gives it that of an operand."""
+        for made, version, lender, before in self.recorder.lent:
+            outside = lender.source is not None and not lender.constant
+            both = id(made) in self.shown and (outside or id(lender) in self.shown)
+            if both or made.version != version or lender.version != before:
+                raise refuse(
+                    "a custom function that gives its operand, or a view of it, which is changed in place or a result",
+                    "return a copy from its forward",
+                )
 
     def keep_checks(self) -> None:
         """Let operators that may fail for data run although nothing needs what they give: a bad index is an error."""

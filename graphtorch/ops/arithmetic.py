@@ -210,20 +210,20 @@ mul: Callable[..., Any] = binary(
 # -- quotients --------------------------------------------------------------------------------------------------------
 
 
-def _check_zero(divisor: Any) -> None:
-    """Integer division by zero has no result. Raises RuntimeError with PyTorch's text."""
-    if divisor.dtype.kind in "iu" and not np.all(divisor):
+def _check_zero(dividend: Any, divisor: Any) -> None:
+    """Integer division by zero has no result. Raises RuntimeError with PyTorch's text if anything is divided."""
+    if divisor.dtype.kind in "iu" and not np.all(divisor) and np.size(dividend):
         raise RuntimeError("ZeroDivisionError")
 
 
 def _floor_quotient(x: Any, y: Any) -> Any:
-    _check_zero(y)
+    _check_zero(x, y)
     return np.floor_divide(x, y)
 
 
 def _truncated_quotient(x: Any, y: Any) -> Any:
     if x.dtype.kind in "iu":
-        _check_zero(y)
+        _check_zero(x, y)
         return np.floor_divide(x - np.fmod(x, y), y)
     return np.trunc(np.true_divide(x, y))
 
@@ -332,12 +332,12 @@ floor_divide = binary(
 
 
 def _numpy_fmod(x: Any, y: Any) -> Any:
-    _check_zero(y)
+    _check_zero(x, y)
     return np.fmod(x, y)
 
 
 def _numpy_remainder(x: Any, y: Any) -> Any:
-    _check_zero(y)
+    _check_zero(x, y)
     if x.dtype.kind in "iu":
         return np.remainder(x, y)
     result = np.asarray(np.fmod(x, y))  # not np.remainder: PyTorch keeps the sign of a zero remainder

@@ -426,3 +426,53 @@ def test_a_backward_that_differentiates(inside):
         found.append(y if inside else a.grad)
     assert torch.equal(*found)
     assert found[0].tolist() == [24.0, 96.0]
+
+
+class Reversed(torch.autograd.Function):
+    """The operand itself, with the gradient of its negative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return -g
+
+
+def test_a_gradient_reversal_compiles():
+    step = torch.compile(lambda a: (Reversed.apply(a * 3) * 2).sum(), fullgraph=True)
+    a = torch.ones(3, requires_grad=True)
+    step(a).backward()
+    assert a.grad.tolist() == [-6.0] * 3
+
+
+def change_of_the_operand(a):
+    b = a * 1
+    y = Reversed.apply(b)
+    with torch.no_grad():
+        b.mul_(5)
+    return y.detach()
+
+
+def change_of_the_result(a):
+    b = a * 1
+    y = Reversed.apply(b).detach()
+    y.mul_(5)
+    return b
+
+
+def both_as_results(a):
+    b = a * 1
+    return Reversed.apply(b), b
+
+
+@pytest.mark.filterwarnings("ignore:.*runs eagerly")
+@pytest.mark.parametrize("function", [change_of_the_operand, change_of_the_result, both_as_results])
+def test_results_of_custom_functions_that_are_their_operands(function):
+    found = []
+    for run in (function, torch.compile(function)):
+        made = run(torch.tensor([1.0, 2.0], requires_grad=True))
+        made = made if isinstance(made, tuple) else (made,)
+        found.append(([t.tolist() for t in made], {t.data_ptr() - made[0].data_ptr() for t in made}))
+    assert found[0] == found[1]

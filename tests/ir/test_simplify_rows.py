@@ -113,7 +113,7 @@ FIRES = [
         ["%0 = mm(%a, %b)", "%1 = t(%0)"],
         "permute permute mm",
     ),
-    ("sum-of-one", "(%x: f32[3, 1] argument)", ["%0 = sum(%x, dim=(1,))"], "view"),
+    ("sum-of-one", "(%x: f32[3, 1] argument)", ["%0 = sum(%x, dim=(1,))"], "view add"),
     ("sum-of-one", "(%x: i32[1, 3] argument)", ["%0 = sum(%x, dim=(0,), keepdim=True)"], "cast"),
     ("reduction-of-one", "(%x: f32[3, 1] argument)", ["%0 = amax(%x, dim=(1,))"], "view"),
     (

@@ -87,3 +87,12 @@ def test_powers(dtype: str) -> None:
     for a, e in zip(step(x, y), (x**y, x**3, x**11), strict=True):
         assert a.dtype is e.dtype
         np.testing.assert_array_equal(a.numpy(), e.numpy())
+
+
+@pytest.mark.parametrize("name", ["floor_divide", "remainder", "fmod"])
+def test_nothing_divided_by_zero_is_nothing(name: str) -> None:
+    divide = getattr(gt, name)
+    empty = gt.zeros(0, 3, dtype=gt.int64)
+    for divisor in (0, gt.zeros(3, dtype=gt.int64)):
+        assert divide(empty, divisor).shape == (0, 3)
+        assert gt.compile(lambda x, divisor=divisor: divide(x, divisor) + 1)(empty).shape == (0, 3)
