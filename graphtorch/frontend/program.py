@@ -649,9 +649,13 @@ class _Call:
     def _placed(self, steps: Steps) -> Steps:
         """A view's way with this call's positions."""
         return tuple(
-            (op, tuple(int(self.arrays[a.index]) if type(a) is Position else a for a in attributes))
+            (op, tuple(self._number(a.index) if type(a) is Position else a for a in attributes))
             for op, attributes in steps
         )
+
+    def _number(self, index: int) -> int:
+        array = self.arrays[index]
+        return int(array.host() if type(array) is DeviceArray else array)
 
     def view(self, base: Tensor, spec: Alias | OutputView) -> Tensor:
         """A view of a tensor, step by step in the grad modes of the capture."""

@@ -300,3 +300,13 @@ def test_updates_in_place_beside_long_folds_are_made_once(cuda: SimulatedDriver)
     for mode in ("default", "reduce-overhead"):
         for mine, theirs in zip(train("cuda", lambda f, m=mode: torch.compile(f, mode=m)), wanted, strict=True):
             np.testing.assert_allclose(mine.cpu().numpy(), theirs.numpy(), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_results_that_are_views_at_a_place_on_the_device(mode: str) -> None:
+    x = torch.arange(12.0, device="cuda").reshape(4, 3)
+    f = torch.compile(lambda x, i: x[i], mode=mode)
+    for i in (2, 0, -1):
+        found = f(x, torch.tensor(i, device="cuda"))
+        assert found.is_cuda and torch.equal(found.cpu(), x.cpu()[i])
+        assert found.data_ptr() == x[i].data_ptr()
