@@ -10,8 +10,11 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from graphtorch.autograd.rules import evaluate, fit, saved_names
 from graphtorch.autograd.state import state
+from graphtorch.ops import native
 from graphtorch.ops.record import Operator
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
@@ -327,7 +330,7 @@ def _needed_results(op: Operator, differentiated: tuple[str, ...]) -> tuple[tupl
 class OperatorNode(Node):
     """A recorded operator call."""
 
-    __slots__ = ("differentiated", "op", "operands", "overload", "saved", "user_line", "wanted")
+    __slots__ = ("differentiated", "is_large", "op", "operands", "overload", "saved", "user_line", "wanted")
 
     def __init__(self, op: Operator, args: tuple[Any, ...], inplace: bool = False) -> None:
         edges: list[Edge | None] = []
@@ -358,6 +361,7 @@ class OperatorNode(Node):
         self.differentiated = tuple(differentiated)
         self.saved: dict[str, Any] | None = {}
         self.user_line = ""
+        self.is_large = False  # whether the gradients are worth native code
         for name, place, is_type in _needs(op, self.differentiated):
             arg = args[place]
             if isinstance(arg, Tensor):
@@ -439,6 +443,10 @@ class OperatorNode(Node):
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self.saved is None:
             raise RuntimeError(FREED)
+        if self.is_large and not state.grad_enabled and state.recorder is None:
+            made = self._native(cotangents)
+            if made is not None:
+                return made
         found: dict[str, Any] = {
             name: evaluate(self.op.derivative[name], self.op, cotangents, self._lookup) for name in self.differentiated
         }
@@ -456,12 +464,46 @@ class OperatorNode(Node):
             gradients.append(fit(value, operand))
         return gradients
 
+    def _native(self, cotangents: Sequence[Tensor | None]) -> list[Tensor | None] | None:
+        """The operands' cotangents by native code, where that is worth while and nobody differentiates them."""
+        flowing: list[Any] = []
+        for cotangent in cotangents:
+            data = None if cotangent is None else cotangent._data
+            if data is not None and type(data) is not np.ndarray:
+                return None
+            flowing.append(data)
+        known: dict[str, Any] = {}
+        assert self.saved is not None
+        for name, value in self.saved.items():
+            if type(value) is SavedTensor:
+                if value.packed is not None or value.tensor._version != value.version:
+                    return None
+                value = value.tensor._data
+                if type(value) is not np.ndarray:
+                    return None
+            elif type(value) is tuple and any([type(v) is SavedTensor or isinstance(v, TensorType) for v in value]):
+                return None
+            known[name] = value
+        targets = [operand for edge, operand in zip(self.edges, self.operands, strict=True) if edge is not None]
+        names = [name for name, _ in targets]
+        if len(set(names)) < len(names):
+            return None
+        made = native.gradients(self.op, self.differentiated, known, flowing, targets)
+        if made is None:
+            return None
+        given = {id(c._data): c for c in cotangents if c is not None}
+        results = iter([given[id(array)] if id(array) in given else Tensor._wrap(array) for array in made])
+        return [None if edge is None else next(results) for edge in self.edges]
+
 
 def renamed(result: Tensor, name: str) -> Tensor:
     """Call the newest step in the history of `result` by PyTorch's name for the whole composition that it ends."""
     node = result._node
-    if node is not None and type(node) is OperatorNode and state.recorder is None:
-        node.overload = name
+    if node is not None and state.recorder is None:
+        if type(node) is OperatorNode:
+            node.overload = name
+        elif hasattr(node, "called"):  # a composition in one piece
+            node.called = name
     return result
 
 
@@ -481,8 +523,8 @@ def composes(name: str) -> Callable[[F], F]:
     return decorate
 
 
-def record_call(op: Operator, args: tuple[Any, ...], results: Any) -> None:
-    """Put a call on the tape: results that can carry a gradient get the node."""
+def record_call(op: Operator, args: tuple[Any, ...], results: Any, is_large: bool = False) -> None:
+    """Put a call on the tape: results that can carry a gradient get the node. `is_large`: some operand is."""
     outputs = results if type(results) is tuple else (results,)
     for result in outputs:
         if result._dtype.is_differentiable:
@@ -492,6 +534,7 @@ def record_call(op: Operator, args: tuple[Any, ...], results: Any) -> None:
     node = OperatorNode(op, args)
     if not node.wanted:
         return
+    node.is_large = is_large and op.native
     for index, result in enumerate(outputs):
         if result._dtype.is_differentiable:
             result._node = node

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.graph import composes
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.error_function import erf
@@ -417,7 +418,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 
 @function()
-@composes("GluBackward0")
+@in_one_piece("GluBackward0")
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """`a * sigmoid(b)` for the two halves of a dimension. See torch.nn.functional.glu.
 

@@ -18,6 +18,8 @@ from graphtorch.autograd.graph import record_call, record_inplace
 from graphtorch.autograd.state import state
 from graphtorch.autograd.views import of_no_grad
 from graphtorch.diagnostics import advice
+from graphtorch.ops import native
+from graphtorch.ops.native import LARGE
 from graphtorch.ops.record import Operator
 from graphtorch.ops.strides import laid_out, layout_of, like_pointwise, ordered_strides, row_major
 from graphtorch.tensor import dtypes
@@ -72,6 +74,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
             _fail(op, args, error)
     needs_grad = False
     elsewhere = False
+    is_large = False
     arrays: list[Any] = []
     for arg in args:
         if isinstance(arg, Tensor):
@@ -79,7 +82,10 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
                 needs_grad = True
             if arg._device is not CPU:
                 elsewhere = True
-            arrays.append(arg._data)
+            data = arg._data
+            if data.size >= LARGE:
+                is_large = True
+            arrays.append(data)
         elif type(arg) is tuple and arg and op.has_list_operands:
             items = []
             for a in arg:
@@ -98,7 +104,8 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
         else:
             if not op.lazy_check:
                 op.type_rule(*args)
-            results = _wrap_results(op, quiet.run(op.numpy, *arrays))
+            output = native.run(op, arrays) if is_large and op.native else None
+            results = _wrap_results(op, quiet.run(op.numpy, *arrays) if output is None else output)
     except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as error:
         _explain(op, args, error)
     if op.kind == "view":
@@ -113,7 +120,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
     if state.inference and op.kind != "view":
         mark_inference(results)
     if needs_grad and state.grad_enabled and op.derivative:
-        record_call(op, args, results)
+        record_call(op, args, results, is_large)
     if type(results) is tuple and op.result_class is not None:
         return op.result_class(*results)
     return results
@@ -368,10 +375,14 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
             else a
             for a in args
         ]
-        if op.update is not None and not needs_grad and quiet.run(op.update, *arrays):
+        is_large = op.native and target._data.size >= LARGE
+        if not needs_grad and (
+            (op.update is not None and quiet.run(op.update, *arrays)) or (is_large and native.update(op, arrays))
+        ):
             _written(target)
             return target
-        value = quiet.run(op.numpy, *arrays)
+        output = native.run(op, arrays) if is_large else None
+        value = quiet.run(op.numpy, *arrays) if output is None else output
         if value.shape != target._data.shape or value.dtype != target._data.dtype:
             _check_result(op, target, op.infer(args)[0])
     except (RuntimeError, ValueError, TypeError, IndexError) as error:

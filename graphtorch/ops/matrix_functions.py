@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.graph import composes
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.linalg import (
@@ -342,7 +343,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
 
 
 @function()
-@composes("CdistBackward0")
+@in_one_piece("CdistBackward0")
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
     """The p-norm distances between the rows of two sets: (..., P, M) and (..., R, M) give (..., P, R).
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NamedTuple
 
+from graphtorch.ops.native import is_native
 from graphtorch.tensor.type import TensorType
 
 MISSING = inspect.Parameter.empty
@@ -142,11 +143,13 @@ class Operator:
     # Read at every call, so worked out once.
     is_view: bool = field(init=False)
     has_list_operands: bool = field(init=False)
+    native: bool = field(init=False)  # whether it may run as native code; see ops/native.py
     positions: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.is_view = self.kind == VIEW
         self.has_list_operands = any(p.kind.endswith("[]") and p.is_operand for p in self.parameters)
+        self.native = is_native(self.name, self.kind, self.random)
         self.positions = {p.name: i for i, p in enumerate(self.parameters)}
 
     def index_of(self, name: str) -> int:

@@ -22,6 +22,7 @@ from graphtorch.tensor.threads import get_num_threads
 PATIENCE = 2_000  # pauses before the calling thread lets others run
 STACK = 16 << 20  # bytes of a worker's stack
 SPIN = 20_000  # pauses before a worker sleeps: a few tenths of a millisecond
+SHORT_SPIN = 20  # pauses of a worker of the drowsy pool
 # Byte offsets in the pool's memory, which starts with the ticket; what different threads write lies on different cache
 # lines.
 DONE, JOB, SLEEPERS, EPOCH, MUTEX, CONDITION, SIZE = 64, 128, 192, 256, 320, 448, 640
@@ -213,11 +214,11 @@ def _pause() -> tuple[str, str]:
 class Pool:
     """The pool of the process, started on first use: `address` is its memory, `entry` the address of `parallel_for`."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, spin: int = SPIN) -> None:
         from graphtorch.lowering.cpu.compiler import Library, module_text
 
         pause, declaration = _pause()
-        text = module_text([], _CODE.format(PAUSE=pause, **_OFFSETS), [declaration])
+        text = module_text([], _CODE.format(PAUSE=pause, SPIN=spin, **_OFFSETS), [declaration])
         self.library = Library([text], ["parallel_for", "worker", "wake_all"])
         self.memory = np.zeros(SIZE + 64, np.uint8)
         self.address = -(-self.memory.ctypes.data // 64) * 64
@@ -282,11 +283,11 @@ _OFFSETS = {
     "EPOCH": EPOCH,
     "MUTEX": MUTEX,
     "CONDITION": CONDITION,
-    "SPIN": SPIN,
     "PATIENCE": PATIENCE,
 }
 
 _pool: Pool | None = None
+_drowsy: Pool | None = None
 _lock = threading.Lock()
 
 
@@ -295,8 +296,23 @@ def get_pool() -> Pool:
     global _pool
     with _lock:
         if _pool is None:
-            _pool = Pool(get_num_threads() if hasattr(ctypes.CDLL(None), "pthread_create") else 1)
-            atexit.register(_pool.stop)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=_pool.forget_workers)
+            _pool = _started(SPIN)
         return _pool
+
+
+def get_drowsy_pool() -> Pool:
+    """A pool whose workers sleep as soon as there is nothing to do, for regions between which BLAS's threads work: a
+    worker that spins would hold the core that one of them needs."""
+    global _drowsy
+    with _lock:
+        if _drowsy is None:
+            _drowsy = _started(SHORT_SPIN)
+        return _drowsy
+
+
+def _started(spin: int) -> Pool:
+    made = Pool(get_num_threads() if hasattr(ctypes.CDLL(None), "pthread_create") else 1, spin)
+    atexit.register(made.stop)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=made.forget_workers)
+    return made

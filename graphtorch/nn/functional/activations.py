@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graphtorch import ops
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.graph import renamed
 from graphtorch.tensor.tensor import Tensor
 
@@ -127,6 +128,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return _apply(ops.hardswish, input, inplace)
 
 
+@in_one_piece("DivBackward0")
 def softsign(input: Tensor) -> Tensor:
     """``x / (1 + |x|)``."""
     return input / (input.abs() + 1)
@@ -137,11 +139,13 @@ def tanhshrink(input: Tensor) -> Tensor:
     return input - input.tanh()
 
 
+@in_one_piece("HardshrinkBackward0")
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` where ``|x| > lambd``, else 0."""
     return ops.where((input >= -lambd) & (input <= lambd), 0.0, input)
 
 
+@in_one_piece("SoftshrinkBackward0")
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """``x`` moved towards 0 by ``lambd``, but not past it.
 

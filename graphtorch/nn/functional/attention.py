@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from graphtorch import ops
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.state import state
 from graphtorch.nn.functional.convolutions import linear
 from graphtorch.nn.functional.dropouts import dropout
@@ -40,11 +41,41 @@ def scaled_dot_product_attention(
         raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
     if _in_one_piece(query, key, value, attn_mask, enable_gqa):
         return _fused(query, key, value, attn_mask, dropout_p, is_causal, scale)
+    if dropout_p == 0.0:
+        return _composed(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+    return _attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+
+
+@in_one_piece("ScaledDotProductFlashAttentionForCpuBackward0", strided=True)
+def _composed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
+    """Attention without dropout."""
+    return _attention(query, key, value, attn_mask, 0.0, is_causal, scale, enable_gqa)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
+    """Attention as a composition of products and a softmax."""
     if query.dtype in (float16, bfloat16):
         # Scores of half precision would lose what the softmax needs.
         mask = attn_mask if attn_mask is None or attn_mask.dtype is bool_ else attn_mask.to(float32)
         q, k, v = (t.to(float32) for t in (query, key, value))
-        return scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa).to(query.dtype)
+        return _attention(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa).to(query.dtype)
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)

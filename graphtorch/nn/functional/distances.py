@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphtorch import ops
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.graph import composes
 from graphtorch.tensor.tensor import Tensor
 
@@ -11,9 +12,13 @@ __all__ = ["cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """``input`` divided by its p-norm along ``dim``, the norm being at least ``eps``."""
-    norm = input.norm(p, dim, keepdim=True).clamp(min=eps)
-    result = input / norm
+    result: Tensor = _normalized(input, p, dim, eps)
     return result if out is None else out.copy_(result)
+
+
+@in_one_piece("DivBackward0")
+def _normalized(input: Tensor, p: float, dim: int, eps: float) -> Tensor:
+    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
 
 
 @composes("NormBackward1")
@@ -22,6 +27,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     return (x1 - x2 + eps).norm(p, -1, keepdim=keepdim)
 
 
+@in_one_piece("SumBackward1")
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along ``dim``; each norm counts as at least ``eps``."""
     x1, x2 = ops.broadcast_tensors(x1, x2)

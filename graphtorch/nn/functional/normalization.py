@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphtorch import ops
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.autograd.graph import composes
 from graphtorch.ops.shaping import channels_as
@@ -84,13 +85,17 @@ def rms_norm(
     """
     dims = _normalized_dims(input, normalized_shape)
     _check_affine_shape("weight", weight, normalized_shape)
+    return _rms_norm(input, weight, dims, eps)
+
+
+@in_one_piece("FusedRmsNormBackward0")
+def _rms_norm(input: Tensor, weight: Tensor | None, dims: tuple[int, ...], eps: float | None) -> Tensor:
     x = _widen(input)
     small = finfo(x.dtype).eps if eps is None else eps
     normalized = x * ((x * x).mean(dims, keepdim=True) + small).rsqrt()
     return _affine(normalized, weight, None).to(input.dtype)
 
 
-@composes("NativeGroupNormBackward0")
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
@@ -118,7 +123,13 @@ def group_norm(
                 f"Expected {name} to be a vector of size equal to the number of channels in input, but got {name} of "
                 f"shape {list(parameter.shape)} and input of shape {list(input.shape)}"
             )
-    grouped = _widen(input).reshape(batch, num_groups, channels // num_groups * positions)
+    return _group_norm(input, weight, bias, num_groups, eps)
+
+
+@in_one_piece("NativeGroupNormBackward0")
+def _group_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, num_groups: int, eps: float) -> Tensor:
+    batch, channels = input.shape[0], input.shape[1]
+    grouped = _widen(input).reshape(batch, num_groups, channels // num_groups * math.prod(input.shape[2:]))
     normalized = _standardize(grouped, (-1,), eps).reshape(input.shape)
     by_channel = [1, channels] + [1] * (input.dim() - 2)
     scaled = _affine(
@@ -165,26 +176,44 @@ def batch_norm(
     for name, tensor in statistics.items():
         if tensor is not None and tensor.numel() != channels:
             raise RuntimeError(f"{name} should contain {channels} elements not {tensor.numel()}")
-    x = _widen(input)
-    by_channel = [1, channels] + [1] * (input.dim() - 2)
-    if training:
-        dims = (0, *range(2, input.dim()))
-        # One operator: its derivative does not go through the mean, whose part is zero; gradients then take one pass.
-        variance, mean = ops.var_mean(x, dims, correction=0, keepdim=True)
-        centred = x - mean
-        count = input.shape[0] * math.prod(input.shape[2:])
-        with no_grad():
-            _move_towards(running_mean, mean, momentum)
-            _move_towards(running_var, variance * (count / (count - 1)), momentum)
-    else:
+    if not training:
         assert running_mean is not None and running_var is not None
-        centred = x - running_mean.reshape(by_channel)
-        variance = running_var.reshape(by_channel)
+        return _batch_norm_of(input, weight, bias, running_mean, running_var, eps)
+    result, mean, variance = _batch_norm(input, weight, bias, eps)
+    count = input.shape[0] * math.prod(input.shape[2:])
+    with no_grad():
+        _move_towards(running_mean, mean, momentum)
+        _move_towards(running_var, variance * (count / (count - 1)), momentum)
+    return result
+
+
+@in_one_piece("NativeBatchNormBackward0")
+def _batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The normalised input, and the mean and the variance of each channel."""
+    x = _widen(input)
+    dims = (0, *range(2, input.dim()))
+    # One operator: its derivative does not go through the mean, whose part is zero; gradients then take one pass.
+    variance, mean = ops.var_mean(x, dims, correction=0, keepdim=True)
+    return _scaled(x - mean, variance, weight, bias, eps).to(input.dtype), mean, variance
+
+
+@in_one_piece("NativeBatchNormBackward0")
+def _batch_norm_of(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> Tensor:
+    """The input normalised with given statistics."""
+    by_channel = [1, input.shape[1]] + [1] * (input.dim() - 2)
+    centred = _widen(input) - mean.reshape(by_channel)
+    return _scaled(centred, variance.reshape(by_channel), weight, bias, eps).to(input.dtype)
+
+
+def _scaled(centred: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    by_channel = [1, centred.shape[1]] + [1] * (centred.dim() - 2)
     return _affine(
         centred * (variance + eps).rsqrt(),
         None if weight is None else weight.reshape(by_channel),
         None if bias is None else bias.reshape(by_channel),
-    ).to(input.dtype)
+    )
 
 
 def _move_towards(running: Tensor | None, batch: Tensor, momentum: Any) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from graphtorch import ops
+from graphtorch.autograd.compositions import Kernels, by_kernels
+from graphtorch.nn.functional import recurrent_kernels
 from graphtorch.nn.functional.convolutions import linear
 from graphtorch.nn.functional.dropouts import dropout as drop
 from graphtorch.tensor.tensor import Tensor
@@ -16,36 +19,74 @@ State = tuple[Tensor, ...]
 
 def rnn_step(gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None, nonlinearity: str) -> Tensor:
     """The next hidden state of an Elman network; ``gates`` is what the input adds, (N, H)."""
-    total = gates + linear(hidden, weight, bias)
-    return total.tanh() if nonlinearity == "tanh" else total.relu()
+    step = _tanh_step if nonlinearity == "tanh" else _relu_step
+    return step(gates, hidden, None, weight, bias, f"RNN_{nonlinearity.upper()}", 1, False)[1]
 
 
 def lstm_step(
     gates: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, bias: Tensor | None, projection: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The next hidden and cell state; ``gates`` is what the input adds, (N, 4 H): input, forget, cell, output."""
-    enter, keep, new, show = (gates + linear(hidden, weight, bias)).chunk(4, -1)
-    cell = keep.sigmoid() * cell + enter.sigmoid() * new.tanh()
-    hidden = show.sigmoid() * cell.tanh()
-    return hidden if projection is None else linear(hidden, projection), cell
+    if projection is not None:
+        hidden, cell = _next_state("LSTM", gates, (hidden, cell), (None, None, weight, bias, projection))
+        return hidden, cell
+    _, hidden, cell = _lstm_step(gates, hidden, cell, weight, bias, "LSTM", 1, False)
+    return hidden, cell
 
 
 def gru_step(gates: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The next hidden state; ``gates`` is what the input adds, (N, 3 H): reset, update, new."""
-    reset, update, new = gates.chunk(3, -1)
-    own_reset, own_update, own_new = linear(hidden, weight, bias).chunk(3, -1)
-    new = (new + (reset + own_reset).sigmoid() * own_new).tanh()
-    return (hidden - new) * (update + own_update).sigmoid() + new
+    return _gru_step(gates, hidden, None, weight, bias, "GRU", 1, False)[1]
 
 
 def _next_state(mode: str, gates: Tensor, now: State, weights: Sequence[Tensor | None]) -> State:
+    """One step, operator by operator."""
     _, _, weight, bias, projection = weights
     assert weight is not None
+    hidden = now[0]
+    own = linear(hidden, weight, bias)
     if mode == "LSTM":
-        return lstm_step(gates, now[0], now[1], weight, bias, projection)
+        enter, keep, new, show = (gates + own).chunk(4, -1)
+        cell = keep.sigmoid() * now[1] + enter.sigmoid() * new.tanh()
+        hidden = show.sigmoid() * cell.tanh()
+        return hidden if projection is None else linear(hidden, projection), cell
     if mode == "GRU":
-        return (gru_step(gates, now[0], weight, bias),)
-    return (rnn_step(gates, now[0], weight, bias, "tanh" if mode == "RNN_TANH" else "relu"),)
+        reset, update, new = gates.chunk(3, -1)
+        own_reset, own_update, own_new = own.chunk(3, -1)
+        new = (new + (reset + own_reset).sigmoid() * own_new).tanh()
+        return ((hidden - new) * (update + own_update).sigmoid() + new,)
+    total = gates + own
+    return (total.tanh() if mode == "RNN_TANH" else total.relu(),)
+
+
+def _steps(
+    gates: Tensor,
+    hidden: Tensor,
+    cell: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    mode: str,
+    steps: int,
+    reverse: bool,
+) -> tuple[Tensor, ...]:
+    """One direction of one layer over sequences of one length: the outputs (steps * N, H) and the last state. `gates`
+    is what the input adds, (steps * N, gates * H)."""
+    now: State = (hidden,) if cell is None else (hidden, cell)
+    outputs: list[Any] = [None] * steps
+    each = (gates,) if steps == 1 else gates.split([hidden.shape[0]] * steps, 0)
+    for step in range(steps - 1, -1, -1) if reverse else range(steps):
+        now = _next_state(mode, each[step], now, (None, None, weight, bias, None))
+        outputs[step] = now[0]
+    return (outputs[0] if steps == 1 else ops.cat(outputs)), *now
+
+
+_KERNELS = Kernels(recurrent_kernels.applies, recurrent_kernels.forward, recurrent_kernels.backward)
+# The same, named as PyTorch's histories end.
+_sequence = by_kernels("CatBackward0", _KERNELS)(_steps)
+_lstm_step = by_kernels("MulBackward0", _KERNELS)(_steps)
+_gru_step = by_kernels("AddBackward0", _KERNELS)(_steps)
+_tanh_step = by_kernels("TanhBackward0", _KERNELS)(_steps)
+_relu_step = by_kernels("ReluBackward0", _KERNELS)(_steps)
 
 
 def recurrent_scan(
@@ -88,10 +129,15 @@ def recurrent_layer(
     Returns:
         the outputs (sum of the batch sizes, H) and the last state of each sequence.
     """
-    input_weight, input_bias = weights[:2]
-    assert input_weight is not None
+    input_weight, input_bias, weight = weights[:3]
+    assert input_weight is not None and weight is not None
     # What the input adds is independent of the steps: one product for all.
-    gates = linear(data, input_weight, input_bias).split(list(batch_sizes), 0)
+    total = linear(data, input_weight, input_bias)
+    if weights[4] is None and batch_sizes[0] == batch_sizes[-1]:
+        cell = state[1] if mode == "LSTM" else None
+        output, *last = _sequence(total, state[0], cell, weight, weights[3], mode, len(batch_sizes), reverse)
+        return output, tuple(last)
+    gates = total.split(list(batch_sizes), 0)
     first, now = state, tuple(part[: batch_sizes[-1]] for part in state) if reverse else state
     outputs: list[Tensor] = []
     ended: list[State] = []  # final states of sequences that are over, the shortest first

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphtorch import ops
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.graph import renamed
 from graphtorch.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from graphtorch.ops.autocast import autocasts
@@ -82,19 +83,33 @@ def interpolate(
             input.to(float32), size, scale_factor, mode, align_corners, recompute_scale_factor, antialias
         )
         return resampled.round().clamp(0, 255).to(uint8)
+    steps = tuple([1.0 / value if keep else None for value in values])
     source = input
-    for axis, (want, value) in enumerate(zip(sizes, values, strict=True)):
-        step = 1.0 / value if keep else None
+    input = _resampled(input, tuple(sizes), steps, mode, bool(align_corners), antialias)
+    kind = {"nearest-exact": "NearestExact"}.get(mode, mode.capitalize())
+    return renamed(channels_as(input, source), f"Upsample{kind}{spatial}D{'Aa' if antialias else ''}Backward0")
+
+
+@in_one_piece("", linear=True)
+def _resampled(
+    input: Tensor,
+    sizes: tuple[int, ...],
+    steps: tuple[float | None, ...],
+    mode: str,
+    align_corners: bool,
+    antialias: bool,
+) -> Tensor:
+    """`interpolate` to `sizes`, one dimension after the other; `steps` are distances between outputs, where given."""
+    for axis, (want, step) in enumerate(zip(sizes, steps, strict=True)):
         if mode.startswith("nearest"):
             input = _nearest(input, 2 + axis, want, step, mode == "nearest-exact")
         elif antialias:
-            input = _smooth(input, 2 + axis, want, step, bool(align_corners), mode == "bicubic")
+            input = _smooth(input, 2 + axis, want, step, align_corners, mode == "bicubic")
         elif mode == "bicubic":
-            input = _cubic(input, 2 + axis, want, step, bool(align_corners))
+            input = _cubic(input, 2 + axis, want, step, align_corners)
         else:
-            input = _linear(input, 2 + axis, want, step, bool(align_corners))
-    kind = {"nearest-exact": "NearestExact"}.get(mode, mode.capitalize())
-    return renamed(channels_as(input, source), f"Upsample{kind}{spatial}D{'Aa' if antialias else ''}Backward0")
+            input = _linear(input, 2 + axis, want, step, align_corners)
+    return input
 
 
 def upsample(
@@ -285,9 +300,16 @@ def grid_sample(
         )
     if mode == "bicubic" and spatial == 3:
         raise NotImplementedError("grid_sampler(): bicubic interpolation only supports 4D input")
+    sampled = _grid_sample(input, grid, mode, padding_mode, align_corners)
+    return renamed(sampled, f"GridSampler{spatial}DBackward0")
+
+
+@in_one_piece("")
+def _grid_sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, align_corners: bool | None) -> Tensor:
+    spatial = input.dim() - 2
     if input.dtype.itemsize == 2:
         # Coordinates of half precision would fall into other cells.
-        return grid_sample(input.to(float32), grid.to(float32), mode, padding_mode, align_corners).to(input.dtype)
+        return _grid_sample(input.to(float32), grid.to(float32), mode, padding_mode, align_corners).to(input.dtype)
     align = bool(align_corners)
     sizes = tuple(input.shape[2:])
 
