@@ -20,10 +20,12 @@ if TYPE_CHECKING:
         no_grad,
         set_detect_anomaly,
         set_grad_enabled,
+        set_multithreading_enabled,
     )
-    from graphtorch.tensor.tensor import Tensor as Variable
+    from graphtorch.autograd.variable import Variable
 
 _HOMES = {
+    "Variable": "graphtorch.autograd.variable",
     "backward": "graphtorch.autograd.engine",
     "grad": "graphtorch.autograd.engine",
     "Function": "graphtorch.autograd.function",
@@ -35,15 +37,14 @@ _HOMES = {
     "no_grad": "graphtorch.autograd.grad_mode",
     "set_detect_anomaly": "graphtorch.autograd.grad_mode",
     "set_grad_enabled": "graphtorch.autograd.grad_mode",
+    "set_multithreading_enabled": "graphtorch.autograd.grad_mode",
 }
+
+_MODULES = ("anomaly_mode", "forward_ad", "function", "functional", "grad_mode", "graph", "profiler", "variable")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Variable":
-        from graphtorch.tensor.tensor import Tensor
-
-        return Tensor
-    if name in ("functional", "forward_ad"):
+    if name in _MODULES:
         return importlib.import_module(f"graphtorch.autograd.{name}")
     home = _HOMES.get(name)
     if home is None:
@@ -54,4 +55,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES, "Variable", "forward_ad", "functional"})
+    return sorted({*globals(), *_HOMES, *_MODULES})

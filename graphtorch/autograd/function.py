@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphtorch.autograd.graph import FREED, Node, SavedTensor, edge_of
@@ -49,6 +50,9 @@ class FunctionContext:
     def set_materialize_grads(self, value: bool) -> None:
         """Whether absent cotangents reach backward as zeros (the default) or as None."""
         self._materialize = value
+
+
+FunctionCtx = FunctionContext  # PyTorch's name
 
 
 class FunctionNode(Node):
@@ -164,3 +168,47 @@ class Function:
             cls.__dict__["setup_context"].__func__(context, tuple(args), output)
             return output
         return cls.forward(context, *args, **kwargs)
+
+
+class InplaceFunction(Function):
+    """A Function that notes whether it was asked to work in place. See torch.autograd.function.InplaceFunction."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__()
+        self.inplace = inplace
+
+
+class _Undifferentiable(Function):
+    """The identity, whose derivative is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tensors
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        raise RuntimeError("trying to differentiate twice a function that was marked with @once_differentiable")
+
+
+def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate the backward of a Function that can't be differentiated itself: it runs without a history, and a
+    derivative of its results is a RuntimeError. See torch.autograd.function.once_differentiable."""
+
+    @functools.wraps(fn)
+    def wrapper(ctx: Any, *args: Any) -> Any:
+        previous = state.grad_enabled
+        state.grad_enabled = False
+        try:
+            outputs = fn(ctx, *args)
+        finally:
+            state.grad_enabled = previous
+        if not state.grad_enabled or not any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            return outputs
+        found = list(outputs) if isinstance(outputs, tuple) else [outputs]
+        places = [i for i, each in enumerate(found) if isinstance(each, Tensor)]
+        marked = _Undifferentiable.apply(*(found[i].detach().requires_grad_() for i in places))
+        for place, tensor in zip(places, marked, strict=True):
+            found[place] = tensor
+        return tuple(found)
+
+    return wrapper

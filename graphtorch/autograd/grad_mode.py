@@ -146,6 +146,32 @@ class inference_mode:
         return wrapped  # type: ignore[return-value]
 
 
+class set_multithreading_enabled:
+    """Sets at once, or for a block, whether backward passes may use several threads. Here one thread walks the tape in
+    either mode, and operators bring their own. See torch.autograd.grad_mode.set_multithreading_enabled."""
+
+    def __init__(self, mode: bool) -> None:
+        self.mode = bool(mode)
+        self._outer = state.multithreading
+        state.multithreading = self.mode
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None:
+        state.multithreading = self._outer
+
+    def __call__(self, function: F) -> F:
+        state.multithreading = self._outer
+        mode = self.mode
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with set_multithreading_enabled(mode):
+                return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+
 def is_inference_mode_enabled() -> bool:
     """Whether this thread is in inference mode."""
     return state.inference

@@ -5,9 +5,11 @@ number themselves in the order of recording; the engine visits them in the rever
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -203,6 +205,8 @@ class saved_tensors_hooks:
         self._outer: list[Any] = []
 
     def __enter__(self) -> None:
+        if state.saved_hooks_disabled is not None:
+            raise RuntimeError(state.saved_hooks_disabled)
         self._outer.append(state.saved_hooks)
         state.saved_hooks = self.hooks
 
@@ -215,6 +219,65 @@ class save_on_cpu(saved_tensors_hooks):
 
     def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
         super().__init__(lambda t: (t._device, t.cpu()), lambda packed: packed[1].to(packed[0]))
+
+
+@contextlib.contextmanager
+def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
+    """A block in which `saved_tensors_hooks` is a RuntimeError with this message; so is the block itself where hooks
+    are active. See torch.autograd.graph.disable_saved_tensors_hooks."""
+    if state.saved_hooks is not None:
+        raise RuntimeError(error_message)
+    outer, state.saved_hooks_disabled = state.saved_hooks_disabled, error_message
+    try:
+        yield
+    finally:
+        state.saved_hooks_disabled = outer
+
+
+class _Handle:
+    """Stands for a value that `allow_mutation_on_saved_tensors` keeps."""
+
+
+class _SavedCopies:
+    """What one `allow_mutation_on_saved_tensors` keeps, for as long as nodes hold the handles."""
+
+    def __init__(self) -> None:
+        self.cloned: weakref.WeakKeyDictionary[_Handle, Tensor] = weakref.WeakKeyDictionary()
+
+    def clear(self) -> None:
+        self.cloned.clear()
+
+    def pack(self, tensor: Tensor) -> _Handle:
+        handle = _Handle()
+        self.cloned[handle] = tensor.clone()
+        return handle
+
+    def unpack(self, handle: _Handle) -> Tensor:
+        if handle not in self.cloned:
+            raise AssertionError(
+                "Trying to backward outside of the 'allow_mutation_on_saved_tensors' context"
+                "in which the graph was originally recorded."
+            )
+        return self.cloned[handle]
+
+
+@contextlib.contextmanager
+def allow_mutation_on_saved_tensors() -> Iterator[_SavedCopies]:
+    """A block in which tensors may be changed in place after they were saved for backward: forward and backward belong
+    into it. PyTorch copies a saved tensor when it is first written to; here it is copied when it is saved.
+
+    Raises RuntimeError for a block within one, AssertionError for a backward pass outside of the forward's block.
+    See torch.autograd.graph.allow_mutation_on_saved_tensors."""
+    if state.saved_copies is not None:
+        raise RuntimeError("allow_mutation_on_saved_tensors contexts cannot be nested")
+    copies = _SavedCopies()
+    with saved_tensors_hooks(copies.pack, copies.unpack):
+        state.saved_copies = copies
+        try:
+            yield copies
+        finally:
+            copies.clear()
+            state.saved_copies = None
 
 
 class GradientEdge(NamedTuple):

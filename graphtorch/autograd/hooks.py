@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphtorch.autograd.state import state
 from graphtorch.tensor.tensor import Tensor
@@ -70,6 +70,19 @@ class HookTable(OrderedDict[int, Any]):
         return OrderedDict, (list(self.items()),)
 
 
+class AllModulesHook(NamedTuple):
+    """A hook on every nn.Module; `kind` is what it runs around."""
+
+    kind: str
+    hook: Callable[..., Any]
+    with_kwargs: bool = False
+    always_call: bool = False
+
+
+# Hooks that the calls of all modules run, before the modules' own. One table, so that a call looks at one.
+ALL_MODULES = HookTable()
+
+
 class RemovableHandle:
     """Removes its hook again. See torch.utils.hooks.RemovableHandle."""
 
@@ -105,7 +118,7 @@ class Handles:
         self.remove()
 
 
-def add(hooks: dict[int, Any], hook: Callable[..., Any]) -> RemovableHandle:
+def add(hooks: dict[int, Any], hook: Callable[..., Any] | AllModulesHook) -> RemovableHandle:
     """Append a hook to an ordered collection."""
     key = next(_ids)
     hooks[key] = hook

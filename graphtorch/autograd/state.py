@@ -33,6 +33,9 @@ class State(threading.local):
     anomaly: bool = False
     recorder: Any = None
     autocast: Any = None  # what operators are cast to inside `autocast` regions (ops/autocast.py)
+    multithreading: bool = True
+    saved_copies: Any = None  # of the `allow_mutation_on_saved_tensors` around
+    saved_hooks_disabled: str | None = None  # the error of who enters `saved_tensors_hooks`
     saved_hooks: Any = None  # (pack, unpack) of the innermost `saved_tensors_hooks`
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.hooks import ALL_MODULES
 from graphtorch.frontend.effects import RunEagerly, effect, is_watched, reads_the_clock
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.frontend.library import LibraryUses
@@ -94,6 +95,7 @@ class Environment:
         self.absent: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}  # (namespace, a global that is not there)
         self.environ: dict[Any, Any] | None = None
         self.settings = ModuleSettings()
+        self._hooks_on_all = dict(ALL_MODULES)
         self.library = LibraryUses()
         self.names: set[str] = {"forward", "backward", "setup_context"}
         self._fresh: set[str] = set()
@@ -120,6 +122,7 @@ class Environment:
                 self._visit_hooks(argument._post_accumulate_hooks, f"argument {i}")
             elif not is_scalar(argument):
                 yield Place(f"leaves[{i}]", f"argument {i}", argument, assumed=False)
+        self._visit_hooks({key: each.hook for key, each in self._hooks_on_all.items()}, "all modules")
         name = getattr(function, "__name__", type(function).__name__)
         yield Place(self.guards.name(function), name, function, assumed=False)
 
@@ -533,6 +536,10 @@ class Environment:
     def undo_changes(self) -> list[str]:
         """Put back what the run changed; returns what that was. What it only added is in `made`."""
         changed: list[str] = []
+        if dict(ALL_MODULES) != self._hooks_on_all:
+            changed.append("the hooks on all modules")
+            ALL_MODULES.clear()
+            ALL_MODULES.update(self._hooks_on_all)
         for place, container, copy in self.containers:
             if not _same_entries(container, copy):
                 grown = isinstance(container, dict) and all(

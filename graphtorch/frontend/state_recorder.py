@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphtorch.autograd.hooks import HookTable
+from graphtorch.autograd.hooks import ALL_MODULES, HookTable
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import attribute, dictionary, identical, is_scalar
@@ -165,6 +165,8 @@ class StateRecorder(GradientRecorder):
 
     def assume_hooks(self) -> None:
         """Assume the hooks of the modules that were called, unless the function changed them itself."""
+        if self._hooks_met:
+            self.assume_hook_table(self.guards.name(ALL_MODULES), ALL_MODULES, "all modules")
         for module, name, tables in self._hooks_met:
             for group, entries in tables:
                 if dict(vars(module).get(group, {})) == entries:

@@ -68,9 +68,11 @@ class Tensor(metaclass=_TensorMeta):
     __array_priority__ = 1000.0  # so that `ndarray * tensor` asks the tensor
 
     def __new__(cls, data: Any = (), *args: Any, **kwargs: Any) -> Any:
-        if cls is Tensor and type(data) is not Tensor:
+        if cls is Tensor:
             from graphtorch.tensor.creation import legacy_constructor
 
+            if isinstance(data, Tensor) and not args and not kwargs:
+                return data.view_as(data)
             return legacy_constructor(data, *args, **kwargs)
         return object.__new__(cls)
 

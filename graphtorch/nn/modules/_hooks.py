@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from graphtorch.autograd.function import Function
+from graphtorch.autograd.hooks import ALL_MODULES
 from graphtorch.autograd.state import state
 from graphtorch.tensor.tensor import Tensor
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from graphtorch.nn.modules.module import Module
 
 Grads = tuple[Any, ...]
+
+
+def on_all(kind: str) -> list[Callable[..., Any]]:
+    """The hooks of one kind on all modules."""
+    return [each.hook for each in ALL_MODULES.values() if each.kind == kind]
 
 
 class _Boundary(Function):
@@ -39,8 +45,8 @@ class _BackwardHooks:
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.hooks = list(module._backward_hooks.values())
-        self.pre_hooks = list(module._backward_pre_hooks.values())
+        self.hooks = [*on_all("backward"), *module._backward_hooks.values()]
+        self.pre_hooks = [*on_all("backward_pre"), *module._backward_pre_hooks.values()]
         self.grad_outputs: Grads | None = None
         self.input_count = 0
         self.inputs_seen = False
@@ -125,13 +131,14 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     result: Any = None
     try:
         args, kwargs = _run_pre_hooks(module, args, kwargs)
-        backward = _BackwardHooks(module) if module._backward_hooks or module._backward_pre_hooks else None
+        made = _BackwardHooks(module)
+        backward = made if made.hooks or made.pre_hooks else None
         if backward is not None:
             args = backward.wrap_inputs(args)
         result = module.forward(*args, **kwargs)
-        for key, hook in list(module._forward_hooks.items()):
+        for key, hook, with_kwargs, _ in _forward_hooks(module):
             called.add(key)
-            replaced = _run_forward_hook(module, key, hook, args, kwargs, result)
+            replaced = hook(module, args, kwargs, result) if with_kwargs else hook(module, args, result)
             if replaced is not None:
                 result = replaced
         if backward is not None:
@@ -152,8 +159,11 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
 def _run_pre_hooks(
     module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    for key, hook in list(module._forward_pre_hooks.items()):
-        if key in module._forward_pre_hooks_with_kwargs:
+    for hook, with_kwargs in [
+        *((each.hook, each.with_kwargs) for each in ALL_MODULES.values() if each.kind == "forward_pre"),
+        *((hook, key in module._forward_pre_hooks_with_kwargs) for key, hook in module._forward_pre_hooks.items()),
+    ]:
+        if with_kwargs:
             changed = hook(module, args, kwargs)
             if changed is None:
                 continue
@@ -169,28 +179,31 @@ def _run_pre_hooks(
     return args, kwargs
 
 
-def _run_forward_hook(
-    module: Module, key: int, hook: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-) -> Any:
-    if key in module._forward_hooks_with_kwargs:
-        return hook(module, args, kwargs, result)
-    return hook(module, args, result)
+def _forward_hooks(module: Module) -> list[tuple[int, Callable[..., Any], bool, bool]]:
+    """The forward hooks that a call runs: (key, hook, whether it takes keywords, whether it runs after failures)."""
+    return [
+        *((key, each.hook, each.with_kwargs, each.always_call) for key, each in ALL_MODULES.items()
+          if each.kind == "forward"),
+        *((key, hook, key in module._forward_hooks_with_kwargs, key in module._forward_hooks_always_called)
+          for key, hook in module._forward_hooks.items()),
+    ]  # fmt: skip
 
 
 def _run_always_called(
     module: Module, called: set[int], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> None:
     """After a failure, run the hooks registered with ``always_call=True`` that did not get their turn."""
-    for key, hook in list(module._forward_hooks.items()):
-        if key not in module._forward_hooks_always_called or key in called:
+    for key, hook, with_kwargs, always in _forward_hooks(module):
+        if not always or key in called:
             continue
         try:
-            replaced = _run_forward_hook(module, key, hook, args, kwargs, result)
+            replaced = hook(module, args, kwargs, result) if with_kwargs else hook(module, args, result)
             if replaced is not None:
                 result = replaced
         except Exception as error:
             warnings.warn(
-                "module forward hook with ``always_call=True`` raised an exception that was silenced as another "
+                f"{'global ' if key in ALL_MODULES else ''}module forward hook with ``always_call=True`` raised an "
+                "exception that was silenced as another "
                 f"error was raised in forward: {error}",
                 stacklevel=5,
             )

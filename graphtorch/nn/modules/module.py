@@ -13,15 +13,34 @@ from typing import Any, Self, TypeVar
 from graphtorch import ops
 from graphtorch.autograd import hooks as autograd_hooks
 from graphtorch.autograd.grad_mode import no_grad
-from graphtorch.autograd.hooks import HookTable, RemovableHandle
+from graphtorch.autograd.hooks import ALL_MODULES, HookTable, RemovableHandle
 from graphtorch.autograd.state import state
 from graphtorch.nn.modules import _state_dict
+from graphtorch.nn.modules._all_modules import (
+    register_module_buffer_registration_hook,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+    registered,
+)
 from graphtorch.nn.modules._hooks import call_with_hooks
 from graphtorch.nn.parameter import Buffer, Parameter, is_lazy
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.utils._names import typename
 
-__all__ = ["Module"]
+__all__ = [
+    "Module",
+    "register_module_buffer_registration_hook",
+    "register_module_forward_hook",
+    "register_module_forward_pre_hook",
+    "register_module_full_backward_hook",
+    "register_module_full_backward_pre_hook",
+    "register_module_module_registration_hook",
+    "register_module_parameter_registration_hook",
+]
 
 _T = TypeVar("_T")
 Hook = Callable[..., Any]
@@ -92,7 +111,13 @@ class Module:
         return self._call_impl(*args, **kwargs)
 
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
-        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+        if (
+            self._forward_hooks
+            or self._forward_pre_hooks
+            or self._backward_hooks
+            or self._backward_pre_hooks
+            or ALL_MODULES
+        ):
             return call_with_hooks(self, args, kwargs)
         return self.forward(*args, **kwargs)
 
@@ -129,13 +154,13 @@ class Module:
             if modules is None:
                 raise AttributeError("cannot assign module before Module.__init__() call")
             self._forget(name, keep="_modules")
-            modules[name] = value
+            modules[name] = registered("module", self, name, value)
         elif modules is not None and name in modules:
             if value is not None:
                 raise TypeError(
                     f"cannot assign '{typename(value)}' as child module '{name}' (torch.nn.Module or None expected)"
                 )
-            modules[name] = None
+            modules[name] = registered("module", self, name, None)
         elif isinstance(value, Buffer) or (buffers is not None and name in buffers):
             if value is not None and not isinstance(value, Tensor):
                 raise TypeError(
@@ -147,7 +172,7 @@ class Module:
                 self.register_buffer(name, value, value.persistent)
             else:
                 assert buffers is not None
-                buffers[name] = value
+                buffers[name] = registered("buffer", self, name, value)
         else:
             super().__setattr__(name, value)
             if name in CALL_HOOKS or name == "__dict__":
@@ -224,7 +249,7 @@ class Module:
                 f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. "
                 f"To express '{name}' as a function of another Tensor, compute the value in the forward() method."
             )
-        self._parameters[name] = param
+        self._parameters[name] = param if param is None else registered("parameter", self, name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is state but not a parameter; without ``persistent`` the state dict leaves it out.
@@ -240,7 +265,7 @@ class Module:
             raise TypeError(
                 f"cannot assign '{typename(tensor)}' object to buffer '{name}' (torch Tensor or None required)"
             )
-        self._buffers[name] = tensor
+        self._buffers[name] = registered("buffer", self, name, tensor)
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:
@@ -256,7 +281,7 @@ class Module:
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{typename(module)} is not a Module subclass")
         self._check_name(name, "module", self._modules)
-        self._modules[name] = module
+        self._modules[name] = registered("module", self, name, module)
 
     def register_module(self, name: str, module: Module | None) -> None:
         """Alias of :meth:`add_module`."""
