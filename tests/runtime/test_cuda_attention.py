@@ -102,3 +102,27 @@ def test_launches_are_timed_on_random_numbers(cuda: SimulatedDriver, kind: str, 
         wide = found.astype(np.float64)
         assert np.isfinite(wide).all() and wide.any() and np.abs(wide).max() < 4
         assert count < 1000 or (abs(wide.mean()) < 0.1 and 0.4 < wide.std() < 0.6)
+
+
+def test_what_the_driver_refuses_is_no_candidate(cuda: SimulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphtorch.lowering.triton import measuring
+    from graphtorch.lowering.triton.errors import ResourceError
+
+    clock = DeviceClock(devices.device(0))
+
+    def refuse(message: str, kind: type[RuntimeError] = RuntimeError) -> None:
+        def fail(launches: Any, bindings: Any) -> float:
+            raise kind(message)
+
+        monkeypatch.setattr(clock, "_measure", fail)
+
+    refuse("CUDA error: too many resources requested for launch")
+    with pytest.raises(ResourceError, match="too many resources"):
+        clock([], {})
+    refuse("CUDA out of memory", measuring.OutOfMemoryError)
+    with pytest.raises(ResourceError, match="out of memory"):
+        clock([], {})
+    refuse("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal memory access") as caught:
+        clock([], {})
+    assert not isinstance(caught.value, ResourceError)

@@ -10,9 +10,11 @@ import numpy as np
 
 from graphtorch.lowering.kernel import Buffer
 from graphtorch.lowering.triton.autotune import Tuner
+from graphtorch.lowering.triton.errors import ResourceError
 from graphtorch.lowering.triton.kernels import load_all, target_of
 from graphtorch.lowering.triton.launch import Launch
 from graphtorch.runtime.cuda import devices
+from graphtorch.runtime.cuda.memory import OutOfMemoryError
 from graphtorch.schedule.memory import nbytes
 
 _WARMUPS = 2
@@ -45,7 +47,21 @@ class DeviceClock:
             done += step
 
     def __call__(self, launches: Sequence[Launch], bindings: Mapping[str, int]) -> float:
-        """The median of several runs, in seconds. Raises ResourceError and UnsupportedError as loading does."""
+        """The median of several runs, in seconds.
+
+        Raises ResourceError and UnsupportedError as loading does, ResourceError also where memory does not suffice or
+        the driver has too few registers for a launch.
+        """
+        try:
+            return self._measure(launches, bindings)
+        except OutOfMemoryError as error:
+            raise ResourceError(str(error)) from error
+        except RuntimeError as error:
+            if "too many resources" in str(error):
+                raise ResourceError(str(error)) from error
+            raise
+
+    def _measure(self, launches: Sequence[Launch], bindings: Mapping[str, int]) -> float:
         device, driver = self.device, self.device.driver
         stream = devices.stream_of(device)
         kernels = load_all([launch.function for launch in launches], device)
