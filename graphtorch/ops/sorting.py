@@ -129,15 +129,30 @@ def _topk_type(input: Any, k: Any, dim: int, largest: bool, sorted: bool) -> tup
     return _pair(input, shape)
 
 
+def _chosen(keys: Any, k: int, dim: int, largest: bool) -> Any:
+    """The positions of the k largest or smallest keys, in order; of equal ones, the first."""
+    keys = np.moveaxis(keys, dim, -1)
+    size = keys.shape[-1]
+    places = np.argpartition(keys, size - k if largest else k - 1, -1)
+    chosen = np.sort(places[..., size - k :] if largest else places[..., :k], -1)
+    found = np.take_along_axis(keys, chosen, -1)
+    last = (found.min if largest else found.max)(-1, keepdims=True)  # NaN, if one is among them
+    equal = keys == last
+    if (last != last).any():
+        chosen = np.sort(_order(keys, -1, largest)[..., :k], -1)
+    elif (np.count_nonzero(equal, -1) != np.count_nonzero(found == last, -1)).any():
+        taken = keys > last if largest else keys < last
+        taken |= equal & (equal.cumsum(-1) <= k - taken.sum(-1, keepdims=True))
+        chosen = np.nonzero(taken)[-1].reshape(*keys.shape[:-1], k)
+    return np.moveaxis(chosen, -1, dim)
+
+
 def _topk_numpy(input: Any, k: int, dim: int, largest: bool, sorted: bool) -> tuple[Any, Any]:
     if not input.ndim:
         return input.copy(), np.zeros((), np.int64)
     size = input.shape[dim]
     if 0 < 4 * k < size:
-        # Partition first: only k elements remain to be sorted.
-        pivot = size - k if largest else k - 1
-        chosen = np.argpartition(_sortable(input), pivot, dim)
-        chosen = np.sort(np.take(chosen, range(size - k, size) if largest else range(k), dim), dim)
+        chosen = _chosen(_sortable(input), k, dim, largest)  # only these remain to be sorted
         values = np.take_along_axis(input, chosen, dim)
         order = np.take_along_axis(chosen, _order(values, dim, largest), dim)
     else:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from against_torch import compare, same_error
 
+import graphtorch
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(3, 4, 5))
 
@@ -80,3 +82,18 @@ def test_copies_of_views() -> None:
     compare(lambda t, x: t.t_copy(x[0]), X)
     compare(lambda t, x: t.narrow_copy(x, 1, 1, 2), X)
     compare(lambda t, x: t.unsafe_chunk(x, 2, 1), X)
+
+
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("missing", [False, True])
+def test_topk_takes_the_first_of_equal_elements(largest: bool, dim: int, missing: bool) -> None:
+    rng = np.random.default_rng(dim)
+    x = rng.integers(-2, 3, (5, 6, 9)).astype(np.float32)
+    if missing:
+        x[rng.random(x.shape) < 0.3] = np.nan
+    keys = np.where(np.isnan(x), np.inf, x)
+    expected = np.take(np.argsort(-keys if largest else keys, dim, kind="stable"), [0], dim)
+    of = graphtorch.tensor(x)
+    for run in (lambda t: t.topk(1, dim, largest), graphtorch.compile(lambda t: t.topk(1, dim, largest))):
+        assert np.array_equal(run(of).indices.numpy(), expected)
