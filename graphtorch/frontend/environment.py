@@ -320,7 +320,7 @@ class Environment:
             if own_forward is not None:
                 self._queue.append(Place(self.guards.name(own_forward), f"{title}.forward", own_forward, assumed=False))
             if is_library(module):
-                self.library.note_class(type(module))
+                self.library.note_module(title, module)
             else:
                 fact = self.guards.watch.attributes(module)
                 self.objects.append((f"{held}.__dict__", title, vars(module), frozenset(vars(module)), fact))
@@ -536,6 +536,7 @@ class Environment:
     def undo_changes(self) -> list[str]:
         """Put back what the run changed; returns what that was. What it only added is in `made`."""
         changed: list[str] = []
+        self.library.undo()
         if dict(ALL_MODULES) != self._hooks_on_all:
             changed.append("the hooks on all modules")
             ALL_MODULES.clear()

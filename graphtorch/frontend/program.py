@@ -184,6 +184,7 @@ class Captured:
                 history
     grads       (source of the leaf, what its .grad becomes; None for None)
     own_grads   (result, its .grad)
+    attributes  (module, name, what it becomes), set by hooks
     differentiable  positions of outputs through which a later backward() may flow
     groups      for each of them, which history it shares: those that need a saved value in common have one
     saving      the groups that saved anything, which a backward pass frees
@@ -206,6 +207,7 @@ class Captured:
     inference: list[int] = field(default_factory=list)
     grads: list[tuple[Source, Any]] = field(default_factory=list)
     own_grads: list[tuple[Any, Any]] = field(default_factory=list)
+    attributes: list[tuple[Any, str, Any]] = field(default_factory=list)
     differentiable: list[int] = field(default_factory=list)
     histories: list[tuple[int, Output]] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
@@ -256,9 +258,12 @@ class BrokenNode(Node):
         raise RuntimeError(self._error)
 
 
-def assemble(recorder: Recorder, leaves: list[Any], tree: Any) -> Captured:
-    """Turn a finished capture into graph outputs and the description of results and side effects."""
-    return _Assembler(recorder).run(leaves, tree)
+def assemble(
+    recorder: Recorder, leaves: list[Any], tree: Any, attributes: Sequence[tuple[str, Any, str, Tensor]] = ()
+) -> Captured:
+    """Turn a finished capture into graph outputs and the description of results and side effects. `attributes`: title,
+    module, name and content of those that each call sets."""
+    return _Assembler(recorder).run(leaves, tree, attributes)
 
 
 def refuse_known_containers(result: Any, given: Any, environment: Environment) -> None:
@@ -283,9 +288,11 @@ class _Assembler:
         self.bases: dict[int, Output] = {}  # id of a storage -> the output that is its base
         self.shown: dict[int, Any] = {}  # id of a storage -> a result that shows some of its memory
 
-    def run(self, leaves: list[Any], tree: Any) -> Captured:
+    def run(
+        self, leaves: list[Any], tree: Any, attributes: Sequence[tuple[str, Any, str, Tensor]] = ()
+    ) -> Captured:
         recorder = self.recorder
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in (*leaves, *(content for *_, content in attributes)) if isinstance(leaf, Tensor)]
         finals = [recorder.grads[key] for key in recorder.assigned_grads]
         sharing: dict[int, int] = {}
         for tensor in {id(t): t for t in (*tensors, *(f for f in finals if f is not None))}.values():
@@ -311,6 +318,11 @@ class _Assembler:
                 if isinstance(leaf._data, Recorded):
                     self.shown.setdefault(id(leaf._data.storage), memo[id(leaf)])
             captured.results.append(memo[id(leaf)])
+        for title, module, name, content in attributes:
+            if id(content) not in memo:
+                memo[id(content)] = self.describe(content, sharing, f"{title}.{name}")
+                self.shown.setdefault(id(content._data.storage), memo[id(content)])
+            captured.attributes.append((module, name, memo[id(content)]))
         self.check_lent()
         position = {v: i for i, v in enumerate(self.graph.inputs)}
         for storage in recorder.storages:
@@ -606,6 +618,8 @@ class ResultBuilder:
         for position, output in self.captured.histories:
             set_history(self.captured.sources[position].fetch(leaves), *call.history_of(output))
         results = [make(spec) for spec in self.captured.results]
+        for module, name, spec in self.captured.attributes:
+            vars(module)[name] = make(spec)
         for node in {id(n): n for n, _ in history if n.made}.values():
             edges = list(node.edges)
             for place, spec in node.made:

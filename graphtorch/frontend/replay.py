@@ -302,7 +302,9 @@ class _Writer:
     def _is_simple(self) -> bool:
         """Whether results are tensors without a history, and whatever needs no look at the call."""
         captured = self.captured
-        if self.specialization.joint is not None or captured.histories or captured.own_grads or captured.flags:
+        if self.specialization.joint is not None or captured.histories or captured.own_grads or captured.attributes:
+            return False
+        if captured.flags:
             return False
         for spec in (*captured.results, *(g for _, g in captured.grads)):
             if isinstance(spec, Output):
