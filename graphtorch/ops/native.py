@@ -29,8 +29,8 @@ LARGE = 1 << 14  # elements: NumPy takes some ten microseconds, a native call a 
 ONE_PASS = _names(
     "abs add bitwise_and bitwise_not bitwise_or bitwise_xor cast ceil check_class check_probability check_target "
     "clone copy cos div eq exp expm1 fill floor ge gt isfinite isinf isnan le log log1p log2 logical_and logical_not "
-    "logical_or logical_xor lt maximum minimum mul ne neg reciprocal relu round rsub sin sqrt square sub tanh "
-    "to_device trunc"
+    "logical_or logical_xor lt maximum minimum mul ne neg reciprocal round rsub sin sqrt square sub tanh to_device "
+    "trunc"
 )
 # Operators of other kinds whose native form is faster.
 OTHERS = _names(
@@ -38,10 +38,14 @@ OTHERS = _names(
     "constant_pad_nd conv2d conv2d_input_grad conv2d_weight_grad cummax cumprod cumsum diagonal_backward digamma "
     "embedding embedding_dense_backward erfinv flip gather huber_loss index index_add index_put index_select kthvalue "
     "layer_norm lgamma linalg_vector_norm log_softmax logcumsumexp logsumexp masked_scatter max max_dim "
-    "max_pool2d_backward max_pool2d_with_indices mean median median_dim min min_dim mse_loss nll_loss one_hot prod "
-    "repeat roll scatter scatter_add scatter_reduce select_backward slice_backward smooth_l1_loss softmax sort stack "
-    "std std_mean sum tril triu unfold_backward var var_mean"
+    "max_pool2d_backward max_pool2d_with_indices mean median median_dim min min_dim mse_loss one_hot prod repeat roll "
+    "scatter scatter_add scatter_reduce select_backward slice_backward smooth_l1_loss softmax sort stack std std_mean "
+    "sum tril triu var var_mean"
 )
+# Their derivatives are a single step, which is an operator of its own.
+_ONE_STEP = _names("add cast clone copy exp fill mul neg rsub sub to_device")
+# Only their gradients are faster: the operator itself reads little of its operand.
+GRADIENTS = _names("nll_loss")
 # As the others, but only in float16 and bfloat16.
 HALF = frozenset(("mm", "bmm"))
 
@@ -53,11 +57,13 @@ _ndarray = np.ndarray
 
 def is_native(name: str, kind: str, random: bool) -> bool:
     """Whether an operator may run as native code."""
-    return (kind == "pointwise" and not random) or name in OTHERS or name in HALF
+    return (kind == "pointwise" and not random) or name in OTHERS or name in HALF or name in GRADIENTS
 
 
 def is_worthwhile(op: Operator, arrays: Sequence[Any]) -> bool:
     """Whether native code beats NumPy for an operator on large arrays of these dtypes."""
+    if op.name in GRADIENTS:
+        return False
     found = 0
     for array in arrays:
         if type(array) is _ndarray:
@@ -126,8 +132,11 @@ def gradients(
     op: Operator, differentiated: tuple[str, ...], known: dict[str, Any], cotangents: Sequence[Any], targets: Any
 ) -> list[Any] | None:
     """The gradients of a call with large arrays; None where the formulas are NumPy's. See `lowering/cpu/eager.py`."""
-    if not switch.on or op.name in HALF or not _is_real((*known.values(), *cotangents)):
+    values = (*known.values(), *cotangents)
+    if not switch.on or op.name in HALF or op.name in _ONE_STEP or not _is_real(values):
         return None
+    if not any([type(v) is _ndarray and v.size >= LARGE for v in values]):
+        return None  # what is large is no more than a view
     module = switch.module()
     return None if module is None else module.gradients(op, differentiated, known, cotangents, targets)
 

@@ -46,6 +46,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     for name in ("run", "update", "gradients"):
         monkeypatch.setattr(eager, name, noting(name))
     monkeypatch.setattr(dispatch, "LARGE", 1)
+    monkeypatch.setattr(native, "LARGE", 1)
     yield found
 
 
