@@ -484,7 +484,7 @@ class CompiledFunction:
                 refuse_known_containers(result, (args, kwargs), environment)
                 result_leaves: list[Any] = []
                 result_tree = flatten(result, result_leaves)
-                captured = assemble(recorder, result_leaves, result_tree, environment.library.assigned())
+                captured = assemble(recorder, result_leaves, result_tree, environment.find_assigned())
             if recorder.refused is not None:
                 raise recorder.refused
         except BaseException as error:

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.hooks import ALL_MODULES
+from graphtorch.frontend.attributes import Assigned, ModuleAttributes
 from graphtorch.frontend.effects import RunEagerly, effect, is_watched, reads_the_clock
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.frontend.library import LibraryUses
@@ -97,6 +98,8 @@ class Environment:
         self.settings = ModuleSettings()
         self._hooks_on_all = dict(ALL_MODULES)
         self.library = LibraryUses()
+        self.attributes = ModuleAttributes()
+        self.assigned: list[Assigned] = []  # the attributes that each call sets
         self.names: set[str] = {"forward", "backward", "setup_context"}
         self._fresh: set[str] = set()
         self._holders: list[Holder] = []
@@ -305,6 +308,7 @@ class Environment:
             title = f"{place.meaning}.{name}" if name else place.meaning
             self._visited[id(module)] = module
             self._note_tables(title, module)
+            self.attributes.note(title, module)
             self.settings.note(module, title)
             held = self.guards.name(module)
             for table in ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks", "_backward_pre_hooks"):
@@ -320,7 +324,7 @@ class Environment:
             if own_forward is not None:
                 self._queue.append(Place(self.guards.name(own_forward), f"{title}.forward", own_forward, assumed=False))
             if is_library(module):
-                self.library.note_module(title, module)
+                self.library.note_class(type(module))
             else:
                 fact = self.guards.watch.attributes(module)
                 self.objects.append((f"{held}.__dict__", title, vars(module), frozenset(vars(module)), fact))
@@ -516,6 +520,11 @@ class Environment:
         self.reads = ReadLog(owners)
         return self.reads
 
+    def find_assigned(self) -> list[Assigned]:
+        """The attributes that hold what the run computed, after it."""
+        self.assigned = self.attributes.assigned(self.reads)
+        return self.assigned
+
     def narrowed(self) -> Environment:
         """The places again, without what the run did not look at. What it changed has been put back."""
         if not self.reads.owners:
@@ -536,7 +545,7 @@ class Environment:
     def undo_changes(self) -> list[str]:
         """Put back what the run changed; returns what that was. What it only added is in `made`."""
         changed: list[str] = []
-        self.library.undo()
+        self.attributes.undo(self.assigned or self.find_assigned())  # a run that failed has not looked for them
         if dict(ALL_MODULES) != self._hooks_on_all:
             changed.append("the hooks on all modules")
             ALL_MODULES.clear()

@@ -1,5 +1,4 @@
-"""What a function uses of this package: functions that a program may replace (`F.relu = mine`, `nn.Linear.forward =
-mine`), and modules on which hooks set attributes.
+"""What a function uses of this package, which a program may replace: `F.relu = mine`, `nn.Linear.forward = mine`.
 
 The package's own code is not followed. But it is assumed that the names which the user's code mentions stand for the
 same functions, by one guard for each Python module, and that classes of modules have the same `forward`."""
@@ -12,8 +11,6 @@ from types import ModuleType
 from typing import Any
 
 from graphtorch.frontend.guards import GuardSet
-from graphtorch.ir.builder import Traced
-from graphtorch.tensor.tensor import Tensor
 
 
 class LibraryUses:
@@ -22,34 +19,14 @@ class LibraryUses:
     def __init__(self) -> None:
         self._spaces: dict[int, tuple[ModuleType, set[str]]] = {}
         self._classes: dict[type, None] = {}
-        self._modules: dict[int, tuple[str, Any, dict[str, Any]]] = {}  # with the tensors among their attributes
 
     def note(self, space: ModuleType, name: str) -> None:
         """The code mentions a function of a Python module."""
         self._spaces.setdefault(id(space), (space, set()))[1].add(name)
 
-    def note_module(self, title: str, module: Any) -> None:
-        """A module of the package may be called."""
-        self._classes[type(module)] = None
-        self._modules[id(module)] = title, module, {k: v for k, v in vars(module).items() if isinstance(v, Tensor)}
-
-    def assigned(self) -> list[tuple[str, Any, str, Tensor]]:
-        """The recorded tensors that hooks have set as attributes (`weight` of a pruned layer): title, module, name."""
-        return [
-            (title, module, name, value)
-            for title, module, _ in self._modules.values()
-            for name, value in vars(module).items()
-            if isinstance(value, Tensor) and isinstance(value._data, Traced)
-        ]
-
-    def undo(self) -> None:
-        """Put back the attributes that were there before."""
-        for _, module, name, _ in self.assigned():
-            before = self._modules[id(module)][2]
-            if name in before:
-                vars(module)[name] = before[name]
-            else:
-                del vars(module)[name]
+    def note_class(self, kind: type) -> None:
+        """A module of this class is called."""
+        self._classes[kind] = None
 
     def add_guards(self, guards: GuardSet) -> None:
         """Assume that all of them are what they were."""

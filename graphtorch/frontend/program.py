@@ -20,6 +20,7 @@ import numpy as np
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
 from graphtorch.autograd.views import overlay, replay, stale
+from graphtorch.frontend.attributes import Assigned
 from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import CustomCall
@@ -184,7 +185,7 @@ class Captured:
                 history
     grads       (source of the leaf, what its .grad becomes; None for None)
     own_grads   (result, its .grad)
-    attributes  (module, name, what it becomes), set by hooks
+    attributes  (module, name, what it becomes)
     differentiable  positions of outputs through which a later backward() may flow
     groups      for each of them, which history it shares: those that need a saved value in common have one
     saving      the groups that saved anything, which a backward pass frees
@@ -258,11 +259,9 @@ class BrokenNode(Node):
         raise RuntimeError(self._error)
 
 
-def assemble(
-    recorder: Recorder, leaves: list[Any], tree: Any, attributes: Sequence[tuple[str, Any, str, Tensor]] = ()
-) -> Captured:
-    """Turn a finished capture into graph outputs and the description of results and side effects. `attributes`: title,
-    module, name and content of those that each call sets."""
+def assemble(recorder: Recorder, leaves: list[Any], tree: Any, attributes: Sequence[Assigned] = ()) -> Captured:
+    """Turn a finished capture into graph outputs and the description of results and side effects. `attributes` are
+    those that each call sets."""
     return _Assembler(recorder).run(leaves, tree, attributes)
 
 
@@ -288,11 +287,9 @@ class _Assembler:
         self.bases: dict[int, Output] = {}  # id of a storage -> the output that is its base
         self.shown: dict[int, Any] = {}  # id of a storage -> a result that shows some of its memory
 
-    def run(
-        self, leaves: list[Any], tree: Any, attributes: Sequence[tuple[str, Any, str, Tensor]] = ()
-    ) -> Captured:
+    def run(self, leaves: list[Any], tree: Any, attributes: Sequence[Assigned] = ()) -> Captured:
         recorder = self.recorder
-        tensors = [leaf for leaf in (*leaves, *(content for *_, content in attributes)) if isinstance(leaf, Tensor)]
+        tensors = [leaf for leaf in (*leaves, *(each.content for each in attributes)) if isinstance(leaf, Tensor)]
         finals = [recorder.grads[key] for key in recorder.assigned_grads]
         sharing: dict[int, int] = {}
         for tensor in {id(t): t for t in (*tensors, *(f for f in finals if f is not None))}.values():

@@ -11,6 +11,9 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+from graphtorch.ir.builder import Traced
+from graphtorch.tensor.tensor import Tensor
+
 _lock = threading.Lock()
 _noting: dict[type, tuple[int, Any]] = {}  # class -> how many logs want it, and what it had of its own
 _logs: tuple[ReadLog, ...] = ()
@@ -64,7 +67,8 @@ def _watch(cls: type) -> bool:
 
         def noting(self: Any, name: str) -> Any:
             for log in _logs:
-                if id(self) in log.owners and not (name in WHOLE and _is_own(sys._getframe(1))):
+                known = id(self) in log.owners and not (name in WHOLE and _is_own(sys._getframe(1)))
+                if known and not _is_of_this_run(self, name):
                     log.reads.setdefault(id(self), set()).add(name)
             return find(self, name)
 
@@ -74,6 +78,12 @@ def _watch(cls: type) -> bool:
             return False
     _noting[cls] = count + 1, own
     return True
+
+
+def _is_of_this_run(owner: Any, name: str) -> bool:
+    """Whether an attribute holds a recorded tensor: the run has set it before it reads it."""
+    held = object.__getattribute__(owner, "__dict__").get(name)
+    return isinstance(held, Tensor) and isinstance(held._data, Traced)
 
 
 def _is_own(frame: Any) -> bool:

@@ -1,5 +1,5 @@
-"""Hooks of the package that set a module's `weight` before each call (pruning, weight_norm, spectral_norm): compiled
-calls leave the attribute that eager ones leave."""
+"""Attributes of modules that a call sets, by hooks of the package (pruning, weight_norm, spectral_norm) or in the user's
+forward: compiled calls leave what eager ones leave."""
 
 from __future__ import annotations
 
@@ -90,3 +90,69 @@ def test_a_failed_capture_leaves_no_recorded_tensor() -> None:
     with pytest.raises(KeyError):
         torch.compile(fails)(torch.ones(3, 4))
     assert layer.weight is before
+
+
+class Auxiliary(nn.Module):
+    """Keeps a loss of its own and what it saw, for those who ask after the call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.loss = None
+
+    def forward(self, x: Any) -> Any:
+        hidden = self.linear(x)
+        self.loss = hidden.square().mean()
+        self.shown = hidden.detach()
+        return hidden.sum() + self.loss * 0.5
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_losses_that_a_module_keeps(backend: str, inside: bool) -> None:
+    found = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = Auxiliary()
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x: Any, model: Any = model, optimizer: Any = optimizer) -> Any:
+            loss = model(x)
+            if inside:
+                optimizer.zero_grad()
+                (loss + model.loss).backward()
+                optimizer.step()
+            return loss
+
+        run = torch.compile(step, backend=backend, fullgraph=True) if compiled else step
+        seen = []
+        for n in range(1, 4):
+            loss = run(torch.full((2, 3), 0.5 * n))
+            if not inside:
+                optimizer.zero_grad()
+                (loss + model.loss).backward()
+                optimizer.step()
+            seen += [loss.item(), model.loss.item(), model.shown.sum().item(), float(model.loss.requires_grad)]
+        found.append(seen)
+        if compiled:
+            assert len(run.specializations) == 1
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*runs eagerly")
+def test_attributes_that_carry_state_from_call_to_call() -> None:
+    class Memory(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = None
+
+        def forward(self, x: Any) -> Any:
+            self.held = x * 1 if self.held is None else self.held * 0.5 + x
+            return self.held * 2
+
+    found = []
+    for compiled in (False, True):
+        model = Memory()
+        run = torch.compile(model) if compiled else model
+        found.append([run(torch.full((2,), float(n))).tolist() for n in range(4)] + [model.held.tolist()])
+    assert found[0] == found[1]
