@@ -1,5 +1,5 @@
-"""Attributes of modules that a call sets, by hooks of the package (pruning, weight_norm, spectral_norm) or by forward of
-the user's: compiled calls leave what eager ones leave."""
+"""Attributes of modules that a call sets, by hooks of the package (pruning, weight_norm, spectral_norm) or in a forward
+of the user's: compiled calls leave what eager ones leave."""
 
 from __future__ import annotations
 
