@@ -118,7 +118,7 @@ else:
             name: (f"graphtorch.{name}", None)
             for name in (
                 *("accelerator", "backends", "distributed", "distributions", "hub", "jit", "multiprocessing"),
-                "profiler",
+                *("functional", "mps", "overrides", "profiler", "return_types", "xpu"),
                 *("testing", "types", "version"),
             )
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -186,3 +187,85 @@ def assert_allclose(
     """`assert_close` without checks of device, dtype and stride (deprecated in PyTorch)."""
     loose = {"check_device": False, "check_dtype": False, "check_stride": False}
     assert_close(actual, expected, rtol=rtol, atol=atol, equal_nan=equal_nan, msg=msg or None, **loose)
+
+
+def make_tensor(
+    *shape: Any,
+    dtype: dtypes.dtype,
+    device: Any,
+    low: float | None = None,
+    high: float | None = None,
+    requires_grad: bool = False,
+    noncontiguous: bool = False,
+    exclude_zero: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """A tensor of random numbers from `[low, high)`: by default from -9 to 9, for bools both.
+
+    Raises ValueError for limits that are NaN, in the wrong order or beyond the dtype, for `requires_grad` of a dtype
+    without gradients, and for `noncontiguous` with a `memory_format`. See torch.testing.make_tensor.
+    """
+    import graphtorch
+
+    sizes = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
+    if noncontiguous and memory_format is not None:
+        raise ValueError(
+            "The parameters `noncontiguous` and `memory_format` are mutually exclusive, "
+            f"but got {noncontiguous=} and {memory_format=}"
+        )
+    counts = not (dtype.is_floating_point or dtype.is_complex)
+    if requires_grad and counts:
+        raise ValueError(f"`requires_grad=True` is not supported for boolean and integral dtypes, but got {dtype=}")
+    noncontiguous = noncontiguous and math.prod(sizes) > 1
+    if noncontiguous:
+        sizes = (*sizes[:-1], 2 * sizes[-1])
+    if dtype is dtypes.bool_:
+        first, last = _limits(low, high, (0, 2), (0, 2), dtype)
+    elif counts:
+        own = dtypes.iinfo(dtype)
+        # 64 bits have no number for the exclusive limit.
+        limits = own.min, own.max + (1 if dtype is not dtypes.int64 else 0)
+        first, last = _limits(low, high, (-9, 10), limits, dtype)
+    else:
+        first, last = _limits(low, high, (-9, 9), (dtypes.finfo(dtype).min, dtypes.finfo(dtype).max), dtype)
+    if counts:
+        result = graphtorch.randint(math.ceil(first), math.ceil(last), sizes, device=device, dtype=dtype)
+    else:
+        result = graphtorch.empty(sizes, device=device, dtype=dtype)
+        drawn = graphtorch.view_as_real(result) if dtype.is_complex else result
+        if last - first >= dtypes.finfo(drawn.dtype).max:
+            drawn.uniform_(first / 2, last / 2).mul_(2)
+        else:
+            drawn.uniform_(first, last)
+    if noncontiguous:
+        result = result[..., 1::2]
+    elif memory_format is not None:
+        result = result.clone(memory_format=memory_format)
+    if exclude_zero:
+        result[result == 0] = 1 if counts else dtypes.finfo(dtype).tiny
+    made: Tensor = result
+    return made.requires_grad_(requires_grad) if not counts else made
+
+
+def _limits(
+    low: float | None, high: float | None, default: tuple[int, int], limits: tuple[float, float], dtype: dtypes.dtype
+) -> tuple[float, float]:
+    """The interval of `make_tensor`, checked and within what a dtype can be."""
+    low, high = default[0] if low is None else low, default[1] if high is None else high
+    if any(isinstance(value, float) and math.isnan(value) for value in (low, high)):
+        raise ValueError(f"`low` and `high` cannot be NaN, but got {low=} and {high=}")
+    if low == high and (dtype.is_floating_point or dtype.is_complex):
+        warnings.warn(
+            "Passing `low==high` to `torch.testing.make_tensor` for floating or complex types is deprecated since 2.1 "
+            "and will be removed in 2.3. Use `torch.full(...)` instead.",
+            FutureWarning,
+            stacklevel=3,
+        )
+    elif low >= high:
+        raise ValueError(f"`low` must be less than `high`, but got {low} >= {high}")
+    elif high < limits[0] or low >= limits[1]:
+        raise ValueError(
+            f"The value interval specified by `low` and `high` is [{low}, {high}), but {dtype} only supports "
+            f"[{limits[0]}, {limits[1]})"
+        )
+    return min(max(low, limits[0]), limits[1]), min(max(high, limits[0]), limits[1])

@@ -52,6 +52,7 @@ from graphtorch.runtime.cuda.streams import (
     index_of,
     set_stream,
 )
+from graphtorch.tensor.legacy import CUDA as CUDA_TYPES
 
 has_half = True
 has_magma = False
@@ -199,3 +200,13 @@ def get_gencode_flags() -> str:
 def ipc_collect() -> None:
     """Free memory that other processes gave: none is shared. Raises AssertionError without a device."""
     devices.device()
+
+
+def __getattr__(name: str) -> Any:
+    if name in CUDA_TYPES:
+        return CUDA_TYPES[name]
+    if name == "nvtx":
+        import graphtorch.cuda.nvtx
+
+        return graphtorch.cuda.nvtx
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -111,6 +111,9 @@ def operator(
     return function
 
 
+RETURN_TYPES: dict[str, Any] = {}  # by name, for `torch.return_types`
+
+
 def return_type(name: str, fields: Sequence[str]) -> Any:
     """A named tuple of results that prints as PyTorch's `torch.return_types` do."""
     base = namedtuple(name, fields)  # type: ignore[misc]
@@ -120,7 +123,7 @@ def return_type(name: str, fields: Sequence[str]) -> Any:
         return f"torch.return_types.{name}(\n{shown})"
 
     made: Any = type(name, (base,), {"__slots__": (), "__repr__": show, "__module__": "torch.return_types"})
-    return made
+    return RETURN_TYPES.setdefault(name, made)
 
 
 # Small functions that programs call all the time: a further call around them would show.

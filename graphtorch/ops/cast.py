@@ -210,12 +210,20 @@ def _type(input: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
     torch.Tensor.type.
     """
     if dtype is None:
-        return next(name for name, d in LEGACY_TYPES.items() if d is input.dtype)
+        name = next(name for name, d in LEGACY_TYPES.items() if d is input.dtype)
+        return name.replace("torch.", "torch.cuda.") if input.is_cuda else name
     if isinstance(dtype, str):
-        if dtype not in LEGACY_TYPES:
+        name = dtype.replace("torch.cuda.", "torch.")
+        if name not in LEGACY_TYPES:
             raise ValueError(f"invalid type: '{dtype}'")
-        dtype = LEGACY_TYPES[dtype]
-    return input.to(getattr(dtype, "dtype", dtype))
+        place = "cuda" if name != dtype else "cpu"
+        dtype = LEGACY_TYPES[name]
+    elif hasattr(dtype, "is_cuda"):  # one of the legacy types, which say where tensors lie
+        place, dtype = "cuda" if dtype.is_cuda else "cpu", dtype.dtype
+    else:
+        return input.to(dtype)
+    kept = input.device if input.device.type in (place, "meta") else place
+    return input.to(device=kept, dtype=dtype, non_blocking=non_blocking)
 
 
 def _cpu(input: Any, memory_format: Any = None) -> Any:

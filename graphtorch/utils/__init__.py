@@ -3,7 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import weakref
 from typing import Any
+
+from graphtorch.tensor.tensor import Tensor
+
+
+def swap_tensors(t1: Tensor, t2: Tensor) -> None:
+    """Exchange two tensors' content, history, class and attributes; each stays the object that it is.
+
+    Raises RuntimeError where a weak reference leads to one of them. See torch.utils.swap_tensors."""
+    for name, each in (("t1", t1), ("t2", t2)):
+        if weakref.getweakrefs(each):
+            raise RuntimeError(f"Cannot swap {name} because it has weakref associated with it")
+    first, second = dict(vars(t1)), dict(vars(t2))
+    gradients = t1.grad, t2.grad
+    t1.grad = t2.grad = None
+    t1.__class__, t2.__class__ = t2.__class__, t1.__class__
+    # The dictionaries stay where they are: compiled functions watch them.
+    for own, new in ((vars(t1), second), (vars(t2), first)):
+        own.clear()
+        own.update(new)
+    t2.grad, t1.grad = gradients
 
 
 def __getattr__(name: str) -> Any:

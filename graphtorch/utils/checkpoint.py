@@ -7,7 +7,7 @@ marked, and the backward graph gets copies of them instead of their values (`aut
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -19,6 +19,55 @@ from graphtorch.tensor.cuda_generator import States
 from graphtorch.tensor.tensor import Tensor
 
 ContextFunction = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
+
+
+_early_stop: bool | None = None  # what `set_checkpoint_early_stop` says; None: each call's own argument
+
+
+@contextmanager
+def set_checkpoint_early_stop(enable: bool) -> Iterator[None]:
+    """A block in which `checkpoint` is called with this `early_stop`, whatever it is given: whether a second run ends
+    as soon as it has saved what the backward pass needs. See torch.utils.checkpoint.set_checkpoint_early_stop."""
+    global _early_stop
+    outer, _early_stop = _early_stop, enable
+    try:
+        yield
+    finally:
+        _early_stop = outer
+
+
+def detach_variable(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The tensors of a tuple outside of their history, with their `requires_grad`. Raises RuntimeError for anything but
+    a tuple."""
+    if not isinstance(inputs, tuple):
+        raise RuntimeError(f"Only tuple of tensors is supported. Got Unsupported input type: {type(inputs).__name__}")
+    return tuple(map(_detached, inputs))
+
+
+def check_backward_validity(inputs: Iterable[Any]) -> None:
+    """Warn if no tensor among the inputs requires grad."""
+    if not any(inp.requires_grad for inp in inputs if isinstance(inp, Tensor)):
+        warnings.warn("None of the inputs have requires_grad=True. Gradients will be None", stacklevel=2)
+
+
+def get_device_states(*args: Any) -> tuple[list[int], list[Tensor]]:
+    """The numbers of the devices that tensors among the arguments lie on, and the states of their generators."""
+    from graphtorch.cuda.random import get_rng_state
+
+    found = [arg.get_device() for arg in args if isinstance(arg, Tensor) and arg.device.type not in ("cpu", "meta")]
+    return found, [get_rng_state(number) for number in found]
+
+
+def set_device_states(devices: Sequence[int], states: Sequence[Tensor], *, device_type: str | None = None) -> None:
+    """Set the states of devices' generators."""
+    from graphtorch.cuda.random import set_rng_state
+
+    for number, held in zip(devices, states, strict=False):
+        set_rng_state(held, number)
+
+
+class _Enough(Exception):
+    """Ends a second run that has saved everything."""
 
 
 class CheckpointError(RuntimeError):
@@ -34,9 +83,16 @@ class _Frame:
     """One call of a checkpointed function: what is needed to run it again, and what that run saves."""
 
     def __init__(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], preserve: bool, again: Any
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        preserve: bool,
+        again: Any,
+        early_stop: bool,
     ) -> None:
         self.function = function
+        self.early_stop = early_stop
         self.args = args
         self.kwargs = kwargs
         self.state = States() if preserve else None
@@ -61,6 +117,13 @@ class _Frame:
 
         def keep(tensor: Tensor) -> int:
             found.append(tensor)
+            if len(found) > len(self.described):
+                raise CheckpointError(
+                    "torch.utils.checkpoint: trying to save more tensors during recomputation than during the original "
+                    "forward pass."
+                )
+            if self.early_stop and len(found) == len(self.described):
+                raise _Enough
             return len(found) - 1
 
         held = States() if self.state is not None else None
@@ -70,6 +133,8 @@ class _Frame:
                 self.state.restore()
             with self.again, saved_tensors_hooks(keep, found.__getitem__):
                 self.function(*map(_detached, self.args), **{k: _detached(v) for k, v in self.kwargs.items()})
+        except _Enough:
+            pass
         finally:
             state.grad_enabled = grad
             if held is not None:
@@ -113,14 +178,16 @@ def checkpoint(
     context_fn: ContextFunction = noop_context_fn,
     determinism_check: str = "default",
     debug: bool = False,
+    early_stop: bool = True,
     preserve_rng_state: bool = True,
     **kwargs: Any,
 ) -> Any:
     """`function(*args, **kwargs)`, whose intermediate values are computed again in the backward pass.
 
     The result, its gradients (of any order) and the default generator are those of a plain call; `preserve_rng_state`
-    makes the second run draw the same numbers. There is one implementation: `use_reentrant` is accepted and has no
-    effect. Raises CheckpointError in the backward pass if the second run saves other tensors than the first.
+    makes the second run draw the same numbers; with `early_stop`, it ends where the last value is saved. There is one
+    implementation: `use_reentrant` is accepted and has no effect. Raises CheckpointError in the backward pass if the
+    second run saves other tensors than the first.
     See https://docs.pytorch.org/docs/stable/checkpoint.html and Chen et al., "Training Deep Nets with Sublinear Memory
     Cost" (2016)."""
     if determinism_check not in ("default", "none"):
@@ -136,7 +203,8 @@ def checkpoint(
     if not state.grad_enabled:
         with first:
             return function(*args, **kwargs)
-    frame = _Frame(function, args, kwargs, preserve_rng_state, second)
+    stops = early_stop if _early_stop is None else _early_stop
+    frame = _Frame(function, args, kwargs, preserve_rng_state, second, stops)
     with first, saved_tensors_hooks(frame.pack, frame.unpack):
         return function(*args, **kwargs)
 

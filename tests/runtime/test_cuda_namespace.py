@@ -332,3 +332,16 @@ def test_a_checkpointed_dropout_is_computed_again_with_its_mask() -> None:
 def test_numbers_beside_parameters_of_distributions() -> None:
     made = torch.distributions.Normal(torch.zeros(3, device="cuda"), 2.0)
     assert made.scale.is_cuda and made.log_prob(torch.zeros(3, device="cuda")).is_cuda
+
+
+def test_legacy_types_of_devices(cuda: Any) -> None:
+    made = torch.cuda.FloatTensor([1.0, 2.0])
+    assert made.is_cuda and made.tolist() == [1, 2]
+    assert isinstance(made, torch.cuda.FloatTensor)
+    assert not isinstance(made, torch.FloatTensor | torch.cuda.DoubleTensor)
+    assert made.type() == "torch.cuda.FloatTensor"
+    for moved in (made.type(torch.LongTensor), made.type("torch.LongTensor")):
+        assert moved.type() == "torch.LongTensor"
+    for there in (moved.type(torch.cuda.HalfTensor), moved.type("torch.cuda.HalfTensor")):
+        assert there.type() == "torch.cuda.HalfTensor"
+    assert made.type(torch.float64).is_cuda

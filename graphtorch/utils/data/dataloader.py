@@ -18,8 +18,9 @@ from graphtorch.utils.data.collate import default_collate, default_convert
 from graphtorch.utils.data.dataset import IterableDataset
 from graphtorch.utils.data.fetch import Fetcher
 from graphtorch.utils.data.sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler, draw_seed
+from graphtorch.utils.data.worker import get_worker_info
 
-__all__ = ["DataLoader"]
+__all__ = ["DataLoader", "get_worker_info"]
 
 # How long to wait for a batch before looking whether all workers are alive, in seconds.
 _LIVENESS_INTERVAL = 5.0
