@@ -211,3 +211,10 @@ def test_torch_functions_of_programs() -> None:
 
     expected, found = outcomes(program)
     assert found == expected
+
+
+def test_every_loss_is_in_the_module_of_losses() -> None:
+    ours = module(graphtorch, "nn.modules.loss")
+    for name in module(torch, "nn.modules.loss").__dict__:
+        if name.endswith("Loss") and not name.startswith("_"):
+            assert getattr(ours, name) is getattr(graphtorch.nn, name), name

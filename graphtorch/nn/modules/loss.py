@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import warnings
 from typing import Any
@@ -364,3 +365,13 @@ class LinearCrossEntropyLoss(_WeightedLoss):
             f"out_features={self.out_features}, bias={self.linear.bias is not None}, reduction={self.reduction}, "
             f"ignore_index={self.ignore_index}, label_smoothing={self.label_smoothing}, options={self.options}"
         )
+
+
+def __getattr__(name: str) -> Any:
+    # PyTorch has these in the same module; theirs here builds on this one.
+    if name in (
+        *("CTCLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss"),
+        "TripletMarginWithDistanceLoss",
+    ):
+        return getattr(importlib.import_module("graphtorch.nn.modules.margin_loss"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
