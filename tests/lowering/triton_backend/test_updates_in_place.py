@@ -18,6 +18,8 @@ from graphtorch.lowering.triton.tiling import is_zero, post_order
 from graphtorch.runtime.cuda.driver import use_driver
 from graphtorch.runtime.cuda.simulated import SimulatedDriver
 
+pytest.importorskip("triton")
+
 
 def loads_of(kernel: Kernel) -> list[Load]:
     return [e for e in post_order(s.value for s in kernel.stores) if isinstance(e, Load)]
