@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import sys
 import textwrap
 import types
@@ -279,7 +280,29 @@ def failure(program: Program, backend: str, check: bool = False) -> str | None:
         if doubled != program and _failure(doubled, backend, check, 1e-9) is None:
             ROUNDING.append(program)
             return None
+        if swaps_saved_data(program):
+            return None
     return found
+
+
+def swaps_saved_data(program: Program) -> bool:
+    """Whether `p.data = ...` gives a tensor other elements that a later backward pass reads as those of the forward.
+    Autograd does not notice, and what comes out is no gradient of anything. In place, where it does notice, the same
+    change is an error."""
+    noticed = tuple(
+        (n, re.sub(r"^(\w+)\.data = (.*)$", r"with torch.no_grad(): \1.copy_(\2)", text)) for n, text in program.between
+    )
+    if noticed == program.between:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            seen = execute(replace(program, between=noticed), None)
+        except Exception:
+            return False
+        finally:
+            _reset_modes()
+    return any(isinstance(each, tuple) and "modified by an inplace" in each[2] for each in seen)
 
 
 ROUNDING: list[Program] = []  # programs that differ by grown rounding errors

@@ -775,7 +775,7 @@ class _Emitter:
             seen.add(id(expr))
             if self._known(expr) or id(expr) in self.filled:
                 continue
-            if not nest.varies[id(expr)] & future and self._available(expr):
+            if not nest.varies[id(expr)] & future and self._available(expr) and id(expr) not in nest.fallible:
                 for u in range(self.unroll if self._is_vector(expr) else 1):
                     self._value(expr, u)
                 continue

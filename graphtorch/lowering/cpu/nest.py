@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from graphtorch.lowering.cpu.assembly import BITS
 from graphtorch.lowering.cpu.instructions import COSTS, REGISTER, RefusedError
 from graphtorch.lowering.kernel import Access, Compute, Constant, Expr, Index, Kernel, Load, Reduce
+from graphtorch.ops.checks import CHECKS
 from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.symint import same_size
 
@@ -24,6 +25,14 @@ class Loop(NamedTuple):
 
     size: Any
     reduction: bool
+
+
+def _may_fail(expr: Expr) -> bool:
+    """Whether an expression itself refuses some operands: checks, and quotients of integers."""
+    if not isinstance(expr, Compute):
+        return False
+    divides = expr.instruction in ("floor_divide", "remainder", "fmod") and not expr.dtype.is_floating_point
+    return divides or expr.instruction in CHECKS
 
 
 def estimate(size: Any) -> int:
@@ -61,6 +70,7 @@ class Nest:
         self._groups: list[list[int]] = []
         self._canonical()
         self.varies: dict[int, int] = {}
+        self.fallible: set[int] = set()  # what may fail must not be computed before a loop, which may be empty
         self.below: dict[int, int] = {}  # of an expression: all axes folded beneath it
         self.costs: dict[int, int] = {}
         self._analyse()
@@ -146,6 +156,8 @@ class Nest:
                 cost = 0
             elif isinstance(expr, Compute):
                 cost += COSTS.get(expr.instruction, 1)
+            if _may_fail(expr) or any(id(o) in self.fallible for o in expr.operands()):
+                self.fallible.add(key)
             self.varies[key], self.below[key], self.costs[key] = varies, below, cost
 
     def mask_of(self, strides: tuple[Any, ...]) -> int:

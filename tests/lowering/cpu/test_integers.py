@@ -96,3 +96,18 @@ def test_nothing_divided_by_zero_is_nothing(name: str) -> None:
     for divisor in (0, gt.zeros(3, dtype=gt.int64)):
         assert divide(empty, divisor).shape == (0, 3)
         assert gt.compile(lambda x, divisor=divisor: divide(x, divisor) + 1)(empty).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["floor_divide", "remainder", "fmod"])
+def test_quotients_that_are_the_same_everywhere_are_not_computed_for_nothing(name: str) -> None:
+    divide = getattr(gt, name)
+
+    def step(x: Any) -> Any:
+        return divide(gt.full_like(x, 3), x.shape[0]) + x
+
+    compiled = gt.compile(step, dynamic=True, fullgraph=True)
+    for n in (3, 2, 0):
+        x = gt.ones(n, 4, dtype=gt.int64)
+        assert gt.equal(compiled(x), step(x))
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        gt.compile(lambda x: divide(gt.full_like(x, 3), x.shape[0] - 2), dynamic=True)(gt.ones(2, 4, dtype=gt.int64))
