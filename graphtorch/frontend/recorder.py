@@ -433,6 +433,8 @@ class Recorder(StateRecorder):
                 order = op.order.get(name)
                 if order in ("channels", "columns", "input", "operands") or callable(order):
                     self.arrange(made, stated_layout(op, args, name, value))
+                    if _overlaps(made._data.layout):  # what eager execution writes last is what it shows
+                        self.note_effect("copies a tensor whose elements share memory, with its strides,")
         for tensor, value in zip(tensors, results, strict=True):
             if wanted and tensor._dtype.is_differentiable and (op not in PARTIAL or value in self.tracked):
                 tensor._requires_grad = True

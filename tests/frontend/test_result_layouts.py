@@ -122,3 +122,15 @@ def test_random_numbers_follow_the_memory_of_a_loop() -> None:
     expected = function(x)
     torch.manual_seed(3)
     assert torch.equal(compiled(x), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*runs eagerly")
+def test_a_copy_whose_elements_share_memory_shows_what_eager_execution_writes() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        windows = x.unfold(0, 2, 1)
+        return windows.select_scatter(windows[0], 0, 1)
+
+    x = torch.arange(20.0).reshape(5, 4)
+    expected, actual = function(x), torch.compile(function)(x)
+    assert torch.equal(actual, expected)
+    assert actual.stride() == expected.stride()
