@@ -96,7 +96,7 @@ def _cat_derivative(g: Any, tensors_type: tuple[TensorType, ...], dim: int) -> t
     start: Any = 0
     for own in tensors_type:
         if _is_legacy_empty(own):
-            pieces.append(None)
+            pieces.append(g.new_zeros((0,)))  # nothing, which is a gradient all the same
             continue
         end = start + own.shape[dim]
         pieces.append(slice_(g, dim, start, end, 1))

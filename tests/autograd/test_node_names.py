@@ -127,3 +127,11 @@ def test_a_gradient_of_products_of_a_transpose_has_its_leafs_strides(create_grap
     (turned * turned).mean().backward(create_graph=create_graph)
     assert s.grad.stride() == s.stride()
     assert s.grad.requires_grad is create_graph
+
+
+@pytest.mark.parametrize("other", [(0,), (2,), (2, 3)])
+def test_a_gradient_flows_through_cat_to_what_is_empty(other: tuple[int, ...]) -> None:
+    """Of zeros, not None: an empty vector goes along with tensors of any shape."""
+    p = graphtorch.tensor(-1.0, requires_grad=True)
+    graphtorch.cat([p * graphtorch.ones(0), graphtorch.ones(other)]).sum().backward()
+    assert p.grad.item() == 0.0
