@@ -196,6 +196,15 @@ else:
         "utils": ("graphtorch.utils", None),
         "vision": ("graphtorch.vision", None),
         "vmap": ("graphtorch.func", "vmap"),
+        **{
+            name: ("graphtorch.checks", name)
+            for name in (
+                *("_assert", "_check", "_check_index", "_check_is_size", "_check_not_implemented", "_check_tensor_all"),
+                *("_check_tensor_all_with", "_check_type", "_check_value", "_check_with"),
+                *("sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not", "sym_sqrt", "sym_sum"),
+            )
+        },
+        **{name: (f"graphtorch.{name}", None) for name in ("__config__", "_C", "_inductor", "_utils", "futures")},
     }
 
     globals().update(_FUNCTIONS)
@@ -206,7 +215,7 @@ else:
     bool, float, int = _bool, float32, int64
 
     def __getattr__(name):
-        home = _LAZY.get(name)
+        home = ("graphtorch.foreach", name) if name.startswith("_foreach_") else _LAZY.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = importlib.import_module(home[0])

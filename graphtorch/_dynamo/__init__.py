@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from graphtorch._dynamo import config
 from graphtorch.compiler import (
     allow_in_graph,
     disable,
@@ -32,6 +33,7 @@ def explain(function: Any) -> Callable[..., Any]:
 
 __all__ = [
     "allow_in_graph",
+    "config",
     "disable",
     "explain",
     "is_compiling",

@@ -119,7 +119,7 @@ class CompiledFunction:
         backend: str | None = None,
         dynamic: bool | None = None,
         fullgraph: bool = False,
-        recompile_limit: int = RECOMPILE_LIMIT,
+        recompile_limit: int | None = None,
         memory_budget: float = 1.0,
         on_recompile: str = "warn",
         check: bool | None = None,
@@ -147,7 +147,7 @@ class CompiledFunction:
         self.mode = mode or "default"
         self.dynamic = dynamic
         self.fullgraph = fullgraph
-        self.recompile_limit = recompile_limit
+        self.recompile_limit = RECOMPILE_LIMIT if recompile_limit is None else recompile_limit
         self.memory_budget = memory_budget
         self.on_recompile = on_recompile
         self.check = os.environ.get("GRAPHTORCH_CHECK", "") not in ("", "0") if check is None else check
@@ -685,13 +685,22 @@ def _compiled(function: Callable[..., Any], settings: dict[str, Any]) -> Compile
     return CompiledFunction(function, **settings)
 
 
+def set_recompile_limit(limit: int) -> None:
+    """The limit of functions, compiled already or later, that name none."""
+    global RECOMPILE_LIMIT
+    RECOMPILE_LIMIT = limit
+    for function in CompiledFunction.instances:
+        if function._settings["recompile_limit"] is None:
+            function.recompile_limit = limit
+
+
 def compile(
     model: Any = None,
     *,
     fullgraph: bool = False,
     dynamic: bool | None = None,
     backend: str | None = None,
-    recompile_limit: int = RECOMPILE_LIMIT,
+    recompile_limit: int | None = None,
     memory_budget: float = 1.0,
     on_recompile: str = "warn",
     check: bool | None = None,
@@ -711,14 +720,14 @@ def compile(
     backend           "cpu" (native code), "numpy" (fused kernels in NumPy) or "interpreter" (operator by operator).
                       None, or PyTorch's default name "inductor": GRAPHTORCH_BACKEND, else "cpu" where this machine can
                       run it, else "numpy".
-    recompile_limit   after so many specialisations, calls that fit none run eagerly, with one warning.
+    recompile_limit   after so many specialisations (None: 8), calls that fit none run eagerly, with one warning.
     on_recompile      "warn", or "error": raise instead, saying what differed.
     check             run each call eagerly too, and raise at the first operation that differs, with its line. None: as
                       GRAPHTORCH_CHECK says. For finding mistakes: every call costs as much as both.
     mode              what is worth some effort on a CUDA device: "reduce-overhead" replays CUDA graphs, which costs
                       memory that stays allocated; "max-autotune" also measures which form of a kernel is fastest. On
                       the CPU all modes are the same.
-    options           PyTorch's settings of its compiler: there are none here, and unknown ones are refused.
+    options           PyTorch's settings of its compiler, which change nothing here; unknown ones are refused.
     disable           return the function as it is.
     memory_budget     from 0 to 1: how much of what a backward pass outside needs is kept for it. At 1, only what costs
                       nothing is computed again instead; at 0, everything but random numbers.
@@ -736,7 +745,12 @@ def compile(
         "mode": mode,
     }
     if options:
-        raise RuntimeError(f"Unexpected optimization option {next(iter(options))}, known options are []")
+        from graphtorch.compiler.settings import inductor_names
+
+        known = inductor_names()
+        unknown = next((name for name in options if name.replace("-", "_") not in known), None)
+        if unknown is not None:
+            raise RuntimeError(f"Unexpected optimization option {unknown}, known options are {known}")
     if disable and model is not None:
         return model
     if model is None and disable:

@@ -27,8 +27,14 @@ def swap_tensors(t1: Tensor, t2: Tensor) -> None:
     t2.grad, t1.grad = gradients
 
 
+_SUBMODULES = (
+    *("_pytree", "_python_dispatch", "benchmark", "checkpoint", "collect_env", "cpp_extension", "data"),
+    *("deterministic", "dlpack", "flop_counter", "hooks", "model_zoo", "module_tracker", "safetensors", "tensorboard"),
+)
+
+
 def __getattr__(name: str) -> Any:
     # Submodules load on first use, so that `import graphtorch` stays quick.
-    if name in ("_pytree", "checkpoint", "data", "dlpack", "hooks", "model_zoo", "safetensors", "tensorboard"):
+    if name in _SUBMODULES:
         return importlib.import_module(f"graphtorch.utils.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

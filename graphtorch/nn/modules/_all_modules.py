@@ -64,4 +64,20 @@ def register_module_full_backward_pre_hook(hook: Hook) -> RemovableHandle:
 def register_module_full_backward_hook(hook: Hook) -> RemovableHandle:
     """Call `hook(module, grad_input, grad_output)` in backward, for every module; what it returns replaces
     `grad_input`."""
+    if any(each.kind == "backward_of_last" for each in ALL_MODULES.values()):
+        raise RuntimeError(BOTH_KINDS)
     return add(ALL_MODULES, AllModulesHook("backward", hook))
+
+
+BOTH_KINDS = (
+    "Cannot use both regular backward hooks and full backward hooks as a global Module hook. Please use only one of "
+    "them."
+)
+
+
+def register_module_backward_hook(hook: Hook) -> RemovableHandle:
+    """Deprecated: call `hook(module, grad_input, grad_output)` with the gradients of the last operator of every
+    module's forward."""
+    if any(each.kind == "backward" for each in ALL_MODULES.values()):
+        raise RuntimeError(BOTH_KINDS)
+    return add(ALL_MODULES, AllModulesHook("backward_of_last", hook))

@@ -6,8 +6,9 @@ boundary: one around the outputs, whose backward receives every output gradient 
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from graphtorch.autograd.function import Function
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from graphtorch.nn.modules.module import Module
 
 Grads = tuple[Any, ...]
+BOTH_KINDS = (
+    "Cannot use both regular backward hooks and full backward hooks on a {}. Please use only one of them."
+)
 
 
 def on_all(kind: str) -> list[Callable[..., Any]]:
@@ -40,23 +44,23 @@ class _Boundary(Function):
         return None, *ctx.on_backward(grads)
 
 
-class _BackwardHooks:
-    """The backward hooks of one call of a module."""
+class BackwardHook:
+    """The full backward hooks of one call of a module. See torch.utils.hooks.BackwardHook."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, user_hooks: Iterable[Any], user_pre_hooks: Iterable[Any]) -> None:
         self.module = module
-        self.hooks = [*on_all("backward"), *module._backward_hooks.values()]
-        self.pre_hooks = [*on_all("backward_pre"), *module._backward_pre_hooks.values()]
+        self.hooks = list(user_hooks)
+        self.pre_hooks = list(user_pre_hooks)
         self.grad_outputs: Grads | None = None
         self.input_count = 0
         self.inputs_seen = False
 
-    def wrap_inputs(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def setup_input_hook(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         self.input_count = len(args)
         args, self.inputs_seen = self._wrap(args, self._on_inputs)
         return args
 
-    def wrap_outputs(self, result: Any) -> Any:
+    def setup_output_hook(self, result: Any) -> Any:
         single = not isinstance(result, tuple)
         outputs = (result,) if single else result
         outputs, _ = self._wrap(outputs, self._on_outputs)
@@ -131,10 +135,15 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     result: Any = None
     try:
         args, kwargs = _run_pre_hooks(module, args, kwargs)
-        made = _BackwardHooks(module)
+        full = module._is_full_backward_hook is not False
+        made = BackwardHook(
+            module,
+            [*on_all("backward"), *(module._backward_hooks.values() if full else ())],
+            [*on_all("backward_pre"), *module._backward_pre_hooks.values()],
+        )
         backward = made if made.hooks or made.pre_hooks else None
         if backward is not None:
-            args = backward.wrap_inputs(args)
+            args = backward.setup_input_hook(args)
         result = module.forward(*args, **kwargs)
         for key, hook, with_kwargs, _ in _forward_hooks(module):
             called.add(key)
@@ -149,11 +158,84 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
                     stacklevel=4,
                 )
             else:
-                result = backward.wrap_outputs(result)
+                result = backward.setup_output_hook(result)
+        of_last = [*on_all("backward_of_last"), *(() if full else module._backward_hooks.values())]
+        if of_last:
+            _hang_on_last_node(module, of_last, args, result)
         return result
     except Exception:
         _run_always_called(module, called, args, kwargs, result)
         raise
+
+
+def _hang_on_last_node(module: Module, hooks: list[Callable[..., Any]], args: tuple[Any, ...], result: Any) -> None:
+    """The deprecated hooks, which see the gradients of the node that made the (first) result."""
+    note = getattr(state.recorder, "note_effect", None)
+    if note is not None:
+        note("calls a module with a backward hook that is not a full one")
+    last = result
+    while not isinstance(last, Tensor):
+        last = next(v for v in last.values() if isinstance(v, Tensor)) if isinstance(last, dict) else last[0]
+    node = last.grad_fn
+    if node is None:
+        return
+    for hook in hooks:
+        bound = functools.partial(hook, module)
+        node.register_hook(_in_order_of_addmm(bound) if _is_linear(node) else bound)
+    what = _missing(args, result, node)
+    if what:
+        warnings.warn(f"Using {what}", FutureWarning, stacklevel=5)
+
+
+def _is_linear(node: Any) -> bool:
+    """Whether a node is a matrix product with a bias, which has its operands in another order in PyTorch."""
+    return node.name() == "AddmmBackward0" and node.op.name == "linear"
+
+
+def _in_order_of_addmm(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """The hook, shown the gradients of (bias, input, weight.T) in place of (input, weight, bias)."""
+
+    def ordered(grad_inputs: Grads, grad_outputs: Grads) -> Any:
+        of_input, of_weight, of_bias = grad_inputs
+        changed = hook((of_bias, of_input, None if of_weight is None else of_weight.t()), grad_outputs)
+        if not isinstance(changed, tuple) or len(changed) != 3:
+            return changed
+        return changed[1], None if changed[2] is None else changed[2].t(), changed[0]
+
+    return ordered
+
+
+def _missing(args: tuple[Any, ...], result: Any, node: Any) -> str:
+    """What the deprecated hooks of a call will not see, in PyTorch's words."""
+    instead = "Please use register_full_backward_hook to get the documented behavior."
+    results = (result,) if isinstance(result, Tensor) else result
+    if not (isinstance(results, tuple) and all(isinstance(r, Tensor) for r in results)):
+        return (
+            "non-full backward hooks on a Module that does not return a single Tensor or a tuple of Tensors is "
+            "deprecated and will be removed in future versions. This hook will be missing some of the grad_output. "
+            + instead
+        )
+    if not all(isinstance(a, Tensor) for a in args):
+        return (
+            "non-full backward hooks on a Module that does not take as input a single Tensor or a tuple of Tensors is "
+            "deprecated and will be removed in future versions. This hook will be missing some of the grad_input. "
+            + instead
+        )
+    nodes = {r.grad_fn for r in results if r.grad_fn is not None}
+    removed = "is deprecated and will be removed in future versions. This hook will be missing some"
+    if not nodes or (len(nodes) == 1 and node not in nodes):
+        return f"a non-full backward hook when outputs are nested in python data structure {removed} grad_output."
+    if len(nodes) > 1:
+        return (
+            f"a non-full backward hook when outputs are generated by different autograd Nodes {removed} grad_output. "
+            + instead
+        )
+    if {a.grad_fn for a in args if a.grad_fn is not None} != {following for following, _ in node.next_functions}:
+        return (
+            f"a non-full backward hook when the forward contains multiple autograd Nodes {removed} grad_input. "
+            + instead
+        )
+    return ""
 
 
 def _run_pre_hooks(

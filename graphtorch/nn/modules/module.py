@@ -5,6 +5,7 @@ Calling through hooks lives in ``_hooks.py`` and state dicts in ``_state_dict.py
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from graphtorch.autograd.hooks import ALL_MODULES, HookTable, RemovableHandle
 from graphtorch.autograd.state import state
 from graphtorch.nn.modules import _state_dict
 from graphtorch.nn.modules._all_modules import (
+    register_module_backward_hook,
     register_module_buffer_registration_hook,
     register_module_forward_hook,
     register_module_forward_pre_hook,
@@ -26,13 +28,14 @@ from graphtorch.nn.modules._all_modules import (
     register_module_parameter_registration_hook,
     registered,
 )
-from graphtorch.nn.modules._hooks import call_with_hooks
+from graphtorch.nn.modules._hooks import BOTH_KINDS, call_with_hooks
 from graphtorch.nn.parameter import Buffer, Parameter, is_lazy
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.utils._names import typename
 
 __all__ = [
     "Module",
+    "register_module_backward_hook",
     "register_module_buffer_registration_hook",
     "register_module_forward_hook",
     "register_module_forward_pre_hook",
@@ -486,6 +489,14 @@ class Module:
         """Move parameters and buffers to the GPU, in place."""
         return self._apply(lambda t: t.cuda(device))
 
+    def xpu(self, device: Any = None) -> Self:
+        """Move parameters and buffers to an XPU. Raises RuntimeError: there is none."""
+        return self.to("xpu" if device is None else device)
+
+    def share_memory(self) -> Self:
+        """Move parameters and buffers to memory that processes share, in place. See Tensor.share_memory_."""
+        return self._apply(lambda t: t.share_memory_())
+
     def type(self, dst_type: Any) -> Self:
         """Cast all parameters and buffers to ``dst_type``, in place."""
         return self._apply(lambda t: t.type(dst_type))
@@ -568,8 +579,18 @@ class Module:
 
     def register_full_backward_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(module, grad_input, grad_output)`` in backward; what it returns replaces ``grad_input``."""
+        if self._is_full_backward_hook is False:
+            raise RuntimeError(BOTH_KINDS.format("single Module"))
         self._is_full_backward_hook = True
         return self._add_hook(self._backward_hooks, hook, prepend)
+
+    def register_backward_hook(self, hook: Hook) -> RemovableHandle:
+        """Deprecated: call ``hook(module, grad_input, grad_output)`` with the gradients of the last operator in the
+        module's forward. Calls run eagerly. Raises RuntimeError for a module with full backward hooks."""
+        if self._is_full_backward_hook is True:
+            raise RuntimeError(BOTH_KINDS.format("single Module"))
+        self._is_full_backward_hook = False
+        return self._add_hook(self._backward_hooks, hook, False)
 
     def register_full_backward_pre_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(module, grad_output)`` in backward; what it returns replaces ``grad_output``."""
@@ -596,6 +617,11 @@ class Module:
         """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)``
         before this module's entries are loaded."""
         return self._add_hook(self._load_state_dict_pre_hooks, hook, False)
+
+    def _register_load_state_dict_pre_hook(self, hook: Hook, with_module: bool = False) -> RemovableHandle:
+        """As the public one; the hook does not get the module unless ``with_module``."""
+        without = hook if with_module else functools.wraps(hook)(lambda module, *args: hook(*args))
+        return self._add_hook(self._load_state_dict_pre_hooks, without, False)
 
     def register_load_state_dict_post_hook(self, hook: Hook) -> RemovableHandle:
         """Call ``hook(module, incompatible_keys)`` after loading; it may change the key lists in place."""

@@ -1,0 +1,7 @@
+"""Settings under PyTorch's names, `torch._dynamo.config`; see `graphtorch.compiler.settings`."""
+
+from __future__ import annotations
+
+from graphtorch.compiler.settings import install
+
+install(__name__, "dynamo")

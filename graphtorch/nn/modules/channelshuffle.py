@@ -1,0 +1,7 @@
+"""Channel shuffles under the name of PyTorch's module."""
+
+from __future__ import annotations
+
+from graphtorch.nn.modules.resampling import ChannelShuffle
+
+__all__ = ["ChannelShuffle"]
