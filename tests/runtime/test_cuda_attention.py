@@ -122,7 +122,16 @@ def test_what_the_driver_refuses_is_no_candidate(cuda: SimulatedDriver, monkeypa
     refuse("CUDA out of memory", measuring.OutOfMemoryError)
     with pytest.raises(ResourceError, match="out of memory"):
         clock([], {})
+    refuse("CUDA error: invalid device function")
+    with pytest.raises(ResourceError, match="invalid device function"):
+        clock([], {})
+    # After this one the device refuses everything.
     refuse("CUDA error: an illegal memory access was encountered")
+
+    def wait(stream: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(cuda, "wait_stream", wait)
     with pytest.raises(RuntimeError, match="illegal memory access") as caught:
         clock([], {})
     assert not isinstance(caught.value, ResourceError)

@@ -275,7 +275,7 @@ class TritonBackend(Backend):
 
         if device not in _TUNERS:
             _TUNERS[device] = device_tuner(device)
-        return _TUNERS[device].functions
+        return _TUNERS[device].choose
 
 
 def settings() -> tuple[str, bool, bool]:

@@ -72,6 +72,7 @@ FURTHER_TARGETS = {
 }
 DEFAULT_TARGET = "sm_90"
 THREADS = 1024  # that one program may have, on every target
+PATIENCE = 60.0  # seconds for a kernel that may fail; most take less than one
 
 
 def target(name: str) -> Target:
@@ -126,12 +127,19 @@ def compile_all(functions: Iterable[Generated], to: str = DEFAULT_TARGET) -> lis
     return made
 
 
-def compile_each(functions: Iterable[Generated], to: str = DEFAULT_TARGET) -> list[Compiled | ResourceError]:
-    """`compile_all`, with the error in the place of what the target can't run."""
+def compile_each(
+    functions: Iterable[Generated], to: str = DEFAULT_TARGET, may_fail: bool = False
+) -> list[Compiled | ResourceError]:
+    """`compile_all`, with the error in the place of what the target can't run.
+
+    may_fail    an error is in the place of what the compiler gives up on, too: where it raises something, takes longer
+                than `PATIENCE` or ends its process (the last two only where it has processes of its own)
+    """
     wanted = list(functions)
     made = target(to)
     keys = [cache_key(f, made) for f in wanted]
     found: dict[str, Compiled] = {}
+    checked: dict[str, Compiled | ResourceError] = {}
     missing: dict[str, Generated] = {}
     for key, function in zip(keys, wanted, strict=True):
         if key in found or key in missing:
@@ -142,10 +150,12 @@ def compile_each(functions: Iterable[Generated], to: str = DEFAULT_TARGET) -> li
         else:
             found[key] = entry
     if missing:
-        for key, compiled in zip(missing, _compile(list(missing.values()), made), strict=True):
-            _write(key, compiled)
-            found[key] = compiled
-    checked: dict[str, Compiled | ResourceError] = {}
+        for key, outcome in zip(missing, _compile(list(missing.values()), made, may_fail), strict=True):
+            if isinstance(outcome, ResourceError):
+                checked[key] = outcome
+            else:
+                _write(key, outcome)
+                found[key] = outcome
     for key, compiled in found.items():
         try:
             check_resources(compiled)
@@ -171,14 +181,19 @@ def check_resources(compiled: Compiled) -> None:
         raise ResourceError(f"{compiled.name} needs {compiled.threads} threads a program, {made.name} has {THREADS}")
 
 
-def _compile(functions: Sequence[Generated], to: Target) -> list[Compiled]:
+def _compile(functions: Sequence[Generated], to: Target, may_fail: bool) -> list[Compiled | ResourceError]:
     count = processes.wanted(len(functions))
     if not count:
-        return _compile_in_threads(functions, to)
+        return _compile_in_threads(functions, to, may_fail)
 
-    def apart(function: Generated) -> Compiled:
-        made: Compiled | None = processes.compile_apart(_job(function), to.name)
-        return _compile_in_threads([function], to)[0] if made is None else made
+    def apart(function: Generated) -> Compiled | ResourceError:
+        made = processes.compile_apart(_job(function), to.name, PATIENCE if may_fail else None)
+        if isinstance(made, Compiled):
+            return made
+        if may_fail:
+            why = made or f"the compiler ended, or took longer than {PATIENCE:.0f} s"
+            return ResourceError(f"{function.name} does not compile for {to.name}: {why}")
+        return _compile_in_threads([function], to, False)[0]
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(apart, functions))
@@ -196,26 +211,33 @@ def _job(function: Generated) -> Job:
     )
 
 
-def _compile_in_threads(functions: Sequence[Generated], to: Target) -> list[Compiled]:
+def _compile_in_threads(functions: Sequence[Generated], to: Target, may_fail: bool) -> list[Compiled | ResourceError]:
     import triton
+
+    def attempt(function: Generated) -> Compiled | ResourceError:
+        try:
+            return compile_here(function, to)
+        except Exception as error:
+            if not may_fail or isinstance(error, SystemError):
+                raise
+            return ResourceError(f"{function.name} does not compile for {to.name}: {type(error).__name__}: {error}")
+
+    def beside_others(function: Generated) -> Compiled | ResourceError | None:
+        # None where it has to be done again, alone: Python 3.11's parser counts its depth for all threads together, and
+        # sometimes stops at a wrong count (seen in 3.11.7).
+        try:
+            return attempt(function)
+        except SystemError:
+            return None
 
     # Triton keeps a cache of its own, which would hold everything a second time.
     with LOCK, tempfile.TemporaryDirectory(prefix="graphtorch-triton-") as folder, triton.knobs.cache.scope():
         triton.knobs.cache.dir = folder
         if len(functions) == 1:
-            return [compile_here(functions[0], to)]
+            return [attempt(functions[0])]
         with ThreadPoolExecutor(min(len(functions), os.cpu_count() or 1)) as pool:
-            made = list(pool.map(lambda f: _compile_beside_others(f, to), functions))
-        return [compile_here(f, to) if done is None else done for f, done in zip(functions, made, strict=True)]
-
-
-def _compile_beside_others(function: Generated, to: Target) -> Compiled | None:
-    """`compile_here`; None where it has to be done again, alone: Python 3.11's parser counts its depth for all threads
-    together, and sometimes stops at a wrong count (seen in 3.11.7)."""
-    try:
-        return compile_here(function, to)
-    except SystemError:
-        return None
+            made = list(pool.map(beside_others, functions))
+        return [attempt(f) if done is None else done for f, done in zip(functions, made, strict=True)]
 
 
 def compile_here(function: Generated | Job, to: Target) -> Compiled:

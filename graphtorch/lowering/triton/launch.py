@@ -80,8 +80,8 @@ class LaunchPlan:
         return [base + self.offsets[a] if isinstance(a, Buffer) else a for a in launch.arguments]
 
 
-# What chooses the functions of a step by measurement (see `autotune.Tuner.functions`).
-Choose = Callable[[Kernel | ExternCall, Mapping[str, int]], Sequence[Generated]]
+# What chooses the functions of steps by measurement (see `autotune.Tuner.choose`).
+Choose = Callable[[Sequence[Kernel | ExternCall], Mapping[str, int]], Sequence[Sequence[Generated] | UnsupportedError]]
 
 
 def make_plan(
@@ -99,22 +99,32 @@ def make_plan(
     for buffer, offset in memory.offsets.items():
         offsets[buffer] = end + offset
     steps: list[Launch | HostCall] = []
-    for step in schedule.steps:
-        try:
-            if choose is not None:
-                functions = choose(step, bindings)
-            elif isinstance(step, Kernel):
-                functions = [generate(step, bindings, limits)]
-            else:
-                functions = generate_call(step, bindings, limits)
-        except UnsupportedError as error:
-            steps.append(HostCall(step.name, step, str(error)))
-            continue
-        steps += launches_of(step.name, functions, bindings)
+    chosen = _defaults(schedule, bindings, limits) if choose is None else choose(schedule.steps, bindings)
+    for step, functions in zip(schedule.steps, chosen, strict=True):
+        if isinstance(functions, UnsupportedError):
+            steps.append(HostCall(step.name, step, str(functions)))
+        else:
+            steps += launches_of(step.name, functions, bindings)
     size = _place_extra(steps, offsets, end + memory.arena_bytes, bindings)
     tables = tuple(b for b in offsets if isinstance(b, Table))
     states = tuple(b for b in offsets if isinstance(b, RandomState))
     return LaunchPlan(steps, offsets, size, memory, bindings, tables, states, end)
+
+
+def _defaults(
+    schedule: Schedule, bindings: Mapping[str, int], limits: Limits | None
+) -> list[list[Generated] | UnsupportedError]:
+    """The functions of each step with default blocks; the error for one without a Triton form."""
+    made: list[list[Generated] | UnsupportedError] = []
+    for step in schedule.steps:
+        try:
+            if isinstance(step, Kernel):
+                made.append([generate(step, bindings, limits)])
+            else:
+                made.append(generate_call(step, bindings, limits))
+        except UnsupportedError as error:
+            made.append(error)
+    return made
 
 
 def launches_of(step: str, functions: Sequence[Generated], bindings: Mapping[str, int]) -> list[Launch]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from graphtorch.lowering.kernel import Buffer
 from graphtorch.lowering.triton.autotune import Tuner
-from graphtorch.lowering.triton.errors import ResourceError
+from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
 from graphtorch.lowering.triton.kernels import load_all, target_of
 from graphtorch.lowering.triton.launch import Launch
 from graphtorch.runtime.cuda import devices
@@ -19,6 +20,8 @@ from graphtorch.schedule.memory import nbytes
 
 _WARMUPS = 2
 _RUNS = 15
+_FEWEST_RUNS = 3  # of what is so slow that more would take longer than _SECONDS
+_SECONDS = 0.25
 _LEAST_FLUSH = 64 << 20  # bytes
 _DRAWN = 1 << 20  # random numbers, which are repeated
 
@@ -37,8 +40,7 @@ class DeviceClock:
         if not of.is_floating_point or size < of.itemsize:
             driver.fill(address, 0, size, stream)
             return
-        drawn = np.random.default_rng(0).standard_normal(min(size // of.itemsize, _DRAWN), np.float32)
-        numbers = (0.5 * drawn).astype(of.numpy)  # small: neither sums nor exponentials overflow
+        numbers = _numbers(of.numpy)[: size // of.itemsize]
         driver.copy_in(address, numbers.ctypes.data, numbers.nbytes, stream)
         done = numbers.nbytes
         while done < size:
@@ -50,16 +52,26 @@ class DeviceClock:
         """The median of several runs, in seconds.
 
         Raises ResourceError and UnsupportedError as loading does, ResourceError also where memory does not suffice or
-        the driver has too few registers for a launch.
+        the driver refuses a launch. Other errors are those after which the device can't be used by this process.
         """
         try:
             return self._measure(launches, bindings)
+        except (ResourceError, UnsupportedError):
+            raise
         except OutOfMemoryError as error:
             raise ResourceError(str(error)) from error
-        except RuntimeError as error:
-            if "too many resources" in str(error):
-                raise ResourceError(str(error)) from error
-            raise
+        except Exception as error:  # of the driver and its bindings
+            if not self._usable():
+                raise
+            raise ResourceError(str(error)) from error
+
+    def _usable(self) -> bool:
+        """Whether the device still does what it is asked to: after some errors it refuses everything."""
+        try:
+            self.device.driver.wait_stream(devices.stream_of(self.device))
+        except Exception:
+            return False
+        return True
 
     def _measure(self, launches: Sequence[Launch], bindings: Mapping[str, int]) -> float:
         device, driver = self.device, self.device.driver
@@ -80,17 +92,29 @@ class DeviceClock:
                 held.append(scratch)
             arguments = kernel.arguments(values, 0 if scratch is None else scratch.address)
             steps.append((kernel.launcher(launch.grid), arguments))
-        pairs = []
-        for _ in range(_WARMUPS + _RUNS):
-            driver.fill(flush.address, 0, flushed, stream)
-            start, end = (driver.create_event(device.index, True, False) for _ in range(2))
-            driver.record_event(start, stream)
-            for run, arguments in steps:
-                run(stream, arguments)
-            driver.record_event(end, stream)
-            pairs.append((start, end))
-        driver.wait_stream(stream)
-        return statistics.median(driver.elapsed(start, end) for start, end in pairs[_WARMUPS:]) / 1e3
+
+        def several(count: int) -> float:
+            pairs = []
+            for _ in range(count):
+                driver.fill(flush.address, 0, flushed, stream)
+                start, end = (driver.create_event(device.index, True, False) for _ in range(2))
+                driver.record_event(start, stream)
+                for run, arguments in steps:
+                    run(stream, arguments)
+                driver.record_event(end, stream)
+                pairs.append((start, end))
+            driver.wait_stream(stream)
+            return statistics.median_low(driver.elapsed(start, end) for start, end in pairs) / 1e3
+
+        about = several(_WARMUPS)
+        runs = _RUNS if about * _RUNS < _SECONDS else max(int(_SECONDS / about), _FEWEST_RUNS)
+        return several(runs)
+
+
+@cache
+def _numbers(of: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    drawn = np.random.default_rng(0).standard_normal(_DRAWN, np.float32)
+    return (0.5 * drawn).astype(of)  # small: neither sums nor exponentials overflow
 
 
 def device_tuner(device: devices.Device) -> Tuner:

@@ -20,6 +20,7 @@ from typing import IO, Any
 FEWEST_CORES = 4
 FEWEST_KERNELS = 4  # for which starting processes pays
 MOST = 12  # processes; each takes some 300 MB
+_TEXT = 500  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,22 @@ class _Process:
             stderr=subprocess.DEVNULL,
         )
 
-    def ask(self, job: Job, target: str) -> Any:
-        """The compiled kernel; None where that failed. Raises OSError or EOFError for a process that is gone."""
+    def ask(self, job: Job, target: str, seconds: float | None) -> Any:
+        """The compiled kernel, or what went wrong as text. Raises OSError or EOFError for a process that is gone, or
+        that is ended here after so many seconds."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None and stdout is not None
-        pickle.dump((job, target), stdin)
-        stdin.flush()
-        return pickle.load(stdout)
+        limit = None if seconds is None else threading.Timer(seconds, self.process.kill)
+        if limit is not None:
+            limit.daemon = True
+            limit.start()
+        try:
+            pickle.dump((job, target), stdin)
+            stdin.flush()
+            return pickle.load(stdout)
+        finally:
+            if limit is not None:
+                limit.cancel()
 
 
 _lock = threading.Lock()
@@ -80,16 +90,18 @@ def wanted(kernels: int) -> int:
     return min(kernels, cores(), MOST)
 
 
-def compile_apart(job: Job, target: str) -> Any:
-    """A kernel compiled in one of the processes; None where that does not work."""
+def compile_apart(job: Job, target: str, seconds: float | None = None) -> Any:
+    """A kernel compiled in one of the processes, or what the compiler raised as text; None where the process ended, or
+    was ended after so many seconds."""
     with _lock:
         process = _idle.pop() if _idle else None
     try:
         process = process or _Process()
-        found = process.ask(job, target)
+        found = process.ask(job, target, seconds)
     except (OSError, EOFError, pickle.PickleError):
         if process is not None:
             process.process.kill()
+            process.process.wait()
         return None
     with _lock:
         _idle.append(process)
@@ -120,9 +132,10 @@ def serve() -> None:
                 job, target = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
+            made: Any
             try:
                 made = compile_here(job, target_of(target))
-            except Exception:
-                made = None
+            except Exception as error:
+                made = f"{type(error).__name__}: {error}"[:_TEXT]
             pickle.dump(made, answers)
             answers.flush()

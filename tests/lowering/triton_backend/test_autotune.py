@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from graphtorch.tensor.type import TensorType
 
 pytest.importorskip("triton")
 
-from graphtorch.lowering.triton import autotune, compiler
+from graphtorch.lowering.triton import autotune, compiler, processes
 from graphtorch.lowering.triton.autotune import Candidate, Tuner, candidates
 from graphtorch.lowering.triton.compiler import TARGETS, compile_each
 from graphtorch.lowering.triton.errors import ResourceError
@@ -155,7 +158,7 @@ def test_what_cannot_run_is_passed_over() -> None:
 def test_a_plan_is_made_of_the_winners() -> None:
     schedule = prepare_schedule(build_schedule(matmul()))
     chosen, _ = tuner(lambda launch: -launch.function.num_warps)
-    plan = make_plan(schedule, {}, None, chosen.functions)
+    plan = make_plan(schedule, {}, None, chosen.choose)
     assert [launch.function.num_warps for launch in plan.launches] == [8]
     assert [d.step for d in chosen.decisions] == [s.name for s in schedule.steps]
 
@@ -183,16 +186,108 @@ def test_modes_of_compile() -> None:
         graphtorch.compile(lambda x: x, mode="fastest")
 
 
-def test_candidates_that_do_not_compile_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_that_do_not_compile_are_not_measured() -> None:
+    """Whatever the compiler raises costs the candidate only, and the decision says why."""
     (step,) = steps(matmul())
-    found = candidates(step, {})[:3]
-    broken = found[1].functions[0]
+    found = candidates(step, {})[:4]
+    for i, what in ((1, ("tl.dot(x, y", "tl.dot(x, x")), (2, ("tl.load", "tl.no_such_function"))):
+        functions = tuple(replace(f, source=f.source.replace(*what)) for f in found[i].functions)
+        found[i] = replace(found[i], functions=functions)
+    chosen = Tuner("sm_90", "made-up", lambda launches, bindings: 1.0)
+    assert [c.label for c in chosen._compiled(found)] == [found[0].label, found[3].label]
+    chosen._race("0" * 40, step, found, {})
+    (decision,) = chosen.decisions
+    assert set(decision.dropped) == {found[1].label, found[2].label}
+    assert "no_such_function" in decision.dropped[found[2].label] and "no_such_function" in str(decision)
 
-    def compile_each_but_one(functions: Sequence[Any], to: str) -> Any:
-        if any(f is broken for f in functions):
-            raise RuntimeError("PassManager::run failed")
-        return compile_each(functions, to)
 
-    monkeypatch.setattr(autotune, "compile_each", compile_each_but_one)
-    kept = Tuner("sm_90", "made-up", lambda launches, bindings: 1.0)._compiled(found)
-    assert [c.label for c in kept] == [found[0].label, found[2].label]
+@pytest.mark.parametrize("ending", ["os.abort()", "__import__('time').sleep(60)"])
+def test_a_compiler_that_does_not_return(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An assertion within LLVM ends its process, and some kernels take forever: neither ends this one."""
+    monkeypatch.setattr(processes, "cores", lambda: 4)
+    monkeypatch.setattr(processes, "MOST", 1)
+    monkeypatch.setattr(compiler, "PATIENCE", 3.0)
+    start = processes._START.replace(
+        "serve()", f"import os, {compiler.__name__} as c; c.compile_here = lambda *_: {ending}; serve()"
+    )
+    monkeypatch.setattr(processes, "_START", start)
+    (step,) = steps(matmul())
+    functions = [f for c in candidates(step, {})[:4] for f in c.functions]
+    monkeypatch.setattr(processes, "_idle", [])
+    if "sleep" in ending:
+        functions = [*functions[:1]] * 4
+        monkeypatch.setattr(processes, "FEWEST_KERNELS", 1)
+    found = compiler.compile_each(functions, "sm_90", may_fail=True)
+    assert all(isinstance(f, ResourceError) and "the compiler ended, or took longer than 3 s" in str(f) for f in found)
+
+
+def test_families_are_compiled_only_if_their_first_does_not_spill(monkeypatch: pytest.MonkeyPatch) -> None:
+    (step,) = steps(matmul())
+    found = candidates(step, {})
+    large = found[-3].family
+    compiled: list[Any] = []
+
+    def compile_none(functions: Any, to: str, may_fail: bool) -> list[Any]:
+        compiled.extend(functions)
+        return [f for f in functions]
+
+    def spills(function: Any) -> Any:
+        family = next(c.family for c in found if function in c.functions)
+        return SimpleNamespace(stack=1000 if family == large else 0)
+
+    monkeypatch.setattr(autotune, "compile_each", compile_none)
+    monkeypatch.setattr(autotune, "resources", spills)
+    chosen = Tuner("sm_90", "made-up", lambda launches, bindings: 1.0)
+    kept = chosen._compiled(found)
+    assert [c.label for c in kept] == [c.label for c in found if c.family != large]
+    assert sum(c.family == large for c in found) > 1
+    assert len(compiled) == len(kept) + 1
+
+
+def test_steps_of_one_kind_are_measured_once_and_keep_their_operands() -> None:
+    graph = trace(lambda x, u, w: ((x @ u).relu() @ w).relu(), half(512, 512), half(512, 512), half(512, 512))
+    schedule = prepare_schedule(build_schedule(graph))
+    chosen, recorder = tuner(lambda launch: -launch.function.num_stages)
+    plan = make_plan(schedule, {}, None, chosen.choose)
+    first, second = plan.launches
+    assert len(set(recorder.measured)) == len(chosen.decisions) == 1
+    assert first.function.num_stages == second.function.num_stages == 5
+    assert first.arguments != second.arguments
+
+
+def test_what_ended_an_earlier_process_is_left_out(own_cache: Path) -> None:
+    (step,) = steps(softmax())
+    labels = [c.label for c in candidates(step, {})]
+
+    def dies(launch: Launch) -> float:
+        if launch.function == candidates(step, {})[1].functions[0]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return 1.0
+
+    first, _ = tuner(dies)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        first.functions(step, {})
+    (entry,) = (own_cache / "tuned").iterdir()
+    noted = json.loads(entry.read_text())
+    assert noted == {"measuring": labels[1], "process": os.getpid(), "fatal": []}
+    second, recorder = tuner(lambda launch: 1.0)
+    second.functions(step, {})
+    assert set(second.decisions[0].seconds) == {*labels} - {labels[1]}
+    assert json.loads(entry.read_text()) == {"winner": labels[0]}
+    assert len(recorder.measured) == len(labels) - 1
+
+
+def test_another_process_that_measures_is_no_dead_one(own_cache: Path) -> None:
+    assert autotune._fatal({"measuring": "a", "process": os.getppid(), "fatal": ["b"]}) == ["b"]
+    assert autotune._fatal({"measuring": "a", "process": "none", "fatal": ["b"]}) == ["b", "a"]
+    assert autotune._fatal({"winner": "a"}) == []
+
+
+def test_nothing_measured_is_nothing_known(own_cache: Path) -> None:
+    """Where memory did not suffice for any candidate, the default runs, and the next process measures."""
+    (step,) = steps(softmax())
+    poor, _ = tuner(lambda launch: (_ for _ in ()).throw(ResourceError("CUDA out of memory")))
+    assert poor.functions(step, {}) == list(candidates(step, {})[0].functions)
+    rich, recorder = tuner(lambda launch: 1.0)
+    rich.functions(step, {})
+    assert recorder.measured

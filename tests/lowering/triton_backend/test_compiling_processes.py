@@ -47,7 +47,7 @@ def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 def test_the_same_code(generated: list[Generated], target: str) -> None:
-    wanted = compiler._compile_in_threads(generated, compiler.target(target))
+    wanted = compiler._compile_in_threads(generated, compiler.target(target), False)
     found = compiler.compile_all(generated, target)
     assert 1 <= len(processes._idle) <= 2
     assert [(c.name, c.binary, c.shared, c.num_warps) for c in found] == [
