@@ -7,6 +7,10 @@ they lie, without unfolding them in memory (implicit GEMM).
     weight      output channel     input channel,  image, row, col of the result
                                    kernel place
 
+The input gradient of a strided convolution is a product for each phase, the pixels whose rows and columns leave the
+same remainders modulo the stride: these are reached by the same places of the kernel, and only those are summed over
+(Shi et al.: Is the deconvolution layer the same as a convolutional layer?, 2016). All phases are one launch.
+
 A group of channels is one product of a batch. Where an image's channels lie side by side (`layout.py` sees to that for
 temporary ones), the sum goes over the places of the kernel first and over channels inside of them: each program then
 finds rows of channels, whose addresses and bounds it computes once a place; else it goes over channels first, as the
@@ -15,13 +19,14 @@ elements of a kernel lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
-from graphtorch.lowering.triton.codegen import Generated
+from graphtorch.lowering.triton.codegen import Generated, Sizes
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import coordinate_extents, extents, places_first, result_shape
 from graphtorch.lowering.triton.instructions import register
@@ -30,6 +35,7 @@ from graphtorch.lowering.triton.placement import WHOLE, Coordinate
 from graphtorch.lowering.triton.products import Operands, Product, choose, product_of, reach
 from graphtorch.lowering.triton.shapes import Config
 from graphtorch.lowering.triton.tiling import Limits, is_one, is_zero
+from graphtorch.schedule.indexing import product
 from graphtorch.tensor.precision import convolution_precision
 
 _M, _N = "m_mask[:, None]", "n_mask[None, :]"
@@ -90,7 +96,8 @@ class _Convolution:
         outputs = channels // self.groups
         walk = self._walk(x, inputs, kh, kw)
         return self._image_made(
-            (images * oh * ow, outputs, walk.extent),
+            (images * oh * ow, outputs),
+            walk.extent,
             channels,
             oh * ow,
             outputs,
@@ -124,51 +131,55 @@ class _Convolution:
 
     def _input_grad(self, g: View, w: View) -> Product:
         t, f = self.sizes.text, self.sizes.factor
-        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
         images, channels, h, width = self.shape
         inputs, kh, kw = w.shape[1:]
         outputs = w.shape[0] // self.groups
-        oh, ow = g.shape[2:]
-        walk = self._walk(g, outputs, kh, kw)
-        strided = [] if sh == 1 and sw == 1 else [f"inside = inside & (down % {sh} == 0) & (across % {sw} == 0)"]
+        (sh, sw), (ph, pw), (dh, dw) = self.stride, self.padding, self.dilation
+        rows = _Phases("i", "row", "top", h, kh, sh, ph, dh)
+        columns = _Phases("j", "column", "left", width, kw, sw, pw, dw)
+        phases = sh * sw
+        quotient = columns.quotient("place", self.sizes) if phases > 1 else ""
+        walk = self._walk(g, outputs, rows.count, columns.count, quotient)
+        down, across = rows.pixels, columns.pixels
+        bounds = [f"({p.name} < {t(p.size)})" for p in (rows, columns) if p.ragged]
         return self._image_made(
-            (images * h * width, inputs, walk.extent),
+            (images * down * across, inputs),
+            walk.extent,
             channels,
             h * width,
             inputs,
             setup=[
-                f"image = (m // {f(h * width)})[:, None]",
-                f"row = (m // {f(width)} % {f(h)} + {ph})[:, None]",
-                f"column = (m % {f(width)} + {pw})[:, None]",
+                f"image = (m // {f(down * across)})[:, None]",
+                *rows.setup(f"m // {f(across)} % {f(down)}", f"phase // {sw}", self.sizes),
+                *columns.setup(f"m % {f(across)}", f"phase % {sw}", self.sizes),
+                *([f"m_mask = m_mask & {' & '.join(bounds)}"] if bounds else []),
             ],
             inner=[
                 *walk.lines,
-                "# Only every stride-th place of the input was under this place of the kernel.",
-                f"down = row - {walk.row('i', dh)}",
-                f"across = column - {walk.row('j', dw)}",
-                "inside = m_mask[:, None] & (down >= 0) & (across >= 0)",
-                *strided,
-                f"inside = inside & (down < {t(oh * sh)}) & (across < {t(ow * sw)})",
+                f"down = top - {walk.row('i', rows.apart)}",
+                f"across = left - {walk.row('j', columns.apart)}",
+                f"inside = m_mask[:, None] & (down >= 0) & (down < {t(g.shape[2])})",
+                f"inside = inside & (across >= 0) & (across < {t(g.shape[3])})",
                 *walk.mask("x", "inside", "[None, :]"),
                 *self._load(
                     "x",
                     g,
-                    [
-                        "image",
-                        f"({self._grouped('channel', outputs)})[None, :]",
-                        "down" if sh == 1 else f"(down // {sh})",
-                        "across" if sw == 1 else f"(across // {sw})",
-                    ],
+                    ["image", f"({self._grouped('channel', outputs)})[None, :]", "down", "across"],
                     [_M, walk.bound("[None, :]"), *walk.place_masks],
                 ),
                 *walk.mask("y", "n_mask[None, :]", "[:, None]"),
                 *self._load(
                     "y",
                     w,
-                    [f"({self._grouped('channel', outputs)})[:, None]", "n[None, :]", *walk.columns("i", "j")],
+                    [
+                        f"({self._grouped('channel', outputs)})[:, None]",
+                        "n[None, :]",
+                        *walk.columns(rows.place, columns.place),
+                    ],
                     [walk.bound("[:, None]"), _N, *[walk.bound("[:, None]")] * 2],
                 ),
             ],
+            phases=phases,
         )
 
     def _weight_grad(self, x: View, g: View) -> Product:
@@ -202,7 +213,8 @@ class _Convolution:
             texts, masks = [group, "channel[None, :]", placed], [_M, _N, "" if placed == "place" else _N]
             place = f"{group} * N + channel[None, :] * {kh * kw} + {placed}"
         return self._made(
-            (outputs, inputs * kh * kw, images * oh * ow),
+            (outputs, inputs * kh * kw),
+            self._times(images * oh * ow),
             setup=setup,
             inner=[
                 f"image = rest // {f(oh * ow)}",
@@ -236,32 +248,41 @@ class _Convolution:
 
     def _image_made(
         self,
-        sizes: tuple[Any, Any, Any],
+        sizes: tuple[Any, Any],
+        summed: str,
         channels: Any,
         pixels: Any,
         outputs: Any,
         setup: list[str],
         inner: list[str],
+        phases: int = 1,
     ) -> Product:
         """A product whose result is images: rows are pixels of all images, columns are channels."""
         f = self.sizes.factor
-        texts = ["image", f"({self._grouped('n', outputs)})[None, :]", f"(m % {f(pixels)})[:, None]"]
+        number, pixel = "m[:, None]", f"(m % {f(pixels)})[:, None]"
+        if phases > 1:
+            pixel = f"(row * {f(self.shape[3])} + column)[:, None]"
+            number = f"(image * {f(pixels)} + {pixel})"
+        texts = ["image", f"({self._grouped('n', outputs)})[None, :]", pixel]
         if isinstance(product_of(self.call), ChannelsLast):
-            place = f"m[:, None] * {f(channels)} + {texts[1]}"
+            place = f"{number} * {f(channels)} + {texts[1]}"
         else:
             place = f"(image * {f(channels)} + {texts[1]}) * {f(pixels)} + {texts[2]}"
-        return self._made(sizes, setup, inner, place, texts, [_M, _N, _M])
+        return self._made(sizes, summed, setup, inner, place, texts, [_M, _N, _M], phases)
 
     def _made(
         self,
-        sizes: tuple[Any, Any, Any],
+        sizes: tuple[Any, Any],
+        summed: str,
         setup: list[str],
         inner: list[str],
         place: str,
         texts: Sequence[str],
         masks: Sequence[str],
+        phases: int = 1,
     ) -> Product:
-        head = [f"{name} = {self.sizes.text(size)}" for name, size in zip("MNK", sizes, strict=True)]
+        head = [f"{name} = {self.sizes.text(size)}" for name, size in zip("MN", sizes, strict=True)]
+        summing = [f"K = {summed}"]
         elements = 1
         for size in concrete(product_of(self.call).shape, self.bindings):
             elements *= size
@@ -278,31 +299,51 @@ class _Convolution:
             inner,
             place,
             [Coordinate(t, *e, m) for t, e, m in zip(texts, coordinate_extents(self.call), masks, strict=True)],
-            head,
-            setup,
+            head if phases > 1 else [*head, *summing],
+            [*setup, *summing] if phases > 1 else setup,  # each phase has a sum of its own
             convolution_precision(),
+            phases=phases,
         )
 
-    def _walk(self, image: View, channels: Any, kh: Any, kw: Any) -> _Walk:
-        """The order in which the sum goes over channels and places of the kernel."""
+    def _walk(self, image: View, channels: Any, rows: Any, columns: Any, quotient: str = "") -> _Walk:
+        """The order in which the sum goes over channels and `rows` times `columns` places of the kernel: numbers, or
+        names of variables with the text of `place // columns`."""
+        extent = self._times(rows, columns, channels)
+        places = [f"i = {quotient}", f"j = place - i * {columns}"]
         if not (is_one(image.strides[1]) and type(channels) is int and channels >= self.config.block_k):
-            return _Walk(channels * kh * kw, self._kernel_place("rest", kh, kw), False, "(rest < K)")
+            size = self._times(channels)
+            lines = [f"place = rest // {size}", f"channel = rest % {size}", *places]
+            if not quotient:
+                lines = self._kernel_place("rest", rows, columns)
+            return _Walk(extent, lines, False, "(rest < K)")
         block = self.config.block_k
         padded = -(-channels // block) * block
+        if not quotient:
+            places = [f"i = place // {self._times(columns)}", f"j = place % {self._times(columns)}"]
         lines = [
             f"place = k_start // {padded}",
-            f"i = place // {kw}",
-            f"j = place % {kw}",
+            *places,
             f"channel = k_start - place * {padded} + k",  # not `%`: of that Triton 3.6 knows no divisibility
         ]
-        if is_one(kh * kw):  # written out, so that the compiler sees that addresses are multiples
+        if is_one(product(self.second.shape[2:])):  # written out: the compiler then sees that addresses are multiples
             lines = ["i = 0", "j = 0", "channel = k_start + k"]
-        return _Walk(kh * kw * padded, lines, True, "" if padded == channels else f"(channel < {channels})")
+        within = "" if padded == channels else f"(channel < {channels})"
+        return _Walk(self._times(rows, columns, padded), lines, True, within)
 
-    def _kernel_place(self, of: str, kh: Any, kw: Any) -> list[str]:
+    def _kernel_place(self, of: str, rows: Any, columns: Any) -> list[str]:
         """The channel, and the row and column in the kernel, that an index runs over."""
         f = self.sizes.factor
-        return [f"channel = {of} // {f(kh * kw)}", f"i = {of} // {f(kw)} % {f(kh)}", f"j = {of} % {f(kw)}"]
+        return [
+            f"channel = {of} // {f(rows * columns)}",
+            f"i = {of} // {f(columns)} % {f(rows)}",
+            f"j = {of} % {f(columns)}",
+        ]
+
+    def _times(self, *factors: Any) -> str:
+        """The product of sizes and variables, as source."""
+        names = [x for x in factors if type(x) is str]
+        known = product([x for x in factors if type(x) is not str])
+        return " * ".join([*names, *([] if names and is_one(known) else [self.sizes.factor(known)])])
 
     def _grouped(self, index: str, size: Any) -> str:
         """A channel of the whole tensor from one of a group."""
@@ -324,13 +365,71 @@ class _Convolution:
         return [f"{name} = tl.load({' + '.join(terms)}, mask={name}_mask, other=0)"]
 
 
+class _Phases:
+    """The rows (or columns) of an input's gradient, in phases that the same places of the kernel reach.
+
+    Place i of a kernel reaches row r from row y of the result's gradient if r + padding == y * stride + i * dilation.
+    So rows that leave the same remainder are reached by every `step`-th place from a first one on, and this first one
+    numbers them, from the phase with most places to that with fewest. Where stride and dilation have a divisor in
+    common, some have no place at all: they come last.
+    """
+
+    def __init__(
+        self, place: str, name: str, start: str, size: Any, places: Any, stride: int, padding: int, dilation: int
+    ) -> None:
+        self.name, self.start, self.size, self.places = name, start, size, places
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        common = math.gcd(stride, dilation)
+        self.step = stride // common  # between places of a phase
+        self.apart = dilation // common  # what these reach
+        self.pixels = (size + stride - 1) // stride  # of the largest phase
+        self.ragged = not is_zero(size % stride)
+        self.first, self.counted = f"{place}_first", f"{place}_count"
+        self.place = place  # of the kernel, from the one of the phase; the only one is the first one's
+        if stride > 1 and not is_one(places):
+            self.place = f"({self.first} + {place})" if self.step == 1 else f"({self.first} + {place} * {self.step})"
+
+    @property
+    def count(self) -> Any:
+        """The places of a phase: a number, or the name of a variable."""
+        return self.places if self.stride == 1 else self.counted
+
+    def quotient(self, of: str, sizes: Sizes) -> str:
+        """Something divided by the places of a phase: by numbers, since a division by a variable takes long."""
+        if self.stride == 1 or type(self.places) is not int:
+            return f"{of} // {self.counted if self.stride > 1 else sizes.factor(self.places)}"
+        few, more = self.places // self.step, -(-self.places // self.step)
+        if few in (0, more):
+            return f"{of} // {more}"
+        return f"tl.where({self.counted} == {more}, {of} // {more}, {of} // {few})"
+
+    def setup(self, index: str, phase: str, sizes: Sizes) -> list[str]:
+        """The lines that give a block's rows, and where the first place of their phase reaches them from."""
+        if self.stride == 1:
+            return [f"{self.name} = {index}", f"{self.start} = ({self.name} + {self.padding})[:, None]"]
+        stride, step, padding = self.stride, self.step, self.padding
+        first = phase if step == stride else f"{phase} % {step}"
+        count = f"({sizes.factor(self.places)} - {self.first} + {step - 1}) // {step}"
+        reached = f"{self.first} * {self.dilation}" if self.dilation > 1 else self.first
+        remainder = f"({reached} + {-padding % stride}) % {stride}"
+        if step != stride:
+            count = f"tl.where({phase} < {step}, {count}, 0)"
+            remainder = f"({reached} + {phase} // {step} + {-padding % stride}) % {stride}"
+        return [
+            f"{self.first} = {first}",
+            f"{self.counted} = {count}",
+            f"{self.name} = ({index}) * {stride} + {remainder}",
+            f"{self.start} = (({self.name} + {padding} - {reached}) // {stride})[:, None]",
+        ]
+
+
 @dataclass(frozen=True)
 class _Walk:
     """A loop over input channels and places of the kernel: its extent, the lines that give `channel`, `i` and `j`,
     whether a step has one place (`i` and `j` are then numbers), and the mask of what it sums over ("" if it needs
     none)."""
 
-    extent: Any
+    extent: str
     lines: list[str]
     one_place: bool
     within: str

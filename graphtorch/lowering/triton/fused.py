@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import gcd
 from typing import Any
 
 from graphtorch.ir.graph import Node, Value
@@ -367,7 +368,8 @@ def _is_product(call: ExternCall) -> bool:
 
 
 def extents(call: ExternCall) -> tuple[Any, Any, Any, Any]:
-    """M, N, K and the number of products of a call."""
+    """M, N, K and the number of products of a call. The input gradient of a strided convolution consists of a product
+    for every phase (pixels whose rows and columns leave the same remainders); those without places don't count."""
     a, b = call.args[:2]
     if call.op.name in ("mm", "bmm"):
         count = a.shape[0] if call.op.name == "bmm" else 1
@@ -378,11 +380,17 @@ def extents(call: ExternCall) -> tuple[Any, Any, Any, Any]:
         kernel = result_shape(call)[-2:]
         return outputs // groups, inputs // groups * product(kernel), images * product(pixels), groups
     outputs, inputs, *kernel = b.shape
-    if call.op.name == "conv2d":
-        shape = result_shape(call)
-        return shape[0] * product(shape[2:]), outputs // groups, inputs * product(kernel), groups
     shape = result_shape(call)
-    return shape[0] * product(shape[2:]), inputs, outputs // groups * product(kernel), groups
+    if call.op.name == "conv2d":
+        return shape[0] * product(shape[2:]), outputs // groups, inputs * product(kernel), groups
+    strides, _, dilations, _ = call.args[-4:]
+    pixels = [(size + stride - 1) // stride for size, stride in zip(shape[2:], strides, strict=True)]
+    phases = 1
+    for places, stride, dilation in zip(kernel, strides, dilations, strict=True):
+        apart = stride // gcd(stride, dilation)
+        phases *= min(places, apart) if type(places) is int else apart
+    summed = (outputs // groups * product(kernel) + phases - 1) // phases  # on an average
+    return shape[0] * product(pixels), inputs, summed, groups * phases
 
 
 def result_shape(call: ExternCall) -> tuple[Any, ...]:

@@ -85,6 +85,7 @@ class Product:
     head          after the comments: defines M, N and K unless they are arguments
     setup         before the loop
     inner         in it: defines x, the block of the first operand, as [m, rest] and y as [rest, n], 0 beyond the ends
+    phases        how many products of M rows and different sums there are beside each other: setup defines K by `phase`
     place         where an element of the result lies, [m, n], from `c`
     coordinates   of the result's elements, for kernels that go on from there
     """
@@ -92,7 +93,6 @@ class Product:
     name: str
     m: Any
     n: Any
-    k: Any
     count: Any
     operands: Operands
     integers: dict[str, Any]
@@ -106,6 +106,7 @@ class Product:
     setup: list[str] = field(default_factory=list)
     precision: str = "ieee"
     even: bool = False  # no block reaches beyond the result's ends
+    phases: int = 1
 
     def generate(self) -> Generated:
         """The function."""
@@ -123,8 +124,7 @@ class Product:
         grid: list[tuple[Any, int]] = [(self.m, config.block_m), (self.n, config.block_n)]
         if self.count is not None:
             grid.append((self.count, 1))
-        if operands.splits > 1:
-            grid.append((operands.splits, 1))
+        grid += [(many, 1) for many in (operands.splits, self.phases) if many > 1]
         return Generated(
             name,
             f"{imports}{helpers}\n\n{main}",
@@ -189,8 +189,10 @@ class Product:
         """Which product of the batch, and which part of the sum, a program works on."""
         lines: list[str] = []
         splits = self.operands.splits
+        if self.phases > 1:  # innermost: those that read the same run at the same time
+            lines = [f"phase = pid % {self.phases}", f"pid = pid // {self.phases}"]
         if self.count is not None or splits > 1:
-            lines = ["outer = pid // (m_blocks * n_blocks)", "pid = pid % (m_blocks * n_blocks)"]
+            lines += ["outer = pid // (m_blocks * n_blocks)", "pid = pid % (m_blocks * n_blocks)"]
         if splits > 1:
             lines.append(f"split = (outer % {splits}){long}")
         if self.count is not None:

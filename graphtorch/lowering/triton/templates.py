@@ -102,7 +102,6 @@ class _Matmul:
             self.call.op.name,
             self.m,
             self.n,
-            self.k,
             self.count if self.batched else None,
             self.operands,
             self.integers,
