@@ -145,4 +145,3 @@ def sym_sum(args: Any) -> Any:
 def sym_sqrt(a: Any) -> float:
     """The square root of a size, as a float."""
     return math.sqrt(a)
-

@@ -36,9 +36,7 @@ def _check(self: Any, *others: Any) -> None:
         raise RuntimeError("Tensor list must have at least one tensor.")
     for other in others:
         if len(other) != len(self):
-            raise RuntimeError(
-                f"Tensor lists must have the same number of tensors, got {len(self)} and {len(other)}"
-            )
+            raise RuntimeError(f"Tensor lists must have the same number of tensors, got {len(self)} and {len(other)}")
 
 
 def _is_list(value: Any) -> bool:

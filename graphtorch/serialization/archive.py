@@ -8,12 +8,16 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+import zlib
 from typing import IO, Any
 
 import numpy as np
 
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled integer that begins PyTorch's format before 1.6
 _TAR_MAGIC = (257, b"ustar")
+
+
+_LONGEST_TEXT = 1 << 26
 
 
 def _broken(why: str) -> RuntimeError:
@@ -25,7 +29,7 @@ def _broken(why: str) -> RuntimeError:
 class Archive:
     """An open checkpoint. Raises RuntimeError for a file that is no sound zip archive of PyTorch's."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], torchscript: bool = False) -> None:
         if not (hasattr(file, "read") and hasattr(file, "seek") and hasattr(file, "tell")):
             raise AttributeError(
                 f"'{type(file).__name__}' object has no attribute 'seek'. You can only torch.load from a file that is "
@@ -60,7 +64,8 @@ class Archive:
         if len(roots) != 1:
             raise _broken("file in archive is not in a subdirectory: data.pkl" if not roots else "several data.pkl")
         self.root = roots[0]
-        if "constants.pkl" in self:
+        self.torchscript = "constants.pkl" in self
+        if self.torchscript and not torchscript:
             raise RuntimeError("The file is a TorchScript archive: only checkpoints of torch.save can be loaded")
         if "version" not in self and ".data/version" not in self:
             raise _broken("there is no version record")
@@ -68,6 +73,10 @@ class Archive:
         if order not in (b"little", b"big"):
             raise ValueError(f"Unknown endianness type: {order!r}")
         self.big_endian = order == b"big"
+
+    def names(self) -> list[str]:
+        """The records, without the folder that they lie in."""
+        return [name[len(self.root) + 1 :] for name in self._records if name.startswith(self.root + "/")]
 
     def __contains__(self, name: str) -> bool:
         return f"{self.root}/{name}" in self._records
@@ -91,6 +100,17 @@ class Archive:
     def read(self, name: str) -> bytes:
         """A small record."""
         return self.read_array(name).tobytes()
+
+    def read_text(self, name: str) -> str:
+        """A record of source code, which may be compressed. Raises RuntimeError for one longer than any is."""
+        info = self._records.get(f"{self.root}/{name}")
+        if info is None or info.file_size > _LONGEST_TEXT:
+            raise _broken(f"the record {name!r} is no source code")
+        try:
+            with self._zip.open(info) as opened:
+                return opened.read(_LONGEST_TEXT).decode("utf-8")
+        except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, zlib.error) as error:
+            raise _broken(f"the record {name!r}: {error}") from None
 
     def read_array(self, name: str) -> np.ndarray[Any, Any]:
         """A record's bytes in fresh memory. Raises RuntimeError where its checksum does not fit."""

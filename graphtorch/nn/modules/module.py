@@ -137,6 +137,10 @@ class Module:
             table = self.__dict__.get(table_name)
             if table is not None and name in table:
                 return table[name]
+        if "_scripted" in self.__dict__ and name in ("save", "code", "graph", "original_name"):
+            from graphtorch.jit import scripted_attribute
+
+            return scripted_attribute(self, name)
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __setattr__(self, name: str, value: Any) -> None:
