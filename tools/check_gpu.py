@@ -8,6 +8,7 @@
 In order: what the machine is, and a few launches; the questions of tests/runtime/test_gpu_unproven.py; the tests of
 every operator, until half of the time is over; benchmarks/gpu.py. Tests run in several processes of their own. One that
 hangs, dies or leaves the device in a state that only its end mends, costs itself: the next process goes on behind it.
+What is printed last is the benchmark's table and a short summary; the files have everything.
 Each result is written when it is known, to gpu-checks.json, and what has a result is not run again (`--fresh`:
 everything; `--retry`: what failed). The summary is gpu-checks.md."""
 
@@ -32,9 +33,12 @@ ROOT = Path(__file__).resolve().parents[1]
 QUESTIONS = "tests/runtime/test_gpu_unproven.py"
 OPERATORS = "tests/runtime/test_gpu_operators.py"
 ALONE = ("test_share_of_the_copy_bandwidth", "test_memory_bandwidth_of_a_copy")  # they measure
-STUCK = 240.0  # seconds that one test may take
+STUCK = 150.0  # seconds that one test may take between two words of what it does
+SKIPPED_ALL = "there is no CUDA device"  # why tests are skipped in a process that found none
+GOOD = ("passed", "skipped")
+SHOWN = 12  # groups of failures that are printed; the file has them all
 SMOKE = """
-import sys, time
+import subprocess, sys, time, traceback
 import graphtorch as torch
 why = torch.cuda.why_unavailable()
 if why is not None:
@@ -48,11 +52,23 @@ def version(name):
 print(torch.cuda.get_device_properties(0))
 print(*map(version, ("triton", "cuda-core", "cuda-bindings", "numpy", "torch")), sep=", ", end=", ")
 print("Python", sys.version.split()[0])
+try:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.used,clocks.sm,clocks.max.sm,power.limit"]
+    print(subprocess.run([*query, "--format=csv,noheader"], capture_output=True, text=True, timeout=20).stdout.strip())
+except Exception as error:
+    print(f"no nvidia-smi: {error}")
+wrong = 0
 def step(name, run):
+    global wrong
     start = time.perf_counter()
-    run()
-    torch.cuda.synchronize()
-    print(f"{name}: right, {time.perf_counter() - start:.2f} s", flush=True)
+    try:
+        run()
+        torch.cuda.synchronize()
+        print(f"{name}: right, {time.perf_counter() - start:.2f} s", flush=True)
+    except Exception as error:
+        wrong += 1
+        lines = traceback.format_exc().splitlines()
+        print(f"{name}: wrong: {type(error).__name__}: {str(error)[:600]}", *lines[-9:], sep="\\n  ", flush=True)
 def copies():
     x = torch.arange(100000.0)
     assert torch.equal(x.cuda().cpu(), x)
@@ -71,6 +87,7 @@ def replays():
         assert f(x).tolist() == [300.0 * i * i] * 8
 for name, run in (("copies", copies), ("launches", launches), ("products", products), ("CUDA graphs", replays)):
     step(name, run)
+sys.exit(bool(wrong))
 """
 
 
@@ -85,7 +102,7 @@ class Checks:
         if self.file.exists() and not fresh:
             self.found = json.loads(self.file.read_text(encoding="utf-8"))
             if retry:
-                self.found = {k: v for k, v in self.found.items() if v["outcome"] in ("passed", "skipped")}
+                self.found = {k: v for k, v in self.found.items() if v["outcome"] in GOOD}
         self.lock = threading.Lock()
 
     def add(self, test: str, outcome: str, text: str = "", seconds: float = 0.0) -> None:
@@ -94,11 +111,11 @@ class Checks:
             new = self.file.with_suffix(".new")
             new.write_text(json.dumps(self.found, indent=0) + "\n", encoding="utf-8")
             os.replace(new, self.file)
-        if outcome not in ("passed", "skipped"):
+        if outcome not in GOOD:
             print(f"{outcome}: {test}: {text[:160]}", flush=True)
 
     def report(self) -> str:
-        """The summary, as text and in its file."""
+        """The summary, which is also written to its file; there with every failure."""
         lines = ["# Checks on a GPU", ""]
         smoke = self.found.get("smoke", {})
         lines += [f"    {line}" for line in smoke.get("text", "not run").splitlines()]
@@ -118,18 +135,38 @@ class Checks:
         measured = [v["text"] for v in self.found.values() if " % of " in v["text"]]
         if measured:
             lines += ["", "Measured:", "", *(f"- {text}" for text in measured)]
-        failed = {k: v for k, v in self.found.items() if v["outcome"] not in ("passed", "skipped")}
+        failed = {k: v for k, v in self.found.items() if v["outcome"] not in GOOD and k != "smoke"}
+        shown = [*lines]
         if failed:
             lines += ["", "What did not pass:", ""]
             lines += [f"- {test}: {v['outcome']}: {v['text'][:300]}" for test, v in failed.items()]
-        text = "\n".join(lines) + "\n"
-        self.text.write_text(text, encoding="utf-8")
-        return text
+            shown += ["", f"What did not pass ({len(failed)}; all in {self.text.name}):", "", *_groups(failed)]
+        self.text.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return "\n".join(shown) + "\n"
+
+
+def _groups(failed: dict[str, dict[str, Any]]) -> list[str]:
+    """Failures that begin alike as one line, the most frequent first: what is printed must not push out the rest."""
+    groups: dict[str, list[str]] = {}
+    for test, v in failed.items():
+        groups.setdefault(f"{v['outcome']}: {' '.join(v['text'].split())}"[:60], []).append(test)
+    ranked = sorted(groups.values(), key=len, reverse=True)
+    lines = []
+    for tests in ranked[:SHOWN]:
+        first = failed[tests[0]]
+        more = f" and {len(tests) - 1} more" if len(tests) > 1 else ""
+        text = " ".join(first["text"].split())[:200]
+        lines.append(f"- {tests[0].split('::')[-1]}{more}: {first['outcome']}: {text}")
+    if len(ranked) > SHOWN:
+        lines.append(f"- and {sum(map(len, ranked[SHOWN:]))} others")
+    return lines
 
 
 def environment(simulated: bool) -> dict[str, str]:
     made = dict(os.environ)
     made["PYTHONPATH"] = os.pathsep.join([str(ROOT), made.get("PYTHONPATH", "")])
+    # Many processes at once: none of them needs all cores.
+    made.update({name: "2" for name in ("GRAPHTORCH_COMPILE_PROCESSES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
     if simulated:
         made["GRAPHTORCH_CUDA"] = "simulated"
     return made
@@ -145,11 +182,12 @@ def end(process: subprocess.Popen[str]) -> None:
     """End a process and those that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the driver may hold a process whose kernel hangs
+        process.wait(timeout=20)
 
 
 def smoke(checks: Checks, simulated: bool) -> bool:
-    """A few launches; whether they were right."""
+    """A few launches; whether any were right."""
     with tempfile.TemporaryFile("w+") as output:
         begin = time.monotonic()
         process = start([sys.executable, "-c", SMOKE], environment(simulated), output)
@@ -163,13 +201,13 @@ def smoke(checks: Checks, simulated: bool) -> bool:
     print(text, flush=True)
     outcome = "passed" if code == 0 else "failed"
     checks.add("smoke", outcome, text if code is not None else text + "\nhung", time.monotonic() - begin)
-    return code == 0
+    return "launches: right" in text
 
 
 def collect(simulated: bool) -> list[str]:
     """The tests marked `gpu`, by their names."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "gpu", QUESTIONS, OPERATORS]
-    done = subprocess.run(command, cwd=ROOT, env=environment(simulated), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment(simulated), capture_output=True, text=True, timeout=180)
     found = [line for line in done.stdout.splitlines() if line.startswith("tests/") and "::" in line]
     if not found:
         sys.exit(f"no tests were found:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -184,6 +222,7 @@ class Pytest:
         self.log.touch()
         self.read = 0
         self.running: str | None = None
+        self.doing = ""
         self.moved = time.monotonic()
         self.left = deque(tests)
         self.count = len(tests)
@@ -200,7 +239,7 @@ class Pytest:
                 entry = json.loads(line)
                 self.moved = time.monotonic()
                 if "outcome" not in entry:
-                    self.running = entry["test"]
+                    self.running, self.doing = entry["test"], entry.get("doing", "")
                     continue
                 if entry["test"] in self.left:
                     self.left.remove(entry["test"])
@@ -221,7 +260,8 @@ def run_tests(checks: Checks, tests: list[str], processes: int, until: float, si
             for one in list(working):
                 over = one.process.poll() is not None
                 for entry in one.news():
-                    checks.add(entry["test"], entry["outcome"], entry["text"], entry["seconds"])
+                    lost = entry["outcome"] == "skipped" and SKIPPED_ALL in entry["text"]
+                    checks.add(entry["test"], "lost" if lost else entry["outcome"], entry["text"], entry["seconds"])
                 patience = STUCK if one.running is not None else 4 * STUCK  # imports and collection take their time
                 if not over and time.monotonic() - one.moved < patience:
                     continue
@@ -229,7 +269,7 @@ def run_tests(checks: Checks, tests: list[str], processes: int, until: float, si
                 working.remove(one)
                 if one.running is not None:
                     why = f"ended with {one.process.returncode}" if over else f"took longer than {STUCK:.0f} s"
-                    checks.add(one.running, "lost", f"its process {why}")
+                    checks.add(one.running, "lost", f"its process {why}{one.doing and ': '}{one.doing}")
                     one.left.remove(one.running)
                 elif len(one.left) == one.count:  # not even the first was begun
                     for test in one.left:
@@ -282,7 +322,7 @@ def main() -> None:
     left = [t for t in tests if t not in checks.found]
     if left:
         print(f"{len(left)} of {len(tests)} tests are left: the same command goes on with them")
-    sys.exit(any(v["outcome"] not in ("passed", "skipped") for v in checks.found.values()))
+    sys.exit(any(v["outcome"] not in GOOD for v in checks.found.values()))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +42,12 @@ def device_in_order(request: pytest.FixtureRequest) -> Iterator[None]:
             drivers.driver().wait_device(0)
         except RuntimeError as error:
             pytest.exit(f"the device is lost to this process: {error}", returncode=BROKEN)
+
+
+@pytest.fixture
+def doing(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say what a test does now: tools/check_gpu.py names it if the test hangs or its process dies."""
+    return lambda what: _tell({"test": request.node.nodeid, "doing": what})
 
 
 def _tell(entry: dict[str, Any]) -> None:

@@ -20,7 +20,10 @@ import os, time, pytest
 def test_right(): print("layer norm: 91 % of 4.10 TB/s")
 def test_wrong(): assert 1 == 2
 def test_dies(): os._exit(3)
-def test_hangs(): time.sleep(600)
+def test_hangs(doing):
+    doing("the seventh candidate")
+    time.sleep(600)
+def test_finds_no_device(): pytest.skip("there is no CUDA device")
 def test_breaks_the_device(): pytest.exit("the device is lost to this process", returncode=86)
 @pytest.mark.parametrize("i", range(5))
 def test_behind_them(i): pass
@@ -31,6 +34,7 @@ spec = importlib.util.spec_from_file_location("hooks", {str(Path(__file__).with_
 hooks = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(hooks)
 pytest_runtest_logstart, pytest_runtest_logreport = hooks.pytest_runtest_logstart, hooks.pytest_runtest_logreport
+doing = hooks.doing
 """
 
 
@@ -45,7 +49,8 @@ def test_what_hangs_or_dies_costs_itself_only(tool: Any, tmp_path: Path, monkeyp
     (tmp_path / "conftest.py").write_text(HOOKS)
     file = tmp_path / "test_things.py"
     file.write_text(TESTS)
-    names = ["right", "wrong", "dies", "hangs", "breaks_the_device", *(f"behind_them[{i}]" for i in range(5))]
+    behind = [f"behind_them[{i}]" for i in range(5)]
+    names = ["right", "wrong", "dies", "hangs", "finds_no_device", "breaks_the_device", *behind]
     # The names by which pytest knows tests begin at its root folder, which is this one for files outside of ours.
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -54,13 +59,15 @@ def test_what_hangs_or_dies_costs_itself_only(tool: Any, tmp_path: Path, monkeyp
     tool.run_tests(checks, tests, 1, time.monotonic() + 120, True)
     outcomes = {t.split("test_", 2)[2]: checks.found[t]["outcome"] for t in tests}
     assert outcomes == {
-        "right": "passed", "wrong": "failed", "dies": "lost", "hangs": "lost", "breaks_the_device": "lost",
-        **{f"behind_them[{i}]": "passed" for i in range(5)},
+        "right": "passed", "wrong": "failed", "dies": "lost", "hangs": "lost", "finds_no_device": "lost",
+        "breaks_the_device": "lost", **dict.fromkeys(behind, "passed"),
     }  # fmt: skip
-    assert "took longer than 15 s" in checks.found["test_things.py::test_hangs"]["text"]
+    assert checks.found["test_things.py::test_hangs"]["text"].endswith("took longer than 15 s: the seventh candidate")
     assert "ended with 3" in checks.found["test_things.py::test_dies"]["text"]
-    text = checks.report()
-    assert "- layer norm: 91 % of 4.10 TB/s" in text and "test_things.py::test_wrong: failed: assert 1 == 2" in text
+    assert (
+        "- layer norm: 91 % of 4.10 TB/s" in checks.report() and "test_wrong: failed: assert 1 == 2" in checks.report()
+    )
+    assert "test_things.py::test_wrong: failed: assert 1 == 2" in checks.text.read_text()
     # What has a result is not run again.
     again = tool.Checks(tmp_path / "out", True, False, False)
     assert again.found == checks.found
@@ -70,6 +77,19 @@ def test_what_hangs_or_dies_costs_itself_only(tool: Any, tmp_path: Path, monkeyp
     assert set(tool.Checks(tmp_path / "out", True, False, True).found) == {
         t for t in tests if outcomes[t.split("test_", 2)[2]] == "passed"
     }
+
+
+def test_what_is_printed_stays_short(tool: Any, tmp_path: Path) -> None:
+    checks = tool.Checks(tmp_path, True, False, False)
+    for i in range(200):
+        checks.found[f"{tool.OPERATORS}::test_operator[{i}]"] = {
+            "outcome": "failed",
+            "text": f"{i % 40} is no " + 600 * "x",
+        }
+    checks.found[f"{tool.OPERATORS}::test_operator[bad]"] = {"outcome": "lost", "text": "its process ended with 86"}
+    printed = checks.report()
+    assert len(printed) < 5000 and "and 4 more: failed: 0 is no" in printed and "- and 141 others" in printed
+    assert checks.text.read_text().count("is no") == 200
 
 
 def test_the_whole_of_it_on_a_simulated_device(tmp_path: Path) -> None:

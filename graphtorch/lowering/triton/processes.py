@@ -84,10 +84,10 @@ def cores() -> int:
 
 
 def wanted(kernels: int) -> int:
-    """How many processes to compile so many kernels with; 0 for none."""
+    """How many processes to compile so many kernels with; 0 for none. At most GRAPHTORCH_COMPILE_PROCESSES."""
     if kernels < FEWEST_KERNELS or cores() < FEWEST_CORES:
         return 0
-    return min(kernels, cores(), MOST)
+    return min(kernels, cores(), int(os.environ.get("GRAPHTORCH_COMPILE_PROCESSES", MOST)))
 
 
 def compile_apart(job: Job, target: str, seconds: float | None = None) -> Any:
