@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from graphtorch.autograd.graph import FREED, Node, SavedTensor, edge_of, renamed
-from graphtorch.autograd.state import state
+from graphtorch.autograd.state import modes_entered, state
 from graphtorch.ops import native
 from graphtorch.ops.dispatch import quiet
 from graphtorch.tensor.devices import CPU
@@ -37,7 +37,7 @@ def in_one_piece(name: str, strided: bool = False, linear: bool = False) -> Call
 
         @functools.wraps(function)
         def composition(*args: Any, **kwargs: Any) -> Any:
-            if state.recorder is None and state.autocast is None and native.switch.on:
+            if state.recorder is None and state.autocast is None and native.switch.on and not modes_entered:
                 given = args
                 if kwargs:
                     bound = signature().bind(*args, **kwargs)
@@ -76,7 +76,7 @@ def by_kernels(name: str, kernels: Kernels) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def composition(*args: Any) -> Any:
-            if state.recorder is None and state.autocast is None:
+            if state.recorder is None and state.autocast is None and not modes_entered:
                 made = _by_kernels(function, name, kernels, args)
                 if made is not None:
                     return made
@@ -181,7 +181,7 @@ class CompositionNode(Node):
         args = [self._unpacked(a) for a in self.arguments]
         wanted = [i for i, edge in zip(self.places, self.edges, strict=True) if edge is not None]
         found = None
-        if not state.grad_enabled and state.recorder is None:
+        if not state.grad_enabled and state.recorder is None and not modes_entered:
             found = self._native(args, cotangents, wanted)
         if found is None:
             found = self._by_operators(args, cotangents, wanted)

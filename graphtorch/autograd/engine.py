@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -242,6 +242,7 @@ def _run(
     previous, autocast = state.grad_enabled, state.autocast
     # A backward pass runs in the dtypes that the forward ran in, whatever surrounds it.
     state.grad_enabled, state.autocast = create_graph, None
+    state.passes += 1
     try:
         while ready:
             _, _, node = heapq.heappop(ready)
@@ -274,7 +275,24 @@ def _run(
                         heapq.heappush(ready, (-edge.node.sequence, next(arrival), edge.node))
     finally:
         state.grad_enabled, state.autocast = previous, autocast
+        state.passes -= 1
+        if state.after_pass and not state.passes:
+            callbacks, state.after_pass = state.after_pass, ()
+            for callback in callbacks:
+                callback()
     return found
+
+
+def running() -> bool:
+    """Whether a backward pass runs in this thread."""
+    return state.passes > 0
+
+
+def when_done(callback: Callable[[], Any]) -> None:
+    """Call a function once the backward pass that is running is done. Raises RuntimeError if none is."""
+    if not state.passes:
+        raise RuntimeError("Final callbacks can only be installed during backward pass.")
+    state.after_pass = (*state.after_pass, callback)
 
 
 def _apply(node: Node, slots: list[Tensor | None]) -> Sequence[Tensor | None]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from graphtorch.autograd.rules import evaluate, fit, saved_names
-from graphtorch.autograd.state import state
+from graphtorch.autograd.state import modes_entered, state
 from graphtorch.ops import native
 from graphtorch.ops.record import Operator
 from graphtorch.tensor.tensor import Tensor
@@ -506,7 +506,7 @@ class OperatorNode(Node):
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self.saved is None:
             raise RuntimeError(FREED)
-        if self.is_large and not state.grad_enabled and state.recorder is None:
+        if self.is_large and not state.grad_enabled and state.recorder is None and not modes_entered:
             made = self._native(cotangents)
             if made is not None:
                 return made

@@ -37,9 +37,13 @@ class State(threading.local):
     saved_copies: Any = None  # of the `allow_mutation_on_saved_tensors` around
     saved_hooks_disabled: str | None = None  # the error of who enters `saved_tensors_hooks`
     saved_hooks: Any = None  # (pack, unpack) of the innermost `saved_tensors_hooks`
+    passes: int = 0  # backward passes that are running, one inside of another
+    after_pass: tuple[Any, ...] = ()  # what is called when the outermost is done
+    modes: tuple[Any, ...] = ()  # dispatch modes, innermost last (ops/modes.py)
 
 
 state = State()
+modes_entered: list[Any] = []  # by all threads; nearly always empty, which is quicker to see than `state.modes`
 
 
 @contextmanager

@@ -5,8 +5,10 @@ See https://docs.pytorch.org/docs/stable/autograd.html#variable-deprecated."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+from graphtorch.autograd.engine import when_done
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["Variable", "VariableMeta"]
@@ -37,5 +39,15 @@ class VariableMeta(type):
         return made
 
 
+class _Engine:
+    """What programs call of PyTorch's engine."""
+
+    def queue_callback(self, callback: Callable[[], Any]) -> None:
+        """Call a function once the backward pass that is running is done. Raises RuntimeError if none is."""
+        when_done(callback)
+
+
 class Variable(metaclass=VariableMeta):
     """`Variable(tensor)` is that tensor, detached; every tensor is an instance."""
+
+    _execution_engine = _Engine()

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from graphtorch.autograd.state import state
+from graphtorch.autograd.state import modes_entered, state
 from graphtorch.frontend.collection import collection_paused
 from graphtorch.frontend.decisions import Decision, Decisions
 from graphtorch.frontend.effects import RunEagerly, effect, effects_watched
@@ -185,6 +185,8 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.recorder is not None:
             return self.function(*args, **kwargs)  # inside another capture: part of its graph
+        if modes_entered and state.modes:
+            return self.function(*args, **kwargs)  # a dispatch mode sees operators, of which a program has none
         if stance.current is not DEFAULT:
             decided = self._by_stance(stance.current, args, kwargs)
             if decided is not MISS:

@@ -75,3 +75,14 @@ globals().update(FUNCTIONS)
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any: ...
+
+else:
+
+    def __getattr__(name):
+        # Operators by PyTorch's C++ names: torch.ops.aten.mm, and those that graphtorch.library defines.
+        from graphtorch.ops.modes import namespace
+
+        found = namespace(name)
+        if found is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return found

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from graphtorch.autograd.graph import record_call, record_inplace
-from graphtorch.autograd.state import state
+from graphtorch.autograd.state import modes_entered, state
 from graphtorch.autograd.views import of_no_grad
 from graphtorch.diagnostics import advice
 from graphtorch.ops import native
@@ -99,8 +99,11 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
         else:
             arrays.append(arg)
     try:
-        if elsewhere:
-            results: Any = _elsewhere(op, args, arrays, _check_devices(args))
+        if modes_entered and state.modes:
+            results: Any = _through_modes(op, args)
+            elsewhere = True  # it is laid out
+        elif elsewhere:
+            results = _elsewhere(op, args, arrays, _check_devices(args))
         else:
             if not op.lazy_check:
                 op.type_rule(*args)
@@ -129,7 +132,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
 def call_view(op: Operator, args: tuple[Any, ...]) -> Any:
     """`call` for a view operator, whose NumPy function computes nothing that could warn or need another layout."""
     source: Tensor = args[0]
-    if state.recorder is not None or source._device is not CPU:
+    if state.recorder is not None or source._device is not CPU or modes_entered:
         return call(op, args)
     if op.normalize is not None:
         try:
@@ -242,6 +245,13 @@ def _elsewhere(op: Operator, args: tuple[Any, ...], arrays: list[Any], where: de
         return on_device(as_device(op.numpy(*map(plain, arrays)), source))
     made = executor(where).run(op, args, where)
     return on_device(made[0]) if len(op.results) == 1 else tuple(map(on_device, made))
+
+
+def _through_modes(op: Operator, args: tuple[Any, ...], inplace: bool = False) -> Any:
+    """The results that the innermost dispatch mode gives."""
+    from graphtorch.ops.modes import through
+
+    return through(op, args, inplace)
 
 
 on_device = Tensor._over
@@ -375,13 +385,14 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
             else a
             for a in args
         ]
-        is_large = op.native and target._data.size >= LARGE
-        if not needs_grad and (
+        watched = bool(modes_entered and state.modes)
+        is_large = op.native and target._data.size >= LARGE and not watched
+        if not needs_grad and not watched and (
             (op.update is not None and quiet.run(op.update, *arrays)) or (is_large and native.update(op, arrays))
         ):
             _written(target)
             return target
-        output = native.run(op, arrays) if is_large else None
+        output = native.run(op, arrays) if is_large else _through_modes(op, args, True)._data if watched else None
         value = quiet.run(op.numpy, *arrays) if output is None else output
         if value.shape != target._data.shape or value.dtype != target._data.dtype:
             _check_result(op, target, op.infer(args)[0])

@@ -17,6 +17,13 @@ from graphtorch.autograd.graph import saved_tensors_hooks
 from graphtorch.autograd.state import state
 from graphtorch.tensor.cuda_generator import States
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.utils.selective_checkpoint import (
+    SAC_IGNORED_OPS,
+    CheckpointPolicy,
+    SavingMode,
+    SelectiveCheckpointContext,
+    create_selective_checkpoint_contexts,
+)
 
 ContextFunction = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 
@@ -64,6 +71,13 @@ def set_device_states(devices: Sequence[int], states: Sequence[Tensor], *, devic
 
     for number, held in zip(devices, states, strict=False):
         set_rng_state(held, number)
+
+
+@contextmanager
+def set_checkpoint_debug_enabled(enabled: bool | None) -> Iterator[None]:
+    """A block in which `checkpoint` is called with this `debug`, which has no effect here: errors name the values that
+    differ in any case."""
+    yield
 
 
 class _Enough(Exception):
@@ -161,14 +175,19 @@ def _detached(value: Any) -> Any:
 
 
 @contextmanager
-def _marked(recorder: Any) -> Any:
-    held = recorder.origin
+def _marked(recorder: Any, saving: SavingMode | None = None) -> Any:
+    held, start = recorder.origin, len(recorder.graph.nodes)
     if not held.startswith(CHECKPOINT):  # one inside another is a part of that
         recorder.origin = region_origin(sum(n.origin.startswith(CHECKPOINT) for n in recorder.graph.nodes))
+    mine = recorder.origin
     try:
         yield
     finally:
         recorder.origin = held
+    if saving is not None:
+        for node in recorder.graph.nodes[start:]:
+            if node.origin == mine and saving.keeps_node(node):
+                node.origin = held
 
 
 def checkpoint(
@@ -197,7 +216,9 @@ def checkpoint(
     if state.recorder is not None:
         if not hasattr(state.recorder, "graph"):
             return function(*args, **kwargs)  # a functional transform: its own tape keeps what it needs
-        with _marked(state.recorder):
+        contexts = (None,) if context_fn is noop_context_fn else context_fn()
+        saving = contexts[0] if isinstance(contexts[0], SavingMode) else None
+        with _marked(state.recorder, saving):
             return function(*args, **kwargs)
     first, second = context_fn()
     if not state.grad_enabled:
@@ -228,6 +249,24 @@ def checkpoint_sequential(
             _chain(functions[start : start + size]), input, use_reentrant=use_reentrant, preserve_rng_state=preserve
         )
     return _chain(functions[size * (segments - 1) :])(input)
+
+
+__all__ = [
+    "SAC_IGNORED_OPS",
+    "CheckpointError",
+    "CheckpointPolicy",
+    "SelectiveCheckpointContext",
+    "check_backward_validity",
+    "checkpoint",
+    "checkpoint_sequential",
+    "create_selective_checkpoint_contexts",
+    "detach_variable",
+    "get_device_states",
+    "noop_context_fn",
+    "set_checkpoint_debug_enabled",
+    "set_checkpoint_early_stop",
+    "set_device_states",
+]
 
 
 def _chain(functions: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
