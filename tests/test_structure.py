@@ -19,7 +19,7 @@ LONGEST_FILE = 800
 
 # Lower layers first; folders of one layer may import one another. docs/architecture.md says why the order is this one.
 LAYERS = (
-    ("diagnostics", "version"),
+    ("diagnostics", "version", "torch_version"),
     ("tensor", "autograd.state"),
     ("autograd", "ops"),
     ("ir",),
@@ -29,7 +29,7 @@ LAYERS = (
     ("frontend",),
     (
         *("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "compiler", "_dynamo"),
-        *("_inductor",),
+        *("_inductor", "distributed"),
         *("amp", "backends", "cpu", "hub", "distributions", "sparse", "vision", "text", "cli"),
     ),
 )

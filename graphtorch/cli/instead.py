@@ -6,16 +6,22 @@ import argparse
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.metadata
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from graphtorch import version
 from graphtorch.cli.errors import USAGE, CommandError
+from graphtorch.torch_version import TorchVersion
 
 NAMES = {"torch": "graphtorch", "torchvision": "graphtorch.vision"}
+# The versions whose names and behaviour are imitated: programs and packages ask for what they need.
+VERSIONS = {"torch": "2.13.0", "torchvision": "0.28.0"}
 
 
 def instead(arguments: argparse.Namespace) -> int:
@@ -36,6 +42,13 @@ def take_the_place() -> None:
     if loaded:
         raise CommandError(f"{loaded[0]} is loaded already")
     sys.meta_path.insert(0, Finder())
+    for name, real in NAMES.items():
+        importlib.import_module(real).__version__ = TorchVersion(_version(name))  # type: ignore[attr-defined]
+
+
+def _version(name: str) -> str:
+    """What a package says that its version is."""
+    return f"{VERSIONS[name]}+graphtorch.{version.__version__}"
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -48,11 +61,33 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             return None
         return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
 
+    def find_distributions(self, context: Any = None) -> Iterator[importlib.metadata.Distribution]:
+        """The packages as installed ones, for `importlib.metadata.version("torch")`."""
+        wanted = getattr(context, "name", None)
+        return (Installed(name) for name in NAMES if wanted in (None, name))
+
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         package, _, rest = name.partition(".")
         # What stands here afterwards is what the import gives: the module itself, under both names.
         sys.modules[name] = _find(NAMES[package] + ("." + rest if rest else ""), name)
+
+
+class Installed(importlib.metadata.Distribution):
+    """What is said of an installed package: its name and version."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read_text(self, filename: str) -> str | None:
+        """The content of a file of metadata; None for one that is not there."""
+        if filename == "METADATA":
+            return f"Metadata-Version: 2.1\nName: {self._name}\nVersion: {_version(self._name)}\n"
+        return f"{self._name}\n" if filename == "top_level.txt" else None
+
+    def locate_file(self, path: Any) -> Any:
+        """Where a file of the package is."""
+        return Path(__file__).parents[1] / path
 
 
 def _find(real: str, name: str) -> Any:

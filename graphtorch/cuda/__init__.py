@@ -205,6 +205,8 @@ def ipc_collect() -> None:
 def __getattr__(name: str) -> Any:
     if name in CUDA_TYPES:
         return CUDA_TYPES[name]
+    if name == "_initialized":  # programs that save generators' states read it
+        return devices.initialized()
     if name == "nvtx":
         import graphtorch.cuda.nvtx
 

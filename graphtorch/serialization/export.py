@@ -59,7 +59,7 @@ def export(
             weights[source.name] = np.array(value._data)
             inputs.append({"weight": source.name})
     results = iter([_result(spec) for spec in captured.results])
-    from graphtorch import __version__
+    from graphtorch.version import __version__
 
     numbers = iter(range(len(leaves)))
     manifest = {

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from graphtorch.torch_version import TorchVersion
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
@@ -49,6 +53,35 @@ def test_a_program_runs_unchanged(tmp_path: Path) -> None:
     done = run("sub/program.py", "--epochs", "2", "--", "dump", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "__main__ ['--epochs', '2', '--', 'dump'] (2, 2) graphtorch ToTensor\n"
+
+
+VERSIONS = """
+import importlib.metadata
+import torch
+import torchvision
+from torch.distributed import nn
+
+assert (2, 13) <= torch.__version__ < (3, 0) and torch.__version__ >= "2.2" and torch.__version__ < "10.0"
+assert tuple(int(n) for n in torch.__version__.split(".")[:2]) == (2, 13)
+assert importlib.metadata.version("torch") == torch.__version__ and "graphtorch" in torch.__version__
+assert importlib.metadata.version("torchvision").startswith("0.28.0")
+assert not torch.distributed.is_available() and not torch.cuda._initialized
+"""
+
+
+def test_the_version_is_that_of_the_functions(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(VERSIONS)
+    done = run("program.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("own", ["2.13.0", "2.13.0+graphtorch.0.1.0", "2.13", "2.14.0rc1", "2.13.1a0"])
+def test_versions_compare_as_versions(own: str) -> None:
+    made = TorchVersion(own)
+    assert made >= "2.9" and made > (1, 6) and made < "10" and not made < (2, 13, 0) and made != "2.1"
+    assert (made == (2, 13)) == (own not in ("2.14.0rc1", "2.13.1a0"))
+    assert (made < "2.14.0") and str(made) == own and made > "2.13.0rc1"
+    assert TorchVersion("unknown") != "2.13" and TorchVersion("unknown") == "unknown"
 
 
 def test_what_is_not_here_is_said(tmp_path: Path) -> None:

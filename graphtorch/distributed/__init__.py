@@ -24,5 +24,11 @@ def _refuse(*args: Any, **kwargs: Any) -> NoReturn:
     raise RuntimeError("graphtorch has no distributed package: torch.distributed.is_available() is False")
 
 
+class ReduceOp:
+    """How values of several processes become one: names for signatures and defaults."""
+
+    SUM, AVG, PRODUCT, MIN, MAX, BAND, BOR, BXOR = "SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR"
+
+
 init_process_group = destroy_process_group = barrier = all_reduce = broadcast = all_gather = reduce = _refuse
 get_rank = get_world_size = _refuse
