@@ -58,9 +58,10 @@ class Recorded(Traced):
 
     A view that is made under no_grad, or of such a view, stays `untracked`, whatever becomes of its base; `modes` says
     of each step whether gradients were recorded. One that was made by `.data` is `quiet`: autograd does not count what
-    is written through it."""
+    is written through it. A detached one that was changed by something with a history has that `apart` from its
+    memory."""
 
-    __slots__ = ("find_layout", "modes", "quiet", "recorder", "steps", "storage", "untracked", "version")
+    __slots__ = ("apart", "find_layout", "modes", "quiet", "recorder", "steps", "storage", "untracked", "version")
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class Recorded(Traced):
         self.version = storage.version
         self.untracked = False
         self.quiet = False
+        self.apart = False
         self.modes: tuple[bool, ...] = ()
         self.find_layout: Callable[[], np.ndarray[Any, Any]] | None = None  # asked when somebody needs to know
 

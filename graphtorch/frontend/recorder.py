@@ -62,6 +62,7 @@ class Recorder(StateRecorder):
         self.storages: list[RecordedStorage] = []  # of captured tensors
         self.optimizers: list[Any] = []
         self._detached: dict[tuple[Value, bool], Value] = {}
+        self.gave_numbers = False  # whether the user's code has numbers that are tensors here
         self.default_dtype = dtypes.get_default_dtype()
         self._names_taken: set[str] = set()  # by the first so many sources
         self._names_seen = 0
@@ -323,6 +324,8 @@ class Recorder(StateRecorder):
         if not isinstance(data, Recorded):
             value: Value = data.value  # a formula's operand: just its value
             return value
+        if data.apart:  # one memory would have two histories
+            self.note_effect("uses detached memory that it changed in place with something that requires grad")
         if data.version != data.storage.version:
             value = data.storage.value
             for op, attributes in data.steps:
@@ -361,7 +364,8 @@ class Recorder(StateRecorder):
         data = tensor._data
         if not isinstance(data, Recorded) or data.steps or tensor._requires_grad:
             return
-        if any(view() is not None for view in data.storage.views):
+        views = (view for ref in data.storage.views if (view := ref()) is not None)
+        if any(not view._data.detached for view in views):
             raise refuse(
                 "requires_grad_() of a tensor of which there are views already", "call it before the views are made"
             )
@@ -420,8 +424,7 @@ class Recorder(StateRecorder):
             data.modes = (*source.modes, state.grad_enabled)
             data.quiet = source.quiet
             tensors: tuple[Tensor, ...] = (self._tensor(data),)
-            if not data.detached:
-                source.storage.views.append(weakref.ref(tensors[0]))
+            source.storage.views.append(weakref.ref(tensors[0]))
             tensors[0]._inference = args[0]._inference
             if data.untracked and not data.detached:  # its flag is its base's, but no gradient flows to it
                 tensors[0]._base, tensors[0]._node_version = source.storage.base, -1 - source.storage.version
@@ -592,6 +595,10 @@ class Recorder(StateRecorder):
             )
         self._check_overlap(storage, data.steps)
         holder = storage.base
+        apart = carries_grad and data.detached
+        if apart:  # the history is this tensor's alone; the memory gets the elements without it
+            self._check_apart(target)
+            (value,), carries_grad = self._append(lookup("detach"), (value,)), False
         if data.steps:
             # A base without a history gets that of the new elements: what it was before is no part of it.
             base_value = storage.value
@@ -602,7 +609,7 @@ class Recorder(StateRecorder):
                 base_value = self.value_of(scatter(wrap(base_value), steps, wrap(value)))
         else:
             base_value = value
-        unseen = not state.grad_enabled or (data.detached and not carries_grad)  # by the base's history
+        unseen = not state.grad_enabled or data.detached  # by the base's history
         if unseen and holder is not None and holder._requires_grad and holder._node is not None:
             (base_value,) = self._append(GRAFT, (storage.value, base_value))
             value = base_value if not data.steps else value
@@ -613,8 +620,6 @@ class Recorder(StateRecorder):
         data.value = value
         data.version = storage.version
         if carries_grad:
-            if data.detached:  # one memory would have two histories
-                self.note_effect("changes detached memory in place with something that requires grad")
             storage.carries = True
             for tensor in (target, holder):
                 if tensor is not None:
@@ -629,6 +634,16 @@ class Recorder(StateRecorder):
                 self._make_leaf(holder, base_value)
         if data.steps and (not state.grad_enabled or carries_grad or (holder is not None and holder._requires_grad)):
             data.version = -1  # what is read of the view from here on comes from the base, and goes back to it
+        if apart:
+            target._requires_grad, target._node, data.apart = True, RecordedNode(grad_name), True
+
+    def _check_apart(self, target: Tensor) -> None:
+        """Leave it to eager execution if tensors beside `target`, its base or its views, would get its history."""
+        data: Recorded = target._data
+        others = (v for ref in data.storage.views if (v := ref()) is not None and v is not target)
+        beside = any(v._data.steps[: len(data.steps)] == data.steps for v in others)
+        if beside or data.steps[-1][0].name != "detach":
+            self.note_effect("changes detached memory in place with something that requires grad")
 
     def _check_overlap(self, storage: RecordedStorage, steps: Steps) -> None:
         """Refuse to write through a view that shows an element in several places: all of them would have to change."""
@@ -662,6 +677,7 @@ class Recorder(StateRecorder):
         tensor = self.recorded(tensor)
         if tensor.is_number:
             return tensor
+        self.gave_numbers = True
         if tensor.dtype.is_complex:
             raise refuse("item() of a complex tensor while compiling", "keep the value in a tensor")
         from graphtorch.frontend.number import number
