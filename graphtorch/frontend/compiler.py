@@ -266,7 +266,7 @@ class CompiledFunction:
             specialization = self.specialize(tree, leaves)
         except RunEagerly as why:
             self._note(why)
-            return self._run_eagerly(str(why), args, kwargs)
+            return self.run_eagerly(why, args, kwargs)
         if specialization.paths is not None:
             return run_path(self, specialization, tree, leaves, args, kwargs)
         try:
@@ -322,6 +322,15 @@ class CompiledFunction:
         self.eager_reason = ""
         self._refusals, self._refusal = 0, ""
         self._warned = False
+
+    def run_eagerly(self, why: RunEagerly, args: Any, kwargs: Any) -> Any:
+        """A call that could not be captured. Nobody needs to know of a first call that leaves something behind for
+        the others."""
+        if why.first:
+            logger.info("%r runs its first call eagerly: %s", self, why)
+            self.eager_calls += 1
+            return self.function(*args, **kwargs)
+        return self._run_eagerly(str(why), args, kwargs)
 
     def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
         self.eager_calls += 1
@@ -409,7 +418,8 @@ class CompiledFunction:
         """Remember that a call, or every call, can't be compiled."""
         if stance.current.name == "eager_on_recompile":
             return
-        if why.once:
+        # What a first call does (making caches, saying something, reading the clock) is often done once.
+        if why.once or not (self._refusals or self.specializations):
             self._refusals += 1
             self._refusal = str(why)
         else:
@@ -475,7 +485,7 @@ class CompiledFunction:
         changed_modes: list[str] = []
         try:
             watching = effects_watched(environment.renamed(), self.fullgraph)
-            with watching, environment.watch_reads(), recorder:
+            with watching, environment.watch_reads(), recorder, environment.entered.noted(environment.meet):
                 owner = getattr(self.function, "__self__", None)
                 root = owner if hasattr(owner, "named_parameters") and not isinstance(owner, type) else None
                 if root is not None:
@@ -494,6 +504,10 @@ class CompiledFunction:
             recorder.attributes_set()
             if isinstance(error, Exception) and not isinstance(error, CaptureError):
                 recorder.assume_apart(GuardSet())  # otherwise the error may be one of the capture alone
+                if recorder.gave_numbers and not self.fullgraph and not isinstance(error, UndecidedError):
+                    raised = f"{type(error).__name__}: {error}"
+                    reason = f"it gave code that takes no tensors the result of item() ({raised})"
+                    raise RunEagerly(reason, once=True) from None
             if isinstance(error, CaptureError) and recorder.refused is not None:
                 error.reason = recorder.refused.reason  # dispatch adds the operator, in an error of its own
             raise
@@ -501,14 +515,14 @@ class CompiledFunction:
             changed_modes = modes.restore()
         side_effects = environment.undo_changes() + changed_modes + recorder.attributes_set()
         if environment.filled and not self.fullgraph:
-            raise RunEagerly(f"it fills the cache of {environment.filled}", once=True)
+            raise RunEagerly(f"it fills the cache of {environment.filled}", first=True)
         after: list[Any] = []
         if flatten((args, kwargs), after) != tree or any(a is not b for a, b in zip(after, given, strict=False)):
             side_effects.append("a container among the arguments")
         if side_effects or (environment.made and self.fullgraph):
             raise PythonStateChange(side_effects + environment.made)
         if environment.made:  # the next call will find it
-            raise RunEagerly(f"it makes {', '.join(environment.made[:5])}", once=True)
+            raise RunEagerly(f"it makes {', '.join(environment.made[:5])}", first=True)
         environment = environment.narrowed()
         if environment.made:
             raise PythonStateChange(environment.made)

@@ -29,12 +29,14 @@ from graphtorch.ops.dispatch import user_frame
 
 
 class RunEagerly(BaseException):
-    """The capture met something that has to be done by Python: at each call, or, with `once`, at calls like this one.
-    Not an Exception, so that the user's handlers let it pass."""
+    """The capture met something that has to be done by Python: at each call, with `once` at calls like this one, with
+    `first` at this one: the next call finds what it makes. Not an Exception, so that the user's handlers let it
+    pass."""
 
-    def __init__(self, reason: str, once: bool = False) -> None:
+    def __init__(self, reason: str, once: bool = False, first: bool = False) -> None:
         super().__init__(reason)
-        self.once = once
+        self.once = once or first
+        self.first = first
 
 
 _PYTHON_DRAWS = (
@@ -84,6 +86,7 @@ _WATCHED: list[tuple[Any, str, str, bool]] = [
     *((np.random, name, "draws from the generator of numpy.random", False) for name in _NUMPY_DRAWS),
 ]
 _ORIGINALS = {id(getattr(where, name)): does for where, name, does, _ in _WATCHED}
+_RANDOM = random.Random
 _DATES = (datetime, datetime.datetime, datetime.date)
 _NOW = frozenset(("now", "today", "utcnow"))
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -111,14 +114,15 @@ class _Stream:
 @contextlib.contextmanager
 def effects_watched(renamed: Sequence[tuple[Any, Any, Any]] = (), fullgraph: bool = False) -> Iterator[None]:
     """Raise RunEagerly, during a capture, where the user's code prints, reads the clock or draws from a random
-    generator of Python or NumPy. `renamed`: (namespace, key, function) of watched functions under other names."""
+    generator of Python or NumPy. `renamed`: (namespace, key, function) of watched functions under other names; more
+    may come while the capture runs."""
     global _watching
     with _lock:
         _watching += 1
         if _watching == 1:
             _watch()
     for namespace, key, function in renamed:
-        namespace[key] = _watcher(function, _ORIGINALS[id(function)], True)
+        watch_renamed(namespace, key, function)
     held = random.getstate(), np.random.get_state(legacy=False)
     try:
         yield
@@ -130,12 +134,17 @@ def effects_watched(renamed: Sequence[tuple[Any, Any, Any]] = (), fullgraph: boo
             if not _watching:
                 while _restore:
                     setattr(*_restore.pop())
-        drawn = random.getstate() != held[0], not _same_state(np.random.get_state(legacy=False), held[1])
+        drawn = random.getstate() != held[0], not same_state(np.random.get_state(legacy=False), held[1])
         if any(drawn):
             random.setstate(held[0])
             np.random.set_state(held[1])
     if any(drawn):
         raise effect(f"draws from the generator of {'random' if drawn[0] else 'numpy.random'}", fullgraph)
+
+
+def watch_renamed(namespace: Any, key: Any, function: Any) -> None:
+    """Watch a function under another name."""
+    namespace[key] = _watcher(function, _ORIGINALS[id(function)], True)
 
 
 def _watch() -> None:
@@ -166,7 +175,22 @@ def _unseeded(make: Any) -> Any:
             note(_CHANCE)
         return make(*args, **kwargs) if seed is None else make(seed, *args, **kwargs)
 
-    return functools.update_wrapper(made, make, updated=())
+    if not isinstance(make, type):
+        return functools.update_wrapper(made, make, updated=())
+
+    class Maker(type):
+        """What is asked of the class is asked of the original."""
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            return made(*args, **kwargs)
+
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, make)
+
+        def __subclasscheck__(cls, subclass: type) -> bool:
+            return issubclass(subclass, make)
+
+    return Maker(make.__name__, (make,), {})
 
 
 def is_watched(value: Any) -> bool:
@@ -180,11 +204,28 @@ def reads_the_clock(names: Sequence[str], values: Sequence[Any]) -> bool:
     return not _NOW.isdisjoint(names) and any(value is date for value in values for date in _DATES)
 
 
-def _same_state(a: Any, b: Any) -> bool:
-    """Whether two states of NumPy's global generator are equal."""
+def state_of(generator: Any) -> Any:
+    """The state of a random generator of Python or NumPy, as a value."""
+    if isinstance(generator, _RANDOM):
+        return generator.getstate()
+    return generator.get_state(legacy=False) if hasattr(generator, "get_state") else generator.bit_generator.state
+
+
+def set_state(generator: Any, kept: Any) -> None:
+    """Put a random generator back."""
+    if isinstance(generator, _RANDOM):
+        generator.setstate(kept)
+    elif hasattr(generator, "set_state"):
+        generator.set_state(kept)
+    else:
+        generator.bit_generator.state = kept
+
+
+def same_state(a: Any, b: Any) -> bool:
+    """Whether two states of a generator are equal."""
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same_state(a[k], b[k]) for k in a)
-    return bool(np.array_equal(a, b))
+        return a.keys() == b.keys() and all(same_state(a[k], b[k]) for k in a)
+    return bool(np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b)
 
 
 def _watcher(original: Any, does: str, anyone: bool) -> Any:

@@ -31,8 +31,19 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.hooks import ALL_MODULES
+from graphtorch.autograd.state import state
 from graphtorch.frontend.attributes import Assigned, ModuleAttributes
-from graphtorch.frontend.effects import RunEagerly, effect, is_watched, reads_the_clock
+from graphtorch.frontend.effects import (
+    RunEagerly,
+    effect,
+    is_watched,
+    reads_the_clock,
+    same_state,
+    set_state,
+    state_of,
+    watch_renamed,
+)
+from graphtorch.frontend.entered import Entered
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.frontend.library import LibraryUses
 from graphtorch.frontend.places import Cell, ClassSpace, Holder, Memory, Place, Slots, same
@@ -54,12 +65,13 @@ from graphtorch.frontend.reach import (
 from graphtorch.frontend.reads import ReadLog
 from graphtorch.frontend.settings import ModuleSettings, assume_settings
 from graphtorch.frontend.watch import Fact
+from graphtorch.ir.builder import Traced
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.tensor import Tensor
 
 MAX_BYTES = 1 << 24  # of a NumPy array that is compared by its contents
 MAX_ENTRIES = 256  # of a list or dictionary whose entries have guards of their own
-_ITERATORS = (random.Random, np.random.Generator, np.random.RandomState, io.IOBase)
+_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 _BUFFERS = (bytearray, array.array, memoryview)
 _VALUES = (Size, range, slice, Fraction, Decimal, datetime.date, datetime.time, datetime.timedelta, PurePath)
 _ABSENT = object()  # an attribute that is not there
@@ -77,6 +89,7 @@ class Environment:
         guards: GuardSet,
         fullgraph: bool = False,
         reads: ReadLog | None = None,
+        entered: Entered | None = None,
     ) -> None:
         self.function = function
         self.guards = guards
@@ -88,6 +101,7 @@ class Environment:
         self.sets: list[tuple[Place, Any, frozenset[Any]]] = []
         self.arrays: list[tuple[Place, Any, Any]] = []  # (place, array, copy of it)
         self.buffers: list[tuple[Place, Any, bytes]] = []
+        self.generators: list[tuple[Place, Any, Any]] = []  # of random numbers: (place, generator, its state)
         self.modules: list[tuple[str, Any]] = []
         self.memories: list[Memory] = []
         # (expression, meaning, its dictionary, the keys, what that depends on)
@@ -107,6 +121,8 @@ class Environment:
         self.given = tuple(arguments)
         self._arguments = [a for a in arguments if isinstance(a, Tensor)]
         self.reads = reads or ReadLog(())
+        self.entered = entered or Entered()
+        self._renamed: list[tuple[Any, Any, Any]] = []  # see `renamed`
         self._queue: deque[Place] = deque()
         self._queue.extend(list(self._roots(function, arguments)))
         self._explore()
@@ -144,7 +160,7 @@ class Environment:
 
     def _enter(self, function: FunctionType) -> None:
         """The places that a function of the user's reads."""
-        if id(function) in self._visited:
+        if id(function) in self._visited or self.entered.waits(function):
             return
         self._visited[id(function)] = function
         code, scope = function.__code__, function.__globals__
@@ -193,9 +209,16 @@ class Environment:
             self.places.append(place)
         elif isinstance(value, ModuleType | type):
             self._visit_space(place, value)
-        elif isinstance(value, _ITERATORS) or hasattr(kind, "__next__"):
+        elif isinstance(value, io.IOBase | random.SystemRandom) or hasattr(kind, "__next__"):
             raise effect(f"uses {place.meaning}, which gives something else each time,", self.fullgraph)
+        elif isinstance(value, _GENERATORS):
+            self.places.append(place)
+            if id(value) not in self._visited:
+                self._visited[id(value)] = value
+                self.generators.append((place, value, state_of(value)))
         elif isinstance(value, Tensor):
+            if isinstance(value._data, Traced):  # met during the run, which has put it there in a way that nobody sees
+                raise effect(f"keeps a tensor in {place.meaning}", self.fullgraph)
             self.places.append(place)
             self._visit_hooks(value._hooks, place.meaning)
             self._visit_hooks(value._post_accumulate_hooks, place.meaning)
@@ -316,7 +339,7 @@ class Environment:
             if any(hasattr(type(p), "materialize") for p in vars(module).get("_parameters", {}).values()):
                 if self.fullgraph:
                     raise effect(f"initializes {title}", True)
-                raise RunEagerly(f"it initializes {title}", once=True)
+                raise RunEagerly(f"it initializes {title}", first=True)
             for parameter in vars(module).get("_parameters", {}).values():
                 if parameter is not None and (parameter._hooks or parameter._post_accumulate_hooks):
                     self._visit(Place(self.guards.name(parameter), f"a parameter of {title}", parameter, assumed=False))
@@ -513,12 +536,33 @@ class Environment:
 
     def watch_reads(self) -> ReadLog:
         """Note which attributes of the user's objects are read, during the run."""
-        held = (h.value for h in self._holders if not isinstance(h.value, type | ModuleType | FunctionType))
-        owners = [v for v in held if has_attributes(v) and not is_library(v)]
-        if "__getattribute__" in self.names:  # code that may look past the classes
-            owners = []
-        self.reads = ReadLog(owners)
+        self.reads = ReadLog(self._owners())
         return self.reads
+
+    def _owners(self) -> list[Any]:
+        """The user's objects whose attributes count only when they are read."""
+        if "__getattribute__" in self.names:  # code that may look past the classes
+            return []
+        held = (h.value for h in self._holders if not isinstance(h.value, type | ModuleType | FunctionType))
+        return [v for v in held if has_attributes(v) and not is_library(v)]
+
+    def meet(self, functions: Sequence[FunctionType]) -> None:
+        """During the run: functions of installed packages that are about to be called."""
+        recorder, state.recorder = state.recorder, None
+        reads, self.reads = self.reads, ReadLog(())  # what they read is not known yet
+        for namespace, key, watched in self._renamed:  # as it is outside the run
+            namespace[key] = watched
+        try:
+            with reads.paused():
+                for function in functions:
+                    self._enter(function)
+                self._explore()
+                reads.extend(self._owners())
+        finally:
+            self.reads = reads
+            for renamed in self.renamed():
+                watch_renamed(*renamed)
+            state.recorder = recorder
 
     def find_assigned(self) -> list[Assigned]:
         """The attributes that hold what the run computed, after it."""
@@ -527,9 +571,10 @@ class Environment:
 
     def narrowed(self) -> Environment:
         """The places again, without what the run did not look at. What it changed has been put back."""
-        if not self.reads.owners:
+        if not self.reads.owners and not self.entered.codes:
             return self
-        found = Environment(self.function, self.given, self.guards, self.fullgraph, self.reads)
+        self.entered.over = True
+        found = Environment(self.function, self.given, self.guards, self.fullgraph, self.reads, self.entered)
         before = {p.expression: p.value for p in self.places if p.assumed and is_scalar(p.value)}
         changed = (p for p in found.places if not same(before.get(p.expression, p.value), p.value))
         found.made = [p.meaning for p in changed]
@@ -538,7 +583,8 @@ class Environment:
     def renamed(self) -> list[tuple[Any, Any, Any]]:
         """Where the user has other names for functions that are watched: (namespace, key, function)."""
         found = (p for p in self.places if p.namespace is not None and is_watched(p.value))
-        return [(p.namespace, p.key, p.value) for p in found]
+        self._renamed[:] = [(p.namespace, p.key, p.value) for p in found]
+        return self._renamed
 
     # -- after the capture -------------------------------------------------------------------------------------------
 
@@ -580,6 +626,10 @@ class Environment:
             if bytes(buffer) != kept:
                 changed.append(place.meaning)
                 memoryview(buffer).cast("B")[:] = kept
+        for place, generator, drawn in self.generators:
+            if not same_state(state_of(generator), drawn):
+                changed.append(place.meaning)
+                set_state(generator, drawn)
         for place, members, kept_members in self.sets:
             if not isinstance(members, frozenset) and members != kept_members:
                 changed.append(place.meaning)

@@ -484,7 +484,7 @@ def run_path(
                     continue
                 except RunEagerly as why:
                     if why.once:
-                        return function._run_eagerly(str(why), args, kwargs)
+                        return function.run_eagerly(why, args, kwargs)
                     reason = str(why)
             return _give_up(function, owner, reason, args, kwargs)
     if found is not None:

@@ -6,9 +6,10 @@ classes of the objects that it can reach note what is looked up."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from graphtorch.ir.builder import Traced
@@ -29,6 +30,26 @@ class ReadLog:
         self.reads: dict[int, set[str]] = {}
         self.classes = {type(owner) for owner in self.owners.values()}
         self._watched: list[type] = []
+        self._paused = False
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is read inside is not noted."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def extend(self, owners: Iterable[Any]) -> None:
+        """More objects, while the log is entered."""
+        with _lock:
+            for owner in owners:
+                self.owners.setdefault(id(owner), owner)
+                if type(owner) not in self.classes:
+                    self.classes.add(type(owner))
+                    if _watch(type(owner)):
+                        self._watched.append(type(owner))
 
     def names(self, owner: Any) -> set[str] | None:
         """What was read of an object; None where nobody can tell, or all of it was."""
@@ -68,7 +89,7 @@ def _watch(cls: type) -> bool:
         def noting(self: Any, name: str) -> Any:
             for log in _logs:
                 known = id(self) in log.owners and not (name in WHOLE and _is_own(sys._getframe(1)))
-                if known and not _is_of_this_run(self, name):
+                if known and not log._paused and not _is_of_this_run(self, name):
                     log.reads.setdefault(id(self), set()).add(name)
             return find(self, name)
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ Size = Union[int, "SymInt"]
 # Words of the IR's text, which a symbol's name must not be mistaken for.
 _RESERVED = {"max", "min", "inf", "nan", "None", "True", "False", "slice", "complex"} | set(BY_ABBREVIATION)
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*\Z")
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 
 
 class UndecidedError(TypeError):
@@ -251,6 +254,9 @@ class SymInt:
     __repr__ = __str__
 
     def __hash__(self) -> int:
+        # In a set or dictionary of the user's, a size would have to meet the number that it is equal to.
+        if self.scope is not None and not _asked_by_package():
+            raise _undecided(f"the hash of {self}", "it holds for every size")
         return self._hash
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -563,8 +569,16 @@ def _atom_hint(atom: Atom) -> int | None:
     return None if left is None or right is None else int(_CALLS[atom.kind](left, right))
 
 
-def _undecided(question: str) -> UndecidedError:
-    return UndecidedError(f"can't decide {question}: the symbols have no hints")
+def _undecided(question: str, why: str = "the symbols have no hints") -> UndecidedError:
+    return UndecidedError(f"can't decide {question}: {why}")
+
+
+def _asked_by_package() -> bool:
+    """Whether the caller's caller, the standard library apart, is this package."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_STANDARD):
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 # -- polynomials ------------------------------------------------------------------------------------------------------
