@@ -19,9 +19,9 @@ elements of a kernel lie.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import gcd
 from typing import Any
 
 from graphtorch.lowering.binding import concrete
@@ -31,14 +31,16 @@ from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import coordinate_extents, extents, places_first, result_shape
 from graphtorch.lowering.triton.instructions import register
 from graphtorch.lowering.triton.layout import ChannelsLast
+from graphtorch.lowering.triton.narrow import MOST_COLUMNS, Framed, run_of
 from graphtorch.lowering.triton.placement import WHOLE, Coordinate
 from graphtorch.lowering.triton.products import Operands, Product, choose, product_of, reach
-from graphtorch.lowering.triton.shapes import Config
-from graphtorch.lowering.triton.tiling import Limits, is_one, is_zero
+from graphtorch.lowering.triton.shapes import Config, blocks
+from graphtorch.lowering.triton.tiling import Limits, is_one, is_zero, power_of_two
 from graphtorch.schedule.indexing import product
 from graphtorch.tensor.precision import convolution_precision
 
 _M, _N = "m_mask[:, None]", "n_mask[None, :]"
+FILLED = 1.25  # a row of pixels with what fills up its last block
 CONVOLUTIONS = ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")
 
 
@@ -55,7 +57,10 @@ def generate_convolution(
 
 def choose_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None) -> Config:
     """The default blocks: those of a matrix product, with more registers for addresses and bounds."""
-    config = choose(call, extents(call), bindings, limits, convolution_precision() == "tf32")
+    tf32 = convolution_precision() == "tf32"
+    if isinstance(call.args[0].buffer, Framed):
+        return _framed_blocks(call, bindings, limits, tf32)
+    config = choose(call, extents(call), bindings, limits, tf32)
     if config.block_m * config.block_n < 64 * 128:
         return config
     image: View = call.args[0]
@@ -63,6 +68,19 @@ def choose_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits 
         return replace(config, num_warps=8) if config.block_m * config.block_n >= 128 * 128 else config
     # Every element of a block has an address and bounds of its own.
     return replace(config, block_k=min(config.block_k, 64 // image.buffer.dtype.itemsize), num_warps=8)
+
+
+def _framed_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None, tf32: bool) -> Config:
+    """The default blocks where the image lies in a frame."""
+    _, n, k, _ = (concrete(e, bindings) for e in extents(call))
+    config = choose(call, extents(call), bindings, limits, tf32)
+    if call.op.name == "conv2d":
+        even = gcd(k, config.block_k)  # a last step that is not full costs as much as the others
+        return replace(config, block_k=even) if even >= 32 else config
+    if limits is None and (call.args[0].buffer.dtype.itemsize == 2 or tf32):
+        # The other image is read once for each block of columns.
+        return replace(config, block_n=min(power_of_two(n), MOST_COLUMNS), block_k=32, num_warps=8, num_stages=3)
+    return config
 
 
 class _Convolution:
@@ -83,9 +101,13 @@ class _Convolution:
         if name == "conv2d":
             if self.call.args[2] is not None:
                 raise UnsupportedError("conv2d with a bias that was not made an addition")
+            if isinstance(self.first.buffer, Framed):
+                return self._framed_forward(self.first, self.second)
             return self._forward(self.first, self.second)
         if name == "conv2d_input_grad":
             return self._input_grad(self.first, self.second)
+        if isinstance(self.first.buffer, Framed):
+            return self._framed_weight_grad(self.first, self.second)
         return self._weight_grad(self.first, self.second)
 
     def _forward(self, x: View, w: View) -> Product:
@@ -244,6 +266,104 @@ class _Convolution:
             masks=masks,
         )
 
+    # -- images of few channels ---------------------------------------------------------------------------------------
+
+    def _framed_forward(self, x: View, w: View) -> Product:
+        """The sum goes over the kernel's rows, and over what lies under each: one run of the image's memory."""
+        f = self.sizes.factor
+        images, outputs, oh, ow = self.shape
+        kh, kw = w.shape[2:]
+        run = run_of(kw, x.buffer.shape[3])
+        return self._image_made(
+            (images * oh * ow, outputs),
+            str(kh * run),
+            outputs,
+            oh * ow,
+            outputs,
+            setup=[
+                f"image = (m // {f(oh * ow)})[:, None]",
+                f"start = {self._corner(x, 'image', f'(m // {f(ow)} % {f(oh)})[:, None]', f'(m % {f(ow)})[:, None]')}",
+            ],
+            inner=[
+                *self._under_row("rest", x, kw),
+                "x_mask = m_mask[:, None] & (under & (rest < K))[None, :]",
+                "x = tl.load(a + start + along[None, :], mask=x_mask, other=0)",
+                "y_mask = n_mask[None, :] & (rest < K)[:, None]",
+                "y = tl.load(b + n[None, :] * K + rest[:, None], mask=y_mask, other=0)",
+            ],
+        )
+
+    def _framed_weight_grad(self, x: View, g: View) -> Product:
+        """Columns are the kernel's rows, and what lies under each in the image."""
+        f = self.sizes.factor
+        outputs, inputs, kh, kw = self.shape
+        slots = x.buffer.shape[3]
+        run = run_of(kw, slots)
+        images, _, oh, ow = g.shape
+        block = self.config.block_k
+        width = blocks(ow, block) * block if type(ow) is int else 0
+        if 0 < width <= FILLED * ow:  # blocks of one row each, whose place is a number
+            summed = self._times(images * oh, width)
+            inside = "" if width == ow else f"(column < {ow})"
+            lines = [
+                f"line = k_start // {width}",
+                f"image = line // {f(oh)}",
+                f"row = line % {f(oh)}",
+                f"column = k_start - line * {width} + k",
+            ]
+            pixel = ["image", "row", "column[:, None]"]
+            indices = ["image", "m[:, None]", "row", "column[None, :]"]
+            masks = ["", _M, "", inside and f"{inside}[None, :]"]
+        else:
+            summed, inside = self._times(images * oh * ow), "(rest < K)"
+            lines = [
+                f"image = rest // {f(oh * ow)}",
+                f"row = rest // {f(ow)} % {f(oh)}",
+                f"column = rest % {f(ow)}",
+            ]
+            pixel = ["image[:, None]", "row[:, None]", "column[:, None]"]
+            indices = ["image[None, :]", "m[:, None]", "row[None, :]", "column[None, :]"]
+            masks = [f"{inside}[None, :]", _M, f"{inside}[None, :]", f"{inside}[None, :]"]
+        return self._made(
+            (outputs, kh * run),
+            summed,
+            setup=[
+                *self._under_row("n", x, kw),
+                "under = n_mask & under",
+                f"channel = n % {slots}",
+                f"place = i * {kw} + (n - i * {run}) // {slots}",
+                f"n_mask = under & (channel < {inputs})",
+            ],
+            inner=[
+                *lines,
+                "x_mask = m_mask[:, None]" + (inside and f" & {inside}[None, :]"),
+                *self._load("x", g, indices, masks),
+                f"start = {self._corner(x, *pixel)}",
+                "y_mask = under[None, :]" + (inside and f" & {inside}[:, None]"),
+                "y = tl.load(a + start + along[None, :], mask=y_mask, other=0)",
+            ],
+            place=f"m[:, None] * {inputs * kh * kw} + channel[None, :] * {kh * kw} + place[None, :]",
+            texts=["m[:, None]", "channel[None, :]", "place[None, :]"],
+            masks=[_M, _N, _N],
+        )
+
+    def _corner(self, x: View, image: str, row: str, column: str) -> str:
+        """Where what lies under the kernel begins for a pixel of the result, in a frame as wide as the padding."""
+        _, rows, columns, slots = x.buffer.shape
+        sh, sw = self.stride
+        return f"{image} * {rows * columns * slots} + {row} * {sh * columns * slots} + {column} * {sw * slots}"
+
+    def _under_row(self, of: str, x: View, kw: int) -> list[str]:
+        """The lines that give, for a place in the kernel with its rows filled up: the row `i`, whether it lies `under`
+        the kernel, and how far it is `along` from the corner."""
+        _, _, columns, slots = x.buffer.shape
+        run = run_of(kw, slots)
+        return [
+            f"i = {of} // {run}",
+            f"under = {of} - i * {run} < {kw * slots}",
+            f"along = i * {self.dilation[0] * columns * slots} + ({of} - i * {run})",
+        ]
+
     # -- parts -------------------------------------------------------------------------------------------------------
 
     def _image_made(
@@ -379,7 +499,7 @@ class _Phases:
     ) -> None:
         self.name, self.start, self.size, self.places = name, start, size, places
         self.stride, self.padding, self.dilation = stride, padding, dilation
-        common = math.gcd(stride, dilation)
+        common = gcd(stride, dilation)
         self.step = stride // common  # between places of a phase
         self.apart = dilation // common  # what these reach
         self.pixels = (size + stride - 1) // stride  # of the largest phase

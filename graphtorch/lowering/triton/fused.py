@@ -34,9 +34,10 @@ from graphtorch.lowering.triton.codegen import Sizes
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import REGISTER
 from graphtorch.lowering.triton.layout import ChannelsLast
+from graphtorch.lowering.triton.narrow import MOST_COLUMNS, Framed, run_of
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, pieces_of
 from graphtorch.lowering.triton.rewriting import loads_of, rebuilder
-from graphtorch.lowering.triton.shapes import SHORTEST_PART, blocks, fit, parts, waiting
+from graphtorch.lowering.triton.shapes import MULTIPROCESSORS, SHORTEST_PART, blocks, fit, parts, waiting
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
 from graphtorch.schedule.fusion import EXPENSIVE
 from graphtorch.schedule.indexing import estimate, product, row_major
@@ -378,11 +379,11 @@ def extents(call: ExternCall) -> tuple[Any, Any, Any, Any]:
     if call.op.name == "conv2d_weight_grad":
         (images, inputs, *_), (_, outputs, *pixels) = a.shape, b.shape
         kernel = result_shape(call)[-2:]
-        return outputs // groups, inputs // groups * product(kernel), images * product(pixels), groups
+        return outputs // groups, _row(a, inputs // groups, kernel), images * product(pixels), groups
     outputs, inputs, *kernel = b.shape
     shape = result_shape(call)
     if call.op.name == "conv2d":
-        return shape[0] * product(shape[2:]), outputs // groups, inputs * product(kernel), groups
+        return shape[0] * product(shape[2:]), outputs // groups, _row(a, inputs, kernel), groups
     strides, _, dilations, _ = call.args[-4:]
     pixels = [(size + stride - 1) // stride for size, stride in zip(shape[2:], strides, strict=True)]
     phases = 1
@@ -391,6 +392,13 @@ def extents(call: ExternCall) -> tuple[Any, Any, Any, Any]:
         phases *= min(places, apart) if type(places) is int else apart
     summed = (outputs // groups * product(kernel) + phases - 1) // phases  # on an average
     return shape[0] * product(pixels), inputs, summed, groups * phases
+
+
+def _row(image: View, channels: Any, kernel: Sequence[Any]) -> Any:
+    """The elements under a kernel for one pixel of the result, with what fills up its rows."""
+    if isinstance(image.buffer, Framed):
+        return kernel[0] * run_of(kernel[1], image.buffer.shape[3])
+    return channels * product(kernel)
 
 
 def result_shape(call: ExternCall) -> tuple[Any, ...]:
@@ -431,6 +439,10 @@ def _parts(call: ExternCall) -> int:
     tf32 = (convolution_precision() if call.op.name.startswith("conv2d") else matmul_precision()) == "tf32"
     of = call.args[0].buffer.dtype
     found = parts(m, n, k, count, of, tf32)
+    if call.op.name == "conv2d_weight_grad" and isinstance(call.args[0].buffer, Framed):
+        # Programs have all columns, and single pixels of few channels to wait for: two a multiprocessor.
+        found = 2 * MULTIPROCESSORS // (blocks(m, 128) * blocks(n, MOST_COLUMNS))
+        return max(min(found, k // SHORTEST_PART), 1)
     if call.op.name == "conv2d_weight_grad" and not is_one(call.args[0].strides[1]):
         # Elements of an image whose channels are far apart are loaded one by one, not ahead: programs wait for them.
         found = max(found, min(waiting(m, n, k, count, of, tf32), k // SHORTEST_PART))

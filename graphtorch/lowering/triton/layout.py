@@ -135,7 +135,7 @@ def _with_copies(schedule: Schedule, wanted: set[Buffer]) -> Schedule:
 
 
 def _of_copy(arg: Any, copies: Mapping[Buffer, Buffer]) -> Any:
-    if isinstance(arg, View) and arg.buffer in copies and _is_plain(arg):
+    if isinstance(arg, View) and arg.buffer in copies and is_plain(arg):
         return replace(arg, buffer=copies[arg.buffer])
     return arg
 
@@ -177,7 +177,7 @@ def _possible(schedule: Schedule, wanted: set[Buffer]) -> dict[int, dict[int, li
                     wanted.discard(buffer)
             for arg in step.args:
                 for view in arg if type(arg) is tuple else (arg,):
-                    if isinstance(view, View) and (own or not _is_plain(view)):
+                    if isinstance(view, View) and (own or not is_plain(view)):
                         wanted.discard(view.buffer)
     while True:
         splits: dict[int, dict[int, list[Piece]]] = {}
@@ -190,7 +190,8 @@ def _possible(schedule: Schedule, wanted: set[Buffer]) -> dict[int, dict[int, li
         wanted -= refused
 
 
-def _is_plain(view: View) -> bool:
+def is_plain(view: View) -> bool:
+    """Whether a view sees its whole buffer, row by row."""
     return (
         is_zero(view.offset)
         and same_shape(view.shape, view.buffer.shape)
@@ -339,7 +340,7 @@ def _weights(
     view: View, schedule: Schedule, steps: list[Kernel | ExternCall], known: dict[tuple[Buffer, Any], View]
 ) -> View:
     """A convolution's kernel with its input channels side by side; the copy is made where it is first wanted."""
-    if len(view.shape) != 4 or not _is_plain(view):
+    if len(view.shape) != 4 or not is_plain(view):
         return view
     # A parameter that the step updates has one value before and another one after that.
     version = sum(view.buffer in s.writes() for s in steps)

@@ -11,6 +11,7 @@ from graphtorch.lowering.triton.horizontal import group_kernels
 from graphtorch.lowering.triton.joined import store_in_place
 from graphtorch.lowering.triton.layout import order_axes, use_channels_last
 from graphtorch.lowering.triton.moments import begin_moments_in_convolutions
+from graphtorch.lowering.triton.narrow import frame_narrow_images
 from graphtorch.lowering.triton.random import draw_in_kernels
 from graphtorch.lowering.triton.recompute import recompute_in_readers
 from graphtorch.lowering.triton.splitting import split_schedule
@@ -20,11 +21,12 @@ from graphtorch.lowering.triton.windows import remember_places
 def prepare_schedule(schedule: Schedule) -> Schedule:
     """The same computation in steps that each are launches: calls that other operators make up are replaced, random
     numbers are drawn where they are read, positions of maxima that only gradients read take a byte, images between
-    convolutions get their channels side by side, products take their neighbours in and begin sums over rows of what
-    they store, gradients of attention are stored where they are joined, kernels over rows sum over these rows, kernels
-    that are no single launch are cut, and those that do the same to different tensors become one launch."""
+    convolutions, and those of few channels, get their channels side by side, products take their neighbours in and
+    begin sums over rows of what they store, gradients of attention are stored where they are joined, kernels over rows
+    sum over these rows, kernels that are no single launch are cut, and those that do the same to different tensors
+    become one launch."""
     schedule = recompute_in_readers(draw_in_kernels(remember_places(expand_calls(schedule))))
-    schedule = store_in_place(fuse_products(use_channels_last(schedule)))
+    schedule = store_in_place(fuse_products(frame_narrow_images(use_channels_last(schedule))))
     schedule = begin_moments_in_convolutions(begin_sums_in_products(schedule))
     schedule = split_schedule(fuse_columns(schedule))
     return group_kernels(order_axes(schedule))

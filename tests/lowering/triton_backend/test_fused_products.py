@@ -241,7 +241,8 @@ def test_convolution_with_bias_residual_and_gradients(kind: str, groups: int, st
         return (F.conv2d(x * s.view(1, -1, 1, 1), w, b, stride, 1, groups=groups) + r).relu()
 
     size = 7 if stride == 1 else 4
-    shapes = [(2, 4, 7, 7), (6, 4 // groups, 3, 3), (6,), (2, 6, size, size), (4,)]
+    channels = 2 * groups
+    shapes = [(2, channels, 7, 7), (6, 2, 3, 3), (6,), (2, 6, size, size), (channels,)]
     graph = trace(program, *(typed(kind, *s) for s in shapes))
     executable = run(graph, arrays(graph), TOLERANCE[kind], SMALL)
     assert launches(executable) <= 2
