@@ -111,8 +111,16 @@ class Program:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-def execute(program: Program, backend: str | None, check: bool = False) -> list[Any]:
+DEVICES = {"triton": "cuda"}  # where the tensors of programs for a backend lie, if not in the host's memory
+
+
+def execute(program: Program, backend: str | None, check: bool = False, device: str = "cpu") -> list[Any]:
     """What each call of a run shows: ("raised", class) or an observation of results and state."""
+    with torch.device(device):
+        return _execute(program, backend, check, device)
+
+
+def _execute(program: Program, backend: str | None, check: bool, device: str) -> list[Any]:
     torch.manual_seed(11)
     scope: dict[str, Any] = {"__name__": "program"}
     sys.modules["program"] = types.ModuleType("program")  # where dataclasses look for the module of a class
@@ -145,11 +153,11 @@ def execute(program: Program, backend: str | None, check: bool = False) -> list[
         except Exception as error:
             seen.append(("raised in backward", type(error).__name__, str(error)))
             break
-        seen.append(observe(scope, program, out))
+        seen.append(observe(scope, program, out, device))
     return seen
 
 
-def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str, Any]:
+def observe(scope: dict[str, Any], program: Program, out: list[Any], device: str) -> dict[str, Any]:
     """Every tensor that the user can see, with values, flags and how they share memory."""
     tensors: dict[str, Any] = {}
     for i, results in enumerate(out):
@@ -161,27 +169,43 @@ def observe(scope: dict[str, Any], program: Program, out: list[Any]) -> dict[str
         if isinstance(value, torch.Tensor) and _is_leaf(value) is True and not value.is_complex():
             tensors[f"{name}.grad"] = value.grad
     shown: dict[str, Any] = {"generator": torch.get_rng_state().numpy().copy()}
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    if device != "cpu":
+        shown["the device's generator"] = torch.cuda.get_rng_state().numpy().copy()
+    places: dict[str, _Place] = {}
     for name, value in tensors.items():
         if isinstance(value, torch.Tensor):
             held = value.detach()
-            arrays[name] = held.view(torch.int16).numpy() if value.dtype is torch.bfloat16 else held.numpy()
+            places[name] = _Place(held)
+            held = held.cpu()
             shown[name] = (
-                str(value.dtype), tuple(value.shape), _strides(value), value.requires_grad, _is_leaf(value),
+                f"{value.dtype}{'' if value.device.type == 'cpu' else ' ' + str(value.device)}", tuple(value.shape),
+                _strides(value), value.requires_grad, _is_leaf(value),
                 held.double().numpy().copy() if value.is_floating_point() else held.numpy().copy(),
             )  # fmt: skip
         else:
             shown[name] = (type(value).__name__, value)
-    names = list(arrays)
+    names = list(places)
     for n, first in enumerate(names):
         for second in names[n + 1 :]:
+            a, b = places[first], places[second]
             if tensors[first] is tensors[second]:
                 shown[f"{first}, {second}"] = "is"
-            elif arrays[first].size and np.may_share_memory(arrays[first], arrays[second]):
-                a, b = (arrays[k].__array_interface__["data"][0] for k in (first, second))
-                spread = 0 in arrays[first].strides + arrays[second].strides  # eager gradients of sums, for instance
-                shown[f"{first}, {second}"] = ("shares", None if spread else a - b)
+            elif a.start < b.end and b.start < a.end:
+                spread = a.spread or b.spread  # eager gradients of sums, for instance
+                shown[f"{first}, {second}"] = ("shares", None if spread else a.start - b.start)
     return shown
+
+
+class _Place:
+    """The bytes of memory between a tensor's first and its last element. Empty ones begin behind their end.
+
+    spread  whether elements lie at the same place"""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.start = tensor.data_ptr()
+        steps = [(n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)]
+        self.end = self.start + (sum(steps) + 1) * tensor.element_size() if tensor.numel() else self.start - 1
+        self.spread = 0 in tensor.stride()
 
 
 def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -280,12 +304,12 @@ def failure(program: Program, backend: str, check: bool = False) -> str | None:
         if doubled != program and _failure(doubled, backend, check, 1e-9) is None:
             ROUNDING.append(program)
             return None
-        if swaps_saved_data(program):
+        if swaps_saved_data(program, DEVICES.get(backend, "cpu")):
             return None
     return found
 
 
-def swaps_saved_data(program: Program) -> bool:
+def swaps_saved_data(program: Program, device: str = "cpu") -> bool:
     """Whether `p.data = ...` gives a tensor other elements that a later backward pass reads as those of the forward.
     Autograd does not notice, and what comes out is no gradient of anything. In place, where it does notice, the same
     change is an error."""
@@ -297,7 +321,7 @@ def swaps_saved_data(program: Program) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            seen = execute(replace(program, between=noticed), None)
+            seen = execute(replace(program, between=noticed), None, device=device)
         except Exception:
             return False
         finally:
@@ -306,6 +330,7 @@ def swaps_saved_data(program: Program) -> bool:
 
 
 ROUNDING: list[Program] = []  # programs that differ by grown rounding errors
+NO_PROGRAMS: list[Program] = []  # what eager execution can't run
 
 
 def in_double(program: Program) -> Program:
@@ -328,18 +353,21 @@ def in_double(program: Program) -> Program:
 
 
 def _failure(program: Program, backend: str, check: bool, bound: float | None = None) -> str | None:
+    device = DEVICES.get(backend, "cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            expected = execute(program, None)
+            expected = execute(program, None, device=device)
         except Exception:
-            return None  # no program: a shrinking step took away something needed
+            NO_PROGRAMS.append(program)  # a shrinking step took away something needed
+            return None
         finally:
             _reset_modes()
         if any(isinstance(e, tuple) and ("NameError" in e[1] or "MemoryError" in e[1]) for e in expected):
+            NO_PROGRAMS.append(program)
             return None
         try:
-            actual = execute(program, backend, check)
+            actual = execute(program, backend, check, device)
         finally:
             _reset_modes()
     return difference(actual, expected, bound or (0.05 if program.loose else 2e-4))
