@@ -417,7 +417,7 @@ class Recorder(StateRecorder):
             if op.is_view:
                 layout = op.numpy(source.layout, *[hints(a) for a in args[1:]])
             else:
-                layout = source.layout[tuple(slice(None) if i is None else 0 for i in args[1])]
+                layout = source.layout[(*(slice(None) if i is None else 0 for i in args[1]), ...)]  # a view, no element
             data = Recorded(results[0], self, source.storage, (*source.steps, (op, values[1:])), layout)
             data.version = source.storage.version
             data.untracked = source.untracked or not state.grad_enabled
