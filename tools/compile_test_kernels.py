@@ -29,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from graphtorch.lowering.triton.processes import Job
+from graphtorch.lowering.triton.processes import Job  # noqa: E402
 
 TESTS = ("tests/lowering/triton_backend", "tests/runtime")
 TARGETS = "sm_80,sm_90,sm_100,gfx942"

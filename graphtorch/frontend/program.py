@@ -37,7 +37,7 @@ from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.ops.record import lookup
 from graphtorch.ops.strides import dense_strides, extent
-from graphtorch.tensor.remote import DeviceArray, as_device, contiguous, plain, runtime
+from graphtorch.tensor.remote import DeviceArray, as_device, contiguous, plain, readable, runtime
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import type_of
@@ -574,7 +574,7 @@ class ResultBuilder:
     def set_carriers(self, found: list[Any], arrays: Sequence[Any]) -> None:
         """Put what says how long data-dependent sizes are in its places among a call's inputs."""
         for position, output in self._carriers:
-            found[position] = Tensor._wrap(carrier(int(arrays[output])))
+            found[position] = Tensor._wrap(carrier(int(readable(arrays[output]))))
 
     def _bindings(self, leaves: Sequence[Any], arrays: Sequence[Any]) -> dict[str, int]:
         """The sizes of this call by symbol."""

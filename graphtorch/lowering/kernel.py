@@ -227,6 +227,8 @@ class Schedule:
     outputs    one View a graph output: of an output buffer, of an input (an output that is an input or a view of one),
                or shared by several.
     report     one line a decision: which nodes fused, and why two neighbours did not.
+    states     what a run changes beside the graph's values even if no step reads it (a random stream moves on where
+               nobody uses what was drawn); made by a backend's own passes.
     """
 
     steps: list[Kernel | ExternCall]
@@ -234,6 +236,7 @@ class Schedule:
     outputs: list[View]
     report: list[str] = field(default_factory=list)
     primitive_count: int = 0
+    states: tuple[Buffer, ...] = ()
 
     @property
     def kernels(self) -> list[Kernel]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, operator
-from graphtorch.ops.dispatch import call, executor, make_on, on_device
+from graphtorch.ops.dispatch import call, executor, on_device
 from graphtorch.ops.record import SOURCE, Sample, sample
 from graphtorch.ops.strides import contiguous_strides, laid_out, layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
@@ -458,21 +458,8 @@ def arange(
     if d is dtypes.int64:
         start, end, step = (v if _is_integer(v) else int(v) for v in (start, end, step))
     args = (start, end, step, d, canonical(device))
-    result = _eager_source(_arange, args)
+    result = call(_arange.operator, args)  # type: ignore[attr-defined]
     return _finish(result, requires_grad) if out is None else _into(out, result)
-
-
-def _eager_source(source: Any, args: tuple[Any, ...]) -> Tensor:
-    """Call a source record; on the meta device without data."""
-    if args[-1] is META and state.recorder is None:
-        kind: TensorType = source.operator.infer(args)[0]
-        result = Tensor._wrap(meta_array(kind.shape, kind.dtype), kind.dtype)
-        result._device = META
-        return result
-    if state.recorder is None and args[-1] is not CPU:
-        return make_on(source.operator, args, args[-1])
-    made: Tensor = call(source.operator, args)
-    return made
 
 
 @function(name="range")

@@ -23,7 +23,7 @@ from graphtorch.ops.native import LARGE
 from graphtorch.ops.record import Operator
 from graphtorch.ops.strides import laid_out, layout_of, like_pointwise, ordered_strides, row_major
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.devices import CPU, META, device
+from graphtorch.tensor.devices import CPU, META, canonical, device
 from graphtorch.tensor.remote import as_device, plain
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import TensorType, type_of
@@ -72,6 +72,8 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
             return recorder.call(op, args)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             _fail(op, args, error)
+    if op.device_at is not None and (where := canonical(args[op.device_at])) is not CPU:
+        return _make_on(op, args, where)
     needs_grad = False
     elsewhere = False
     is_large = False
@@ -281,10 +283,10 @@ def transfer(where: device) -> Any:
     return importlib.import_module("graphtorch.runtime.cuda.transfer")
 
 
-def make_on(op: Operator, args: tuple[Any, ...], where: device) -> Tensor:
+def _make_on(op: Operator, args: tuple[Any, ...], where: device) -> Tensor:
     """The result of an operator without tensor operands, on another device than the CPU."""
-    if op.normalize is not None:
-        args = op.normalize(*args)
+    assert op.device_at is not None
+    args = (*args[: op.device_at], where, *args[op.device_at + 1 :])
     made: Tensor = _elsewhere(op, args, list(args), where)
     if state.inference:
         mark_inference(made)

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphtorch.autograd.state import state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
-from graphtorch.ops.dispatch import call, call_inplace, make_on, write_out
+from graphtorch.ops.dispatch import call, call_inplace, write_out
 from graphtorch.ops.pointwise import not_implemented
 from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.strides import layout_of, pointwise_strides
@@ -182,20 +182,6 @@ def _size(size: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(size[0]) if len(size) == 1 and isinstance(size[0], list | tuple) else size
 
 
-def _draw(source: Any, *args: Any) -> Tensor:
-    """Call a source of random numbers with (..., device, generator); on the meta device nothing is drawn."""
-    if state.recorder is None and canonical(args[-2]) is META:
-        of = source.operator.infer(args)[0]
-        made = Tensor._wrap(meta_array(of.shape, of.dtype), of.dtype)
-        made._device = META
-        return made
-    where = canonical(args[-2])
-    if state.recorder is None and where is not CPU:
-        return make_on(source.operator, (*args[:-2], where, args[-1]), where)
-    drawn: Tensor = source(*args)
-    return drawn
-
-
 def _finish(tensor: Tensor, requires_grad: bool, out: Tensor | None) -> Tensor:
     if out is not None:
         write_out((out,), tensor)
@@ -215,7 +201,7 @@ def rand(
     pin_memory: bool = False,
 ) -> Tensor:
     """Uniform numbers in [0, 1). See torch.rand."""
-    made = _draw(_rand, _size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    made = _rand(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
     return _finish(made, requires_grad, out)
 
 
@@ -231,7 +217,7 @@ def randn(
     pin_memory: bool = False,
 ) -> Tensor:
     """Standard normal numbers. See torch.randn."""
-    made = _draw(_randn, _size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    made = _randn(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
     return _finish(made, requires_grad, out)
 
 
@@ -261,7 +247,7 @@ def randint(
         low = values[0]
     if high is None or size is None:
         raise TypeError("randint() received an invalid combination of arguments: expected (low=0, high, size)")
-    made = _draw(_randint, low or 0, high, size, dtype or dtypes.int64, device, generator)
+    made = _randint(low or 0, high, size, dtype or dtypes.int64, device, generator)
     return _finish(made, requires_grad, out)
 
 
@@ -278,7 +264,7 @@ def randperm(
     pin_memory: bool = False,
 ) -> Tensor:
     """A random permutation of 0 .. n-1. See torch.randperm."""
-    return _finish(_draw(_randperm, n, dtype or dtypes.int64, device, generator), requires_grad, out)
+    return _finish(_randperm(n, dtype or dtypes.int64, device, generator), requires_grad, out)
 
 
 _FILLS = {"rand": "uniform_", "randn": "normal_", "randint": "random_"}

@@ -145,12 +145,14 @@ class Operator:
     has_list_operands: bool = field(init=False)
     native: bool = field(init=False)  # whether it may run as native code; see ops/native.py
     positions: dict[str, int] = field(init=False)
+    device_at: int | None = field(init=False)  # the parameter that says where the result is made of no operand
 
     def __post_init__(self) -> None:
         self.is_view = self.kind == VIEW
         self.has_list_operands = any(p.kind.endswith("[]") and p.is_operand for p in self.parameters)
         self.native = is_native(self.name, self.kind, self.random)
         self.positions = {p.name: i for i, p in enumerate(self.parameters)}
+        self.device_at = None if any(p.is_operand for p in self.parameters) else self.positions.get("device")
 
     def index_of(self, name: str) -> int:
         """The position of a parameter."""

@@ -105,7 +105,7 @@ def make_plan(
             steps.append(HostCall(step.name, step, str(functions)))
         else:
             steps += launches_of(step.name, functions, bindings)
-    size = _place_extra(steps, offsets, end + memory.arena_bytes, bindings)
+    size = _place_extra(steps, schedule.states, offsets, end + memory.arena_bytes, bindings)
     tables = tuple(b for b in offsets if isinstance(b, Table))
     states = tuple(b for b in offsets if isinstance(b, RandomState))
     return LaunchPlan(steps, offsets, size, memory, bindings, tables, states, end)
@@ -140,12 +140,16 @@ def launches_of(step: str, functions: Sequence[Generated], bindings: Mapping[str
 
 
 def _place_extra(
-    steps: Sequence[Launch | HostCall], offsets: dict[Buffer, int], end: int, bindings: Mapping[str, int]
+    steps: Sequence[Launch | HostCall],
+    states: Sequence[Buffer],
+    offsets: dict[Buffer, int],
+    end: int,
+    bindings: Mapping[str, int],
 ) -> int:
     """Give tables, states and scratch memory their places behind `end`; the end of all memory. Scratch of different
     calls shares a place: a function's scratch is used by the launches next to it only."""
     touched = [b for s in steps if isinstance(s, Launch) for b in s.arguments if isinstance(b, Buffer)]
-    for buffer in dict.fromkeys(touched):
+    for buffer in dict.fromkeys([*touched, *states]):
         if isinstance(buffer, Table | RandomState) and buffer not in offsets:
             offsets[buffer] = end
             end += -(-nbytes(buffer, bindings) // ALIGNMENT) * ALIGNMENT

@@ -241,6 +241,7 @@ def draw_in_kernels(schedule: Schedule) -> Schedule:
         value = made.stores[0].value if made is not step and isinstance(made, Kernel) else None
         if isinstance(value, Load) and isinstance(value.access.buffer, Draws):
             draws[step.writes()[0]] = value.access.buffer
+    schedule = replace(schedule, states=tuple(states.values()))
     if not draws:
         return replace(schedule, steps=steps)
     kept = {v.buffer for v in schedule.outputs}
