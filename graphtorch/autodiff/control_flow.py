@@ -20,6 +20,7 @@ from graphtorch.ir.passes import DeadCodeElimination
 from graphtorch.ir.region import Region
 from graphtorch.ops.build import FUNCTIONS, operator
 from graphtorch.ops.record import lookup
+from graphtorch.tensor.remote import DeviceArray, duplicate, overwrite, plain, readable, runtime
 from graphtorch.tensor.symint import same_shape
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -42,8 +43,14 @@ def _types(operands: Any) -> list[TensorType]:
 
 
 def _copies(arrays: Sequence[Any], operands: Sequence[Any]) -> list[Any]:
-    """Arrays in memory of their own."""
-    return [np.array(a) if any(np.may_share_memory(a, o) for o in operands) else a for a in map(np.asarray, arrays)]
+    """Arrays in memory of their own, on the device where they are."""
+    found = [a if isinstance(a, np.ndarray) else np.asarray(a) for a in arrays]
+    return [duplicate(a) if any(np.may_share_memory(plain(a), plain(o)) for o in operands) else a for a in found]
+
+
+def _holds(pred: Any) -> bool:
+    """A predicate's value; waits for a device that it lies on."""
+    return bool(np.asarray(readable(pred)).reshape(()).item())
 
 
 def _backward(region: Region, wanted: Sequence[int], flowing: Sequence[int], name: str) -> Region:
@@ -104,7 +111,7 @@ def _cond_type(pred: Any, operands: Any, then: Any, otherwise: Any) -> tuple[Ten
 
 
 def _numpy_cond(pred: Any, operands: Any, then: Region, otherwise: Region) -> Any:
-    chosen = then if np.asarray(pred).reshape(()).item() else otherwise
+    chosen = then if _holds(pred) else otherwise
     return tuple(_copies(chosen.run(operands), operands))
 
 
@@ -158,7 +165,7 @@ def _while_type(carried: Any, extra: Any, condition: Any, body: Any) -> tuple[Te
 
 def _numpy_while(carried: Any, extra: Any, condition: Region, body: Region) -> Any:
     now = list(carried)
-    while np.asarray(condition.run([*now, *extra])[0]).reshape(()).item():
+    while _holds(condition.run([*now, *extra])[0]):
         now = _copies(body.run([*now, *extra]), (*now, *extra))
     return tuple(now)
 
@@ -203,7 +210,7 @@ def _numpy_scan(init: Any, xs: Any, extra: Any, body: Region) -> Any:
         if stacked is None:
             stacked = _empty(length, found[len(init) :])
         for target, y in zip(stacked, found[len(init) :], strict=True):
-            target[step] = y
+            overwrite(target[step, ...], y)
         carry = _copies(found[: len(init)], given)
     if stacked is None:  # of no steps: one on zeros says which shapes there would be
         zeros = [np.zeros(x.shape[1:], x.dtype) for x in xs]
@@ -212,7 +219,13 @@ def _numpy_scan(init: Any, xs: Any, extra: Any, body: Region) -> Any:
 
 
 def _empty(length: int, steps: Sequence[Any]) -> list[Any]:
-    return [np.empty((length, *np.shape(y)), np.asarray(y).dtype) for y in steps]
+    """Arrays for so many steps, on the device where the steps are."""
+    return [
+        runtime().empty((length, *y.shape), y.dtype, y.place)
+        if type(y) is DeviceArray
+        else np.empty((length, *np.shape(y)), np.asarray(y).dtype)
+        for y in steps
+    ]
 
 
 def _scan_backward(gs: Any, init: Any, xs: Any, extra: Any, body: Any) -> tuple[list[Any], list[Any], list[Any]]:

@@ -20,11 +20,11 @@ from graphtorch.ops.record import Sample, lookup, sample
 from graphtorch.ops.strides import layout_of, pointwise_strides
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.cuda_generator import States, seed_all
-from graphtorch.tensor.devices import CPU, META, canonical
+from graphtorch.tensor.devices import canonical
 from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.generator import Generator, default_generator
-from graphtorch.tensor.tensor import Tensor, meta_array
+from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
 
 # -- the generator ----------------------------------------------------------------------------------------------------

@@ -23,16 +23,17 @@ import numpy as np
 
 from graphtorch.lowering.backend import Executable, InputMismatchError, Resident, Results
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
-from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
+from graphtorch.lowering.kernel import Buffer, ExternCall, Schedule, View
+from graphtorch.lowering.triton.host_steps import on_host, runs_regions
 from graphtorch.lowering.triton.kernels import load_all
 from graphtorch.lowering.triton.launch import Choose, HostCall, Launch, LaunchPlan, make_plan
 from graphtorch.lowering.triton.memory import RandomState, Table
 from graphtorch.lowering.triton.passes import prepare_schedule
-from graphtorch.lowering.triton.strided import tell_about_host, with_generator, write_into
+from graphtorch.lowering.triton.strided import strided_view, tell_about_host, write_into
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.runtime.cuda import devices, transfer
 from graphtorch.runtime.cuda.memory import Allocation
-from graphtorch.tensor.remote import DeviceArray, as_device, device_array, plain
+from graphtorch.tensor.remote import DeviceArray, device_array
 
 Array = np.ndarray[Any, Any]
 _ALIGNED = 16  # bytes: what kernels are compiled for
@@ -212,6 +213,8 @@ class Program:
         self.arena_bytes = plan.nbytes - plan.fixed
         self.kernels = load_all([launch.function for launch in plan.launches], device)
         for step in plan.unsupported:
+            if runs_regions(step.call):
+                continue  # whose predicates alone the host reads
             tell_about_host(step.call.op.name if isinstance(step.call, ExternCall) else step.call.name)
         self._frames: dict[int, list[Frame]] = {}  # by the id of the stream: runs of one stream follow each other
 
@@ -277,7 +280,7 @@ class Frame:
         kernels = iter(program.kernels)
         for step in plan.steps:
             if isinstance(step, HostCall):
-                self.steps.append((self._on_host(step), None))
+                self.steps.append((on_host(step, plan.bindings, self.device.place, self._array), None))
                 continue
             self.steps.append(self._prepare(step, next(kernels)))
         # Inputs that were the same array in two calls are expected to be it again, and then cost a comparison only.
@@ -556,55 +559,6 @@ class Frame:
         shape = concrete(buffer.shape, self.program.plan.bindings)
         return device_array(_Place(self.addresses[buffer], shape, buffer, self.device), shape, buffer.dtype.numpy)
 
-    def _on_host(self, step: HostCall) -> Callable[[Any, Any], None]:
-        call, bindings = step.call, self.program.plan.bindings
-        if isinstance(call, Kernel):
-            return self._kernel_on_host(call)
-
-        arguments = with_generator(call.op, call.args, self.device.place)
-
-        def value(arg: Any) -> Any:
-            if isinstance(arg, View):
-                shape, strides, offset = (concrete(x, bindings) for x in (arg.shape, arg.strides, arg.offset))
-                array = strided_view(self._array(arg.buffer), shape, strides, offset).host()
-                return array.item() if arg.buffer.value.type.is_number else array
-            return tuple(map(value, arg)) if type(arg) is tuple else concrete(arg, bindings)
-
-        def run(stream: Any, _: Any) -> None:
-            with np.errstate(all="ignore"):
-                made = call.op.numpy(*map(value, arguments))
-            for buffer, result in zip(call.outputs, made if type(made) is tuple else (made,), strict=True):
-                if buffer is not None:
-                    result = result.host() if type(result) is DeviceArray else np.asarray(result)
-                    shape = concrete(buffer.shape, bindings)
-                    packed = np.empty(shape, buffer.dtype.numpy)
-                    np.copyto(packed, result, casting="unsafe")
-                    write_into(self._array(buffer), packed)
-
-        return run
-
-    def _kernel_on_host(self, kernel: Kernel) -> Callable[[Any, Any], None]:
-        from graphtorch.lowering.numpy.codegen import Slot, lower_kernel
-
-        lowered = lower_kernel(kernel, self.program.plan.bindings)
-
-        def run(stream: Any, _: Any) -> None:
-            held = {b: self._array(b).host() for b in {*kernel.reads(), *kernel.writes()}}
-
-            def array(slot: Slot) -> Array:
-                flat = held[slot.buffer].reshape(-1)[slot.offset :]
-                steps = [s * flat.itemsize for s in slot.strides]
-                return np.lib.stride_tricks.as_strided(flat, slot.shape, steps)
-
-            registers = [np.empty(r.shape, r.dtype.numpy) for r in lowered.registers]
-            loads, stores = map(array, lowered.loads), map(array, lowered.stores)
-            with np.errstate(all="ignore"):
-                lowered.function(*loads, *lowered.indices, *stores, *registers, *lowered.sizes)
-            for buffer in kernel.writes():
-                write_into(self._array(buffer), held[buffer])
-
-        return run
-
 
 class _Place:
     """Memory at an address that somebody else keeps."""
@@ -783,14 +737,4 @@ def _is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
-def strided_view(base: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
-    """A view of a row-major array; strides and offset in elements."""
-    if 0 in shape:
-        made = np.empty(shape, base.dtype)
-        return as_device(made, base) if type(base) is DeviceArray else made
-    flat = plain(base).reshape(-1)[offset:]
-    view = np.lib.stride_tricks.as_strided(flat, shape, [s * base.itemsize for s in strides])
-    return as_device(view, base) if type(base) is DeviceArray else view
-
-
-__all__ = ["DeviceExecutable", "Program", "strided_view"]
+__all__ = ["DeviceExecutable", "Program"]

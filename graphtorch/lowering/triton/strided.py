@@ -16,7 +16,7 @@ from graphtorch.ops.record import Operator
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.cuda_generator import cuda_generator
 from graphtorch.tensor.devices import device as device_class
-from graphtorch.tensor.remote import DeviceArray
+from graphtorch.tensor.remote import DeviceArray, as_device, plain
 from graphtorch.tensor.type import TensorType
 
 _BLOCK = 1024
@@ -127,6 +127,16 @@ def write_into(target: DeviceArray, value: Any) -> None:
         transfer.copy_bytes(target, value)
     else:
         strided_copy(target, value)
+
+
+def strided_view(base: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
+    """A view of a row-major array; strides and offset in elements."""
+    if 0 in shape:
+        made = np.empty(shape, base.dtype)
+        return as_device(made, base) if type(base) is DeviceArray else made
+    flat = plain(base).reshape(-1)[offset:]
+    view = np.lib.stride_tricks.as_strided(flat, shape, [s * base.itemsize for s in strides])
+    return as_device(view, base) if type(base) is DeviceArray else view
 
 
 def with_generator(op: Operator, args: Sequence[Any], place: device_class) -> tuple[Any, ...]:
