@@ -248,7 +248,7 @@ def _leaf(array: Any, device: Any, requires_grad: bool) -> Tensor:
     d = dtypes.from_numpy_dtype(array.dtype)
     if requires_grad and not d.is_differentiable:
         raise RuntimeError("Only Tensors of floating point and complex dtype can require gradients")
-    if where.type == "cuda" and state.recorder is None:
+    if where.type == "cuda":
         from graphtorch.tensor.remote import runtime
 
         array = runtime().to_device(array, where)

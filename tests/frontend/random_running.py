@@ -234,13 +234,15 @@ def _parts(name: str, value: Any) -> dict[str, Any]:
 DATA = ("is out of bounds for dimension", "ZeroDivisionError")  # errors that elements make
 
 
-def difference(actual: list[Any], expected: list[Any], bound: float) -> str | None:
+def difference(actual: list[Any], expected: list[Any], bound: float, on_device: bool = False) -> str | None:
     """What differs between two runs, in words; None for nothing."""
     for i, (a, e) in enumerate(zip(actual, expected, strict=False)):
         if isinstance(a, tuple) or isinstance(e, tuple):
             both = isinstance(e, tuple) and isinstance(a, tuple) and a[0] == e[0]
             if both and (e[1] == "IndexError" or any(text in e[2] for text in DATA)):
                 return None  # a bad element, and later in the program what a capture sees at once
+            if both is False and isinstance(e, tuple) and e[1] == "IndexError" and on_device:
+                return None  # a GPU's kernels read nothing out of range, and do not raise
             if isinstance(a, tuple) and a[1] == "CheckError":
                 return ValueDifference(f"call {i}: {_outcome(a)}")
             if not (isinstance(a, tuple) and isinstance(e, tuple)) or (a[0], _class(a)) != (e[0], _class(e)):
@@ -370,7 +372,7 @@ def _failure(program: Program, backend: str, check: bool, bound: float | None = 
             actual = execute(program, backend, check, device)
         finally:
             _reset_modes()
-    return difference(actual, expected, bound or (0.05 if program.loose else 2e-4))
+    return difference(actual, expected, bound or (0.05 if program.loose else 2e-4), device != "cpu")
 
 
 def _reset_modes() -> None:

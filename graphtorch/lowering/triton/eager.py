@@ -619,7 +619,7 @@ def _lay_out(op: Operator, args: Sequence[Any], name: str, array: Any) -> Any:
 def _arrays(arg: Any) -> Any:
     if type(arg) is tuple:
         return tuple(map(_arrays, arg))
-    return arg._data if isinstance(arg, Tensor) else arg
+    return plain(arg._data) if isinstance(arg, Tensor) else arg
 
 
 def _clone(array: DeviceArray, memory_format: str | None) -> DeviceArray:

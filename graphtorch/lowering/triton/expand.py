@@ -13,6 +13,7 @@ from typing import Any
 
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph, Node
+from graphtorch.ir.passes import DeadCodeElimination
 from graphtorch.lowering.kernel import (
     Access,
     Axis,
@@ -64,7 +65,8 @@ def _unchecked(kernel: Kernel) -> Kernel:
 
 def _expanded(call: ExternCall, rules: Mapping[str, Rule]) -> list[Kernel | ExternCall]:
     rule = rules.get(call.op.name)
-    if rule is None or not any(call.outputs) or not call.nodes or type(call.nodes[0]) is not Node:
+    unread = not any(call.outputs)
+    if rule is None or (unread and not call.op.random) or not call.nodes or type(call.nodes[0]) is not Node:
         return [call]
     node = call.nodes[0]
     graph = Graph(call.name)
@@ -88,7 +90,7 @@ def _expanded(call: ExternCall, rules: Mapping[str, Rule]) -> list[Kernel | Exte
             if buffer is not None:
                 fitted = result if result.dtype is buffer.dtype else result.to(buffer.dtype)
                 graph.add_output(builder.value_of(fitted), buffer.name)
-    inside = build_schedule(graph)
+    inside = build_schedule(DeadCodeElimination().run(graph) if unread else graph)  # draws remain
     steps: list[Kernel | ExternCall] = []
     renamed: dict[Buffer, Buffer] = {}
     for buffer, view in zip(inside.inputs, views, strict=True):
