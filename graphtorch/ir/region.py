@@ -17,11 +17,12 @@ from graphtorch.ir.graph import Graph
 class Region:
     """A graph that a node runs, once or many times. Regions are equal when their graphs are, locations aside."""
 
-    __slots__ = ("_executable", "graph")
+    __slots__ = ("_backend", "_executable", "graph")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._executable: Any = None
+        self._backend = "interpreter"
 
     def __eq__(self, other: object) -> bool:
         return type(other) is Region and (self is other or graph_equal(self.graph, other.graph, provenance=False))
@@ -33,14 +34,14 @@ class Region:
         return f"<region {self.graph.name}>"
 
     def lower(self, backend: str) -> None:
-        """Compile for a backend."""
-        if self._executable is None:
+        """Compile for a backend, in the place of the interpreter, which a capture may have asked already."""
+        if self._executable is None or self._backend == "interpreter" != backend:
             from graphtorch.ir.passes import default_pipeline
             from graphtorch.lowering.backend import get_backend
 
             graph = default_pipeline().run(self.graph)
             lower_regions(graph, backend)
-            self._executable = get_backend(backend).compile(graph, {})
+            self._executable, self._backend = get_backend(backend).compile(graph, {}), backend
 
     def run(self, inputs: Sequence[Any]) -> list[Any]:
         """The region's outputs as arrays. They may share memory with inputs."""

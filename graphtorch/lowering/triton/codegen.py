@@ -11,6 +11,7 @@ Static sizes are in the text, symbolic ones are arguments; block sizes are const
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,7 +148,8 @@ class Sizes:
             return str(int(size))
         for name in symbols_of(size):
             self.symbols.setdefault(name, symbol(name))
-        return str(substitute(size, {n: symbol(size_argument(n), lower=0) for n in symbols_of(size)}))
+        text = str(substitute(size, {n: symbol(size_argument(n), lower=0) for n in symbols_of(size)}))
+        return ast.unparse(_Products().visit(ast.parse(text, mode="eval"))) if "**" in text else text
 
     def factor(self, size: Any) -> str:
         """A size as one operand of a product."""
@@ -161,6 +163,19 @@ class Sizes:
     def divisible(self, bindings: Mapping[str, int]) -> frozenset[str]:
         """Those of them that are multiples of 16."""
         return frozenset(size_argument(s) for s in self.symbols if bindings[s] % 16 == 0)
+
+
+class _Products(ast.NodeTransformer):
+    """Powers as products: Triton has none."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if not isinstance(node.op, ast.Pow):
+            return node
+        made = node.left
+        for _ in range(ast.literal_eval(node.right) - 1):
+            made = ast.BinOp(made, ast.Mult(), node.left)
+        return made
 
 
 @dataclass

@@ -557,6 +557,8 @@ class Frame:
     def _array(self, buffer: Buffer) -> DeviceArray:
         """What lies in a buffer now."""
         shape = concrete(buffer.shape, self.program.plan.bindings)
+        if 0 in shape:  # which has no place, where there is nothing but such temporaries
+            return transfer.empty(shape, buffer.dtype.numpy, self.device.place)
         return device_array(_Place(self.addresses[buffer], shape, buffer, self.device), shape, buffer.dtype.numpy)
 
 

@@ -62,9 +62,10 @@ class RowWriter:
         if not is_zero(view.offset):
             terms.append(self.sizes.factor(view.offset))
         for i, stride in enumerate(view.strides):
-            if is_zero(stride):
-                continue
             index = k if i == self.dim else f"i{i}"
+            if is_zero(stride):  # which has the block's shape all the same: that of its mask
+                terms += [f"0 * {index}"] if i == self.dim or not is_one(view.shape[i]) else []
+                continue
             terms.append(index if is_one(stride) else f"{self.sizes.factor(stride)} * {index}")
         extent = concrete(view.offset, self.bindings) + 1
         for size, stride in zip(
