@@ -96,6 +96,8 @@ class _Work:
         readers = sorted(self.readers.get(buffer, ()))
         if buffer.kind != "temporary" or buffer in self.kept or self.writers[buffer] != [at] or not readers:
             return
+        if not _bytes(buffer):
+            return
         if readers[0] <= at or any(type(self.steps[r]) is not Kernel for r in readers):
             return
         # What the kernel stores elsewhere too is read from there, or is computed from what readers have anyway.
