@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphtorch.autodiff.gradient import ExpandGradients
+from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.autograd.state import recorder_paused
 from graphtorch.frontend.effects import RunEagerly
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.ir.passes import DeadCodeElimination
-from graphtorch.ops.dispatch import user_location
-from graphtorch.tensor.generator import Generator, default_generator
+from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.ops.build import FUNCTIONS
+from graphtorch.ops.dispatch import call, user_location
+from graphtorch.tensor.cuda_generator import generator_for
+from graphtorch.tensor.generator import Generator
 from graphtorch.tensor.remote import readable
 from graphtorch.tensor.tensor import Tensor
 
@@ -150,11 +154,35 @@ class Decisions:
         held = [(g, g.state_array()) for g in generators_of(prefix.nodes)]
         try:
             with recorder_paused():
-                (array,) = interpret(prefix, [readable(t._data) if isinstance(t, Tensor) else t for t in found])
+                if any(v.type.device.type == "cuda" for v in prefix.inputs) or value.type.device.type == "cuda":
+                    array = _run_eagerly(prefix, found)
+                else:
+                    (array,) = interpret(prefix, [t._data if isinstance(t, Tensor) else t for t in found])
         finally:
             for generator, saved in held:
                 generator.set_state(saved)
         return np.array(array, dtype=value.type.dtype.numpy).reshape(np.shape(array))
+
+
+def _run_eagerly(graph: Graph, inputs: Sequence[Any]) -> Any:
+    """The output of a graph, each node where its operands lie: what is drawn there is what eager execution draws."""
+    bindings = bind(symbolic_dims(graph.inputs), inputs)
+    values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
+
+    def of(arg: Any) -> Any:
+        if type(arg) is Value:
+            return values[arg]
+        return tuple(map(of, arg)) if type(arg) is tuple else concrete(arg, bindings)
+
+    with no_grad():
+        for node in graph.nodes:
+            name = "reshape" if node.op.name == "view" else None
+            args = tuple(map(of, node.args))
+            made = FUNCTIONS[name](*args) if name else call(node.op, args)
+            for result, tensor in zip(node.results, made if isinstance(made, tuple) else (made,), strict=True):
+                values[result] = tensor.item() if result.type.is_number else tensor
+    (output,) = (values[v] for v in graph.outputs)
+    return readable(output._data) if isinstance(output, Tensor) else output
 
 
 def _computation(value: Any, depth: int = 4) -> Any:
@@ -171,6 +199,7 @@ def generators_of(nodes: Sequence[GraphNode]) -> list[Generator]:
     found: dict[int, Generator] = {}
     for node in nodes:
         if node.op.random:
-            given = next((a for a in node.args if isinstance(a, Generator)), default_generator)
+            own = generator_for(node.results[0].type.device)
+            given = next((a for a in node.args if isinstance(a, Generator)), own)
             found[id(given)] = given
     return list(found.values())

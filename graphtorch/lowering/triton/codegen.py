@@ -503,11 +503,11 @@ class KernelEmitter(Expressions):
         threads = str(draws.threads({})) if type(product(draws.shape)) is int else f"threads{number}"
         if not threads.isdigit():
             self.sizes.numbers[threads] = draws.threads(self.bindings)
-        groups = self._groups_of_four(access) if draws.sample.layout == "quads" else None
+        groups = self._groups_of_four(access) if draws.layout(self.bindings) == "quads" else None
         if groups is not None:
             return draws.elements_of(groups, self.buffers[draws.state], f"base{number}", threads)
         at = self._affine(access.offset, access.strides, block=True)
-        return draws.element(at, self.buffers[draws.state], f"base{number}", threads)
+        return draws.element(at, self.buffers[draws.state], f"base{number}", threads, self.bindings)
 
     def _groups_of_four(self, access: Access) -> str | None:
         """A quarter of an access that goes through memory in order along the last dimension of a block."""

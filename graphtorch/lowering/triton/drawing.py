@@ -40,7 +40,7 @@ def _threads(access: Access) -> int:
     draws = access.buffer
     assert isinstance(draws, Draws)
     static = all(type(n) is int for n in draws.shape)
-    return draws.threads({}) if static and draws.sample.layout == "words" else 0
+    return draws.threads({}) if static and draws.layout({}) == "words" else 0
 
 
 def generate_draws(tiling: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> Generated:

@@ -44,7 +44,8 @@ class Loaded:
         memory that every Triton kernel takes (the first is `scratch`)."""
         shift = self.shift
         made: list[Any] = [
-            v + shift if t.startswith("*") else _INTEGERS[t](v) for t, v in zip(self.types, values, strict=True)
+            (v + shift if v else 0) if t.startswith("*") else _INTEGERS[t](v)
+            for t, v in zip(self.types, values, strict=True)
         ]
         return [*made, scratch, 0]
 

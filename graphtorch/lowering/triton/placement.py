@@ -202,7 +202,7 @@ class TileWriter(Expressions):
         if not threads.isdigit():
             self.sizes.numbers[threads] = draws.threads(self.bindings)
         at, used = self._where(access.offset, access.strides)
-        return draws.element(at if used else f"tl.full([1, 1], {at}, tl.int32)", state, base, threads)
+        return draws.element(at if used else f"tl.full([1, 1], {at}, tl.int32)", state, base, threads, self.bindings)
 
     def _index(self, expr: Index) -> str:
         text, used = self._where(expr.offset, expr.strides)

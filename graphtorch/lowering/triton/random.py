@@ -51,7 +51,8 @@ class Sample:
     """What an element is made of.
 
     layout      "words": one word of 32 bits an element, four a call; "pairs": two of them, two a call; "quads": one
-                word, a call for four neighbouring elements; "neighbours": the same with a thread for each four
+                word, a call for four neighbouring elements; "neighbours": the same with a thread for each four;
+                "fours": "quads" where so many are drawn that four divides their number, else "words"
     text        the value as source, in terms of a word `{0}` or of the uniform or normal number made of it
     source      what `{0}` is: "word", "unit" (uniform in (0, 1]) or "normal"
     of          the dtype of the text
@@ -97,13 +98,20 @@ class Draws(Buffer):
         """How many threads share the draw."""
         return threads_of(concrete(product(self.shape), bindings))
 
-    def element(self, at: str, state: str, base: str, threads: str) -> str:
+    def layout(self, bindings: Mapping[str, int]) -> str:
+        """The sample's layout for given sizes."""
+        if self.sample.layout != "fours":
+            return self.sample.layout
+        return "words" if concrete(product(self.shape), bindings) % 4 else "quads"
+
+    def element(self, at: str, state: str, base: str, threads: str, bindings: Mapping[str, int]) -> str:
         """The element at a position as source, in its register type."""
         wide = self.sample.layout == "pairs"
         name = {"unit": "_unit", "normal": "_normal", "word": "_word"}[self.sample.source] + ("_wide" if wide else "")
-        if self.sample.layout == "neighbours":
+        layout = self.layout(bindings)
+        if layout == "neighbours":
             drawn = f"_unit_of_neighbours({state}, {base}, {at})"
-        elif self.sample.layout == "quads":
+        elif layout == "quads":
             drawn = f"_unit_of_quads({state}, {base}, {at}, {threads})"
         else:
             drawn = f"{name}({state}, {base}, {at}, {threads}, {self.single})"
@@ -218,10 +226,9 @@ def _sample(call: ExternCall, of: dtype) -> Sample | None:
     if not all(type(p) in (int, float) for p in parameters):
         return None
     made = make(of, *parameters)
-    count = product(call.nodes[0].results[0].type.shape)
-    if call.op.name == "bernoulli_fill" and made is not None and type(count) is int and count % 4 == 0:
+    if call.op.name == "bernoulli_fill" and made is not None:
         # As PyTorch's dropout, which goes through memory four elements at a time where it can.
-        made = replace(made, layout="quads")
+        made = replace(made, layout="fours")
     return made
 
 
