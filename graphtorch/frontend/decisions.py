@@ -21,8 +21,9 @@ from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.ir.passes import DeadCodeElimination
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
+from graphtorch.lowering.numpy.interpreter import interpret, run_node
 from graphtorch.ops.build import FUNCTIONS
-from graphtorch.ops.dispatch import call, user_location
+from graphtorch.ops.dispatch import call, tensors_of, user_location
 from graphtorch.tensor.cuda_generator import generator_for
 from graphtorch.tensor.generator import Generator
 from graphtorch.tensor.remote import readable
@@ -145,8 +146,6 @@ class Decisions:
 
     def _evaluate(self, recorder: Recorder, value: Value) -> np.ndarray[Any, Any]:
         """Run what is recorded up to a value. Random generators are left as they were."""
-        from graphtorch.lowering.numpy.interpreter import interpret
-
         graph = recorder.graph
         prefix = Graph(graph.name, list(graph.inputs), list(graph.nodes), [value], list(graph.input_kinds), ["asked"])
         prefix = ExpandGradients().run(DeadCodeElimination().run(prefix))
@@ -178,9 +177,12 @@ def _run_eagerly(graph: Graph, inputs: Sequence[Any]) -> Any:
         for node in graph.nodes:
             name = "reshape" if node.op.name == "view" else None
             args = tuple(map(of, node.args))
-            made = FUNCTIONS[name](*args) if name else call(node.op, args)
+            if tensors_of(args) or node.op.device_at is not None:
+                made = FUNCTIONS[name](*args) if name else call(node.op, args)
+            else:  # arithmetic of numbers
+                made = tuple(map(np.ndarray.item, run_node(node, args)))
             for result, tensor in zip(node.results, made if isinstance(made, tuple) else (made,), strict=True):
-                values[result] = tensor.item() if result.type.is_number else tensor
+                values[result] = tensor.item() if isinstance(tensor, Tensor) and result.type.is_number else tensor
     (output,) = (values[v] for v in graph.outputs)
     return readable(output._data) if isinstance(output, Tensor) else output
 

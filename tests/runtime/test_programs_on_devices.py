@@ -1,0 +1,176 @@
+"""Programs whose tensors lie on a (simulated) CUDA device: random ones, eager beside compiled, and what these found.
+
+`GRAPHTORCH_CUDA=simulated python tools/random_programs.py --backends triton` runs more of them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import graphtorch as torch
+from graphtorch import func
+from graphtorch.nn import functional as F
+from graphtorch.runtime.cuda.simulated import SimulatedDriver
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "frontend"))
+
+pytestmark = pytest.mark.usefixtures("cuda")
+
+
+@pytest.mark.parametrize("seed", range(0, 480, 12))
+def test_random_programs(seed: int) -> None:
+    import random_program
+    from random_running import NO_PROGRAMS, failure, shrink
+
+    NO_PROGRAMS.clear()
+    program = random_program.from_seed(seed)
+    if failure(program, "triton") is not None:
+        small = shrink(program, "triton")
+        pytest.fail(f"{failure(small, 'triton')}\n\n{small.script()}", pytrace=False)
+    assert not NO_PROGRAMS
+
+
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor(values, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda x: func.grad(lambda t: func.grad(lambda u: (u * u * t).sum())(x).sum())(x),
+        lambda x: func.jvp(torch.sin, (x,), (x,))[1],
+        lambda x: func.hessian(lambda t: (t**3).sum())(x),
+        lambda x: func.vmap(func.grad(lambda t: t.tanh().square()))(x),
+        lambda x: func.grad(lambda t: (t * torch.tensor([1.0, 2.0], device=x.device)).sum())(x),
+        lambda x: func.grad(lambda t: (t * torch.arange(2, device=x.device)).sum())(x),
+    ],
+)
+def test_transforms_stay_on_the_device(transform: Callable[[Any], Any]) -> None:
+    x = numbers(0.5, -1.5)
+    found = transform(x)
+    assert found.device == x.device
+    torch.testing.assert_close(found.cpu(), transform(x.cpu()))
+
+
+def test_sizes_that_depend_on_data() -> None:
+    step = torch.compile(lambda x: (x[x > 0], x.nonzero()[:, 0], x.masked_select(x < 0)))
+    for values in ([1.0, -2.0, 3.0], [-1.0, -1.0, -1.0, 5.0], [0.0]):
+        for found, expected in zip(step(numbers(*values)), step.__wrapped__(torch.tensor(values)), strict=True):
+            assert found.device.type == "cuda"
+            assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [lambda: torch.rand(5), lambda: torch.bernoulli(torch.full((4,), 0.5)), lambda: torch.randperm(4)],
+    ids=["rand", "bernoulli", "randperm"],
+)
+def test_draws_that_nobody_reads_move_the_stream_on(draw: Callable[[], Any]) -> None:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        draw()
+        return x + 1
+
+    states = []
+    with torch.device("cuda"):
+        for f in (step, torch.compile(step)):
+            torch.manual_seed(3)
+            f(numbers(1.0))
+            states.append(torch.cuda.get_rng_state().tolist())
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.25])
+def test_masks_of_symbolic_sizes_are_those_of_eager_execution(dropout: float) -> None:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x, dropout)
+
+    found = []
+    for f in (step, torch.compile(step)):
+        torch.manual_seed(5)
+        found.append([f(torch.ones(n, device="cuda")).tolist() for n in (4, 6, 8, 12, 7, 4)])
+    assert found[0] == found[1]
+
+
+def test_a_decision_on_drawn_numbers() -> None:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn_like(x)
+        return noise * 2 if noise.sum() > 0 else noise - 1
+
+    found = []
+    for f in (step, torch.compile(step)):
+        torch.manual_seed(5)
+        found.append([f(numbers(1.0, 2.0, 3.0)).tolist() for _ in range(4)])
+        found.append(torch.cuda.get_rng_state().tolist())
+    assert found[:2] == found[2:]
+
+
+def test_control_flow_stays_on_the_device() -> None:
+    def step(x: torch.Tensor) -> Any:
+        chosen = torch.cond(x.sum() > 0, lambda: x * 2, lambda: x - 1)
+        _, halved = torch.while_loop(
+            lambda n, t: n < 3, lambda n, t: (n + 1, t * 0.5), (torch.tensor(0, device=x.device), x)
+        )
+        last, steps = torch.scan(lambda c, t: (c + t, c.sin()), x[0], x)
+        return chosen, halved, last, steps
+
+    compiled = torch.compile(step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it does not run on the host
+        for values in ([1.0, 2.0, 0.5], [-1.0, -2.0, 0.5]):
+            found = compiled(numbers(*values))
+            for one, expected in zip(found, step(torch.tensor(values)), strict=True):
+                assert one.device.type == "cuda"
+                torch.testing.assert_close(one.cpu(), expected)
+
+
+def test_constants_of_a_capture_lie_on_the_device() -> None:
+    @torch.compile
+    def step(x: torch.Tensor) -> Any:
+        made = torch.tensor([1.0, 2.0], device=x.device)
+        return made, made[0], x.new_tensor([3, 4]), x * made
+
+    for _ in range(2):
+        found = step(numbers(5.0, 6.0))
+        assert [t.device.type for t in found] == ["cuda"] * 4
+        assert [t.tolist() for t in found] == [[1.0, 2.0], 1.0, [3.0, 4.0], [5.0, 12.0]]
+
+
+def test_indices_on_devices_and_bool_tensors_that_are_expanded() -> None:
+    flags = torch.tensor([[True, False], [True, True]], device="cuda").expand(3, 2, 2)
+    assert flags[torch.tensor([1, 0], device="cuda")].tolist() == flags.cpu()[[1, 0]].tolist()
+
+    @torch.compile
+    def step(x: torch.Tensor) -> torch.Tensor:
+        x[torch.tensor(1)] += x[torch.tensor(1)]
+        return x
+
+    assert step(numbers(1.0, 2.0)).tolist() == [1.0, 4.0]
+
+
+def test_scans_of_what_is_expanded(cuda: SimulatedDriver) -> None:
+    x = numbers(1.0, 2.0).expand(3, 2)
+    assert x.cumsum(0).tolist() == [[1, 2], [2, 4], [3, 6]]
+    assert x.cummax(0).values.tolist() == [[1, 2]] * 3
+
+
+def test_powers_of_sizes_and_nothing_at_all() -> None:
+    square = torch.compile(lambda x: F.pad(1 - x, (1, 2)), dynamic=True)
+    for n in (2, 3, 4):
+        x = torch.ones(n, n, n, device="cuda")
+        assert square(x).tolist() == F.pad(1 - x.cpu(), (1, 2)).tolist()
+
+    @torch.compile
+    def flipped(x: torch.Tensor) -> torch.Tensor:
+        return x.copy_(x.flip(0))
+
+    assert flipped(torch.ones(0, 2, device="cuda")).shape == (0, 2)
+    assert flipped(numbers(1.0, 2.0)).tolist() == [2.0, 1.0]
+    absolute = torch.compile(lambda x: torch.complex(x, x).abs())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # complex numbers have no kernels
+        assert absolute(torch.ones(0, 2, device="cuda")).shape == (0, 2)
