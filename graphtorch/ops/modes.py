@@ -27,6 +27,10 @@ class OpOverloadPacket:
         self.__name__ = name
         self._overloads: dict[str, OpOverload] = {}
 
+    def overloads(self) -> list[str]:
+        """The names of the overloads that were mentioned; "default" is always there."""
+        return list(dict.fromkeys(["default", *self._overloads]))
+
     def __getattr__(self, name: str) -> OpOverload:
         if name.startswith("__"):
             raise AttributeError(f"'OpOverloadPacket' object has no attribute '{name}'")
@@ -64,6 +68,14 @@ class OpOverload:
         end = "" if self._overloadname == "default" else f".{self._overloadname}"
         return f"{self.namespace}::{self._overloadpacket.__name__}{end}"
 
+    @property
+    def _schema(self) -> str:
+        """What a library's definition says that the operator takes and gives."""
+        own: Any = LIBRARIES.get(self.namespace, {}).get(self._overloadpacket.__name__)
+        if own is None:
+            raise AttributeError(f"{self} is an operator of this package, which has no schema in PyTorch's language")
+        return f"{self.name()}{own.schema.text}"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for seen in reversed(_seen):
             if seen.func is self:
@@ -100,6 +112,7 @@ class Namespace:
 
 _ANY = ("aten", "prim", "prims")
 LIBRARIES: dict[str, dict[str, Callable[..., Any]]] = {}  # what graphtorch.library defines: namespace -> name -> it
+QUALIFIED: dict[str, tuple[str, str]] = {}  # the namespaces and names of their records
 _NAMESPACES = {name: Namespace(name) for name in _ANY}
 aten = _NAMESPACES["aten"]
 
@@ -175,6 +188,11 @@ _ALWAYS_TENSOR = frozenset(("add", "sub", "mul", "div"))  # numbers come as tens
 
 def overload_of(op: Operator, args: tuple[Any, ...], inplace: bool = False) -> OpOverload:
     """The name under which PyTorch knows a call of a record."""
+    own = QUALIFIED.get(op.name)
+    if own is not None:
+        space = namespace(own[0])
+        assert space is not None
+        return getattr(space, own[1]).default  # type: ignore[no-any-return]
     if op.name == "linear":
         name = "mm" if args[2] is None else "addmm"
     elif op.name in ("conv2d", "conv3d"):

@@ -9,123 +9,41 @@ from __future__ import annotations
 
 import inspect
 import re
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from graphtorch.autograd.function import Function
-from graphtorch.autograd.state import recorder_paused
+from graphtorch.autograd.state import recorder_paused, state
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
+from graphtorch.library.schema import Schema, read_annotations, read_schema
+from graphtorch.ops import modes
 from graphtorch.ops.build import operator
 from graphtorch.ops.dispatch import quiet
 from graphtorch.ops.record import REGISTRY
-from graphtorch.tensor.dtypes import dtype
+from graphtorch.tensor.devices import device
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
-__all__ = ["CustomOpDef", "custom_op", "opcheck", "register_autograd", "register_fake", "register_kernel"]
-
 _NAME = re.compile(r"^(\w+)::(\w+)$")
-_OPERATORS: dict[str, CustomOpDef] = {}
-_KINDS: dict[Any, str] = {
-    Tensor: "Tensor",
-    int: "int",
-    float: "float",
-    bool: "bool",
-    str: "str",
-    dtype: "dtype",
-    int | float: "Number",
-    float | int: "Number",
-}
-_LISTS = {Tensor: "Tensor[]", int: "int[]"}
-_OPTIONAL = {"Tensor", "int", "int[]", "float", "bool", "str", "dtype", "Number"}
-
-
-class Schema(NamedTuple):
-    """What a function's annotations say: a parameter text of `ops.record`'s language, and the number of results."""
-
-    parameters: str
-    results: int
-
-
-def infer_schema(function: Callable[..., Any], mutates_args: Iterable[str] = ()) -> Schema:
-    """Read a function's annotations. Raises ValueError for a parameter without one or with one that no operator
-    takes."""
-    signature = inspect.signature(function)
-    hints = typing.get_type_hints(function)
-    parts: list[str] = []
-    star = False
-    for name, parameter in signature.parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise ValueError(
-                f"infer_schema(func): *args and **kwargs are not supported. Got func with signature {signature})"
-            )
-        if name not in hints:
-            raise ValueError(
-                f"infer_schema(func): Parameter {name} must have a type annotation. "
-                f"Got func with signature {signature})"
-            )
-        kind = _kind(hints[name])
-        if kind is None:
-            raise ValueError(
-                f"infer_schema(func): Parameter {name} has unsupported type {hints[name]}. Got func with signature "
-                f"{signature}). The valid types are: Tensor, Sequence[Tensor], int, Sequence[int], float, bool, str, "
-                "dtype, int | float, and each of them or None."
-            )
-        if parameter.kind is parameter.KEYWORD_ONLY and not star:
-            parts.append("*")
-            star = True
-        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
-        parts.append(f"{kind} {name}{default}")
-    unknown = set(mutates_args) - signature.parameters.keys()
-    if unknown:
-        raise ValueError(f"mutates_args should contain names of parameters; {sorted(unknown)} are none of {signature}")
-    return Schema(", ".join(parts), _result_count(hints.get("return", inspect.Signature.empty), signature))
-
-
-def _kind(annotation: Any) -> str | None:
-    """The kind of parameter that an annotation names; None for one that no operator takes."""
-    if annotation in _KINDS:
-        return _KINDS[annotation]
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType) and type(None) in inner:
-        rest = [a for a in inner if a is not type(None)]
-        kind = _kind(rest[0]) if len(rest) == 1 else _kind(typing.Union[tuple(rest)])  # noqa: UP007 - made at run time
-        return f"{kind}?" if kind in _OPTIONAL else None
-    if origin in (list, Sequence):
-        return _LISTS.get(inner[0])
-    return None
-
-
-def _result_count(annotation: Any, signature: inspect.Signature) -> int:
-    if annotation is Tensor:
-        return 1
-    if annotation is None or annotation is type(None):
-        return 0
-    inner = typing.get_args(annotation)
-    if typing.get_origin(annotation) is tuple and inner and all(a is Tensor for a in inner):
-        return len(inner)
-    raise ValueError(
-        f"infer_schema(func): Return has unsupported type {annotation}. Got func with signature {signature}). "
-        "The valid types are: Tensor, tuple[Tensor, ...] of a fixed length, None."
-    )
+OPERATORS: dict[str, CustomOpDef] = {}
 
 
 class CustomOpDef:
-    """A custom operator: call it like the function it was made of. Made by `custom_op`."""
+    """A custom operator: call it like the function it was made of. Made by `custom_op`, or by `define` of a schema."""
 
-    def __init__(self, name: str, function: Callable[..., Any], mutates_args: Sequence[str]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any] | None, schema: Schema) -> None:
         found = _NAME.match(name)
         if found is None:
             raise ValueError(f"custom_op(name): expected a name of the form 'namespace::operator', got {name!r}")
         self.name = name
-        self.mutated = tuple(mutates_args)
-        self.signature = inspect.signature(function)
-        schema = infer_schema(function, self.mutated)
+        self.schema = schema
+        self.mutated = schema.mutated
+        self.signature = schema.signature
+        self.composite: Callable[..., Any] | None = None  # what runs in its place, looked through by captures
+        self.disabled: set[str] = set()  # kinds of devices whose kernels are turned off
         if not schema.results and not self.mutated:
             raise ValueError(
                 f"{name}: an operator that returns nothing must change one of its arguments (mutates_args)"
@@ -139,6 +57,9 @@ class CustomOpDef:
         self._fake: Callable[..., Any] | None = None
         self._backward: Callable[..., Any] | None = None
         self._setup_context: Callable[..., Any] | None = None
+        self._vmap: Callable[..., Any] | None = None
+        self._casts: dict[str, Any] = {}
+        self._traced = False  # whether a call without a gradient formula runs its kernel on tensors with a history
         record_name = "_".join(found.groups())
         REGISTRY.pop(
             record_name, None
@@ -147,7 +68,7 @@ class CustomOpDef:
         def types_of(*args: Any) -> Any:
             return self._types(args)
 
-        types_of.__module__ = function.__module__  # whose record this is
+        types_of.__module__ = getattr(function, "__module__", __name__)  # whose record this is
         arrow = f" -> ({', '.join(outputs)})" if outputs != ["result"] else ""
         self._call = operator(
             f"{record_name}({schema.parameters}){arrow}",
@@ -156,13 +77,17 @@ class CustomOpDef:
             lazy_check=True,
             public=False,
             method=False,
-            doc=inspect.getdoc(function) or "",
+            doc=inspect.getdoc(function) or "" if function is not None else "",
         )
         self.record = REGISTRY[record_name]
         self._function = self._make_function(record_name)
         self.__name__ = found.group(2)
-        self.__doc__ = function.__doc__
-        self.__wrapped__ = function
+        self.__doc__ = function.__doc__ if function is not None else None
+        if function is not None:
+            self.__wrapped__ = function
+        space, short = found.groups()
+        modes.LIBRARIES.setdefault(space, {})[short] = self
+        modes.QUALIFIED[record_name] = space, short
 
     def __repr__(self) -> str:
         return f"<CustomOpDef({self.name})>"
@@ -175,8 +100,8 @@ class CustomOpDef:
         """The operator on tensors of a kind of device ("cpu"), in place of the function it was made of. A decorator."""
 
         def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
-            for device in [device_types] if isinstance(device_types, str) else device_types:
-                self._kernels[device] = kernel
+            for kind in [device_types] if isinstance(device_types, str) else device_types:
+                self._kernels[kind] = kernel
             return kernel
 
         return register if function is None else register(function)
@@ -202,6 +127,39 @@ class CustomOpDef:
             )
         self._backward = backward
         self._setup_context = setup_context
+
+    def register_vmap(self, func: Callable[..., Any] | None = None) -> Any:
+        """The operator on batches: `func(info, in_dims, *args)` returns the results and their `out_dims`, as a custom
+        Function's `vmap` does. A decorator."""
+
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            self._vmap = function
+            return function
+
+        return register if func is None else register(func)
+
+    def register_autocast(self, device_type: str, cast_inputs: Any) -> None:
+        """Inside of autocast on this kind of device, arguments of floating point are cast to `cast_inputs`, and
+        autocast is off in the operator. Raises ValueError for a kind of device that has no autocast."""
+        if device(device_type).type not in ("cpu", "cuda"):
+            raise ValueError(f"Unknown device type: {device_type}")
+        self._casts[device_type] = cast_inputs
+
+    def set_kernel_enabled(self, device_type: str, enabled: bool = True) -> Any:
+        """A block in which the kernel of a kind of device is on or off; without one, the function that the operator was
+        made of runs."""
+        from contextlib import contextmanager
+
+        @contextmanager
+        def for_a_while() -> Any:
+            before = set(self.disabled)
+            (self.disabled.discard if enabled else self.disabled.add)(device_type)
+            try:
+                yield
+            finally:
+                self.disabled = before
+
+        return for_a_while()
 
     def register_triton(
         self,
@@ -232,8 +190,16 @@ class CustomOpDef:
     # -- calls
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.composite is not None:
+            return self.composite(*args, **kwargs)
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        if state.autocast is not None and self._casts:
+            return self._without_autocast(bound)
+        if self._traced and self._backward is None and state.recorder is None and not state.modes:
+            kernel = self._kernel()
+            if kernel is not None and all(leaf.device.type == "cpu" for leaf in leaves(list(bound.arguments.values()))):
+                return kernel(*bound.args, **bound.kwargs)
         flat: list[Any] = []
         layout: list[int] = []  # of each argument, its number of tensors if it is a list of them, else -1
         for value in bound.arguments.values():
@@ -246,6 +212,33 @@ class CustomOpDef:
             bound.arguments[name].copy_(new)
         kept = results[: self.results]
         return None if not kept else kept[0] if len(kept) == 1 else tuple(kept)
+
+    def _without_autocast(self, bound: inspect.BoundArguments) -> Any:
+        """The call with its arguments cast, outside of autocast."""
+        held = state.autocast
+        where = next((leaf.device.type for leaf in leaves(list(bound.arguments.values()))), "cpu")
+        to = self._casts.get(where)
+
+        def cast(value: Any) -> Any:
+            if isinstance(value, list | tuple):
+                return type(value)(map(cast, value))
+            fits = isinstance(value, Tensor) and value.dtype.is_floating_point and str(value.dtype) != "torch.float64"
+            return value.to(to) if fits else value
+
+        args = bound.args if to is None else tuple(map(cast, bound.args))
+        kwargs = bound.kwargs if to is None else {k: cast(v) for k, v in bound.kwargs.items()}
+        state.autocast = None
+        try:
+            return self(*args, **kwargs)
+        finally:
+            state.autocast = held
+
+    def _kernel(self) -> Callable[..., Any] | None:
+        """What runs in the host's memory."""
+        kernel = self._kernels.get("cpu")
+        if "cpu" in self.disabled:
+            kernel = getattr(self, "__wrapped__", None)
+        return kernel
 
     def _make_function(self, record_name: str) -> type[Function]:
         """The autograd.Function around the record's call."""
@@ -284,7 +277,18 @@ class CustomOpDef:
                 flat.extend([value] if count < 0 else [None] * count if value is None else value)
             return tuple(flat)
 
+        def vmap(info: Any, in_dims: Any, layout: tuple[int, ...], *flat: Any) -> Any:
+            if definition._vmap is None:
+                raise RuntimeError(
+                    f"You tried to vmap over {definition.name}, but it does not have vmap support. Please use "
+                    "register_vmap to add it."
+                )
+            positional, named = definition._split(_regrouped(layout, flat))
+            dims, _ = definition._split(_regrouped(layout, tuple(in_dims[1:])))
+            return definition._vmap(info, tuple(dims), *positional, **named)
+
         namespace = {
+            "vmap": staticmethod(vmap),
             "forward": staticmethod(forward),
             "setup_context": staticmethod(setup_context),
             "backward": staticmethod(backward),
@@ -308,9 +312,11 @@ class CustomOpDef:
         for name in self.mutated:
             position = list(self.signature.parameters).index(name)
             tensors[position] = _tensors(args[position].copy())
-        kernel = self._kernels.get("cpu")
+        kernel = self._kernel()
         if kernel is None:
-            raise NotImplementedError(f"Could not run '{self.name}' on the CPU: no kernel is registered for it")
+            raise NotImplementedError(
+                f"Could not run '{self.name}' with arguments from the 'CPU' backend: no kernel is registered for it"
+            )
         positional, named = self._split(tensors)
         with recorder_paused(), quiet.nested():
             made = kernel(*positional, **named)
@@ -394,12 +400,15 @@ def custom_op(
     *,
     mutates_args: str | Iterable[str],
     device_types: str | Sequence[str] | None = None,
+    schema: str | None = None,
+    tags: Any = None,
 ) -> Any:
     """Make a function an operator named "namespace::operator". A decorator.
 
     Parameters and results are annotated: Tensor, Sequence[Tensor], int, Sequence[int], float, bool, str, dtype,
     int | float, or one of them or None; a Tensor, a tuple of them, or None. `mutates_args` names the tensors that the
-    function changes in place; there are no others. Without `device_types` the function serves every device.
+    function changes in place; there are no others. Without `device_types` the function serves every device. A `schema`
+    ("(Tensor x, int n) -> Tensor") says what annotations else say; `tags` are accepted.
 
     Raises ValueError for other annotations or a name of another form.
     See https://docs.pytorch.org/docs/stable/library.html#torch.library.custom_op.
@@ -407,143 +416,41 @@ def custom_op(
 
     def make(function: Callable[..., Any]) -> CustomOpDef:
         mutated = [mutates_args] if isinstance(mutates_args, str) else list(mutates_args)
-        made = CustomOpDef(name, function, mutated)
+        if schema is None:
+            made = CustomOpDef(name, function, read_annotations(function, mutated))
+        else:
+            made = CustomOpDef(name, function, read_schema(schema.removeprefix(name.partition("::")[2])))
+            if set(made.mutated) != set(mutated):
+                raise ValueError(
+                    f"Attempted to create a custom op with `mutates_args={mutates_args}` and `schema={schema}. The "
+                    "schema suggests that the op mutates different arguments"
+                )
         made.register_kernel("cpu" if device_types is None else device_types, function)
-        _OPERATORS[name] = made
+        OPERATORS[name] = made
         return made
 
     return make if fn is None else make(fn)
 
 
-def _definition(op: str | CustomOpDef) -> CustomOpDef:
+def definition_of(op: Any) -> CustomOpDef:
+    """The operator of a name, `torch.ops.demo.f` or `torch.ops.demo.f.default`. Raises RuntimeError if there is
+    none."""
     if isinstance(op, CustomOpDef):
         return op
-    if op not in _OPERATORS:
-        raise RuntimeError(f"operator {op} does not exist")
-    return _OPERATORS[op]
+    if isinstance(op, modes.OpOverload):
+        op = op.overloadpacket
+    name = f"{op._namespace}::{op.__name__}" if isinstance(op, modes.OpOverloadPacket) else op
+    if name.partition("::")[0] == "aten":
+        raise RuntimeError(f"{name}: operators of this package have their kernels and derivatives, which stay")
+    if name not in OPERATORS:
+        raise RuntimeError(f"operator {name} does not exist")
+    return OPERATORS[name]
 
 
-def register_fake(op: str | CustomOpDef, func: Callable[..., Any] | None = None, /) -> Any:
-    """`CustomOpDef.register_fake`, by the operator's name too."""
-    definition = _definition(op)
-    return definition.register_fake if func is None else definition.register_fake(func)
-
-
-def register_kernel(
-    op: str | CustomOpDef, device_types: str | Sequence[str], func: Callable[..., Any] | None = None, /
-) -> Any:
-    """`CustomOpDef.register_kernel`, by the operator's name too."""
-    return _definition(op).register_kernel(device_types, func)
-
-
-def register_autograd(
-    op: str | CustomOpDef, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None
-) -> None:
-    """`CustomOpDef.register_autograd`, by the operator's name too."""
-    _definition(op).register_autograd(backward, setup_context=setup_context)
-
-
-# -- checking ---------------------------------------------------------------------------------------------------------
-
-_CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-
-
-def opcheck(
-    op: CustomOpDef,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None = None,
-    *,
-    test_utils: str | Sequence[str] = _CHECKS,
-    raise_exception: bool = True,
-    atol: float | None = None,
-    rtol: float | None = None,
-) -> dict[str, Any]:
-    """Check an operator on a call: that it changes only what it says, has a gradient where one is wanted, that its fake
-    function is right, and that it does the same compiled, with sizes symbolic, as eagerly.
-
-    Returns "SUCCESS" or the error for each check; by default the first error is raised.
-    See https://docs.pytorch.org/docs/stable/library.html#torch.library.opcheck.
-    """
-    found: dict[str, Any] = {}
-    for name in [test_utils] if isinstance(test_utils, str) else test_utils:
-        if name not in _CHECKS:
-            raise ValueError(f"unknown check {name!r}; known are {', '.join(_CHECKS)}")
-        try:
-            globals()[f"_{name}"](op, args, kwargs or {}, {"atol": atol, "rtol": rtol})
-        except Exception as error:
-            if raise_exception:
-                raise
-            found[name] = error
-        else:
-            found[name] = "SUCCESS"
-    return found
-
-
-def _copied(args: Any) -> Any:
-    """Arguments that share nothing with the given ones."""
-    if isinstance(args, Tensor):
-        return args.detach().clone().requires_grad_(args.requires_grad)
-    if isinstance(args, dict):
-        return {key: _copied(value) for key, value in args.items()}
-    return type(args)(map(_copied, args)) if isinstance(args, list | tuple) else args
-
-
-def _leaves(args: Any) -> list[Tensor]:
+def leaves(args: Any) -> list[Tensor]:
+    """The tensors among arguments."""
     if isinstance(args, Tensor):
         return [args]
     if isinstance(args, dict):
         args = list(args.values())
-    return [leaf for arg in args for leaf in _leaves(arg)] if isinstance(args, list | tuple) else []
-
-
-def _test_schema(op: CustomOpDef, args: Any, kwargs: Any, tolerance: Any) -> None:
-    args, kwargs = _copied(args), _copied(kwargs)
-    bound = op.signature.bind(*args, **kwargs).arguments
-    before = {name: [leaf.detach().clone() for leaf in _leaves(value)] for name, value in bound.items()}
-    op(*args, **kwargs)
-    for name, value in bound.items():
-        for old, new in zip(before[name], _leaves(value), strict=True):
-            if name not in op.mutated and not np.array_equal(old.numpy(), new.detach().numpy(), equal_nan=True):
-                raise RuntimeError(f"{op.name}: argument {name} was changed, but is not in mutates_args")
-
-
-def _test_autograd_registration(op: CustomOpDef, args: Any, kwargs: Any, tolerance: Any) -> None:
-    if any(leaf.requires_grad for leaf in _leaves((args, kwargs))) and op._backward is None:
-        raise RuntimeError(f"{op.name}: an argument requires a gradient, but no autograd formula was registered")
-
-
-def _test_faketensor(op: CustomOpDef, args: Any, kwargs: Any, tolerance: Any) -> None:
-    op._require_fake()
-    args, kwargs = _copied(args), _copied(kwargs)
-    bound = op.signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    values = [tuple(v) if isinstance(v, list) else v for v in bound.arguments.values()]
-    expected = op.record.infer(tuple(values))
-    for said, made in zip(expected, _leaves(op(*args, **kwargs)), strict=False):
-        if said.dtype != made.dtype or tuple(said.shape) != tuple(made.shape):
-            raise RuntimeError(
-                f"{op.name}: the fake function says {said.dtype}{list(said.shape)}, the operator returned "
-                f"{made.dtype}{list(made.shape)}"
-            )
-
-
-def _test_aot_dispatch_dynamic(op: CustomOpDef, args: Any, kwargs: Any, tolerance: Any) -> None:
-    from graphtorch.frontend import compile
-
-    rtol = 1e-5 if tolerance["rtol"] is None else tolerance["rtol"]
-    atol = 1e-6 if tolerance["atol"] is None else tolerance["atol"]
-
-    def run(function: Callable[..., Any]) -> list[np.ndarray]:
-        given, named = _copied(args), _copied(kwargs)
-        results = _leaves(function(*given, **named))
-        sources = [leaf for leaf in _leaves((given, named)) if leaf.requires_grad]
-        if sources and op._backward is not None:
-            total: Any = sum(r.sum() for r in results if r.requires_grad)
-            total.backward()
-        gradients = [leaf.grad for leaf in sources if leaf.grad is not None]
-        return [t.detach().numpy() for t in (*results, *_leaves((given, named)), *gradients)]
-
-    eager = run(lambda *a, **k: op(*a, **k))
-    compiled = run(compile(lambda *a, **k: op(*a, **k), fullgraph=True, dynamic=True))
-    for expected, got in zip(eager, compiled, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
+    return [leaf for arg in args for leaf in leaves(arg)] if isinstance(args, list | tuple) else []
