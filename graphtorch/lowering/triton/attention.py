@@ -35,12 +35,21 @@ LN2 = 0.6931471805599453
 
 @dataclass(frozen=True)
 class Shape:
-    """Block sizes, warps and stages of a pass: `m` queries, `n` keys."""
+    """Block sizes, warps and stages of a pass: `m` queries, `n` keys.
+
+    descriptors     the blocks that a loop goes over are copied through tensor descriptors (on sm_90 and later the
+                    tensor memory accelerator)
+    """
 
     m: int
     n: int
     num_warps: int = 4
     num_stages: int = 2
+    descriptors: bool = False
+
+    def __str__(self) -> str:
+        how = ", descriptors" if self.descriptors else ""
+        return f"{self.m}x{self.n}, {self.num_warps} warps, {self.num_stages} stages{how}"
 
 
 def shapes(call: ExternCall) -> tuple[Shape, ...]:
@@ -65,7 +74,7 @@ def shapes(call: ExternCall) -> tuple[Shape, ...]:
     return Shape(32, 32, 8, 1), Shape(32, 32, 8, 1)
 
 
-def candidates(call: ExternCall) -> list[tuple[Shape, ...]]:
+def candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[tuple[Shape, ...]]:
     """What autotuning tries for a call, the default first."""
     default = shapes(call)
     if call.args[0].buffer.dtype.itemsize == 4:
@@ -76,7 +85,27 @@ def candidates(call: ExternCall) -> list[tuple[Shape, ...]]:
             for num_stages in (2, 3):
                 made = Shape(m, n, num_warps, num_stages)
                 found.append((made,) if len(default) == 1 else (made, Shape(n, m, num_warps, num_stages)))
+    if describable(call, bindings):
+        large = [passes for passes in found if all(s.m * s.n >= 64 * 128 for s in passes)]
+        found += [tuple(replace(s, descriptors=True) for s in passes) for passes in large]
     return list(dict.fromkeys(found))
+
+
+def describable(call: ExternCall, bindings: Mapping[str, int]) -> bool:
+    """Whether blocks may be copied through tensor descriptors: the elements of a head lie side by side, and every row
+    starts at a multiple of 16 bytes."""
+    views = call.args[: 3 if call.op.name == "fused_attention" else 4]
+    for view in views:
+        item = view.buffer.dtype.itemsize
+        offset, *strides = (concrete(s, bindings) * item for s in (view.offset, *view.strides))
+        size = view.shape[3]
+        if strides.pop() != item or type(size) is not int or size * item < 16 or size > 256:
+            return False
+        # Of one row, head or image only, a stride is not used.
+        used = [s for s, extent in zip(strides, concrete(view.shape, bindings), strict=False) if extent != 1]
+        if offset % 16 or any(s % 16 or s < 0 for s in used) or strides[1] <= 0 or strides[1] % 16:
+            return False
+    return bool(reach(views, bindings, (1, 2, 3)) < 2**31)
 
 
 def generate_attention(
@@ -108,6 +137,7 @@ class _Pass:
     name = ""
     first = 0  # the position of the query among the operands
     late = False  # whether scores are scaled where they are shifted: one instruction for both
+    over = "n"  # what the loop goes over: keys, or queries (m)
 
     def __init__(self, call: ExternCall, bindings: Mapping[str, int], shape: Shape) -> None:
         self.call = call
@@ -221,10 +251,29 @@ class _Pass:
 
     def _load(self, view: View, prefix: str, along: str, head: str, columns: str, turned: bool = False) -> str:
         """A block of queries, keys or values; `turned`: with the head's elements first."""
+        if self.shape.descriptors and along == self.over:
+            return f"{prefix}_blocks.load([{along}_start, 0]){'.T' if turned else ''}"
         row, column = ("[None, :]", "[:, None]") if turned else ("[:, None]", "[None, :]")
         address = self._address(view, prefix, ["batch", f"{along}{row}", head, f"{columns}{column}"])
         mask = self._inside("column" if turned else "row", along, columns)
         return f"tl.load({address}{f', mask={mask}, other=0' if mask else ''})"
+
+    def _described(self, view: View, prefix: str, head: str, columns: str) -> list[str]:
+        """The line that makes the tensor descriptor of a view's rows, of one head and image, that the loop goes over:
+        it reads 0 beyond their ends."""
+        if not self.shape.descriptors:
+            return []
+        batch, row, heads, _ = view.strides
+        terms = [self.pointers.of(view.buffer, prefix)]
+        terms += [] if is_zero(view.offset) else [self.sizes.text(view.offset)]
+        for stride, index in ((batch, "batch"), (heads, head)):
+            terms += [] if is_zero(stride) else [f"{self.sizes.factor(stride)} * {index}"]
+        extent = self.length if self.over == "m" else self.keys
+        return [
+            f"{prefix}_blocks = tl.make_tensor_descriptor({' + '.join(terms)}, "
+            f"shape=[{self.sizes.text(extent)}, {view.shape[3]}], strides=[{self.sizes.text(row)}, 1], "
+            f"block_shape=[BLOCK_{self.over.upper()}, BLOCK_{columns.upper()}])"
+        ]
 
     def _per_row(self, view: View, prefix: str, head: str, other: str) -> str:
         """What each query has one of: the logarithm of its sum, or delta."""
@@ -345,6 +394,8 @@ class _Forward(_Pass):
             'largest = tl.full([BLOCK_M], float("-inf"), tl.float32)',
             "total = tl.zeros([BLOCK_M], tl.float32)",
             "acc = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)",
+            *self._described(self.key, "key", self._shared_head(), "e"),
+            *self._described(self.value, "value", self._shared_head(), "v"),
             *self._over_keys([(cut, self._step(cut)) for cut in (False, True)]),
             *self._stored(),
         ]
@@ -465,6 +516,7 @@ class _Backward(_Pass):
 
 class _KeyGradients(_Backward):
     name = "attention_backward_keys"
+    over = "m"
 
     def grid(self) -> list[tuple[Any, int]]:
         return [(self.keys, self.shape.n), (self.shared, 1), (self.batch, 1)]
@@ -478,7 +530,11 @@ class _KeyGradients(_Backward):
             stores.extend(self._store(2, "grad_values", "n", "v", self.shared, "shared"))
         several = not (self.heads is self.shared or self.heads == self.shared)
         group = self.sizes.factor(self.heads // self.shared) if several else ""
-        loops = self._loops()
+        loops = [
+            *self._described(self.query, "query", "head", "e"),
+            *self._described(self.grad, "grad", "head", "v"),
+            *self._loops(),
+        ]
         if several:
             loops = [
                 "# The heads of queries that share these keys, in a fixed order.",
@@ -551,6 +607,8 @@ class _QueryGradient(_Backward):
             f"grads = {self._load(self.grad, 'grad', 'm', 'head', 'v')}",
             *self._rows(),
             "acc = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)",
+            *self._described(self.key, "key", self._shared_head(), "e"),
+            *self._described(self.value, "value", self._shared_head(), "v"),
             *self._over_keys([(cut, self._step(cut)) for cut in (False, True)]),
             *self._store(0, f"acc * {self.scale!r}", "m", "e", self.heads, "head"),
         ]

@@ -288,15 +288,21 @@ def _ways(step: Kernel | ExternCall, bindings: Mapping[str, int]) -> list[_Way]:
         return [_Way(_label(limits), lambda limits=limits: [generate(step, bindings, limits)]) for limits in LIMITS]  # type: ignore[misc]
     choices: Sequence[Choice | None] = product_candidates(step, bindings)
     if step.op.name in ATTENTION:
-        choices = attention.candidates(step)
+        choices = attention.candidates(step, bindings)
     return [
         _Way(
-            "default" if choice is None else str(choice),
+            _named(choice),
             lambda choice=choice: generate_call(step, bindings, None, choice),  # type: ignore[misc]
             _family(choice),
         )
         for choice in choices or [None]
     ]
+
+
+def _named(choice: Choice | None) -> str:
+    if isinstance(choice, tuple):
+        return " and ".join(map(str, choice))
+    return "default" if choice is None else str(choice)
 
 
 def _family(choice: Choice | None) -> Any:

@@ -15,6 +15,10 @@ A group of channels is one product of a batch. Where an image's channels lie sid
 temporary ones), the sum goes over the places of the kernel first and over channels inside of them: each program then
 finds rows of channels, whose addresses and bounds it computes once a place; else it goes over channels first, as the
 elements of a kernel lie.
+
+On request, operands are copied through tensor descriptors where their rows allow: weights with input channels side by
+side, the gradient of a result for the weights' gradient, and images under kernels of one place. A block of pixels under
+a larger kernel is no box of memory.
 """
 
 from __future__ import annotations
@@ -95,6 +99,8 @@ class _Convolution:
         self.first: View = first
         self.second: View = second
         self.stride, self.padding, self.dilation, self.groups = call.args[-4:]
+        self.wide = reach((self.first, self.second), bindings) >= 2**31 or self.operands.wide
+        self.described: list[str] = []  # the lines that make tensor descriptors
 
     def product(self) -> Product:
         name = self.call.op.name
@@ -117,6 +123,10 @@ class _Convolution:
         inputs, kh, kw = w.shape[1:]
         outputs = channels // self.groups
         walk = self._walk(x, inputs, kh, kw)
+        rows = self._rows(x) if self._flat(kh, kw) else None
+        x_tile = self._tile("x", x, (images * oh * ow, inputs, rows), "MK", ("pid_m * BLOCK_M", "k_start"))
+        rows = self._weight_rows(w) if walk.one_place and not walk.within else None
+        y_tile = self._tile("y", w, (outputs, rows, rows), "NK", ("pid_n * BLOCK_N", "k_start"), True)
         return self._image_made(
             (images * oh * ow, outputs),
             walk.extent,
@@ -130,23 +140,33 @@ class _Convolution:
             ],
             inner=[
                 *walk.lines,
-                f"down = top + {walk.row('i', dh)}",
-                f"across = left + {walk.row('j', dw)}",
-                f"inside = m_mask[:, None] & (down >= 0) & (down < {t(x.shape[2])})",
-                f"inside = inside & (across >= 0) & (across < {t(x.shape[3])})",
-                *walk.mask("x", "inside", "[None, :]"),
-                *self._load(
-                    "x",
-                    x,
-                    ["image", f"({self._grouped('channel', inputs)})[None, :]", "down", "across"],
-                    [_M, walk.bound("[None, :]"), *walk.place_masks],
+                *(
+                    x_tile
+                    or [
+                        f"down = top + {walk.row('i', dh)}",
+                        f"across = left + {walk.row('j', dw)}",
+                        f"inside = m_mask[:, None] & (down >= 0) & (down < {t(x.shape[2])})",
+                        f"inside = inside & (across >= 0) & (across < {t(x.shape[3])})",
+                        *walk.mask("x", "inside", "[None, :]"),
+                        *self._load(
+                            "x",
+                            x,
+                            ["image", f"({self._grouped('channel', inputs)})[None, :]", "down", "across"],
+                            [_M, walk.bound("[None, :]"), *walk.place_masks],
+                        ),
+                    ]
                 ),
-                *walk.mask("y", "n_mask[None, :]", "[:, None]"),
-                *self._load(
-                    "y",
-                    w,
-                    [f"({self._grouped('n', outputs)})[None, :]", "channel[:, None]", *walk.columns("i", "j")],
-                    [_N, *[walk.bound("[:, None]")] * 3],
+                *(
+                    y_tile
+                    or [
+                        *walk.mask("y", "n_mask[None, :]", "[:, None]"),
+                        *self._load(
+                            "y",
+                            w,
+                            [f"({self._grouped('n', outputs)})[None, :]", "channel[:, None]", *walk.columns("i", "j")],
+                            [_N, *[walk.bound("[:, None]")] * 3],
+                        ),
+                    ]
                 ),
             ],
         )
@@ -164,6 +184,12 @@ class _Convolution:
         walk = self._walk(g, outputs, rows.count, columns.count, quotient)
         down, across = rows.pixels, columns.pixels
         bounds = [f"({p.name} < {t(p.size)})" for p in (rows, columns) if p.ragged]
+        apart = self._rows(g) if self._flat(kh, kw) else None
+        x_tile = self._tile("x", g, (images * down * across, outputs, apart), "MK", ("pid_m * BLOCK_M", "k_start"))
+        apart = self._weight_rows(w) if walk.one_place else None
+        # Columns beyond the input channels are those of the next place, for sums that are not stored.
+        place = f"({rows.place} * {f(kw)} + {columns.place}) * {f(inputs)} + pid_n * BLOCK_N"
+        y_tile = self._tile("y", w, (outputs, apart, apart), "KN", (walk.start, place))
         return self._image_made(
             (images * down * across, inputs),
             walk.extent,
@@ -178,27 +204,37 @@ class _Convolution:
             ],
             inner=[
                 *walk.lines,
-                f"down = top - {walk.row('i', rows.apart)}",
-                f"across = left - {walk.row('j', columns.apart)}",
-                f"inside = m_mask[:, None] & (down >= 0) & (down < {t(g.shape[2])})",
-                f"inside = inside & (across >= 0) & (across < {t(g.shape[3])})",
-                *walk.mask("x", "inside", "[None, :]"),
-                *self._load(
-                    "x",
-                    g,
-                    ["image", f"({self._grouped('channel', outputs)})[None, :]", "down", "across"],
-                    [_M, walk.bound("[None, :]"), *walk.place_masks],
+                *(
+                    x_tile
+                    or [
+                        f"down = top - {walk.row('i', rows.apart)}",
+                        f"across = left - {walk.row('j', columns.apart)}",
+                        f"inside = m_mask[:, None] & (down >= 0) & (down < {t(g.shape[2])})",
+                        f"inside = inside & (across >= 0) & (across < {t(g.shape[3])})",
+                        *walk.mask("x", "inside", "[None, :]"),
+                        *self._load(
+                            "x",
+                            g,
+                            ["image", f"({self._grouped('channel', outputs)})[None, :]", "down", "across"],
+                            [_M, walk.bound("[None, :]"), *walk.place_masks],
+                        ),
+                    ]
                 ),
-                *walk.mask("y", "n_mask[None, :]", "[:, None]"),
-                *self._load(
-                    "y",
-                    w,
-                    [
-                        f"({self._grouped('channel', outputs)})[:, None]",
-                        "n[None, :]",
-                        *walk.columns(rows.place, columns.place),
-                    ],
-                    [walk.bound("[:, None]"), _N, *[walk.bound("[:, None]")] * 2],
+                *(
+                    y_tile
+                    or [
+                        *walk.mask("y", "n_mask[None, :]", "[:, None]"),
+                        *self._load(
+                            "y",
+                            w,
+                            [
+                                f"({self._grouped('channel', outputs)})[:, None]",
+                                "n[None, :]",
+                                *walk.columns(rows.place, columns.place),
+                            ],
+                            [walk.bound("[:, None]"), _N, *[walk.bound("[:, None]")] * 2],
+                        ),
+                    ]
                 ),
             ],
             phases=phases,
@@ -234,31 +270,46 @@ class _Convolution:
                 placed = "place[None, :]"
             texts, masks = [group, "channel[None, :]", placed], [_M, _N, "" if placed == "place" else _N]
             place = f"{group} * N + channel[None, :] * {kh * kw} + {placed}"
+        pixels = images * oh * ow
+        rows = self._rows(g)
+        x_tile = self._tile("x", g, (pixels, outputs, rows), "KM", ("k_start", "pid_m * BLOCK_M"), True)
+        rows = self._rows(x) if self._flat(kh, kw) else None
+        y_tile = self._tile("y", x, (pixels, inputs, rows), "KN", ("k_start", "pid_n * BLOCK_N"))
         return self._made(
             (outputs, inputs * kh * kw),
-            self._times(images * oh * ow),
+            self._times(pixels),
             setup=setup,
             inner=[
                 f"image = rest // {f(oh * ow)}",
                 f"row = rest // {f(ow)} % {f(oh)}",
                 f"column = rest % {f(ow)}",
-                "x_mask = m_mask[:, None] & (rest < K)[None, :]",
-                *self._load(
-                    "x",
-                    g,
-                    ["image[None, :]", group, "row[None, :]", "column[None, :]"],
-                    ["(rest < K)[None, :]", _M, *["(rest < K)[None, :]"] * 2],
+                *(
+                    x_tile
+                    or [
+                        "x_mask = m_mask[:, None] & (rest < K)[None, :]",
+                        *self._load(
+                            "x",
+                            g,
+                            ["image[None, :]", group, "row[None, :]", "column[None, :]"],
+                            ["(rest < K)[None, :]", _M, *["(rest < K)[None, :]"] * 2],
+                        ),
+                    ]
                 ),
-                f"down = (row * {sh})[:, None] + top",
-                f"across = (column * {sw})[:, None] + left",
-                f"inside = (rest < K)[:, None] & (down >= 0) & (down < {t(x.shape[2])})",
-                f"inside = inside & (across >= 0) & (across < {t(x.shape[3])})",
-                "y_mask = inside & n_mask[None, :]",
-                *self._load(
-                    "y",
-                    x,
-                    ["image[:, None]", f"({self._grouped('channel', inputs)})[None, :]", "down", "across"],
-                    ["(rest < K)[:, None]", _N, WHOLE, WHOLE],
+                *(
+                    y_tile
+                    or [
+                        f"down = (row * {sh})[:, None] + top",
+                        f"across = (column * {sw})[:, None] + left",
+                        f"inside = (rest < K)[:, None] & (down >= 0) & (down < {t(x.shape[2])})",
+                        f"inside = inside & (across >= 0) & (across < {t(x.shape[3])})",
+                        "y_mask = inside & n_mask[None, :]",
+                        *self._load(
+                            "y",
+                            x,
+                            ["image[:, None]", f"({self._grouped('channel', inputs)})[None, :]", "down", "across"],
+                            ["(rest < K)[:, None]", _N, WHOLE, WHOLE],
+                        ),
+                    ]
                 ),
             ],
             place=place,
@@ -406,7 +457,7 @@ class _Convolution:
         elements = 1
         for size in concrete(product_of(self.call).shape, self.bindings):
             elements *= size
-        wide = max(reach((self.first, self.second), self.bindings), elements) >= 2**31
+        setup = [*setup, *self.described]
         return Product(
             self.call.op.name,
             *sizes,
@@ -414,7 +465,7 @@ class _Convolution:
             self.operands,
             {},
             frozenset(),
-            wide or self.operands.wide,
+            self.wide or elements >= 2**31,
             self.config,
             inner,
             place,
@@ -424,6 +475,61 @@ class _Convolution:
             convolution_precision(),
             phases=phases,
         )
+
+    # -- tensor descriptors ------------------------------------------------------------------------------------------
+
+    def _describes(self, view: View) -> bool:
+        """Whether an operand may be copied through a tensor descriptor, if its rows allow."""
+        position = 0 if view is self.first else 1
+        start = concrete(view.offset, self.bindings) * view.buffer.dtype.itemsize
+        free = self.groups == 1 and position not in self.operands.prologues and not self.wide
+        return self.config.descriptors and free and is_one(view.strides[1]) and start % 16 == 0
+
+    def _flat(self, kh: Any, kw: Any) -> bool:
+        """Whether pixels of the image are those of the result: a kernel of one place, without stride or padding."""
+        return is_one(kh * kw) and (*self.stride, *self.padding) == (1, 1, 0, 0)
+
+    def _rows(self, view: View) -> Any:
+        """The stride of an image's pixels if they lie row by row, each at a multiple of 16 bytes; else None."""
+        (_, _, h, w), (image, _, row, pixel) = (concrete(e, self.bindings) for e in (view.shape, view.strides))
+        even = row == w * pixel and image == h * row and pixel * view.buffer.dtype.itemsize % 16 == 0
+        return view.strides[3] if even and self._describes(view) else None
+
+    def _weight_rows(self, view: View) -> Any:
+        """The stride of output channels if a kernel's places lie one after the other, with its input channels side by
+        side; else None."""
+        outputs, inputs, kh, kw = concrete(view.shape, self.bindings)
+        output, _, row, place = concrete(view.strides, self.bindings)
+        apart = inputs
+        for size, stride in ((kw, place), (kh, row), (outputs, output)):
+            if size != 1 and stride != apart:
+                return None
+            apart *= size
+        aligned = output * view.buffer.dtype.itemsize % 16 == 0
+        return view.strides[0] if aligned and self._describes(view) else None
+
+    def _tile(
+        self,
+        name: str,
+        view: View,
+        rows: tuple[Any, Any, Any],
+        block: str,
+        start: tuple[str, str],
+        turned: bool = False,
+    ) -> list[str]:
+        """The line of the loop that copies a block: of an operand that is so many rows of so many elements, so far from
+        each other; zero beyond their ends. No line if they have no such distance."""
+        if rows[2] is None:
+            return []
+        letter = "ab"[0 if view is self.first else 1]
+        t = self.sizes.text
+        base = letter if is_zero(view.offset) else f"{letter} + {t(view.offset)}"
+        sides = ", ".join(f"BLOCK_{side}" for side in block)
+        self.described.append(
+            f"{letter}_blocks = tl.make_tensor_descriptor({base}, shape=[{t(rows[0])}, {t(rows[1])}], "
+            f"strides=[{t(rows[2])}, 1], block_shape=[{sides}])"
+        )
+        return [f"{name} = {letter}_blocks.load([{', '.join(start)}]){'.T' if turned else ''}"]
 
     def _walk(self, image: View, channels: Any, rows: Any, columns: Any, quotient: str = "") -> _Walk:
         """The order in which the sum goes over channels and `rows` times `columns` places of the kernel: numbers, or
@@ -435,7 +541,7 @@ class _Convolution:
             lines = [f"place = rest // {size}", f"channel = rest % {size}", *places]
             if not quotient:
                 lines = self._kernel_place("rest", rows, columns)
-            return _Walk(extent, lines, False, "(rest < K)")
+            return _Walk(extent, lines, False, "(rest < K)", "k_start")
         block = self.config.block_k
         padded = -(-channels // block) * block
         if not quotient:
@@ -445,10 +551,11 @@ class _Convolution:
             *places,
             f"channel = k_start - place * {padded} + k",  # not `%`: of that Triton 3.6 knows no divisibility
         ]
+        start = f"k_start - place * {padded}"
         if is_one(product(self.second.shape[2:])):  # written out: the compiler then sees that addresses are multiples
-            lines = ["i = 0", "j = 0", "channel = k_start + k"]
+            lines, start = ["i = 0", "j = 0", "channel = k_start + k"], "k_start"
         within = "" if padded == channels else f"(channel < {channels})"
-        return _Walk(self._times(rows, columns, padded), lines, True, within)
+        return _Walk(self._times(rows, columns, padded), lines, True, within, start)
 
     def _kernel_place(self, of: str, rows: Any, columns: Any) -> list[str]:
         """The channel, and the row and column in the kernel, that an index runs over."""
@@ -546,13 +653,14 @@ class _Phases:
 @dataclass(frozen=True)
 class _Walk:
     """A loop over input channels and places of the kernel: its extent, the lines that give `channel`, `i` and `j`,
-    whether a step has one place (`i` and `j` are then numbers), and the mask of what it sums over ("" if it needs
-    none)."""
+    whether a step has one place (`i` and `j` are then numbers), the mask of what it sums over ("" if it needs none),
+    and a step's first channel, if it has one place."""
 
     extent: str
     lines: list[str]
     one_place: bool
     within: str
+    start: str
 
     def row(self, index: str, dilation: Any) -> str:
         """An index of the place, beside the rows of a block."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from graphtorch.lowering.binding import concrete
@@ -203,5 +204,9 @@ def product_candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[Co
     tf32 = (convolution_precision() if image else matmul_precision()) == "tf32"
     default = choose_blocks(call, bindings, None) if image else choose(call, (m, n, k, count), bindings, None, tf32)
     others = candidates(m, n, k, call.args[0].buffer.dtype, tf32, not image and describable(call, bindings), count)
+    if image and call.args[0].buffer.dtype.itemsize == 2:
+        # The default, and one of each larger block. Where no operand has such rows, they come out equal to the others.
+        wide = {(c.block_m, c.block_n): c for c in others if c.num_warps == 8 and c.block_m * c.block_n >= 128 * 128}
+        others += [replace(c, descriptors=True) for c in (default, *wide.values()) if c.block_k >= 32]
     least = call.sums.rows if isinstance(call, FusedCall) and call.sums is not None else 0  # that a tile adds up
     return list(dict.fromkeys([default, *(c for c in others if c.block_m >= least)]))

@@ -22,10 +22,14 @@ from graphtorch.tensor.type import TensorType
 pytest.importorskip("triton")
 
 from graphtorch.lowering.kernel import ExternCall, Kernel
+from graphtorch.lowering.triton import convolution
+from graphtorch.lowering.triton.autotune import candidates
 from graphtorch.lowering.triton.backend import InterpretedBackend, TritonExecutable
 from graphtorch.lowering.triton.compiler import compile_all, resources
 from graphtorch.lowering.triton.layout import ChannelsLast, use_channels_last
 from graphtorch.lowering.triton.listing import plan_for
+from graphtorch.lowering.triton.passes import prepare_schedule
+from graphtorch.lowering.triton.shapes import Config
 from graphtorch.lowering.triton.tiling import Limits
 
 SMALL = Limits(pointwise=256)
@@ -107,6 +111,36 @@ def test_values_and_gradients(kind: str, channels: int, stride: int, groups: int
     executable = check(graph, TOLERANCE[kind] * 4)
     assert len(images(executable)) >= 4
     assert any("channels side by side" in line for line in executable.schedule.report)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "stride", "groups", "dilation"),
+    [
+        ("bfloat16", 32, 1, 1, 1),
+        ("bfloat16", 24, 2, 1, 1),
+        ("float32", 32, 2, 1, 1),
+        ("float32", 16, 1, 1, 2),
+        ("bfloat16", 32, 1, 2, 1),
+    ],
+)
+def test_operands_through_tensor_descriptors(
+    kind: str, channels: int, stride: int, groups: int, dilation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, gradients of results, and images under kernels of one place, where their rows allow."""
+    monkeypatch.setattr(convolution, "choose_blocks", lambda *_: Config(16, 16, 16, descriptors=True))
+    graph = with_gradients(network(stride, groups, dilation), *(typed(kind, *s) for s in shapes(channels, groups)))
+    executable = check(graph, TOLERANCE[kind] * 4)
+    (made,) = executable._programs.values()
+    described: dict[str, list[int]] = {}
+    for launch in made.launches.launches:
+        name = launch.function.name.removesuffix("_mul").removesuffix("_mul_tanh")
+        if name.startswith("conv2d"):
+            described.setdefault(name, []).append(launch.function.source.count("make_tensor_descriptor"))
+    # Three convolutions: of the caller's image, of images with channels side by side, and of one place.
+    one = int(groups == 1)
+    assert described["conv2d"] == [0, one * (channels % 16 == 0), 1 + (channels % 16 == 0)]
+    assert sorted(described["conv2d_weight_grad"])[1:] == sorted([one, 1])
+    assert sorted(described["conv2d_input_grad"]) == sorted([0, 0, one])
 
 
 def test_default_blocks() -> None:
@@ -261,3 +295,25 @@ def test_sums_that_wait_for_each_element_have_many_programs() -> None:
         if s.function.name == "conv2d_weight_grad" and types[0] in {b.shape for b in s.function.buffers}
     ]
     assert 3 * 132 <= first.grid[0] <= 4 * 132
+
+
+def test_tensor_descriptors_are_candidates_and_copy_through_the_tensor_memory_accelerator() -> None:
+    def run(x: Any, first: Any, second: Any, third: Any) -> Any:
+        return F.conv2d(F.conv2d(F.conv2d(x, first, None, 1, 1), second, None, 1, 1), third)
+
+    sizes = [(16, 3, 56, 56), (64, 3, 3, 3), (128, 64, 3, 3), (64, 128, 1, 1)]
+    graph = with_gradients(run, *(typed("bfloat16", *s) for s in sizes))
+    found = []
+    for step in prepare_schedule(build_schedule(graph)).steps:
+        if isinstance(step, ExternCall) and step.op.name.startswith("conv2d"):
+            offered = candidates(step, {})
+            assert "make_tensor_descriptor" not in offered[0].functions[0].source  # never the default
+            described = [c.functions[0] for c in offered if "make_tensor_descriptor" in c.functions[0].source]
+            assert all("descriptors" in c.label for c in offered if c.functions[0] in described)
+            assert described or 3 in (step.args[0].shape[1], step.args[1].shape[1])
+            found += described[:1]
+    assert len(found) >= 6
+    for compiled in compile_all(found, "sm_90"):
+        assert "cp.async.bulk.tensor" in compiled.assembly and "wgmma.mma_async" in compiled.assembly
+        assert resources(compiled).stack == 0
+        assert compiled.global_scratch > 0  # where the descriptors lie

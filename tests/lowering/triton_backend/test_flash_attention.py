@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from graphtorch.tensor.type import TensorType
 
 pytest.importorskip("triton")
 
+from graphtorch.lowering.kernel import ExternCall
 from graphtorch.lowering.numpy.interpreter import interpret
+from graphtorch.lowering.triton import attention
 from graphtorch.lowering.triton.backend import InterpretedBackend
 from graphtorch.lowering.triton.compiler import compile_all, resources
 from graphtorch.lowering.triton.listing import plan_for
+from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.lowering.triton.tiling import Limits
 
 SMALL = Limits(pointwise=256)
@@ -123,6 +127,54 @@ def test_masks(kind: str) -> None:
     check([*types, full.with_dtype(types[0].dtype)], [*arrays, added], kind)
     keep = (2 * (random.random(seen.shape) < 0.5)).astype(types[0].dtype.numpy)
     check([*types, full, full.with_dtype(types[0].dtype)], [*arrays, seen, keep], kind)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("batch", "length", "keys", "heads", "sizes"),
+    [
+        (2, 37, 37, (2, 2), (24, 24)),
+        (1, 32, 48, (4, 2), (16, 32)),
+        (1, 5, 40, (3, 1), (64, 8)),
+        (2, 1, 33, (2, 2), (8, 8)),
+    ],
+)
+def test_blocks_through_tensor_descriptors(
+    causal: bool,
+    batch: int,
+    length: int,
+    keys: int,
+    heads: tuple[int, int],
+    sizes: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Forward over keys; backward over queries of each head that shares keys, and over keys. Rows beyond the ends are
+    zero, where the memory behind them holds other heads."""
+    shape = attention.Shape(16, 16, descriptors=True)
+    monkeypatch.setattr(attention, "shapes", lambda call: (shape, shape))
+    types, arrays = operands("bfloat16", batch, length, keys, heads, sizes)
+    graph = trace(lambda q, k, v: passes(q, k, v, causal=causal), *types)
+    made = [s.function.source for s in plan_for(build_schedule(graph)).launches if "attention" in s.function.name]
+    assert [source.count("make_tensor_descriptor") for source in made] == [2, 2, 2]
+    check(types, arrays, "bfloat16", causal)
+
+
+def test_descriptors_need_aligned_rows() -> None:
+    def calls(kind: str, size: int, program: Any = None) -> list[Any]:
+        keys = (1, 2, size, 256) if program is not None else (1, 2, 256, size)
+        types = [typed(kind, 1, 2, 256, size), typed(kind, *keys), typed(kind, 1, 2, 256, size)]
+        steps = prepare_schedule(build_schedule(trace(program or passes, *types))).steps
+        return [s for s in steps if isinstance(s, ExternCall) and "attention" in s.op.name]
+
+    assert all(attention.describable(call, {}) for call in calls("bfloat16", 64))
+    assert not any(attention.describable(call, {}) for call in calls("bfloat16", 60))
+    turned = calls("bfloat16", 64, lambda q, k, v: passes(q, k.transpose(2, 3), v))
+    assert not any(attention.describable(call, {}) for call in turned)
+    for call in calls("bfloat16", 64):
+        default, *others = attention.candidates(call, {})
+        assert not any(s.descriptors for s in default)
+        assert {c[0].descriptors for c in others} == {False, True}
+    assert [len(attention.candidates(call, {})) for call in calls("float32", 64)] == [1, 1]
 
 
 def test_symbolic_sizes() -> None:
@@ -312,6 +364,19 @@ def test_heads_of_other_sizes_compile_without_spills(kind: str, size: int, early
     for compiled in compile_all(attention_functions(kind, size, True, 1000), "sm_90"):
         most = 192 if early and (kind, size) == ("float32", 128) else 0
         assert resources(compiled).stack <= most, (compiled.name, resources(compiled))
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_descriptors_copy_through_the_tensor_memory_accelerator(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    described = attention.shapes
+    monkeypatch.setattr(attention, "shapes", lambda call: tuple(replace(s, descriptors=True) for s in described(call)))
+    functions = attention_functions("bfloat16", size, True)
+    assert len(functions) == 3
+    for to in ("sm_90", "sm_100") if size == 64 else ("sm_90",):
+        for compiled in compile_all(functions, to):
+            assert "cp.async.bulk.tensor" in compiled.assembly
+            assert to != "sm_90" or resources(compiled).stack == 0, compiled.name
+            assert compiled.global_scratch > 0  # where the descriptors lie
 
 
 def test_attention_compiles_for_amd() -> None:
