@@ -6,6 +6,7 @@ from graphtorch.lowering.kernel import Schedule
 from graphtorch.lowering.triton.bias import begin_sums_in_products
 from graphtorch.lowering.triton.columns import fuse_columns
 from graphtorch.lowering.triton.expand import expand_calls
+from graphtorch.lowering.triton.factors import share_sums
 from graphtorch.lowering.triton.fused import fuse_products
 from graphtorch.lowering.triton.horizontal import group_kernels
 from graphtorch.lowering.triton.joined import store_in_place
@@ -25,7 +26,7 @@ def prepare_schedule(schedule: Schedule) -> Schedule:
     begin sums over rows of what they store, gradients of attention are stored where they are joined, kernels over rows
     sum over these rows, kernels that are no single launch are cut, and those that do the same to different tensors
     become one launch."""
-    schedule = recompute_in_readers(draw_in_kernels(remember_places(expand_calls(schedule))))
+    schedule = share_sums(recompute_in_readers(draw_in_kernels(remember_places(expand_calls(schedule)))))
     schedule = store_in_place(fuse_products(frame_narrow_images(use_channels_last(schedule))))
     schedule = begin_moments_in_convolutions(begin_sums_in_products(schedule))
     schedule = split_schedule(fuse_columns(schedule))
