@@ -15,8 +15,9 @@ from typing import Any
 class Work:
     """One thing to time.
 
-    forward     from `inputs` to a result, or to a loss where there is a backward pass
+    forward     from `inputs` to a result
     backward    whether gradients of the inputs (or of an optimizer's parameters) are wanted
+    gradient    what the result's gradient is, unless that is a loss
     optimizer   what then steps
     bytes       what must at least be read and written, flops what must be computed
     """
@@ -24,6 +25,7 @@ class Work:
     forward: Callable[..., Any]
     inputs: list[Any]
     backward: bool = False
+    gradient: Any = None
     optimizer: Any = None
     bytes: float = 0.0
     flops: float = 0.0
@@ -36,6 +38,16 @@ def of(torch: Any, name: str) -> Any:
 
 def width(name: str) -> int:
     return 4 if name == "fp32" else 2
+
+
+def images(torch: Any, held: Any) -> Any:
+    """A tensor or module as each library has it best: PyTorch with channels side by side, graphtorch as it comes."""
+    return held.to(memory_format=torch.channels_last) if torch.__name__ == "torch" else held
+
+
+def single(torch: Any, x: Any) -> Any:
+    """In float32 at least: the reference runs the same code in float64."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 # -- operators --------------------------------------------------------------------------------------------------------
@@ -55,21 +67,21 @@ def layer_norm(torch: Any, device: str, rows: int, columns: int, dtype: str, bac
     d = of(torch, dtype)
     x = torch.randn(rows, columns, device=device).to(d).requires_grad_(backward)
     w, b = (torch.ones(columns, device=device).to(d).requires_grad_(backward) for _ in range(2))
-    g = torch.randn(rows, columns, device=device).to(d)
+    g = torch.randn(rows, columns, device=device).to(d) if backward else None
+    passes = 4 if backward else 2  # backward: x and the gradient are read, the result and x's gradient written
 
-    def forward(x: Any, w: Any, b: Any, g: Any) -> Any:
-        y = torch.nn.functional.layer_norm(x, (columns,), w, b)
-        return (y * g).sum() if backward else y
+    def forward(x: Any, w: Any, b: Any) -> Any:
+        return torch.nn.functional.layer_norm(x, (columns,), w, b)
 
-    passes = 5 if backward else 2  # backward: x and g twice, the gradient once
-    return Work(forward, [x, w, b, g], backward, bytes=passes * rows * columns * width(dtype))
+    return Work(forward, [x, w, b], backward, g, bytes=passes * rows * columns * width(dtype))
 
 
 def cross_entropy(torch: Any, device: str, rows: int, classes: int, dtype: str) -> Work:
     x = torch.randn(rows, classes, device=device).to(of(torch, dtype)).requires_grad_()
     y = torch.randint(0, classes, (rows,), device=device)
     function = torch.nn.functional.cross_entropy
-    return Work(lambda x, y: function(x.float(), y), [x, y], True, bytes=3 * rows * classes * width(dtype))
+    # Rows this long are read once for the sums and once for the gradient.
+    return Work(lambda x, y: function(single(torch, x), y), [x, y], True, bytes=3 * rows * classes * width(dtype))
 
 
 def adamw(torch: Any, device: str, parameters: int, pieces: int) -> Work:
@@ -77,7 +89,7 @@ def adamw(torch: Any, device: str, parameters: int, pieces: int) -> Work:
     held = [torch.nn.Parameter(torch.randn(each, device=device)) for _ in range(pieces)]
     for p in held:
         p.grad = torch.randn(each, device=device)
-    optimizer = torch.optim.AdamW(held, lr=1e-3, **({"fused": True} if torch.__name__ == "torch" else {}))
+    optimizer = torch.optim.AdamW(held, lr=1e-3)
     # Reads the parameter, its gradient and two averages, writes all but the gradient.
     return Work(lambda: None, [], optimizer=optimizer, bytes=7 * 4 * each * pieces, keep=held)
 
@@ -93,28 +105,27 @@ def attention(torch: Any, device: str, batch: int, heads: int, tokens: int, head
         torch.randn(batch, heads, tokens, head, device=device).to(torch.bfloat16).requires_grad_(backward)
         for _ in range(3)
     ]
-    g = torch.randn(batch, heads, tokens, head, device=device).to(torch.bfloat16)
+    g = torch.randn(batch, heads, tokens, head, device=device).to(torch.bfloat16) if backward else None
 
-    def forward(q: Any, k: Any, v: Any, g: Any) -> Any:
-        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return (out * g).sum() if backward else out
+    def forward(q: Any, k: Any, v: Any) -> Any:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
     flops = 2.0 * batch * heads * tokens**2 * head  # half of the square is masked
-    return Work(forward, [*made, g], backward, flops=flops * (3.5 if backward else 1))
+    return Work(forward, made, backward, g, flops=flops * (3.5 if backward else 1))
 
 
 def convolution(
     torch: Any, device: str, batch: int, channels: int, size: int, kernel: int, backward: bool = False
 ) -> Work:
-    x = torch.randn(batch, channels, size, size, device=device).to(torch.bfloat16).requires_grad_(backward)
-    w = torch.randn(channels, channels, kernel, kernel, device=device).to(torch.bfloat16).requires_grad_(backward)
+    shapes = [(batch, channels, size, size), (channels, channels, kernel, kernel), (batch, channels, size, size)]
+    x, w, g = (images(torch, torch.randn(*shape, device=device).to(torch.bfloat16)) for shape in shapes)
 
     def forward(x: Any, w: Any) -> Any:
-        y = torch.nn.functional.conv2d(x, w, padding=kernel // 2)
-        return y.float().square().mean() if backward else y
+        return torch.nn.functional.conv2d(x, w, padding=kernel // 2)
 
     flops = 2.0 * batch * size**2 * channels**2 * kernel**2
-    return Work(forward, [x, w], backward, flops=flops * (3 if backward else 1))
+    inputs = [x.requires_grad_(backward), w.requires_grad_(backward)]
+    return Work(forward, inputs, backward, g if backward else None, flops=flops * (3 if backward else 1))
 
 
 # -- training steps ---------------------------------------------------------------------------------------------------
@@ -155,8 +166,8 @@ def resnet18(torch: Any, device: str, batch: int, size: int, width: int, classes
             layers.append(Block(before, width << i, 2 if i and not j else 1))
             before = width << i
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, classes)]
-    model = nn.Sequential(*layers).to(device)
-    x = torch.randn(batch, 3, size, size, device=device)
+    model = images(torch, nn.Sequential(*layers).to(device))
+    x = images(torch, torch.randn(batch, 3, size, size, device=device))
     y = torch.randint(0, classes, (batch,), device=device)
     made = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     return training(torch, device, model, x, y, 3 * 3.6e9 * batch * (size / 224) ** 2 * (width / 64) ** 2, made)
@@ -209,7 +220,7 @@ def training(torch: Any, device: str, model: Any, x: Any, y: Any, flops: float, 
         with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
             return torch.nn.functional.cross_entropy(model(x).float(), y)
 
-    return Work(forward, [x, y], True, made, flops=flops, keep=[model])
+    return Work(forward, [x, y], True, optimizer=made, flops=flops, keep=[model])
 
 
 BUILDERS: dict[str, Callable[..., Work]] = {
