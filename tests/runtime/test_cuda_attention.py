@@ -135,3 +135,17 @@ def test_what_the_driver_refuses_is_no_candidate(cuda: SimulatedDriver, monkeypa
     with pytest.raises(RuntimeError, match="illegal memory access") as caught:
         clock([], {})
     assert not isinstance(caught.value, ResourceError)
+
+
+def test_a_candidate_that_hangs_is_not_waited_for(cuda: SimulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphtorch.lowering.triton import measuring
+    from graphtorch.lowering.triton.errors import LostDeviceError
+
+    def wait(stream: Any) -> None:
+        raise AssertionError("this would never return")
+
+    monkeypatch.setattr(measuring, "_PATIENCE", 0.01)
+    monkeypatch.setattr(cuda, "event_done", lambda event: False)
+    monkeypatch.setattr(cuda, "wait_stream", wait)
+    with pytest.raises(LostDeviceError, match="did not end within .* is left out from now on"):
+        DeviceClock(devices.device(0))([], {})

@@ -47,6 +47,37 @@ def test_pytorchs_side_of_the_benchmark_runs(tmp_path: Path) -> None:
     assert sum(e["kind"] == "time" for e in entries) == 6 and not [e for e in entries if "failed" in e], done.stdout
 
 
+def test_both_libraries_are_compared_with_float64(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton's interpreter runs the kernels")
+    done = run("--simulate", "--only", "layer_norm", "--out", str(tmp_path))
+    entries = json.loads((tmp_path / "gpu-simulated.json").read_text())
+    assert not [e for e in entries if "failed" in e], done.stdout
+    compared = [e for e in entries if e["kind"] == "agreement"]
+    assert [e["variant"] for e in compared] == ["default", "max-autotune"]
+    assert all(0 < e["value"] < 1e-2 and 0 < e["peer"] < 1e-2 for e in compared)
+    assert "- layer_norm(4, 32, bf16, True) default: " in (tmp_path / "gpu-simulated.md").read_text()
+
+
+def test_autotuning_that_lost_its_process_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    gpu = importlib.import_module("gpu")
+    answers = iter(
+        [
+            {"failed": "LostDeviceError: a kernel did not end; what was measured is left out from now on"},
+            {"failed": "the process ended with -11; see the log"},
+            {"milliseconds": 1.0, "bytes": 0.0, "flops": 0.0},
+            {"failed": "the process ended with -11; see the log"},
+        ]
+    )
+    monkeypatch.setattr(gpu.Worker, "ask", lambda self, task, seconds: next(answers))
+    results = gpu.Results(tmp_path, "simulated", "command", fresh=True, retry=False)
+    tasks = [gpu.Task("time", lib, "max-autotune", "softmax", (2,)) for lib in ("graphtorch", "torch")]
+    assert gpu.collect(tasks, results, "simulated", 1.0)
+    assert results.entries[0]["milliseconds"] == 1.0 and "failed" in results.entries[1]
+
+
 def test_a_run_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton's interpreter runs the kernels")

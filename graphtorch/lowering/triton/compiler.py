@@ -106,6 +106,7 @@ class Compiled:
         return self.num_warps * target(self.target).warp
 
 
+@cache
 def version() -> str:
     """The version of Triton, found without importing it. Raises ImportError where there is none."""
     try:

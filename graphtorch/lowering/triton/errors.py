@@ -9,3 +9,7 @@ class UnsupportedError(NotImplementedError):
 
 class ResourceError(RuntimeError):
     """A compiled kernel needs more of something than the target has."""
+
+
+class LostDeviceError(RuntimeError):
+    """A device does nothing more for this process: a kernel hangs, or did what the driver does not forgive."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from graphtorch.lowering.kernel import Buffer
 from graphtorch.lowering.triton.autotune import Tuner
-from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
+from graphtorch.lowering.triton.errors import LostDeviceError, ResourceError, UnsupportedError
 from graphtorch.lowering.triton.kernels import load_all, target_of
 from graphtorch.lowering.triton.launch import Launch
 from graphtorch.runtime.cuda import devices
@@ -22,6 +23,7 @@ _WARMUPS = 2
 _RUNS = 15
 _FEWEST_RUNS = 3  # of what is so slow that more would take longer than _SECONDS
 _SECONDS = 0.25
+_PATIENCE = 20.0  # seconds after which a kernel hangs
 _LEAST_FLUSH = 64 << 20  # bytes
 _DRAWN = 1 << 20  # random numbers, which are repeated
 
@@ -52,7 +54,7 @@ class DeviceClock:
         """The median of several runs, in seconds.
 
         Raises ResourceError and UnsupportedError as loading does, ResourceError also where memory does not suffice or
-        the driver refuses a launch. Other errors are those after which the device can't be used by this process.
+        the driver refuses a launch; LostDeviceError where this process can't use the device any more.
         """
         try:
             return self._measure(launches, bindings)
@@ -61,8 +63,10 @@ class DeviceClock:
         except OutOfMemoryError as error:
             raise ResourceError(str(error)) from error
         except Exception as error:  # of the driver and its bindings
-            if not self._usable():
-                raise
+            if isinstance(error, LostDeviceError) or not self._usable():
+                raise LostDeviceError(
+                    f"{error}; the device does nothing more for this process. What was measured is left out from now on"
+                ) from error
             raise ResourceError(str(error)) from error
 
     def _usable(self) -> bool:
@@ -72,6 +76,14 @@ class DeviceClock:
         except Exception:
             return False
         return True
+
+    def _wait(self, event: Any) -> None:
+        """Wait for an event. Raises LostDeviceError where a kernel before it hangs."""
+        begin = time.monotonic()
+        while not self.device.driver.event_done(event):
+            if time.monotonic() - begin > _PATIENCE:
+                raise LostDeviceError(f"a kernel did not end within {_PATIENCE:.0f} s")
+            time.sleep(1e-4)
 
     def _measure(self, launches: Sequence[Launch], bindings: Mapping[str, int]) -> float:
         device, driver = self.device, self.device.driver
@@ -103,7 +115,7 @@ class DeviceClock:
                     run(stream, arguments)
                 driver.record_event(end, stream)
                 pairs.append((start, end))
-            driver.wait_stream(stream)
+            self._wait(pairs[-1][1])
             return statistics.median_low(driver.elapsed(start, end) for start, end in pairs) / 1e3
 
         about = several(_WARMUPS)
