@@ -73,11 +73,40 @@ def check_tensors(name: str, **arguments: Any) -> None:
             )
 
 
+def also_by_name(function: Callable[..., Any], *names: str) -> Callable[..., Any]:
+    """The function, of whose arguments those with these names follow the positional ones, in this order: PyTorch's
+    names of arguments that are called otherwise here, or that are taken one by one."""
+
+    @functools.wraps(function)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        if kwargs:
+            args += tuple([kwargs.pop(name) for name in names if name in kwargs])
+        return function(*args, **kwargs)
+
+    return named
+
+
+def _several(function: Callable[..., Any]) -> str | None:
+    """The name of the parameter that takes any number of positional arguments; None too if there may be any names."""
+    code = getattr(function, "__code__", None)
+    if code is None or not code.co_flags & inspect.CO_VARARGS or code.co_flags & inspect.CO_VARKEYWORDS:
+        return None
+    name: str = code.co_varnames[code.co_argcount + code.co_kwonlyargcount]
+    return name
+
+
 def with_argument_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, whose errors are TypeErrors where an argument has the wrong type."""
+    """The function, whose errors are TypeErrors where an argument has the wrong type.
+
+    Sizes that it takes one by one (`zeros(*size)`) may be given by name as well: `zeros(size=(2, 3))`."""
+    several = _several(function)
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        if kwargs and several in kwargs:
+            if len(args) > function.__code__.co_argcount:
+                raise TypeError(f"{function.__name__}() got multiple values for argument '{several}'")
+            args += (kwargs.pop(several),)
         try:
             return function(*args, **kwargs)
         except (AttributeError, RuntimeError, ValueError, IndexError, AssertionError) as error:

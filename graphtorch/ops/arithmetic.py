@@ -477,6 +477,7 @@ pow = operator(
 @function(method=True)
 def float_power(input: Any, exponent: Any) -> Any:
     """`pow` in float64, or complex128 for complex operands. See torch.float_power."""
+    input, exponent = (v.item() if isinstance(v, np.generic) else v for v in (input, exponent))
     d = dtypes.complex128 if common(input, exponent).is_complex else dtypes.float64
     return pow(*(v.to(d) if isinstance(v, Tensor) else v for v in (input, exponent)))
 
@@ -551,6 +552,8 @@ logaddexp = binary(
 
 
 def _numpy_xlogy(x: Any, y: Any) -> Any:
+    d = np.result_type(x, y)  # a number's type gives way
+    x, y = np.asarray(x, d), np.asarray(y, d)
     return np.where(np.isnan(y), y, np.where(x == 0, x.dtype.type(0), x * np.log(y)))
 
 
@@ -568,7 +571,7 @@ def _decompose_xlogy(input: Any, other: Any) -> Any:
 
 xlogy = binary(
     "xlogy",
-    in_float32(lambda x, y: _numpy_xlogy(np.asarray(x), np.asarray(y))),
+    in_float32(_numpy_xlogy),
     {"input": _xlogy_input, "other": lambda g, input, other: g * (input / other)},
     compute=common_float,
     check=refuse("xlogy_cpu", "c"),

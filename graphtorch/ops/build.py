@@ -258,18 +258,18 @@ def _is_symbolic(value: Any) -> bool:
 
 
 def _tensor_or_number(op: Operator, i: int, value: Any) -> Any:
+    if isinstance(value, np.generic):  # before float: NumPy's float64 is one, and has a dtype as tensors have
+        return value.item()
     if isinstance(value, Tensor | bool | int | float | complex) or _is_symbolic(value):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
     raise _wrong(op, i, "Tensor", value)
 
 
 def _number(op: Operator, i: int, value: Any) -> Any:
-    if isinstance(value, bool | int | float | complex) or _is_symbolic(value):
-        return value
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, bool | int | float | complex) or _is_symbolic(value):
+        return value
     if isinstance(value, Tensor) and value.numel() == 1:
         return value.item()  # under a recorder this stays a run-time number
     raise _wrong(op, i, "Number", value)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.state import state
+from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call, executor, on_device
 from graphtorch.ops.record import SOURCE, Sample, sample
@@ -260,7 +261,7 @@ def full(
 ) -> Tensor:  # fmt: skip
     """One value everywhere; the dtype follows the value unless given. See torch.full."""
     shape = _size("full", (size,) if isinstance(size, list | tuple) else ((size,),))
-    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
     if dtype is None:
         d = value.dtype if isinstance(value, Tensor) else dtypes.dtype_of_number(value)
         d = dtypes.get_default_dtype() if isinstance(value, Tensor) and d is dtypes.float64 else d
@@ -334,7 +335,7 @@ def full_like(
     requires_grad: bool = False, memory_format: Any = None,
 ) -> Tensor:  # fmt: skip
     """One value in the operand's shape, dtype and device. See torch.full_like."""
-    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
     return _like(input, value, dtype, device, requires_grad)
 
 
@@ -410,7 +411,7 @@ def _new_full(
     layout: Any = None, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """One value in this tensor's dtype and device. See torch.Tensor.new_full."""
-    value = fill_value.item() if isinstance(fill_value, Tensor) else fill_value
+    value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
     return _new(self, "new_full", (size,), value, dtype, device, requires_grad)
 
 
@@ -420,9 +421,8 @@ def _new_tensor(self: Any, data: Any, *, dtype: Any = None, device: Any = None, 
     return tensor(data, dtype=d, device=self.device if device is None else device, requires_grad=requires_grad)
 
 
-Tensor.new_zeros = _new_zeros  # type: ignore[attr-defined]
-Tensor.new_ones = _new_ones  # type: ignore[attr-defined]
-Tensor.new_empty = _new_empty  # type: ignore[attr-defined]
+for _made in (_new_zeros, _new_ones, _new_empty):
+    setattr(Tensor, _made.__name__[1:], also_by_name(_made, "size"))
 
 
 def _new_empty_strided(
@@ -574,15 +574,17 @@ def _triangle(rows: int, columns: int, offset: int, dtype: Any, device: Any, upp
 
 @function()
 def tril_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
-) -> Tensor:
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """The 2 by n indices of the lower triangle, row by row. See torch.tril_indices."""
-    return _triangle(row, col, offset, dtype, device, upper=False)
+    return _finish(_triangle(row, col, offset, dtype, device, upper=False), requires_grad)
 
 
 @function()
 def triu_indices(
-    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
-) -> Tensor:
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None,
+    pin_memory: bool = False, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """The 2 by n indices of the upper triangle, row by row. See torch.triu_indices."""
-    return _triangle(row, col, offset, dtype, device, upper=True)
+    return _finish(_triangle(row, col, offset, dtype, device, upper=True), requires_grad)

@@ -10,6 +10,7 @@ import numpy as np
 
 from graphtorch.autograd.graph import OperatorNode
 from graphtorch.autograd.state import state
+from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import FUNCTIONS, function, method
 from graphtorch.ops.dispatch import _check_result, _scalar_name, check_inplace, tensors_of
 from graphtorch.ops.record import lookup
@@ -66,7 +67,7 @@ def _swapaxes(self: Tensor, axis0: int, axis1: int) -> Tensor:
 
 
 method("swapaxes_")(_swapaxes)
-method("swapdims_")(_swapaxes)
+method("swapdims_")(also_by_name(_swapaxes, "dim0", "dim1"))
 
 
 @method("squeeze_")

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.graph import composes
+from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.linalg import (
     ResultTuple,
@@ -46,9 +47,10 @@ def _alias(target: Any, *names: str, method: bool = True) -> None:
         function(method=method, name=name)(target)
 
 
-_alias(inv, "inverse")
-_alias(linalg_det, "det")
-_alias(linalg_slogdet, "slogdet")
+# linalg's functions call their operand A, these call it input.
+_alias(also_by_name(inv, "input"), "inverse")
+_alias(also_by_name(linalg_det, "input"), "det")
+_alias(also_by_name(linalg_slogdet, "input"), "slogdet")
 
 
 @function(method=True)

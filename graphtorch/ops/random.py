@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.state import state
+from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call, call_inplace, write_out
 from graphtorch.ops.pointwise import not_implemented
@@ -308,7 +309,7 @@ def _like(name: str) -> Callable[..., Tensor]:
 
 rand_like = function()(_like("rand"))
 randn_like = function()(_like("randn"))
-randint_like = function()(_like("randint"))
+randint_like = function()(also_by_name(_like("randint"), "low", "high"))
 
 
 # -- samplers over a tensor -------------------------------------------------------------------------------------------
@@ -657,7 +658,7 @@ def _random_(self: Tensor, *bounds: Any, generator: Generator | None = None) -> 
 
 
 method("bernoulli_")(_bernoulli_)
-method("random_")(_random_)
+method("random_")(also_by_name(_random_, "from", "to"))
 
 
 @function()

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphtorch.autograd.graph import renamed
 from graphtorch.ops import view as views
+from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import function, method, operator
 from graphtorch.ops.dispatch import _scalar_name
 from graphtorch.ops.record import VIEW, sample
@@ -336,8 +337,8 @@ def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
     return transpose(input, axis0, axis1)
 
 
-for _alias, _function in {"moveaxis": movedim, "swapdims": swapaxes}.items():
-    function(method=True, name=_alias)(_function)
+function(method=True, name="moveaxis")(movedim)
+function(method=True, name="swapdims")(also_by_name(swapaxes, "dim0", "dim1"))
 
 
 def _matrix_transpose(input: Tensor, name: str) -> Tensor:
@@ -486,7 +487,6 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     return split(input, step, dim)
 
 
-@function(method=True)
 def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of nearly equal sizes, or between the indices listed. See torch.tensor_split."""
     if not input.ndim:
@@ -505,6 +505,9 @@ def tensor_split(input: Tensor, indices_or_sections: Any, dim: int = 0) -> tuple
         stops = list(given)
     bounds = [0, *stops, size]
     return tuple(views.slice_(input, dim, a, b, 1) for a, b in itertools.pairwise(bounds))
+
+
+function(method=True)(also_by_name(tensor_split, "indices", "sections", "tensor_indices_or_sections"))
 
 
 @function(method=True)
@@ -537,7 +540,7 @@ def _pieces(name: str, dim_of: Any) -> None:
 
     pieces.__name__ = name
     pieces.__doc__ = f"Split along NumPy's `{name}` dimension. See torch.{name}."
-    function(method=True, name=name)(pieces)
+    function(method=True, name=name)(also_by_name(pieces, "indices", "sections"))
 
 
 _pieces("hsplit", lambda rank: 0 if rank == 1 else 1)

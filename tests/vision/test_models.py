@@ -20,6 +20,30 @@ def test_keys_and_repr_are_torchvisions(torchvision, name):
     assert {key: tuple(value.shape) for key, value in ours.state_dict().items()} == expected
 
 
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "vgg13_bn", "vgg16", "vgg19_bn"])
+def test_large_models_are_torchvisions(torchvision, name):
+    """On the meta device: their dense layers have a hundred million weights."""
+    torch = pytest.importorskip("torch")
+    with gt.device("meta"), torch.device("meta"):
+        ours, theirs = models.get_model(name, num_classes=10), getattr(torchvision.models, name)(num_classes=10)
+    assert repr(ours) == repr(theirs)
+    expected = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
+    assert {key: tuple(value.shape) for key, value in ours.state_dict().items()} == expected
+    assert ours(gt.empty(2, 3, 64, 64, device="meta")).shape == (2, 10)
+
+
+def test_vgg_initialises_its_layers():
+    with gt.device("meta"):
+        model = models.vgg11_bn(init_weights=False)
+    model.features.to_empty(device="cpu")
+    model.classifier = gt.nn.Linear(3, 3)
+    model._initialize()
+    assert model.features[0].bias.tolist() == [0.0] * 64
+    assert model.features[1].weight.tolist() == [1.0] * 64
+    assert abs(model.features[4].weight.std().item() - (2 / (128 * 9)) ** 0.5) < 1e-3
+    assert model.classifier.weight.abs().max() < 0.05
+
+
 def pair(torchvision, make):
     torch = pytest.importorskip("torch")
     gt.manual_seed(0)

@@ -20,6 +20,19 @@ from graphtorch.vision.models.resnet import (
     resnext50_32x4d,
     wide_resnet50_2,
 )
+from graphtorch.vision.models.vgg import (
+    VGG,
+    AlexNet,
+    alexnet,
+    vgg11,
+    vgg11_bn,
+    vgg13,
+    vgg13_bn,
+    vgg16,
+    vgg16_bn,
+    vgg19,
+    vgg19_bn,
+)
 from graphtorch.vision.models.vision_transformer import (
     VisionTransformer,
     vit_b_16,
@@ -32,6 +45,7 @@ from graphtorch.vision.models.vision_transformer import (
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     builder.__name__: builder
     for builder in (
+        alexnet,
         lenet,
         resnet18,
         resnet34,
@@ -39,6 +53,14 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
         resnet101,
         resnet152,
         resnext50_32x4d,
+        vgg11,
+        vgg11_bn,
+        vgg13,
+        vgg13_bn,
+        vgg16,
+        vgg16_bn,
+        vgg19,
+        vgg19_bn,
         vit_b_16,
         vit_b_32,
         vit_h_14,
@@ -48,7 +70,17 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
     )
 }
 
-__all__ = ["LeNet", "ResNet", "VisionTransformer", "get_model", "get_model_builder", "list_models", *_BUILDERS]
+__all__ = [
+    "VGG",
+    "AlexNet",
+    "LeNet",
+    "ResNet",
+    "VisionTransformer",
+    "get_model",
+    "get_model_builder",
+    "list_models",
+    *_BUILDERS,
+]
 
 
 def list_models() -> list[str]:
