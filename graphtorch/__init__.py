@@ -63,6 +63,7 @@ from graphtorch.tensor.formats import (
     layout,
     memory_format,
     preserve_format,
+    sparse_coo,
     strided,
 )
 

@@ -1,6 +1,6 @@
 """`__torch_function__` for functions of libraries and programs: those that ask their arguments for it.
 
-The functions of this package do not ask: classes that imitate tensors can't be given to them.
+The operators of this package ask operands that are no tensors; subclasses of Tensor are not asked.
 See https://docs.pytorch.org/docs/stable/torch.overrides.html."""
 
 from __future__ import annotations

@@ -164,6 +164,8 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
         "call_view": call_view,
         "call_inplace": call_inplace,
         "call_out": call_out,
+        "Foreign": Foreign,
+        "ask": ask,
     }
     head: list[str] = []
     body: list[str] = []
@@ -183,19 +185,20 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
             condition, convert = converter
             scope[f"convert_{i}"] = convert
             scope[f"accept_{i}"] = condition
-            body.append(
-                f"    if type({python_name}) is not accept_{i}: {python_name} = convert_{i}(op, {i}, {python_name})"
-            )
+            conversion = f"{python_name} = convert_{i}(op, {i}, {python_name})"
+            body.append(f" if type({python_name}) is not accept_{i}: {conversion}")
+    names = "".join(f"{p.name}_, " if keyword.iskeyword(p.name) else f"{p.name}, " for p in op.parameters)
+    if body:
+        body = ["try:", *body, f"except Foreign: return ask(op, function, ({names}))"]
     if out:
         if not star:
             head.append("*")
         head.append("out=None")
-        names = ", ".join(p.name + "_" if keyword.iskeyword(p.name) else p.name for p in op.parameters)
-        body.append(f"    if out is not None: return call_out(op, ({names},), out)")
-    names = ", ".join(p.name + "_" if keyword.iskeyword(p.name) else p.name for p in op.parameters)
-    body.append(f"    return {target}(op, ({names}{',' if names else ''}))")
-    exec(_code(f"def generated({', '.join(head)}):\n" + "\n".join(body) + "\n"), scope)
+        body.append(f"if out is not None: return call_out(op, ({names}), out)")
+    body.append(f"return {target}(op, ({names}))")
+    exec(_code(f"def generated({', '.join(head)}):\n " + "\n ".join(body) + "\n"), scope)
     made: Any = scope.pop("generated")
+    scope["function"] = made
     made.__code__ = made.__code__.replace(co_name=name, co_qualname=name, co_filename=f"<graphtorch operator {name}>")
     made.__name__ = made.__qualname__ = name
     made.operator = op
@@ -229,17 +232,35 @@ def _wrong(op: Operator, i: int, expected: str, value: Any) -> TypeError:
     )
 
 
+class Foreign(Exception):
+    """An operand is no tensor, and its class has `__torch_function__`."""
+
+
+def ask(op: Operator, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """What the operands' classes make of a call: those that are no tensors. See torch.overrides."""
+    from graphtorch.overrides import handle_torch_function
+
+    operands = [v for a in args for v in (a if isinstance(a, list | tuple) else (a,)) if not isinstance(v, Tensor)]
+    named = {p.name: a for p, a in zip(op.parameters, args, strict=True) if p.keyword_only}
+    plain = [a for p, a in zip(op.parameters, args, strict=True) if not p.keyword_only]
+    return handle_torch_function(function, operands, *plain, **named)
+
+
+def _no_tensor(op: Operator, i: int, expected: str, value: Any) -> Exception:
+    return Foreign() if hasattr(type(value), "__torch_function__") else _wrong(op, i, expected, value)
+
+
 def _tensor(op: Operator, i: int, value: Any) -> Any:
     if isinstance(value, Tensor):
         return value
-    raise _wrong(op, i, "Tensor", value)
+    raise _no_tensor(op, i, "Tensor", value)
 
 
 def _tensors(op: Operator, i: int, value: Any) -> Any:
     if isinstance(value, list | tuple):
         for item in value:
             if not isinstance(item, Tensor):
-                raise _wrong(op, i, "tuple of Tensors", item)
+                raise _no_tensor(op, i, "tuple of Tensors", item)
         return tuple(value)
     raise _wrong(op, i, "tuple of Tensors", value)
 
@@ -262,7 +283,7 @@ def _tensor_or_number(op: Operator, i: int, value: Any) -> Any:
         return value.item()
     if isinstance(value, Tensor | bool | int | float | complex) or _is_symbolic(value):
         return value
-    raise _wrong(op, i, "Tensor", value)
+    raise _no_tensor(op, i, "Tensor", value)
 
 
 def _number(op: Operator, i: int, value: Any) -> Any:

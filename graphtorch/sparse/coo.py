@@ -8,7 +8,10 @@ from typing import Any
 import graphtorch as torch
 from graphtorch import Tensor
 
-__all__ = ["SparseTensor", "addmm", "mm", "softmax", "sparse_coo_tensor", "sum"]
+__all__ = [
+    *("DoubleTensor", "FloatTensor", "LongTensor", "SparseTensor"),
+    *("addmm", "log_softmax", "mm", "softmax", "sparse_coo_tensor", "sum"),
+]
 
 
 class SparseTensor:
@@ -19,6 +22,14 @@ class SparseTensor:
 
     is_sparse = True
     is_leaf = False
+    grad = None
+    layout = torch.sparse_coo
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from graphtorch.sparse.operators import answer
+
+        return answer(function, args, kwargs)
 
     def __init__(self, indices: Tensor, values: Tensor, size: Any, coalesced: bool = False) -> None:
         self._index, self._values_, self.shape = indices, values, torch.Size(size)
@@ -53,6 +64,13 @@ class SparseTensor:
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size of it."""
         return self.shape if dim is None else self.shape[dim]
+
+    def numel(self) -> int:
+        """How many elements there are, zeros included."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
 
     def sparse_dim(self) -> int:
         """How many dimensions have indices."""
@@ -90,7 +108,9 @@ class SparseTensor:
             raise RuntimeError(f"Cannot get {name} on an uncoalesced tensor, please call .coalesce() first")
 
     def __repr__(self) -> str:
-        index, values = (repr(t).removesuffix(")").removeprefix("tensor(") for t in (self._index, self._values_))
+        texts = (repr(t).removesuffix(")").removeprefix("tensor(") for t in (self._index, self._values_))
+        # Further lines of each begin below its first.
+        index, values = (text.replace("\n", "\n" + " " * n) for text, n in zip(texts, (15, 14), strict=True))
         return (
             f"tensor(indices=tensor({index}),\n       values=tensor({values}),\n       size={tuple(self.shape)}, "
             f"nnz={self._nnz()}, layout=torch.sparse_coo)"
@@ -150,6 +170,15 @@ class SparseTensor:
         """The same in float64."""
         return self._with_values(self._values_.double())
 
+    def cpu(self) -> SparseTensor:
+        """The same with values on the CPU."""
+        return SparseTensor(self._index.cpu(), self._values_.cpu(), self.shape, self._coalesced)
+
+    def cuda(self, *args: Any, **kwargs: Any) -> SparseTensor:
+        """The same on a CUDA device."""
+        index, values = self._index.cuda(*args, **kwargs), self._values_.cuda(*args, **kwargs)
+        return SparseTensor(index, values, self.shape, self._coalesced)
+
     def requires_grad_(self, requires_grad: bool = True) -> SparseTensor:
         """Ask for gradients of the values."""
         self._values_.requires_grad_(requires_grad)
@@ -167,6 +196,11 @@ class SparseTensor:
         """The transposed matrix."""
         return self.transpose(0, 1)
 
+    @property
+    def T(self) -> SparseTensor:
+        """The transposed matrix."""
+        return self.t()
+
     # -- arithmetic ---------------------------------------------------------------------------------------------------
 
     def __add__(self, other: Any) -> Any:
@@ -178,7 +212,8 @@ class SparseTensor:
                 f"has size {list(other.shape)} (FYI: dense-sparse addition does not currently support broadcasting)"
             )
         index = torch.cat([self._index, other._index], 1)
-        return SparseTensor(index, torch.cat([self._values_, other._values_]), self.shape)
+        found = SparseTensor(index, torch.cat([self._values_, other._values_]), self.shape)
+        return found.coalesce() if self._coalesced and other._coalesced else found
 
     __radd__ = __add__
     add = __add__
@@ -191,7 +226,8 @@ class SparseTensor:
 
     def __mul__(self, other: Any) -> SparseTensor:
         if isinstance(other, SparseTensor):
-            raise NotImplementedError("mul: a product of two sparse tensors element by element is not implemented")
+            mine = self.coalesce()
+            return mine * other.to_dense()
         if isinstance(other, Tensor) and other.ndim:
             # Only the elements that are there matter.
             places = tuple(self._index)
@@ -279,6 +315,17 @@ def sparse_coo_tensor(
     return SparseTensor(index, given, shape, bool(is_coalesced))
 
 
+def _constructor(dtype: Any) -> Any:
+    def make(indices: Any, values: Any = None, size: Any = None) -> SparseTensor:
+        return sparse_coo_tensor(indices, values, size, dtype=dtype)
+
+    make.__doc__ = f"`sparse_coo_tensor` of {dtype}, as older programs write it. See torch.sparse_coo_tensor."
+    return make
+
+
+FloatTensor, DoubleTensor, LongTensor = map(_constructor, (torch.float32, torch.float64, torch.int64))
+
+
 def _from_dense(dense: Tensor, sparse_dim: int | None = None) -> SparseTensor:
     """The elements of a dense tensor that are not 0; with fewer sparse dimensions, the slices that are not all 0."""
     count = dense.ndim if sparse_dim is None else sparse_dim
@@ -331,6 +378,12 @@ def sum(input: SparseTensor, dim: Any = None, dtype: Any = None) -> Any:
         return values.sum(0)
     kept = torch.tensor(left)
     return SparseTensor(input._index.index_select(0, kept), values, shape).coalesce()
+
+
+def log_softmax(input: SparseTensor, dim: int, *, dtype: Any = None) -> SparseTensor:
+    """The logarithm of :func:`softmax`. See torch.sparse.log_softmax."""
+    given = softmax(input, dim, dtype=dtype)
+    return given._with_values(given._values_.log())
 
 
 def softmax(input: SparseTensor, dim: int, *, dtype: Any = None) -> SparseTensor:

@@ -21,7 +21,7 @@ class memory_format:
 
 
 class layout:
-    """How a tensor is stored. Dense strided memory is the only one here. See torch.layout."""
+    """How a tensor is stored: densely, or as the elements that are there (`graphtorch.sparse`). See torch.layout."""
 
     __slots__ = ("name",)
 
@@ -40,6 +40,7 @@ preserve_format = memory_format("preserve_format")
 channels_last = memory_format("channels_last")
 channels_last_3d = memory_format("channels_last_3d")
 strided = layout("strided")
+sparse_coo = layout("sparse_coo")
 
 # Dimensions in the order in which they lie in memory, outermost first.
 ORDERS = {"channels_last": (0, 2, 3, 1), "channels_last_3d": (0, 2, 3, 4, 1)}
