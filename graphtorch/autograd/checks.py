@@ -57,6 +57,24 @@ def _analytical(result: Tensor, tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.stack(columns, axis=1) if columns else np.zeros((tensor.numel(), 0))
 
 
+def _pushed(
+    function: Callable[..., Any], inputs: Sequence[Any], tensor: Tensor, output: int
+) -> np.ndarray[Any, Any]:
+    """The same by forward mode: one row an element of the tensor."""
+    from graphtorch.autograd import forward_ad
+
+    rows = []
+    for index in range(tensor.numel()):
+        unit = np.zeros(tensor.numel(), tensor.dtype.numpy)
+        unit[index] = 1
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(tensor, Tensor._wrap(unit.reshape(tuple(tensor.shape))))
+            made = _outputs(function(*(dual if t is tensor else t for t in inputs)))[output]
+            tangent = forward_ad.unpack_dual(made).tangent
+            rows.append((made * 0 if tangent is None else tangent).numpy(force=True).reshape(-1).copy())
+    return np.stack(rows) if rows else np.zeros((0, 0))
+
+
 def gradcheck(
     func: Callable[..., Any],
     inputs: Tensor | Sequence[Any],
@@ -65,12 +83,23 @@ def gradcheck(
     atol: float = 1e-5,
     rtol: float = 1e-3,
     raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_batched_forward_grad: bool = False,
+    check_forward_ad: bool = False,
+    check_backward_ad: bool = True,
+    fast_mode: bool = False,
+    masked: bool | None = None,
 ) -> bool:
     """Whether the gradients of `func` at `inputs` agree with central differences.
 
     Give float64 inputs that require grad: `eps` is too small for narrower types. A function of complex inputs must have
-    real outputs. Raises GradcheckError (or returns False) where a derivative differs by more than
-    `atol + rtol * |numerical|`, and ValueError if no input requires grad.
+    real outputs. `check_forward_ad` checks forward mode, too, for real inputs; `check_backward_ad=False` only that. All
+    elements are compared, in `fast_mode` too; the other options ask for nothing here. Raises GradcheckError (or returns
+    False) where a derivative differs by more than `atol + rtol * |numerical|`, and ValueError if no input requires
+    grad.
     """
     given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     checked = [t for t in given if isinstance(t, Tensor) and t.requires_grad]
@@ -83,12 +112,19 @@ def gradcheck(
     for output, result in enumerate(results):
         for position, tensor in enumerate(checked):
             numerical = _numerical(func, given, tensor, output, eps)
-            analytical = _analytical(result, tensor) if result.requires_grad else np.zeros_like(numerical)
-            if not np.allclose(analytical, numerical, rtol=rtol, atol=atol):
+            found: list[tuple[str, np.ndarray[Any, Any]]] = []
+            if check_backward_ad:
+                backward = _analytical(result, tensor) if result.requires_grad else np.zeros_like(numerical)
+                found.append(("Jacobian", backward))
+            if check_forward_ad and not tensor.dtype.is_complex:
+                found.append(("Jacobian computed with forward mode", _pushed(func, given, tensor, output)))
+            for what, analytical in found:
+                if np.allclose(analytical, numerical, rtol=rtol, atol=atol):
+                    continue
                 if not raise_exception:
                     return False
                 raise GradcheckError(
-                    f"Jacobian mismatch for output {output} with respect to input {position},\n"
+                    f"{what} mismatch for output {output} with respect to input {position},\n"
                     f"numerical:{numerical}\nanalytical:{analytical}\n"
                 )
     return True
@@ -102,9 +138,19 @@ def gradgradcheck(
     eps: float = 1e-6,
     atol: float = 1e-5,
     rtol: float = 1e-3,
+    gen_non_contig_grad_outputs: bool = False,
     raise_exception: bool = True,
+    nondet_tol: float = 0.0,
+    check_undefined_grad: bool = True,
+    check_grad_dtypes: bool = False,
+    check_batched_grad: bool = False,
+    check_fwd_over_rev: bool = False,
+    check_rev_over_rev: bool = True,
+    fast_mode: bool = False,
+    masked: bool | None = None,
 ) -> bool:
-    """Whether the gradients of the gradients agree with central differences: `gradcheck` of the backward pass.
+    """Whether the gradients of the gradients agree with central differences: `gradcheck` of the backward pass, by
+    reverse mode (`check_rev_over_rev`) and by forward mode (`check_fwd_over_rev`).
 
     The cotangents are drawn from a generator of fixed seed unless given. Raises as `gradcheck` does.
     """
@@ -125,4 +171,13 @@ def gradgradcheck(
         wanted = [t for t in operands if isinstance(t, Tensor) and t.requires_grad]
         return tuple(g for g in grad(outputs, wanted, seeds, create_graph=True, allow_unused=True) if g is not None)
 
-    return gradcheck(backward, (*given, *cotangents), eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception)
+    return gradcheck(
+        backward,
+        (*given, *cotangents),
+        eps=eps,
+        atol=atol,
+        rtol=rtol,
+        raise_exception=raise_exception,
+        check_forward_ad=check_fwd_over_rev,
+        check_backward_ad=check_rev_over_rev,
+    )

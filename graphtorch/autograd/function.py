@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from graphtorch.autograd.graph import FREED, Node, SavedTensor, edge_of
 from graphtorch.autograd.rules import fit
@@ -14,9 +14,15 @@ from graphtorch.tensor.type import type_of
 
 
 class FunctionContext:
-    """The `ctx` of a Function: what forward leaves for backward."""
+    """The `ctx` of a Function: what forward leaves for backward, and for jvp."""
+
+    watchers: ClassVar[list[list[FunctionContext]]] = []  # each gets what is made meanwhile
 
     def __init__(self) -> None:
+        for watcher in self.watchers:
+            watcher.append(self)
+        self.to_push: tuple[Any, ...] | None = None
+        self.pushing = False  # whether it is jvp that asks
         self.to_save: tuple[Any, ...] = ()
         self.needs_input_grad: tuple[bool, ...] = ()
         self._saved: tuple[Any, ...] | None = ()
@@ -29,9 +35,15 @@ class FunctionContext:
         """Keep tensors; an in-place change before backward is an error."""
         self.to_save = tensors
 
+    def save_for_forward(self, *tensors: Tensor | None) -> None:
+        """Keep tensors for jvp."""
+        self.to_push = tensors
+
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        """What `save_for_backward` kept."""
+        """What `save_for_backward` kept; for jvp what `save_for_forward` did, if it was called."""
+        if self.pushing and self.to_push is not None:
+            return self.to_push
         if self._saved is None or self._node is None:
             if self._saved is None:
                 raise RuntimeError(FREED)
@@ -121,6 +133,12 @@ class Function:
             "You must implement either the backward or vjp method for your custom autograd.Function to use it with "
             "backward "
             "mode AD."
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> Any:
+        raise NotImplementedError(
+            "You must implement the jvp function for custom autograd.Function to use it with forward mode AD."
         )
 
     @classmethod

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from graphtorch.autograd.engine import _run, _start, accumulate
-from graphtorch.autograd.function import Function
+from graphtorch.autograd.function import Function, FunctionContext
 from graphtorch.autograd.views import replay
 from graphtorch.frontend.errors import refuse
 from graphtorch.func.levels import Level
@@ -189,13 +189,42 @@ class DualLevel(Level):
             )
 
     def apply_function(self, function: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Raises NotImplementedError for dual arguments: a custom function says nothing of tangents."""
-        if self._is_dual(args):
-            raise NotImplementedError(
-                "You must implement the jvp function for custom autograd.Function to use it with forward mode AD."
-            )
+        """Tangents by the function's own `jvp`; an argument that has none counts as one of zeros.
+
+        Raises NotImplementedError for a function without one, RuntimeError for another number of tangents than
+        results."""
+        if not self._is_dual(args):
+            with self.below():
+                return function.apply(*args, **kwargs)
+        made: list[FunctionContext] = []
         with self.below():
-            return function.apply(*args, **kwargs)
+            FunctionContext.watchers.append(made)
+            try:
+                returned = function.apply(*args, **kwargs)
+            finally:
+                FunctionContext.watchers.remove(made)
+            context = made[0]  # those of functions that forward applies follow
+            given = [self._tangent_or_zeros(a, context) for a in args]
+            context.pushing = True
+            pushed = function.jvp(context, *given)
+            context.pushing = False
+        outputs = returned if isinstance(returned, tuple) else (returned,)
+        tangents = pushed if isinstance(pushed, tuple) else (pushed,)
+        if len(tangents) != len(outputs):
+            raise RuntimeError(
+                f"Function's jvp returned an invalid number of forward gradients (expected {len(outputs)} but got "
+                f"{len(tangents)})"
+            )
+        for output, tangent in zip(outputs, tangents, strict=True):
+            if isinstance(output, Tensor) and tangent is not None and output._dtype.is_differentiable:
+                self.set_tangent(output, tangent)
+        return returned
+
+    def _tangent_or_zeros(self, value: Any, context: FunctionContext) -> Tensor | None:
+        found = self.tangent(value)
+        if found is None and context._materialize and isinstance(value, Tensor) and value._dtype.is_differentiable:
+            found = FUNCTIONS["zeros_like"](value.detach())
+        return found
 
 
 def make_dual(tensor: Tensor, tangent: Tensor) -> Tensor:
