@@ -147,5 +147,5 @@ def test_a_candidate_that_hangs_is_not_waited_for(cuda: SimulatedDriver, monkeyp
     monkeypatch.setattr(measuring, "_PATIENCE", 0.01)
     monkeypatch.setattr(cuda, "event_done", lambda event: False)
     monkeypatch.setattr(cuda, "wait_stream", wait)
-    with pytest.raises(LostDeviceError, match="did not end within .* is left out from now on"):
+    with pytest.raises(LostDeviceError, match=r"did not end within .* is left out from now on"):
         DeviceClock(devices.device(0))([], {})
