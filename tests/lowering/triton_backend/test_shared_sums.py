@@ -78,19 +78,12 @@ def test_factors_quotients_and_signs() -> None:
 
 
 def test_what_is_no_factor_stays() -> None:
-    """Factors that vary along what is summed, and sums that have nothing in common, or what is rounded at each step."""
+    """Factors that vary along what is summed, and sums that have nothing in common."""
 
     def run(x: Any, y: Any, w: Any) -> Any:
-        return (
-            (x * y).sum(1),
-            (x * w).sum(1),
-            (x + w).sum(1),
-            (y.bfloat16() * w.bfloat16()).sum(1),
-            (w * w).expand(6, 40).sum(1),
-        )
+        return (x * y).sum(1), (x * w).sum(1), (x + w).sum(1), (w * w).expand(6, 40).sum(1)
 
     graph = trace(run, f32(6, 40), f32(6, 40), f32(6, 1))
-    before = [s for s in recompute_in_readers(build_schedule(graph)).steps if isinstance(s, Kernel)]
-    after = [s for s in share_sums(recompute_in_readers(build_schedule(graph))).steps if isinstance(s, Kernel)]
-    assert len(before) == len(after) and sum(sums(graph)) >= 4
+    schedule = recompute_in_readers(build_schedule(graph))
+    assert all(a is b for a, b in zip(share_sums(schedule).steps, schedule.steps, strict=True))
     check(graph)
