@@ -86,7 +86,10 @@ def _decompose_std_mean(input: Any, dim: Any, correction: Any, keepdim: bool) ->
 def _of_var(g: Any, input: Any, dim: Any, correction: Any, keepdim: bool) -> Any:
     free = _freedom(input.shape, dim, correction)
     distance = input - input.mean(dim, keepdim=True)
-    return restore(g, input, dim, keepdim) * (2.0 / free if free else float("inf")) * distance
+    each = restore(g, input, dim, keepdim)
+    if getattr(free, "is_symbolic_int", False):  # a quotient of symbolic sizes would fix them
+        return each * 2.0 / free * distance
+    return each * (2.0 / free if free else float("inf")) * distance
 
 
 def _of_std(g: Any, input: Any, result: Any, dim: Any, correction: Any, keepdim: bool) -> Any:

@@ -85,6 +85,18 @@ def test_slices_of_unequal_lengths():
     assert next(n.args[0] for n in after.nodes if n.op.name == "cat")[1].type.shape == (1, 3)
 
 
+def test_other_sizes_may_be_symbolic():
+    graph = graph_of(
+        "[s0 >= 2](%a: f32[s0, 3] argument, %b: f32[s0, 5] argument)",
+        "%p = slice_backward(%a, input_sizes=(s0, 8), dim=1, start=5, end=8, step=1)",
+        "%q = slice_backward(%b, input_sizes=(s0, 8), dim=1, start=0, end=5, step=1)",
+        "%s = add(%p, %q)",
+        returns="y=%s",
+    )
+    after = operators(JoinParts().run(graph))
+    assert "cat" in after and "add" not in after
+
+
 def test_the_gradient_of_unbind_is_one_concatenation():
     @graphtorch.compile(backend="numpy")
     def step(x):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.passes.base import Pass, register
-from graphtorch.ir.passes.sums import Emitter, is_static, rewrite_sums, terms
+from graphtorch.ir.passes.sums import Emitter, rewrite_sums, terms
 from graphtorch.ir.rewrite import Firing, RewriteLog
 
 
@@ -52,9 +52,10 @@ def _key(node: Node | None) -> tuple[Any, ...] | None:
     """What parts that can be joined have in common: the dimension."""
     if node is None or node.op.name not in ("select_backward", "slice_backward"):
         return None
-    if any(type(a) is not int for a in node.args[2:]) or not is_static(node.args[1]):
+    dim = node.args[2]
+    if any(type(a) is not int for a in node.args[2:]) or type(node.args[1][dim]) is not int:
         return None
-    if node.op.name == "slice_backward" and (node.args[5] != 1 or not is_static(node.args[0].shape)):
+    if node.op.name == "slice_backward" and (node.args[5] != 1 or type(node.args[0].shape[dim]) is not int):
         return None
     return (node.args[2],)
 

@@ -8,6 +8,7 @@ from typing import Any
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.rewrite import finish, rebuild
 from graphtorch.ops.record import REGISTRY
+from graphtorch.tensor.symint import same_shape
 
 # Makes the nodes that stand for a sum, and gives them with the value that is the sum; None: it stays.
 Rewrite = Callable[[Node, set[Value], dict[Value, Value]], tuple[list[Node], Value] | None]
@@ -26,7 +27,7 @@ def is_sum(node: Node) -> bool:
         return False
     own = node.results[0].type
     return all(
-        a.type.dtype is own.dtype and is_static(a.type.shape) and a.type.shape == own.shape and not a.type.is_number
+        a.type.dtype is own.dtype and same_shape(a.type.shape, own.shape) and not a.type.is_number
         for a in node.args[:2]
     )
 

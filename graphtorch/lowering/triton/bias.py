@@ -32,9 +32,10 @@ from graphtorch.lowering.triton.products import ROWS
 from graphtorch.lowering.triton.shapes import DOT
 from graphtorch.lowering.triton.splitting import copy_expressions
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
-from graphtorch.schedule.indexing import product, row_major
+from graphtorch.schedule.indexing import estimate, product, row_major
 from graphtorch.schedule.report import describe
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import same_shape, same_size
 from graphtorch.tensor.type import TensorType
 
 FEWEST = 1024  # rows of a product for which this pays
@@ -75,10 +76,10 @@ def begin_sums_in_products(schedule: Schedule) -> Schedule:
     return replace(schedule, steps=steps, report=[*schedule.report, *lines])
 
 
-def _begun(steps: list[Kernel | ExternCall], at: int, buffer: Buffer, m: int, n: int) -> tuple[Buffer, str] | None:
+def _begun(steps: list[Kernel | ExternCall], at: int, buffer: Buffer, m: Any, n: Any) -> tuple[Buffer, str] | None:
     """Let the first kernel that sums the rows of a buffer (m, n) after a step read sums of groups of them instead: the
     buffer of these sums, and what to report."""
-    name, shape = f"{buffer.name}_sums", (-(-m // ROWS), n)
+    name, shape = f"{buffer.name}_sums", ((m + ROWS - 1) // ROWS, n)
     partial = Buffer(name, dtypes.float32, shape, "temporary", Value(TensorType(dtypes.float32, shape), name))
     for j in range(at + 1, len(steps)):
         if buffer in steps[j].reads() and (made := _summing(steps[j], buffer, partial, m, n)) is not None:
@@ -95,8 +96,8 @@ def _joined(step: Kernel | ExternCall) -> Buffer | None:
     if len(whole) != 1 or any(s.m < ROWS or s.n < ROWS for s in shapes(step)):
         return None
     (buffer,) = whole
-    sizes = [s for view in step.places.values() for s in (*view.shape, *view.strides, view.offset)]
-    if any(type(s) is not int for s in (*buffer.shape, *sizes)):
+    sizes = [s for view in step.places.values() for s in (*view.shape[1:], *view.strides, view.offset)]
+    if any(type(s) is not int for s in (buffer.shape[-1], *sizes)):
         return None
     width = buffer.shape[-1]
     lengths = {view.shape[1] for view in step.places.values()}
@@ -105,7 +106,7 @@ def _joined(step: Kernel | ExternCall) -> Buffer | None:
         for view in step.places.values()
     )
     covered = sum(view.shape[2] * view.shape[3] for view in step.places.values()) == width
-    enough = product(buffer.shape[:-1]) >= FEWEST and len(lengths) == 1 and lengths.pop() % ROWS == 0
+    enough = estimate(product(buffer.shape[:-1])) >= FEWEST and len(lengths) == 1 and lengths.pop() % ROWS == 0
     return buffer if rows and covered and enough else None
 
 
@@ -113,8 +114,7 @@ def _can_begin(step: Kernel | ExternCall) -> bool:
     """Whether a step is a matrix product whose tiles go on, with many rows."""
     if not isinstance(step, FusedCall) or step.op.name != "mm" or step.epilogue is None or step.splits > 1:
         return False
-    m, n = result_shape(step)
-    return type(m) is int and type(n) is int and m >= FEWEST and step.args[0].buffer.dtype in DOT
+    return estimate(result_shape(step)[0]) >= FEWEST and step.args[0].buffer.dtype in DOT
 
 
 def _lies_as_result(store: Store, kernel: Kernel, result: Buffer) -> bool:
@@ -128,7 +128,7 @@ def _lies_as_result(store: Store, kernel: Kernel, result: Buffer) -> bool:
     return same and is_zero(store.access.offset) and store.access.buffer.dtype.is_floating_point
 
 
-def _summing(step: Kernel | ExternCall, buffer: Buffer, partial: Buffer, m: int, n: int) -> Kernel | None:
+def _summing(step: Kernel | ExternCall, buffer: Buffer, partial: Buffer, m: Any, n: Any) -> Kernel | None:
     """A kernel that sums the rows of a buffer as one that sums those of `partial`; None for any other."""
     if not isinstance(step, Kernel) or type(step) is not Kernel:
         return None
@@ -169,23 +169,16 @@ def _summing(step: Kernel | ExternCall, buffer: Buffer, partial: Buffer, m: int,
     return Kernel(step.name, axes, stores, list(step.nodes), list(step.reasons))
 
 
-def goes_through_rows(kernel: Kernel, folded: list[int], access: Access, m: int, n: int) -> bool:
+def goes_through_rows(kernel: Kernel, folded: list[int], access: Access, m: Any, n: Any) -> bool:
     """Whether the folded axes go through all rows of an (m, n) buffer, and the others through its columns."""
     if not folded or not is_zero(access.offset):
         return False
-    sizes = [kernel.axes[i].size for i in folded]
-    rows = [access.strides[i] for i in folded]
+    order = sorted(folded, key=lambda i: -estimate(access.strides[i]))
     kept = [i for i, a in enumerate(kernel.axes) if i not in folded and not is_one(a.size)]
-    columns = [kernel.axes[i].size for i in kept]
-    if any(type(s) is not int for s in (*sizes, *columns)):
-        return False
-    order = sorted(range(len(rows)), key=lambda i: -int(rows[i]))
-    through = [sizes[i] for i in order]
-    wanted = [n * s for s in row_major(through)]
-    across = [access.strides[i] for i in kept]
+    through, columns = ([kernel.axes[i].size for i in axes] for axes in (order, kept))
     return (
-        [rows[i] for i in order] == wanted
-        and product(through) == m
-        and product(columns) == n
-        and list(across) == list(row_major(columns))
+        same_shape(tuple(access.strides[i] for i in order), tuple(n * s for s in row_major(through)))
+        and same_size(product(through), m)
+        and same_size(product(columns), n)
+        and same_shape(tuple(access.strides[i] for i in kept), row_major(columns))
     )

@@ -40,7 +40,7 @@ from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Strides,
 from graphtorch.schedule.indexing import product, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
-from graphtorch.tensor.symint import SymInt, same_shape, substitute, symbol, symbols_of
+from graphtorch.tensor.symint import SymInt, same_shape, same_size, substitute, symbol, symbols_of
 
 IMPORTS = """import triton
 import triton.language as tl
@@ -370,6 +370,7 @@ class KernelEmitter(Expressions):
     def _head(self, segment: Segment) -> None:
         """Indices and masks. Written last, when it is known what is used."""
         t = self.tiling
+        inside = self._inside() if t.part is not None else ""
         for buffer, name in self.buffers.items():
             shape = ", ".join(map(str, buffer.shape))
             segment.add(f"# {name}: {buffer.name}, {buffer.dtype.abbreviation}[{shape}]")
@@ -391,6 +392,17 @@ class KernelEmitter(Expressions):
             if self.masked[d]:
                 segment.add(f"{d}_mask = {d} < {d}_size")
             self._split_coordinates(segment, d)
+        if inside and self.blocks.persistent:
+            segment.add(inside)
+
+    def _inside(self) -> str:
+        """The line that says which elements of a block are in the part of a fold that a program has."""
+        part = self.tiling.part
+        assert part is not None
+        size = "r_size" if same_size(part.size, self.tiling.size("r")) else self.sizes.factor(part.size)
+        left = f"{self.sizes.factor(part.whole)} - {size} * {self._axis(part.number)}"
+        inside = f"{self._axis(part.loop)} < {left}"
+        return f"part_mask = r_mask & ({inside})" if self.masked["r"] else f"part_mask = {inside}"
 
     def _split_coordinates(self, segment: Segment, d: str) -> None:
         """The indices along the loops that a flattened dimension consists of."""
@@ -455,7 +467,10 @@ class KernelEmitter(Expressions):
         head.add(f"r = r_start + tl.arange(0, R_BLOCK)[None, :]{wide}")
         if self.masked["r"]:
             head.add("r_mask = r < r_size")
+        inside = self._inside() if t.part is not None else ""
         self._split_coordinates(head, "r")
+        if inside:
+            head.add(inside)
         outer.lines += head.lines + inner.lines
         for expr in varying:
             del self.names[id(expr)]  # loaded and computed again in the next pass
@@ -579,6 +594,8 @@ class KernelEmitter(Expressions):
 
     def _mask(self, varies: frozenset[str]) -> str:
         masks = [f"{d}_mask" for d in ("x", "y", "r") if d in varies and self.masked.get(d)]
+        if self.tiling.part is not None and {"x", "r"} <= varies:
+            masks = [*(m for m in masks if m != "r_mask"), "part_mask"]
         return f", mask={' & '.join(masks)}" if masks else ""
 
     def _masked(self, d: str) -> bool:
@@ -607,11 +624,11 @@ class KernelEmitter(Expressions):
         of = fold.operand.dtype
         if fold.combine in ("any", "all", "max", "min", "argmax", "argmin") and of is dtypes.bool_:
             value = f"{value}.to(tl.int32)"
-        masked = self.masked["r"]
         if "r" not in self.tiling.varies[id(fold.operand)]:
             x = "X_BLOCK" if "x" in self.tiling.varies[id(fold.operand)] else "1"
             value = f"tl.broadcast_to({value}, [{x}, R_BLOCK])"
-        return f"tl.where(r_mask, {value}, {self._start(fold)})" if masked else value
+        mask = "part_mask" if self.tiling.part is not None else "r_mask" if self.masked["r"] else ""
+        return f"tl.where({mask}, {value}, {self._start(fold)})" if mask else value
 
     def _start(self, fold: Reduce) -> str:
         """The neutral element, beside a block of the type that is folded."""

@@ -36,7 +36,7 @@ from graphtorch.lowering.triton.instructions import REGISTER
 from graphtorch.lowering.triton.layout import ChannelsLast
 from graphtorch.lowering.triton.narrow import MOST_COLUMNS, Framed, run_of
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, pieces_of
-from graphtorch.lowering.triton.rewriting import loads_of, rebuilder
+from graphtorch.lowering.triton.rewriting import Hints, loads_of, rebuilder
 from graphtorch.lowering.triton.shapes import MULTIPROCESSORS, SHORTEST_PART, blocks, fit, parts, waiting
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
 from graphtorch.schedule.fusion import EXPENSIVE
@@ -63,12 +63,14 @@ class RowSums:
     totals     the sums
     squares    sums of the squares of the distances from each group's mean; None if nobody asks for them
     rows       of a group
+    ragged     the last group may have fewer
     """
 
     store: Store | None
     totals: Buffer
     squares: Buffer | None
     rows: int
+    ragged: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -432,10 +434,10 @@ def places_first(call: ExternCall) -> bool:
 
 
 def _parts(call: ExternCall) -> int:
-    m, n, k, count = extents(call)
-    if any(type(s) is not int for s in (m, n, count)) or is_zero(k) or 0 in (m, n, count):
+    sizes = extents(call)
+    if any(is_zero(s) for s in sizes):
         return 1
-    k = estimate(k)  # a symbolic one (a batch, for weights' gradients) as in the call that was captured
+    m, n, k, count = map(estimate, sizes)  # symbolic ones (a batch) as in the call that was captured
     tf32 = (convolution_precision() if call.op.name.startswith("conv2d") else matmul_precision()) == "tf32"
     of = call.args[0].buffer.dtype
     found = parts(m, n, k, count, of, tf32)
@@ -479,7 +481,7 @@ def _may_follow(kernel: Kernel, result: Buffer, call: ExternCall) -> str | None:
     if sum(moved) > MOST_MOVES * max(4, result.dtype.itemsize):
         return f"it moves {sum(moved)} bytes for each element"
     try:
-        writer = TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=_Hints())
+        writer = TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=Hints())
         writer.store_all({id(e): "acc" for e in loads if e.access.buffer is result})
     except UnsupportedError as error:
         return str(error)
@@ -522,17 +524,10 @@ def _is_cheap(kernel: Kernel, view: View, draws: bool = False) -> bool:
     if pieces is None:
         return False
     try:
-        TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=_Hints()).value(store.value, {})
+        TileWriter(kernel, pieces, coordinates, Pointers({}), Sizes(), "", bindings=Hints()).value(store.value, {})
     except UnsupportedError:
         return False
     return True
-
-
-class _Hints(dict[str, int]):
-    """A value for every symbol, where only the text's form matters."""
-
-    def __missing__(self, name: str) -> int:
-        return 16
 
 
 def _factor_positions(call: ExternCall) -> list[int]:

@@ -1,10 +1,24 @@
-"""Steps that stand for several kernels in one launch."""
+"""What the backend adds to kernels: steps that stand for several of them in one launch, and folds cut into parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from graphtorch.lowering.kernel import Buffer, Kernel, Store
+from graphtorch.lowering.kernel import Axis, Buffer, Kernel, Store
+
+
+@dataclass(frozen=True, slots=True)
+class PartAxis(Axis):
+    """The places of one part of an axis that was cut into parts of one size, which need not divide it.
+
+    part      the name of the axis that counts the parts
+    whole     the size of the axis that was cut: there is nothing at part * size + place >= whole, so that the last
+              parts may be short or empty
+    """
+
+    part: str = ""
+    whole: Any = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -7,9 +7,9 @@ a table in device memory which tensor it works on, how large that is and where i
     x_size = tl.load(table + 3 * which)
     in0 = tl.load(table + 3 * which + 1).to(tl.pointer_type(tl.float32))
 
-Kernels with folds (the last sums of a gradient, and the update behind them) are grouped where their sizes are equal: as
-many programs for each as it would have alone. Kernels that only read what the step was given (casts of weights) run
-first, so that they meet.
+Kernels with folds (the last sums of a gradient, and the update behind them) are grouped where their sizes are equal,
+and those that are not folded known: as many programs for each as it would have alone. Kernels that only read what the
+step was given (casts of weights) run first, so that they meet.
 """
 
 from __future__ import annotations
@@ -254,15 +254,16 @@ def _folding_key(kernel: Kernel) -> Key | None:
         tiling = Tiling(kernel)
     except UnsupportedError:
         return None
-    if any(type(loop.size) is not int for loop in tiling.loops):
+    if any(type(loop.size) is not int and not loop.reduction for loop in tiling.loops) or tiling.part is not None:
         return None
     slots: dict[Buffer, int] = {}
     numbers: dict[int, int] = {}
 
     def access(of: Access) -> tuple[Any, ...]:
-        return slots.setdefault(of.buffer, len(slots)), of.buffer.dtype, of.offset, tiling.strides(of.strides)
+        strides = tuple(map(_name, tiling.strides(of.strides)))
+        return slots.setdefault(of.buffer, len(slots)), of.buffer.dtype, _name(of.offset), strides
 
-    parts: list[Any] = [tuple((loop.size, loop.reduction) for loop in tiling.loops)]
+    parts: list[Any] = [tuple((_name(loop.size), loop.reduction) for loop in tiling.loops)]
     for expr in tiling.exprs:
         if isinstance(expr, Load) and not isinstance(expr.access.buffer, Draws):
             part: Any = access(expr.access)
@@ -278,6 +279,11 @@ def _folding_key(kernel: Kernel) -> Key | None:
         parts.append(part)
     parts += [(access(store.access), numbers[id(store.value)]) for store in kernel.stores]
     return tuple(parts)
+
+
+def _name(size: Any) -> int | str:
+    """What is equal for equal sizes, and asks nothing of symbolic ones."""
+    return size if type(size) is int else str(size)
 
 
 def _supported(kernel: Kernel) -> bool:

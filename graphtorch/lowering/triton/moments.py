@@ -22,6 +22,7 @@ from graphtorch.lowering.kernel import (
     Constant,
     Expr,
     ExternCall,
+    Index,
     Kernel,
     Load,
     Reduce,
@@ -34,9 +35,10 @@ from graphtorch.lowering.triton.layout import ChannelsLast
 from graphtorch.lowering.triton.shapes import DOT
 from graphtorch.lowering.triton.splitting import Axes, Facts, copy_expressions, rebuild
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
-from graphtorch.schedule.indexing import row_major
+from graphtorch.schedule.indexing import estimate, exact_quotient, row_major
 from graphtorch.schedule.report import describe
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.symint import same_size
 from graphtorch.tensor.type import TensorType
 
 FEWEST = 1024  # pixels for which this pays
@@ -77,15 +79,20 @@ class _Image:
     step: ExternCall
     at: int
     buffer: Buffer
-    pixels: int
+    pixels: Any
     channels: int
     rows: int
+    ragged: bool  # the last group may have fewer rows
     totals: Buffer | None = None
     squares: Buffer | None = None
 
+    @property
+    def groups(self) -> Any:
+        return (self.pixels + self.rows - 1) // self.rows
+
     def _partial(self, what: str) -> Buffer:
         name = f"{self.buffer.name}_{what}"
-        shape = (self.pixels // self.rows, self.channels)
+        shape = (self.groups, self.channels)
         return Buffer(name, dtypes.float32, shape, "temporary", Value(TensorType(dtypes.float32, shape), name))
 
     def of_totals(self) -> Buffer:
@@ -98,7 +105,7 @@ class _Image:
 
     def call(self) -> FusedCall:
         """The convolution that stores them too."""
-        sums = RowSums(None, self.of_totals(), self.squares, self.rows)
+        sums = RowSums(None, self.of_totals(), self.squares, self.rows, self.ragged)
         outputs = (self.buffer, *(b for b in (sums.totals, sums.squares) if b is not None))
         if isinstance(self.step, FusedCall):
             return replace(self.step, outputs=outputs, sums=sums)
@@ -113,12 +120,11 @@ def _image(step: ExternCall, at: int) -> _Image | None:
         return None
     if isinstance(step, FusedCall) and (step.epilogue is not None or step.splits > 1):
         return None
-    shape = result_shape(step)
-    if any(type(s) is not int for s in shape) or not is_one(step.args[-1]):
+    if type(result_shape(step)[1]) is not int or not is_one(step.args[-1]):
         return None
     m, n = extents(step)[:2]
-    rows = next((r for r in GROUPS if m % r == 0), None)
-    return _Image(step, at, out, m, n, rows) if rows is not None and m >= FEWEST else None
+    rows = next((r for r in GROUPS if exact_quotient(m, r) is not None), None)
+    return _Image(step, at, out, m, n, rows or GROUPS[0], rows is None) if estimate(m) >= FEWEST else None
 
 
 class _Moments:
@@ -141,15 +147,15 @@ class _Moments:
         images = [self._image_of(r) for r in reduces]
         if any(image is None for image in images):
             return None
-        groups = {image.pixels // image.rows for image in images if image is not None}
-        if len(groups) != 1:
+        groups = [image.groups for image in images if image is not None]
+        if any(not same_size(g, groups[0]) for g in groups):
             return None
         small = [s for s in k.stores if not self._goes_along(s.value) and not self._along(s.access)]
         large = [s for s in k.stores if not any(s is other for other in small)]
         stores, handed_over = self._handed_over(large)
         if {b for s in small for b in [s.access.buffer]} & {b for s in large for b in _reads(s)}:
             return None
-        first = self._over_groups([*small, *stores], groups.pop())
+        first = self._over_groups([*small, *stores], groups[0])
         if not large:
             return [first]
         return [first, rebuild(k, large, handed_over, None)]
@@ -215,7 +221,7 @@ class _Moments:
             replaced[id(expr)] = Load(access)
         return stores, replaced
 
-    def _over_groups(self, stores: list[Store], groups: int) -> Kernel:
+    def _over_groups(self, stores: list[Store], groups: Any) -> Kernel:
         """The kernel of these stores, with sums over groups instead of pixels."""
         k = self.kernel
         kept = [i for i in range(len(k.axes)) if i not in self.folded and not k.axes[i].reduction]
@@ -253,10 +259,17 @@ class _Moments:
         if m is None:
             return Reduce("sum", total, (axis,), fold.dtype, node)
         f32 = dtypes.float32
-        mean = Compute("mul", (total, Constant(1.0 / image.rows, f32)), f32, node)
+        if image.ragged:
+            left = Index(image.pixels, (*(0 for _ in kept), -image.rows), dtypes.int64)
+            most = Constant(image.rows, dtypes.int64)
+            count: Expr = Compute("cast", (Compute("minimum", (left, most), dtypes.int64, node),), f32, node)
+            mean = Compute("div", (total, count), f32, node)
+        else:
+            count = Constant(float(image.rows), f32)
+            mean = Compute("mul", (total, Constant(1.0 / image.rows, f32)), f32, node)
         distance = Compute("sub", (mean, made[id(m)]), f32, node)
         square = Compute("mul", (distance, distance), f32, node)
-        between = Compute("mul", (square, Constant(float(image.rows), f32)), f32, node)
+        between = Compute("mul", (square, count), f32, node)
         within = Load(Access(image.of_squares(), 0, strides))
         return Reduce("sum", Compute("add", (within, between), f32, node), (axis,), fold.dtype, node)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphtorch.lowering.kernel import Access, Axis, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
+from graphtorch.lowering.triton.groups import PartAxis
 from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.splitting import Axes, Facts
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
@@ -39,7 +40,7 @@ def use_positions(kernel: Kernel) -> Kernel:
     """The kernel with what positions select loaded where it lies. Only the code generator knows these expressions."""
     folded = [i for i, a in enumerate(kernel.axes) if a.reduction and not is_one(a.size)]
     exprs = post_order(s.value for s in kernel.stores)
-    if len(folded) != 1 or not any(isinstance(e, Index) for e in exprs):
+    if len(folded) != 1 or not any(isinstance(e, Index) for e in exprs) or isinstance(kernel.axes[folded[0]], PartAxis):
         return kernel
     return _Positions(kernel, folded[0], exprs).rewritten()
 

@@ -280,8 +280,13 @@ class Product:
             f"tl.store({pointers.of(sums.totals, 'sums')} + {place}, sums{mask})",
         ]
         if sums.squares is not None:
+            distance = f"summed - (sums * {1.0 / rows})[:, None, :]"
+            if sums.ragged:
+                lines.append(f"count = tl.maximum(tl.minimum(M - rows * {rows}, {rows}), 1).to(tl.float32)")
+                distance = "summed - (sums / count[:, None])[:, None, :]"
+                distance = f"tl.where(tl.reshape(m_mask, [{groups}, {rows}])[:, :, None], {distance}, 0.0)"
             lines += [
-                f"summed = summed - (sums * {1.0 / rows})[:, None, :]",
+                f"summed = {distance}",
                 f"tl.store({pointers.of(sums.squares, 'squares')} + {place}, tl.sum(summed * summed, 1){mask})",
             ]
         return lines

@@ -32,7 +32,7 @@ from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.splitting import Facts, copy_expressions
 from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
 from graphtorch.schedule.fusion import EXPENSIVE
-from graphtorch.schedule.indexing import estimate
+from graphtorch.schedule.indexing import estimate, exact_quotient
 from graphtorch.tensor.symint import same_shape, same_size
 from graphtorch.tensor.type import TensorType
 
@@ -334,13 +334,11 @@ def _along_reader(
         for k, (extent, own, _) in enumerate(loops):
             if same_size(stride, own) and same_size(size, extent) and reach[k] == 0:
                 reach[k], factor = extent - 1, 1
-            elif all(type(n) is int for n in (stride, own, size, extent, reach[k])) and stride > 0 and not stride % own:
-                factor = stride // own
-                if reach[k] + factor * (size - 1) >= extent:
-                    continue
-                reach[k] += factor * (size - 1)
             else:
-                continue
+                factor = exact_quotient(stride, own)
+                if factor is None or not (_least(factor) > 0 and _least(extent - reach[k] - factor * (size - 1)) > 0):
+                    continue
+                reach[k] = reach[k] + factor * (size - 1)
             factors[k].append((j, factor))
             break
         else:
@@ -358,6 +356,14 @@ def _along_reader(
         return offset, tuple(moved)
 
     return move
+
+
+def _least(size: Any) -> float:
+    """The least that a size can be."""
+    if type(size) is int:
+        return size
+    low = size.bounds()[0]
+    return float("-inf") if low is None else float(low)
 
 
 def _transported(value: Expr, move: Callable[[Any, Strides], tuple[Any, Strides]]) -> Expr:

@@ -33,3 +33,10 @@ def rebuilder(
         return made[id(root)]
 
     return rebuild
+
+
+class Hints(dict[str, int]):
+    """A value for every symbol, where only the text's form matters."""
+
+    def __missing__(self, name: str) -> int:
+        return 16

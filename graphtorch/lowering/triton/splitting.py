@@ -27,7 +27,9 @@ from graphtorch.lowering.kernel import (
     Schedule,
     Store,
 )
-from graphtorch.lowering.triton.groups import RowKernel
+from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.groups import PartAxis, RowKernel
+from graphtorch.lowering.triton.rewriting import Hints
 from graphtorch.lowering.triton.tiling import PROGRAMS, is_zero, post_order
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_size
@@ -325,7 +327,7 @@ def rebuild(
     parallel = sorted((used | over) - reduction, key=lambda i: (i not in front, i))
     order = parallel + sorted(reduction)
     place = {old: new for new, old in enumerate(order)}
-    axes = tuple(Axis(kernel.axes[i].name, kernel.axes[i].size, i in reduction) for i in order)
+    axes = tuple(replace(kernel.axes[i], reduction=i in reduction) for i in order)
 
     def permuted(strides: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(strides[i] for i in order)
@@ -392,7 +394,8 @@ def _repeats_folds(kernel: Kernel, facts: Facts, folded: Axes) -> bool:
 
 
 def _split_long(kernel: Kernel, facts: Facts, folded: Axes) -> list[Kernel]:
-    """Two launches for a long fold into few results."""
+    """Two launches for a long fold into few results. A symbolic size counts as what it was in the call that was
+    captured: the number of parts is fixed, their length follows the size."""
     late = all(not (facts.varies[id(s.value)] | facts.along(s.access.strides)) & folded for s in kernel.stores)
     flat = all(not facts.folds[id(r.operand)] for r in facts.reduces)
     points = extent = 1
@@ -403,7 +406,7 @@ def _split_long(kernel: Kernel, facts: Facts, folded: Axes) -> list[Kernel]:
     enough = LONG
     if columns:  # a program folds many neighbouring ones
         points, enough = max(-(-points // COLUMNS), 1), LONG // 8
-    if extent <= enough or points >= PROGRAMS // 2:
+    if extent <= enough or points >= PROGRAMS // 2 or any(isinstance(kernel.axes[i], PartAxis) for i in folded):
         return [kernel]
     if not late:
         return _cut(kernel, facts, folded, reduces_only=True)
@@ -414,14 +417,30 @@ def _split_long(kernel: Kernel, facts: Facts, folded: Axes) -> list[Kernel]:
     wanted = max(min(PROGRAMS // max(points, 1), extent // max(enough // 4, 2)), 2)
     axis = min(folded)
     size = kernel.axes[axis].size
-    if len(folded) > 1 and (type(size) is not int or size <= wanted):
+    if len(folded) > 1 and _estimate(size) <= wanted:
         return _cut(kernel, facts, folded - {axis}, front=frozenset({axis} if columns else ()))
     chunks = _divisor(size, wanted) if type(size) is int else 1
-    if chunks < 2:
-        return [kernel]
-    divided = _divide_axis(kernel, axis, chunks)
     front: Axes = frozenset({axis} if columns else ())
+    if chunks > 1:
+        divided = _divide_axis(kernel, axis, chunks, size // chunks)
+    else:
+        if any(axis not in facts.varies[id(r.operand)] for r in facts.reduces) or not has_code(kernel):
+            return [kernel]
+        # Parts begin at multiples of 16 elements where they are neighbours in memory, for wide loads.
+        step = 1 if columns or len(folded) > 1 else 16
+        divided = _divide_axis(kernel, axis, wanted, (size + (wanted * step - 1)) // (wanted * step) * step)
     return _cut(divided, Facts(divided), frozenset(i + 1 for i in folded), front=front)
+
+
+def has_code(kernel: Kernel) -> bool:
+    """Whether a kernel's instructions have a Triton form. Others run on the host, which knows no parts of folds."""
+    from graphtorch.lowering.triton.codegen import generate
+
+    try:
+        generate(kernel, Hints())
+    except UnsupportedError:
+        return False
+    return True
 
 
 def _along_columns(kernel: Kernel, folded: Axes) -> bool:
@@ -435,11 +454,13 @@ def _along_columns(kernel: Kernel, folded: Axes) -> bool:
     return score > 0
 
 
-def _divide_axis(kernel: Kernel, axis: int, chunks: int) -> Kernel:
-    """The kernel with one axis as two: which chunk, and where in it."""
+def _divide_axis(kernel: Kernel, axis: int, chunks: int, rest: Any) -> Kernel:
+    """The kernel with one axis as two: which chunk, and where in it. Chunks of `rest` places cover the axis."""
     old = kernel.axes[axis]
-    rest = old.size // chunks
-    outer, inner = Axis(f"{old.name}_chunk", chunks, old.reduction), Axis(old.name, rest, old.reduction)
+    name = f"{old.name}_chunk"
+    outer, inner = Axis(name, chunks, old.reduction), Axis(old.name, rest, old.reduction)
+    if not same_size(chunks * rest, old.size):
+        inner = PartAxis(old.name, rest, old.reduction, name, old.size)
 
     def strides(of: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*of[:axis], of[axis] * rest, *of[axis:])

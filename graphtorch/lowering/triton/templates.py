@@ -94,6 +94,7 @@ class _Matmul:
         m_mask, n_mask = "" if even_m else "m_mask", "" if even_n else "n_mask"
         setup, inner = (self._described if config.descriptors else self._pointed)(m_mask, n_mask, even_k)
         elements = values["M"] * values["N"] * (concrete(self.count, self.operands.bindings) if self.batched else 1)
+        elements *= self.operands.splits
         texts = ["batch", "m[:, None]", "n[None, :]"]
         masks = ["", m_mask and f"{m_mask}[:, None]", n_mask and f"{n_mask}[None, :]"]
         kept = slice(0 if self.batched else 1, None)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Access, Compute, Expr, Index, Kernel, Load, Reduce
 from graphtorch.lowering.triton.errors import UnsupportedError
+from graphtorch.lowering.triton.groups import PartAxis
 from graphtorch.tensor.symint import same_size
 
 Strides = tuple[Any, ...]
@@ -36,6 +37,19 @@ class Limits:
     persistent: int = 1024
     rows: int = 2048
     looped: int = 2048
+
+
+class Part(NamedTuple):
+    """A fold's loop that goes through one part of what is folded (see `PartAxis`).
+
+    loop      its canonical axis, the first of the r dimension; `size` places a part, of `whole`
+    number    the canonical axis that counts the parts
+    """
+
+    loop: int
+    number: int
+    size: Any
+    whole: Any
 
 
 class Loop(NamedTuple):
@@ -65,6 +79,7 @@ class Tiling:
     x, y, r   which of them each dimension consists of, most significant first
     phase     of an expression: the pass whose folds it needs none of, but all before
     online    sums of exp(x - m), where m is the maximum of x, by identity: m. One pass finds both
+    part      what bounds the r dimension, if it is a part of what is folded
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -75,6 +90,7 @@ class Tiling:
         self.accesses += [s.access for s in kernel.stores]
         self.loops = self._canonical()
         self.r = [i for i, loop in enumerate(self.loops) if loop.reduction]
+        self.part = self._part()
         self._check_folds()
         parallel = [i for i, loop in enumerate(self.loops) if not loop.reduction]
         self.y = self._transposed(parallel)
@@ -115,12 +131,15 @@ class Tiling:
     def _canonical(self) -> list[Loop]:
         axes = self.kernel.axes
         every = [a.strides for a in self.accesses] + [e.strides for e in self.exprs if isinstance(e, Index)]
+        alone = {axis.part for axis in axes if isinstance(axis, PartAxis)}
         groups: list[list[int]] = []
         for i, axis in enumerate(axes):
             if type(axis.size) is int and axis.size == 1:
                 continue
             last = groups[-1][-1] if groups else -1
             alike = groups and axes[last].reduction == axis.reduction and self._same_folds(last, i)
+            if isinstance(axis, PartAxis) or not alone.isdisjoint((axis.name, axes[last].name)):
+                alike = False
             if alike and all(_same(s[last], s[i] * axis.size) for s in every):
                 groups[-1].append(i)
             else:
@@ -132,6 +151,16 @@ class Tiling:
                 size = size * axes[i].size
             loops.append(Loop(size, axes[group[0]].reduction, tuple(group)))
         return loops
+
+    def _part(self) -> Part | None:
+        for i, loop in enumerate(self.loops):
+            axis, inner = self.kernel.axes[loop.members[0]], 1
+            if isinstance(axis, PartAxis) and loop.reduction:
+                for member in loop.members[1:]:
+                    inner = inner * self.kernel.axes[member].size
+                first = [self.kernel.axes[other.members[0]].name for other in self.loops]
+                return Part(i, first.index(axis.part), axis.size * inner, axis.whole * inner)
+        return None
 
     def _same_folds(self, a: int, b: int) -> bool:
         return all((a in r.axes) == (b in r.axes) for r in self.reduces)

@@ -183,7 +183,11 @@ def batch_norm(
     count = input.shape[0] * math.prod(input.shape[2:])
     with no_grad():
         _move_towards(running_mean, mean, momentum)
-        _move_towards(running_var, variance * (count / (count - 1)), momentum)
+        if getattr(count, "is_symbolic_int", False):  # a quotient of symbolic sizes would fix them
+            unbiased = variance * count / (count - 1)
+        else:
+            unbiased = variance * (count / (count - 1))
+        _move_towards(running_var, unbiased, momentum)
     return result
 
 

@@ -112,14 +112,33 @@ def test_other_folds_stay_correct(name: str) -> None:
     run(trace(program, *(typed("float32", *s) for s in ((64, 16), (16, 32), (64, 32)))), SMALL, 1e-4)
 
 
-def test_symbolic_rows_have_a_kernel_of_their_own() -> None:
+@pytest.mark.parametrize("limits", [None, SMALL])
+def test_symbolic_rows(limits: Limits | None) -> None:
     rows = symbol("rows", hint=64)
     graph = trace(gradient, typed("float32", rows, 16), typed("float32", 16, 32), typed("float32", rows, 32))
+    executable = InterpretedBackend(limits).compile(graph)
+    assert len(begun(executable)) == 1
+    for count in (64, 31, 1, 100):
+        given = arrays(graph, bindings={"rows": count})
+        found = executable.run([np.array(x) for x in given])
+        np.testing.assert_allclose(found[1], (given[0] @ given[1] * given[2]).sum(0) + 1, 1e-4, 1e-4)
+
+
+def test_rows_of_a_symbolic_batch() -> None:
+    """Rows that are (batch, token): the sum folds two axes, of which one is symbolic."""
+    batch = symbol("batch", hint=4)
+
+    def program(x: Any, w: Any, h: Any) -> Any:
+        g = (x.flatten(0, 1) @ w).view(h.shape) * h
+        return g, g.sum((0, 1))
+
+    graph = trace(program, typed("float32", batch, 24, 16), typed("float32", 16, 32), typed("float32", batch, 24, 32))
     executable = InterpretedBackend(SMALL).compile(graph)
-    given = arrays(graph, bindings={"rows": 64})
-    found = executable.run([np.array(x) for x in given])
-    np.testing.assert_allclose(found[1], (given[0] @ given[1] * given[2]).sum(0) + 1, 1e-4, 1e-4)
-    assert not begun(executable)
+    assert len(begun(executable)) == 1
+    for count in (4, 7, 1):
+        x, w, h = arrays(graph, bindings={"batch": count})
+        found = executable.run([x.copy(), w.copy(), h.copy()])
+        np.testing.assert_allclose(found[1], (x @ w * h).sum((0, 1)), 1e-4, 1e-4)
 
 
 @pytest.mark.parametrize("kind", ["bfloat16", "float32"])

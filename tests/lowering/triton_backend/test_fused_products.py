@@ -284,6 +284,26 @@ def test_sum_over_a_symbolic_batch_is_split(kind: str) -> None:
             np.testing.assert_allclose(found.astype(np.float64), wanted, TOLERANCE[kind], scale)
 
 
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_product_of_few_symbolic_rows_is_split(kind: str) -> None:
+    """A skinny product: as many parts as the captured number of rows asks for."""
+    rows = symbol("rows", hint=5)
+
+    def program(x: Any, w: Any, b: Any) -> Any:
+        return (x @ w + b).relu()
+
+    graph = trace(program, typed(kind, rows, 2100), typed(kind, 2100, 19), typed(kind, 19))
+    for limits in (None, SMALL):
+        executable = InterpretedBackend(limits).compile(graph)
+        assert any("is split into" in line for line in executable.schedule.report)
+        for count in (5, 1, 37):
+            x, w, b = given = arrays(graph, bindings={"rows": count})
+            (found,) = executable.run([np.array(a) for a in given])
+            wanted = np.maximum(x.astype(np.float64) @ w.astype(np.float64) + b.astype(np.float64), 0)
+            scale = 4 * TOLERANCE[kind] * max(float(np.abs(wanted).max()), 1.0)
+            np.testing.assert_allclose(found.astype(np.float64), wanted, 4 * TOLERANCE[kind], scale)
+
+
 def test_sums_over_a_symbolic_batch_compile() -> None:
     rows = symbol("rows", hint=8192)
     graph = trace(lambda x, g: x.t() @ g, typed("bfloat16", rows, 768), typed("bfloat16", rows, 768))
