@@ -1,9 +1,12 @@
 """Programs of one launch run in any order: none may write what another one reads, and no update in place may be made by
-several of them. Triton's interpreter, which runs one after another, shows such mistakes only sometimes."""
+several of them. Triton's interpreter, which runs one after another, shows such mistakes only sometimes. Launches run in
+the order of the plan: what one reads must be there, and not yet be overwritten by what shares its memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +15,14 @@ import graphtorch as torch
 from graphtorch import nn
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Load, Schedule, View
 from graphtorch.lowering.triton import execution
+from graphtorch.lowering.triton.columns import RowKernel
 from graphtorch.lowering.triton.fused import FusedCall
 from graphtorch.lowering.triton.groups import GroupedKernel
+from graphtorch.lowering.triton.launch import LaunchPlan, make_plan
 from graphtorch.lowering.triton.tiling import is_zero, post_order
 from graphtorch.runtime.cuda.driver import use_driver
 from graphtorch.runtime.cuda.simulated import SimulatedDriver
+from graphtorch.schedule.memory import nbytes
 
 pytest.importorskip("triton")
 
@@ -37,6 +43,9 @@ def races(kernel: Kernel, elsewhere: frozenset[Buffer] = frozenset()) -> Iterato
     if isinstance(kernel, GroupedKernel):
         for member in kernel.members:
             yield from races(member)
+            others = [m for m in kernel.members if m is not member]
+            touched = {b for m in others for b in (*m.reads(), *m.writes())}
+            yield from (f"{kernel.name}: several touch {b.name}" for b in member.writes() if b in touched)
         return
     sized = [i for i, a in enumerate(kernel.axes) if not (type(a.size) is int and a.size == 1)]
     parallel = [i for i in sized if not kernel.axes[i].reduction]
@@ -61,8 +70,55 @@ def races_of(schedule: Schedule) -> list[str]:
     for step in schedule.steps:
         if isinstance(step, Kernel):
             found += races(step)
-        elif isinstance(step, FusedCall) and step.epilogue is not None:
+            continue
+        if isinstance(step, FusedCall) and step.epilogue is not None:
             found += races(step.epilogue, frozenset(operands(step)))
+        found += [f"{step.name} writes its operand {b.name}" for b in step.writes() if b in operands(step)]
+    return found
+
+
+def takes_over(step: Kernel | ExternCall, made: Buffer, old: Buffer) -> bool:
+    """Whether a result may lie where an operand does: one kernel touches both, each program at elements of its own."""
+    if not isinstance(step, Kernel):
+        return False
+    kernels = step.members if isinstance(step, GroupedKernel) else [step]
+    (writer,) = [k for k in kernels if made in k.writes()]
+    if isinstance(writer, RowKernel) or any(k is not writer and old in (*k.reads(), *k.writes()) for k in kernels):
+        return False
+    sized = [i for i, a in enumerate(writer.axes) if not (type(a.size) is int and a.size == 1)]
+    places = {
+        (a.offset, *(a.strides[i] for i in sized))
+        for a in [
+            *(load.access for load in loads_of(writer) if load.access.buffer is old),
+            *(store.access for store in writer.stores if store.access.buffer in (made, old)),
+        ]
+    }
+    (place,) = places if len(places) == 1 else [None]
+    return place is not None and all(
+        is_zero(stride) == writer.axes[i].reduction for i, stride in zip(sized, place[1:], strict=True)
+    )
+
+
+def overwritten(plan: LaunchPlan, schedule: Schedule) -> list[str]:
+    """What steps of a plan read that is not there: not made yet, or overwritten by what lies in the same memory; and
+    what they write over what other programs read."""
+    found: list[str] = []
+    there = set(schedule.inputs)
+    ranges = {b: (start, start + nbytes(b, plan.bindings)) for b, start in plan.offsets.items()}
+
+    def shares(one: Buffer, other: Buffer) -> bool:
+        (start, end), (begin, stop) = ranges[one], ranges[other]
+        return one is not other and start < stop and begin < end
+
+    for step in schedule.steps:
+        reads, writes = [b for b in step.reads() if b.kind != "random"], step.writes()
+        found += [f"{step.name} reads {b.name}, which is gone" for b in reads if b not in there]
+        for made in writes:
+            for other in (*reads, *writes):
+                if shares(made, other) and not (ranges[made] == ranges[other] and takes_over(step, made, other)):
+                    found.append(f"{step.name} writes {made.name} over {other.name}")
+            there = {b for b in there if not shares(made, b)} | {made}
+    found += [f"the result {v.buffer.name} is gone" for v in schedule.outputs if v.buffer not in there]
     return found
 
 
@@ -77,7 +133,7 @@ def schedules(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Schedule]]:
         return made[-1]
 
     monkeypatch.setattr(execution, "prepare_schedule", noted)
-    use_driver(SimulatedDriver(1, memory=64 << 30, executes=False))
+    use_driver(SimulatedDriver(1, memory=139 << 30, executes=False))
     try:
         yield made
     finally:
@@ -137,3 +193,50 @@ def test_no_launch_races_with_itself(
     step(x, y)
     assert max(len(s.steps) for s in schedules) > 20
     assert [r for s in schedules for r in races_of(s)] == []
+    assert [r for s in schedules for r in overwritten(make_plan(s, {}), s)] == []
+
+
+# The training steps of benchmarks/gpu.py in their sizes, with fewer layers where all are alike.
+STEPS = {
+    "gpt": (32, 1024, 2, 12, 768, 50304),
+    "resnet18": (256, 224, 64, 1000),
+    "mlp": (16384, 784, 4096, 10),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_no_launch_of_the_benchmark_races(
+    name: str, schedules: list[Schedule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[3] / "benchmarks"))
+    from gpu_workloads import BUILDERS
+
+    work = BUILDERS[name](torch, "cuda", *STEPS[name])
+
+    @torch.compile
+    def step(*given: Any) -> Any:
+        work.optimizer.zero_grad()
+        loss = work.forward(*given)
+        loss.backward()
+        work.optimizer.step()
+        return loss
+
+    schedules.clear()
+    step(*work.inputs)
+    (schedule,) = schedules
+    assert len(schedule.steps) > 20
+    assert races_of(schedule) == []
+    assert overwritten(make_plan(schedule, {}), schedule) == []
+
+
+def test_what_is_gone_is_noticed(schedules: list[Schedule]) -> None:
+    """The checks themselves: steps in the wrong order, and two buffers in one place."""
+    x = torch.ones(64, 64, device="cuda")
+    torch.compile(lambda x: (x @ x).softmax(-1) @ x)(x)
+    schedule = schedules[-1]
+    plan = make_plan(schedule, {})
+    assert overwritten(plan, schedule) == []
+    assert "which is gone" in overwritten(plan, replace(schedule, steps=schedule.steps[::-1]))[0]
+    first = next(iter(schedule.steps[0].writes()))
+    plan.offsets[schedule.steps[1].writes()[0]] = plan.offsets[first]
+    assert f"over {first.name}" in overwritten(plan, schedule)[0]
