@@ -97,7 +97,7 @@ else:
             for name in ("associative_scan", "cond", "scan", "while_loop")
         },
         "load": ("graphtorch.serialization", "load"),
-        "export": ("graphtorch.serialization.export", "export"),
+        "export": ("graphtorch.export", None),
         "load_exported": ("graphtorch.serialization.program", "load_exported"),
         "save": ("graphtorch.serialization", "save"),
         "serialization": ("graphtorch.serialization", None),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from graphtorch._dynamo import config
+from graphtorch._dynamo import config, exc
 from graphtorch.compiler import (
     allow_in_graph,
     disable,
@@ -35,6 +35,7 @@ __all__ = [
     "allow_in_graph",
     "config",
     "disable",
+    "exc",
     "explain",
     "is_compiling",
     "list_backends",

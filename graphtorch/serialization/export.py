@@ -27,18 +27,21 @@ def export(
     args: tuple[Any, ...],
     path: str | os.PathLike[str] | None = None,
     kwargs: dict[str, Any] | None = None,
+    *,
+    detached: bool = True,
 ) -> ExportedProgram:
     """Capture `f(*args, **kwargs)` (a function or module) as a program, and write it to a folder or .zip file.
 
     Tensors that the function reaches by itself become the program's weights; what it changes of them, a call of the
     program changes in its own copy. Other arguments than tensors are constants of the program. Sizes are those of the
     arguments, except those that `graphtorch.compiler.mark_dynamic` named. Gradients that a backward pass leaves in
-    `.grad` are not part of the result.
+    `.grad` are not part of the result. Without `detached`, the graph keeps its results' histories, for who runs its
+    operators on tensors (`torch.export`).
 
     Raises ExportError for results and arguments that have no form in the file, and what `compile(fullgraph=True)`
     raises for functions that one graph can't express.
     """
-    compiled = CompiledFunction(_with_own_results(f), fullgraph=True, backend="interpreter")
+    compiled = CompiledFunction(_with_own_results(f, detached), fullgraph=True, backend="interpreter")
     leaves: list[Any] = []
     tree = flatten((tuple(args), dict(kwargs or {})), leaves)
     captured, _, sizes = compiled.capture(tree, leaves, compiled._changed_sizes(tree, leaves))
@@ -84,13 +87,13 @@ def export(
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 
 
-def _with_own_results(f: Callable[..., Any]) -> Callable[..., Any]:
+def _with_own_results(f: Callable[..., Any], detached: bool) -> Callable[..., Any]:
     """`f`, except that no result shows memory that was there before or that another result shows."""
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         leaves: list[Any] = []
         tree = flatten(f(*args, **kwargs), leaves)
-        return unflatten(tree, iter([_own(leaf) for leaf in leaves]))
+        return unflatten(tree, iter([_own(leaf, detached) for leaf in leaves]))
 
     traced.__name__ = getattr(f, "__name__", type(f).__name__)
     traced.__wrapped__ = f  # type: ignore[attr-defined]
@@ -99,12 +102,13 @@ def _with_own_results(f: Callable[..., Any]) -> Callable[..., Any]:
     return traced
 
 
-def _own(value: Any) -> Any:
+def _own(value: Any, detached: bool) -> Any:
     if not isinstance(value, Tensor):
         return value
     data = value._data
     shared = not isinstance(data, Recorded) or data.steps or data.storage.source is not None
-    return value.detach().clone() if shared else value.detach()
+    own = value.detach() if detached else value
+    return own.clone() if shared else own
 
 
 def _argument(leaves: list[Any], number: int) -> dict[str, Any]:

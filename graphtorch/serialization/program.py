@@ -154,18 +154,22 @@ class ExportedProgram:
                 raise ExportError(f"{self.name} assumes {text} {relation} 0, and here {shown}")
         return found
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a folder, or a zip file for a path that ends with .zip."""
+    def files(self) -> dict[str, bytes]:
+        """The contents of the files that hold it."""
         from graphtorch.ir.printer import print_graph
 
         graph = print_graph(self.graph, provenance=False).encode()
         weights = to_bytes(self.weights)
         manifest = {**self.manifest, "sha256": {"graph.gt": _digest(graph), "weights.safetensors": _digest(weights)}}
-        files = {
+        return {
             "program.json": json.dumps(manifest, indent=1, allow_nan=False).encode(),
             "graph.gt": graph,
             "weights.safetensors": weights,
         }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder, or a zip file for a path that ends with .zip."""
+        files = self.files()
         target = Path(path)
         if target.suffix == ".zip":
             with zipfile.ZipFile(target, "w") as archive:
@@ -189,7 +193,11 @@ def load_exported(path: str | os.PathLike[str], backend: str = "interpreter") ->
     Everything is checked: digests, the graph (parsed and verified), each array's dtype and shape, that the parts fit
     together. Nothing but operators of this package can be in it. Raises ExportError for anything else.
     """
-    files = _read(Path(path))
+    return from_files(_read(Path(path)), str(path), backend)
+
+
+def from_files(files: Mapping[str, bytes], path: str, backend: str = "interpreter") -> ExportedProgram:
+    """The program of some files' contents, by name; `path` is what messages call them. Raises as `load_exported`."""
     try:
         manifest = json.loads(files["program.json"].decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
