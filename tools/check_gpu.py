@@ -167,6 +167,7 @@ def environment(simulated: bool) -> dict[str, str]:
     made["PYTHONPATH"] = os.pathsep.join([str(ROOT), made.get("PYTHONPATH", "")])
     # Many processes at once: none of them needs all cores.
     made.update({name: "2" for name in ("GRAPHTORCH_COMPILE_PROCESSES", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")})
+    made["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # those of other libraries, which may take seconds or the device
     if simulated:
         made["GRAPHTORCH_CUDA"] = "simulated"
     return made

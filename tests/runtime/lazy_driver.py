@@ -42,9 +42,11 @@ ERRORS = {
     BAD_HANDLE: "invalid resource handle", NOT_FOUND: "named symbol not found", NOT_READY: "device not ready",
     CAPTURE_UNSUPPORTED: "operation not permitted when stream is capturing",
     CAPTURE_INVALIDATED: "operation failed due to a previous error during capture", 3: "initialization error",
+    UNKNOWN: "unknown error",
 }  # fmt: skip
 CONTEXT = 0xC000
 MAX_DYNAMIC_SHARED = 8
+DISABLE_TIMING = 2
 PTR, I32, U32, U64 = ctypes.c_void_p, ctypes.c_int, ctypes.c_uint, ctypes.c_uint64
 
 
@@ -58,6 +60,12 @@ class Recorded:
     def __init__(self, stream: Stream | None) -> None:
         self.stream = stream
         self.done = stream is None
+
+
+class Event:
+    def __init__(self, flags: int) -> None:
+        self.timing = not flags & DISABLE_TIMING
+        self.last: Recorded | None = None
 
 
 class Stream:
@@ -374,31 +382,37 @@ class LazyDriver:
 
     def cuEventCreate(self, out: PTR, flags: U32) -> None:
         self.context()
-        _put(out, U64, self.new([Recorded(None)]))
+        if flags & ~7:
+            raise Failure(INVALID)
+        _put(out, U64, self.new(Event(flags)))
 
     def cuEventDestroy_v2(self, event: PTR) -> None:
         self.things.pop(event, None)
 
-    def _event(self, handle: int) -> list[Recorded]:
+    def _event(self, handle: int) -> Event:
         found = self.things.get(handle)
-        if not isinstance(found, list):
+        if not isinstance(found, Event):
             raise Failure(BAD_HANDLE)
         return found
+
+    def _recorded(self, handle: int) -> Recorded:
+        """The last recording; what was never recorded counts as done."""
+        return self._event(handle).last or Recorded(None)
 
     def cuEventRecord(self, event: PTR, handle: PTR) -> None:
         stream = self.stream(handle)
         recorded = Recorded(stream)
-        self._event(event)[0] = recorded
+        self._event(event).last = recorded
         if stream.recording is None:
             stream.waiting.append(recorded)
 
     def cuStreamWaitEvent(self, handle: PTR, event: PTR, flags: U32) -> None:
-        recorded = self._event(event)[0]
+        recorded = self._recorded(event)
         self.send(self.stream(handle), lambda: self.reach(recorded))
 
     def cuEventQuery(self, event: PTR) -> None:
         self.unsafe()
-        recorded = self._event(event)[0]
+        recorded = self._recorded(event)
         if not recorded.done:
             assert recorded.stream is not None
             self._step(recorded.stream)
@@ -406,10 +420,13 @@ class LazyDriver:
 
     def cuEventSynchronize(self, event: PTR) -> None:
         self.unsafe()
-        self.reach(self._event(event)[0])
+        self.reach(self._recorded(event))
 
     def cuEventElapsedTime_v2(self, out: PTR, start: PTR, end: PTR) -> None:
-        if not (self._event(start)[0].done and self._event(end)[0].done):
+        events = [self._event(start), self._event(end)]
+        if not all(e.timing and e.last is not None for e in events):
+            raise Failure(BAD_HANDLE)
+        if not all(e.last is not None and e.last.done for e in events):
             raise Failure(NOT_READY)
         _put(out, ctypes.c_float, 1.25)
 

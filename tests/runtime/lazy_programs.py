@@ -4,6 +4,7 @@ own: the name of the program is the argument."""
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 import threading
@@ -25,16 +26,25 @@ from graphtorch.runtime.cuda import devices, transfer  # noqa: E402
 from graphtorch.runtime.cuda.driver import driver, unavailable  # noqa: E402
 
 WIDTH = {"i32": 4, "i64": 8}
+SCRATCHED: list[str] = []  # kernels that were launched with scratch memory
 load = kernels.load
 
 
 def known(function: Any, compiled: Any, device: Any) -> Any:
-    """`kernels.load`, and the interpreter as what runs the machine code."""
+    """`kernels.load`, and the interpreter as what runs the machine code; what that was promised must hold."""
+    names = [n for n, t in function.signature().items() if t != "constexpr"]
     types = [t for t in function.signature().values() if t != "constexpr"]
 
     def run(grid: tuple[int, int, int], given: Sequence[bytes]) -> None:
         assert [len(v) for v in given] == [*(WIDTH.get(t, 8) for t in types), 8, 8], (function.name, types)
         values = [int.from_bytes(v, "little", signed=t[0] == "i") for v, t in zip(given, types, strict=False)]
+        odd = [n for n, v in zip(names, values, strict=False) if n in function.hints() and v % 16]
+        assert not odd, (function.name, "no multiples of 16", odd)
+        scratch = int.from_bytes(given[-2], "little")
+        needed = compiled.global_scratch * math.prod(grid)
+        if needed:  # of each program; Triton's launcher asks for 128 bytes of alignment at most
+            assert scratch % 128 == 0 and DRIVER.inside(DRIVER.memory, scratch, needed), (function.name, needed)
+            SCRATCHED.append(function.name)
         interpret(function.source, function.name, function.signature(), values, function.constants, grid)
 
     DRIVER.kernels[bytes(compiled.binary), compiled.name] = run
@@ -234,13 +244,41 @@ def memory() -> None:
 
 
 def products() -> None:
-    """More than 48 KB of shared memory; a kernel with scratch memory of its own."""
+    """More than 48 KB of shared memory."""
     torch.manual_seed(0)
     a, b = torch.randn(64, 96).bfloat16(), torch.randn(96, 80).bfloat16()
     found = (a.cuda() @ b.cuda()).float().cpu()
     np.testing.assert_allclose(found.numpy(), (a.double() @ b.double()).numpy(), 2e-2, 2e-2)
     big = [k for k in DRIVER.things.values() if isinstance(k, lazy_driver.Kernel) and k.shared > 48 << 10]
     assert big, "no kernel asked for more shared memory"
+
+
+def descriptors() -> None:
+    """Products through tensor descriptors, which each program makes in scratch memory of its own."""
+    from graphtorch.ir.builder import GraphBuilder, wrap
+    from graphtorch.ir.graph import Graph
+    from graphtorch.lowering.triton.autotune import candidates
+    from graphtorch.lowering.triton.execution import DeviceExecutable
+    from graphtorch.schedule import build_schedule
+    from graphtorch.tensor.type import TensorType
+
+    graph = Graph("product")
+    place = torch.device("cuda", 0)
+    a, b = (graph.add_input(TensorType(torch.bfloat16, s, place), n) for s, n in (((256, 64), "a"), ((64, 384), "b")))
+    builder = GraphBuilder(graph)
+    with builder:
+        graph.add_output(builder.value_of(wrap(a) @ wrap(b)))
+
+    def choose(steps: Any, bindings: Any) -> Any:
+        return [next(list(c.functions) for c in candidates(s, bindings) if "descriptors" in c.label) for s in steps]
+
+    torch.manual_seed(0)
+    x, y = torch.randn(256, 64).bfloat16(), torch.randn(64, 384).bfloat16()
+    for graphs in (False, True):
+        executable = DeviceExecutable(build_schedule(graph), devices.device(), choose=choose, graphs=graphs)
+        (found,) = executable.run([x.cuda()._data, y.cuda()._data])
+        np.testing.assert_allclose(found.host().astype(np.float64), (x.double() @ y.double()).numpy(), 2e-2, 5e-2)
+    assert len(SCRATCHED) == 2, SCRATCHED
 
 
 def errors() -> None:
@@ -287,6 +325,24 @@ def reuses_pinned_memory() -> None:
     y = x.cuda(non_blocking=True)
     x.zero_()
     assert y.sum().item() == 5, "changed before it was read"
+
+
+def times_what_is_not_timed() -> None:
+    where = devices.device()
+    start, end = (where.driver.create_event(0, False, False) for _ in range(2))
+    for event in (start, end):
+        where.driver.record_event(event, where.stream)
+    where.driver.wait_stream(where.stream)
+    where.driver.elapsed(start, end)
+
+
+def breaks_a_promise() -> None:
+    x = torch.zeros(64, device="cuda")
+    torch.compile(lambda x: x + 1)(x)
+    frame = next(f for f in gc.get_objects() if type(f).__name__ == "Frame" and len(f.program.inputs) == 1)
+    frame._place(frame.program.inputs[0].buffer, x.data_ptr() + 4)
+    for launch, arguments in frame.steps:
+        launch(devices.device().stream, arguments)
 
 
 def waits_while_recording() -> None:

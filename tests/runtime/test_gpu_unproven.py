@@ -81,7 +81,7 @@ def finish(doing: Callable[[str], None], what: str) -> None:
 def run_all_candidates(graph: Graph, wanted: list[Any], tolerance: float, doing: Callable[[str], None]) -> None:
     """Every way to run each step that autotuning would try; the wrong ones are named. `doing` as in conftest.py."""
     from graphtorch.lowering.triton.autotune import candidates
-    from graphtorch.lowering.triton.errors import ResourceError
+    from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
     from graphtorch.lowering.triton.execution import DeviceExecutable
 
     schedule, inputs, device = build_schedule(graph), drawn(graph), devices.device()
@@ -89,11 +89,18 @@ def run_all_candidates(graph: Graph, wanted: list[Any], tolerance: float, doing:
     for number in itertools.count():
         labels: list[str] = []
 
-        def choose(step: Any, bindings: Any, number: int = number, labels: list[str] = labels) -> Any:
-            found = candidates(step, bindings)
-            tried = number < len(found)
-            labels.append(found[number].label if tried else "")
-            return list(found[number if tried else 0].functions)
+        def choose(steps: Any, bindings: Any, number: int = number, labels: list[str] = labels) -> Any:
+            chosen: list[Any] = []
+            for step in steps:
+                try:
+                    found = candidates(step, bindings)
+                except UnsupportedError as error:
+                    chosen.append(error)
+                    continue
+                tried = number < len(found)
+                labels.append(found[number].label if tried else "")
+                chosen.append(list(found[number if tried else 0].functions))
+            return chosen
 
         doing(f"compiles candidate {number}")
         try:

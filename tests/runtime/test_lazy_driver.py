@@ -39,7 +39,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     "program",
     [
         "eager", "compiled", "replayed", "garbage_while_recording", "copies", "streams", "threads", "two_devices",
-        "after_fork", "memory", "products", "errors",
+        "after_fork", "memory", "products", "descriptors", "errors",
     ],
 )  # fmt: skip
 def test_program(program: str) -> None:
@@ -53,6 +53,8 @@ def test_program(program: str) -> None:
         ("reads_too_early", "AssertionError: read too early"),
         ("forgets_to_wait", "AssertionError: other stream"),
         ("reuses_pinned_memory", "AssertionError: changed before it was read"),
+        ("times_what_is_not_timed", "CUDA error: invalid resource handle"),
+        ("breaks_a_promise", "no multiples of 16"),
         ("waits_while_recording", "operation not permitted when stream is capturing"),
         ("asks_for_no_shared_memory", "CUDA error: invalid argument"),
         ("passes_arguments_of_another_size", "AssertionError"),
