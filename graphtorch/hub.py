@@ -1,22 +1,28 @@
 """Published weights: `load_state_dict_from_url` and the folder that it keeps files in.
 
-`torch.hub.load`, which runs a repository's code, is not offered: such code imports PyTorch itself.
+`load`, `list` and `help` run the `hubconf.py` of a folder (`source="local"`); repositories are not downloaded. Code
+that imports torch finds this library in its place under `graphtorch python`.
 See https://docs.pytorch.org/docs/stable/hub.html
 """
 
 from __future__ import annotations
 
+import builtins
 import hashlib
+import importlib.util
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlparse
 
-from graphtorch.serialization import load
+from graphtorch.serialization import load as load_checkpoint
 
-__all__ = ["download_url_to_file", "get_dir", "load_state_dict_from_url", "set_dir"]
+__all__ = ["download_url_to_file", "get_dir", "help", "list", "load", "load_state_dict_from_url", "set_dir"]
 
 _HASH = re.compile(r"-([a-f0-9]*)\.")  # in a file's name: the beginning of its SHA-256
 _folder: str | None = None
@@ -76,4 +82,78 @@ def load_state_dict_from_url(
         sys.stderr.write(f'Downloading: "{url}" to {path}\n')
         found = _HASH.search(name) if check_hash else None
         download_url_to_file(url, path, found.group(1) if found else None, progress)
-    return load(path, map_location=map_location, weights_only=weights_only)
+    return load_checkpoint(path, map_location=map_location, weights_only=weights_only)
+
+
+@contextmanager
+def _entries(folder: str) -> Iterator[ModuleType]:
+    """The `hubconf` of a folder, whose modules can be imported inside of the block."""
+    path = os.path.join(os.path.expanduser(folder), "hubconf.py")
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no {path}; repositories are not downloaded: clone one, and name its folder")
+    sys.path.insert(0, os.path.dirname(path))
+    try:
+        spec = importlib.util.spec_from_file_location("hubconf", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(os.path.dirname(path))
+
+
+def _entry(module: ModuleType, model: str) -> Callable[..., Any]:
+    if not isinstance(model, str):
+        raise ValueError("Invalid input: model should be a string of function name")
+    needed = getattr(module, "dependencies", ())
+    missing = [name for name in needed if name not in sys.modules and importlib.util.find_spec(name) is None]
+    if missing:
+        raise RuntimeError(f"Missing dependencies: {', '.join(missing)}")
+    found = getattr(module, model, None)
+    if not callable(found):
+        raise RuntimeError(f"Cannot find callable {model} in hubconf")
+    return found  # type: ignore[no-any-return]
+
+
+def load(
+    repo_or_dir: str,
+    model: str,
+    *args: Any,
+    source: str = "github",
+    trust_repo: Any = "check",
+    force_reload: bool = False,
+    verbose: bool = True,
+    skip_validation: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Call an entry of the `hubconf.py` in a folder, with `source="local"`. See torch.hub.load.
+
+    **It runs the folder's code.** Raises ValueError for another source, RuntimeError for "github", where nothing is
+    downloaded, for a missing entry or dependency, FileNotFoundError for a folder without that file."""
+    source = source.lower()
+    if source not in ("github", "local"):
+        raise ValueError(f'Unknown source: "{source}". Allowed values: "github" | "local".')
+    if source == "github":
+        raise RuntimeError(
+            f"hub.load: repositories are not downloaded and run here; clone {repo_or_dir}, and call "
+            f'load(folder, {model!r}, source="local")'
+        )
+    with _entries(repo_or_dir) as module:
+        return _entry(module, model)(*args, **kwargs)
+
+
+def list(
+    github: str, force_reload: bool = False, skip_validation: bool = False, trust_repo: Any = "check",
+    verbose: bool = True,
+) -> builtins.list[str]:  # fmt: skip
+    """The entries of the `hubconf.py` in a folder. Runs it; raises as `load`."""
+    with _entries(github) as module:
+        return [name for name in dir(module) if callable(getattr(module, name)) and not name.startswith("_")]
+
+
+def help(
+    github: str, model: str, force_reload: bool = False, skip_validation: bool = False, trust_repo: Any = "check"
+) -> str | None:  # fmt: skip
+    """What an entry's documentation says. Runs the folder's `hubconf.py`; raises as `load`."""
+    with _entries(github) as module:
+        return _entry(module, model).__doc__

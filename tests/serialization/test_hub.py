@@ -35,3 +35,26 @@ def test_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert hub.get_dir() == str(tmp_path / "hub")
     hub.set_dir(tmp_path / "mine")
     assert hub.get_dir() == str(tmp_path / "mine")
+
+
+def test_entries_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "helper_of_hub.py").write_text(
+        "import graphtorch\n\ndef made(n):\n    return graphtorch.nn.Linear(n, 1)\n"
+    )
+    (tmp_path / "hubconf.py").write_text(
+        "dependencies = ['numpy']\nfrom helper_of_hub import made as _made\n\n\n"
+        "def layer(n=2, **options):\n    'A layer.'\n    return _made(n)\n"
+    )
+    assert hub.list(str(tmp_path)) == ["layer"] and hub.help(str(tmp_path), "layer") == "A layer."
+    assert hub.load(str(tmp_path), "layer", 3, source="local").weight.shape == (1, 3)
+    with pytest.raises(RuntimeError, match="Cannot find callable other in hubconf"):
+        hub.load(str(tmp_path), "other", source="local")
+    with pytest.raises(RuntimeError, match="are not downloaded and run here; clone a/b"):
+        hub.load("a/b", "layer")
+    with pytest.raises(ValueError, match='Unknown source: "nowhere"'):
+        hub.load("a/b", "layer", source="nowhere")
+    with pytest.raises(FileNotFoundError, match=r"hubconf\.py"):
+        hub.list(str(tmp_path / "nothing"))
+    (tmp_path / "hubconf.py").write_text("dependencies = ['no_such_package_here']\n")
+    with pytest.raises(RuntimeError, match="Missing dependencies: no_such_package_here"):
+        hub.load(str(tmp_path), "layer", source="local")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.compositions import in_one_piece
@@ -22,7 +23,7 @@ def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None = None,
+    attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -37,6 +38,9 @@ def scaled_dot_product_attention(
     Raises:
         RuntimeError: a mask is given beside ``is_causal``.
     """
+    if attn_mask is not None and not isinstance(attn_mask, Tensor):
+        biased: Tensor = attn_mask._dispatch(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return biased  # a mask of nn.attention.bias
     if is_causal and attn_mask is not None:
         raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
     if _in_one_piece(query, key, value, attn_mask, enable_gqa):

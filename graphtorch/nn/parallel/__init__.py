@@ -9,8 +9,19 @@ from typing import Any
 
 from graphtorch.nn.modules.module import Module
 from graphtorch.nn.modules.parallel import DataParallel
+from graphtorch.nn.parallel.parallel_apply import parallel_apply
+from graphtorch.nn.parallel.replicate import replicate
+from graphtorch.nn.parallel.scatter_gather import gather, scatter
 
-__all__ = ["DataParallel", "DistributedDataParallel", "data_parallel"]
+__all__ = [
+    "DataParallel",
+    "DistributedDataParallel",
+    "data_parallel",
+    "gather",
+    "parallel_apply",
+    "replicate",
+    "scatter",
+]
 
 
 class DistributedDataParallel(Module):
