@@ -1,13 +1,13 @@
 """Runs random programs eagerly and compiled, and reports those that differ.
 
     python tools/random_programs.py [--kind program] [--first 0] [--count 20000] [--backends cpu,numpy] [--check]
-    GRAPHTORCH_CUDA=simulated python tools/random_programs.py --backends triton
+    GRAPHTORCH_CUDA=simulated python tools/random_programs.py --backends triton,eager
 
 Kinds: `program` are a few statements, several calls, changes of state between them (tests/frontend/random_program.py);
 `training` are training steps of a model with an optimizer (random_training.py). A program is made from its seed, so the
 same numbers give the same programs; backends take turns, and for `triton` tensors lie on the CUDA device, in eager
-execution too. `--check` compiles with `check=True`. Prints each failure as a
-script that has nothing to leave out, then how many agreed; the exit status is 1 if one did not.
+execution too; `eager` compares eager execution there and on the CPU. `--check` compiles with `check=True`. Prints
+each failure as a script that has nothing to leave out, then how many agreed; the exit status is 1 if one did not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
 
     made = importlib.import_module(f"random_{options.kind}").from_seed
     backends = options.backends.split(",")
-    if sys.platform != "win32" and "triton" not in backends:  # a simulated device reserves more addresses
+    if sys.platform != "win32" and not {"triton", "eager"} & {*backends}:  # a simulated device reserves more addresses
         import resource
 
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))

@@ -111,7 +111,7 @@ class Program:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 
-DEVICES = {"triton": "cuda"}  # where the tensors of programs for a backend lie, if not in the host's memory
+DEVICES = {"triton": "cuda", "eager": "cuda"}  # where the tensors of programs lie, if not in the host's memory
 
 
 def execute(program: Program, backend: str | None, check: bool = False, device: str = "cpu") -> list[Any]:
@@ -295,7 +295,8 @@ def _same(a: Any, b: Any, bound: float) -> bool:
 
 
 def failure(program: Program, backend: str, check: bool = False) -> str | None:
-    """How a compiled run differs from the eager one. `check` compiles with `check=True`.
+    """How a compiled run differs from the eager one; for the backend "eager" how eager execution on a CUDA device
+    differs from that on the CPU, for programs that draw no numbers. `check` compiles with `check=True`.
 
     Rounding errors can grow to any size (1 - tanh(x)**2, exp(exp(x)) in bfloat16), and `.long()` makes ones of them. So
     where nothing but numbers differ, the same program in double precision decides, with bounds as much tighter as that
@@ -359,7 +360,7 @@ def _failure(program: Program, backend: str, check: bool, bound: float | None = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            expected = execute(program, None, device=device)
+            expected = execute(program, None, device="cpu" if backend == "eager" else device)
         except Exception:
             NO_PROGRAMS.append(program)  # a shrinking step took away something needed
             return None
@@ -369,10 +370,26 @@ def _failure(program: Program, backend: str, check: bool, bound: float | None = 
             NO_PROGRAMS.append(program)
             return None
         try:
-            actual = execute(program, backend, check, device)
+            actual = execute(program, None if backend == "eager" else backend, check, device)
         finally:
             _reset_modes()
+    if backend == "eager":
+        fresh = torch.manual_seed(11).get_state().numpy()
+        if any(isinstance(e, dict) and (e["generator"] != fresh).any() for e in expected):
+            return None  # the two have generators of their own
+        actual = [_elsewhere(a) for a in actual]
     return difference(actual, expected, bound or (0.05 if program.loose else 2e-4), device != "cpu")
+
+
+def _elsewhere(seen: Any) -> Any:
+    """What a run on a device shows, as if it had been on the CPU."""
+    if isinstance(seen, tuple):
+        return seen
+    place = re.compile(r" cuda:\d+$")
+    return {
+        k: (place.sub("", v[0]), *v[1:]) if isinstance(v, tuple) and isinstance(v[0], str) else v
+        for k, v in seen.items() if k != "the device's generator"
+    }  # fmt: skip
 
 
 def _reset_modes() -> None:
