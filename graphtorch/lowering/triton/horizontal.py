@@ -287,7 +287,10 @@ def _name(size: Any) -> int | str:
 
 
 def _supported(kernel: Kernel) -> bool:
-    names = {n for a in kernel.axes if type(a.size) is not int for n in symbols_of(a.size)}
+    accesses = [s.access for s in kernel.stores]
+    accesses += [e.access for e in post_order(s.value for s in kernel.stores) if isinstance(e, Load)]
+    sizes = [a.size for a in kernel.axes] + [n for a in accesses for n in (a.offset, *a.strides, *a.buffer.shape)]
+    names = {n for size in sizes if type(size) is not int for n in symbols_of(size)}
     try:
         generate(kernel, dict.fromkeys(names, 16))
     except UnsupportedError:

@@ -109,7 +109,7 @@ def _shapes(m: int, n: int, k: int, of: dtype, tf32: bool) -> list[Config]:
 def _seconds(config: Config, splits: int, m: int, n: int, k: int, count: int, of: dtype, tf32: bool) -> float:
     """An estimate: whole waves of blocks over the multiprocessors, or memory, whichever takes longer."""
     across, down = blocks(m, config.block_m), blocks(n, config.block_n)
-    programs = across * down * count * splits
+    programs = max(across * down * count * splits, 1)  # a product of nothing stores zeros, or nothing
     rate = _FLOAT_RATE if of.itemsize == 4 and not tf32 else _TENSOR_RATE / (of.itemsize // 2)
     side = config.block_m * config.block_n / (config.block_m + config.block_n)
     rate *= side / (side + 30)  # larger blocks read less from shared memory for each product

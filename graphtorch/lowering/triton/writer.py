@@ -49,7 +49,7 @@ class Writer:
 
     def load(self, view: View, indices: Sequence[str], mask: str = "mask") -> str:
         """An element of a view; 0 where the mask is false."""
-        terms = [] if is_zero(view.offset) else [self.sizes.factor(view.offset)]
+        terms: list[str] = []
         for stride, index in zip(view.strides, indices, strict=True):
             if not is_zero(stride) and index != "0":
                 terms.append(index if stride == 1 and type(stride) is int else f"{self.sizes.factor(stride)} * {index}")
@@ -57,13 +57,10 @@ class Writer:
             concrete(view.shape, self.bindings), concrete(view.strides, self.bindings), strict=True
         ):
             self.reach = max(self.reach, size * abs(stride) + concrete(view.offset, self.bindings))
-        where = " + ".join(terms) or "0"
-        pointer = self.pointer(view.buffer)
-        return (
-            f"tl.load({pointer} + {where}, mask={mask}, other=0)"
-            if terms
-            else f"tl.load({pointer} + n * 0, mask={mask})"
-        )
+        terms = terms or ["n * 0"]  # a block, as the mask is
+        if not is_zero(view.offset):
+            terms.insert(0, self.sizes.factor(view.offset))
+        return f"tl.load({self.pointer(view.buffer)} + {' + '.join(terms)}, mask={mask}, other=0)"
 
     def let(self, name: str, text: str) -> str:
         self.add_line(f"{name} = {text}")
