@@ -147,7 +147,7 @@ class TileWriter(Expressions):
         bindings: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(2)
-        self.bindings = bindings or {}
+        self.bindings = {} if bindings is None else bindings
         self.kernel = kernel
         self.pieces = pieces
         self.coordinates = coordinates
