@@ -317,6 +317,14 @@ class Frame:
         for table, memory in zip(plan.tables, self.tables, strict=True):
             self._place(table, memory.address)
         self.recording: Recording | None = None
+        # Small outputs lie side by side in one block, whose address says where all are: in `small_places`, with each
+        # argument that is the address of one, how far that is from the block's.
+        small = [o for o in program.outputs if o.is_small]
+        self.small = [o.buffer for o in small]
+        self.small_offsets = [o.offset for o in small]
+        self.small_places = [(*place, o.offset) for o in small for place in self.places.get(o.buffer, ())]
+        self.small_tables: set[int] = set()  # that have an address of one
+        self.small_base = -1
 
     def _hold(self, nbytes: int, counted: bool = True) -> Allocation:
         return self.device.allocator.allocate(nbytes, devices.stream_of(self.device), counted)
@@ -470,15 +478,29 @@ class Frame:
         made: list[DeviceArray] = []
         allocate, program = self.device.allocator.allocate, self.program
         block = allocate(program.small_bytes, stream) if program.small_bytes else None
+        if block is not None:
+            window, start, place = block.window, block.start, block.place
+            if block.address != self.small_base:
+                self._place_small(block.address)
         for output in program.outputs:
-            if block is not None and output.is_small:
-                made.append(device_array(block, output.shape, output.of, output.offset))
-                self._place(output.buffer, block.address + output.offset)
+            if block is not None and output.is_small:  # `device_array`, of which a training step makes hundreds
+                array = DeviceArray(output.shape, output.of, window, start + output.offset)
+                array.place, array.memory = place, block
+                made.append(array)
                 continue
             memory = allocate(output.nbytes, stream)
             made.append(device_array(memory, output.shape, output.of))
             self._place(output.buffer, memory.address)
         return made
+
+    def _place_small(self, base: int) -> None:
+        """`_place` of all small outputs, in a block at that address."""
+        self.small_base = base
+        self.addresses.update(zip(self.small, map(base.__add__, self.small_offsets), strict=True))
+        self.stale |= self.small_tables
+        base += self.shift
+        for arguments, i, offset in self.small_places:
+            arguments[i] = base + offset
 
     def _write(self, stream: Any) -> None:
         """Send numbers, random states and tables."""
@@ -512,6 +534,8 @@ class Frame:
                 buffers = list(asked)
                 for buffer in buffers:
                     self.tabled.setdefault(buffer, set()).add(i)
+                if not asked.keys().isdisjoint(self.small):
+                    self.small_tables.add(i)
                 key = tuple(map(self.addresses.__getitem__, buffers))
             elif len(known) >= _TABLES:
                 known.clear()
