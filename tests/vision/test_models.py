@@ -175,3 +175,15 @@ def test_stochastic_depth(torchvision, mode):
         )
     with pytest.raises(ValueError, match="mode has to be"):
         ops.stochastic_depth(gt.ones(5, 2), 0.4, "column")
+
+
+def test_frozen_batch_norm_takes_over_from_a_batch_norm() -> None:
+    gt.manual_seed(0)
+    norm = gt.nn.BatchNorm2d(3)
+    for _ in range(3):
+        norm(gt.randn(4, 3, 2, 2) * 2 + 1)
+    frozen = ops.misc.FrozenBatchNorm2d(3)
+    frozen.load_state_dict(norm.eval().state_dict())
+    x = gt.randn(2, 3, 4, 4)
+    assert gt.allclose(frozen(x), norm(x), atol=1e-6) and not list(frozen.parameters())
+    assert repr(frozen) == "FrozenBatchNorm2d(3, eps=1e-05)"

@@ -199,6 +199,9 @@ def script_if_tracing(fn: T) -> T:
     return fn
 
 
+_script_if_tracing = script_if_tracing  # torchvision's name for it
+
+
 def export(fn: T) -> T:
     """The method itself."""
     return fn
