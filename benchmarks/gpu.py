@@ -337,10 +337,12 @@ def report(entries: list[dict[str, Any]], toy: str, command: str) -> str:
             value = entry.get("failed") or f"{entry['value']:.2g}, PyTorch {entry['peer']:.2g}"
             lines.append(f"- {label(entry['name'], entry['sizes'])} {entry['variant']}: {value}")
     lines += ["", "Largest relative difference from float64, at toy sizes:", ""]
+    errors: dict[str, list[str]] = {}
     for entry in entries:
         if entry["kind"] == "error" and entry.get("value", 0) is not None:
             value = entry.get("failed") or f"{entry['value']:.2g}"
-            lines.append(f"- {entry['name']}, {entry['library']} {entry['variant']}: {value}")
+            errors.setdefault(entry["name"], []).append(f"{entry['library']} {entry['variant']} {value}")
+    lines += [f"- {name}: {'; '.join(values)}" for name, values in errors.items()]
     failed = [e for e in entries if e["kind"] == "time" and "failed" in e]
     if failed:
         lines += ["", "What failed:", ""]

@@ -3,13 +3,14 @@
     make gpu                                     # installs .[gpu] and pytest, then this
     python tools/check_gpu.py                    # 25 minutes; writes to benchmarks/results/
     python tools/check_gpu.py --minutes 9        # as far as it comes; the same command goes on where this ended
+    python tools/check_gpu.py --minutes 9 --resume A --out B    # the results so far are in folder A; all will be in B
     python tools/check_gpu.py --simulate         # no GPU: the same on a simulated device, at toy sizes
 
 In order: what the machine is, and a few launches; the questions of tests/runtime/test_gpu_unproven.py; the tests of
 every operator, until half of the time is over; benchmarks/gpu.py. Tests run in several processes of their own. One that
 hangs, dies or leaves the device in a state that only its end mends, costs itself: the next process goes on behind it.
 What is printed last is the benchmark's table and a short summary; the files have everything.
-Each result is written when it is known, to gpu-checks.json, and what has a result is not run again (`--fresh`:
+Results are written as they come, to gpu-checks.json, and what has a result is not run again (`--fresh`:
 everything; `--retry`: what failed). The summary is gpu-checks.md."""
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -34,6 +35,7 @@ QUESTIONS = "tests/runtime/test_gpu_unproven.py"
 OPERATORS = "tests/runtime/test_gpu_operators.py"
 ALONE = ("test_share_of_the_copy_bandwidth", "test_memory_bandwidth_of_a_copy")  # they measure
 STUCK = 150.0  # seconds that one test may take between two words of what it does
+STARTING = 150.0  # seconds that a process may take before its first test, and between tests
 SKIPPED_ALL = "there is no CUDA device"  # why tests are skipped in a process that found none
 GOOD = ("passed", "skipped")
 SHOWN = 12  # groups of failures that are printed; the file has them all
@@ -103,26 +105,32 @@ class Checks:
             self.found = json.loads(self.file.read_text(encoding="utf-8"))
             if retry:
                 self.found = {k: v for k, v in self.found.items() if v["outcome"] in GOOD}
-        self.lock = threading.Lock()
+        self.written = 0.0
 
     def add(self, test: str, outcome: str, text: str = "", seconds: float = 0.0) -> None:
-        with self.lock:
-            self.found[test] = {"outcome": outcome, "text": text, "seconds": round(seconds, 2)}
-            new = self.file.with_suffix(".new")
-            new.write_text(json.dumps(self.found, indent=0) + "\n", encoding="utf-8")
-            os.replace(new, self.file)
+        self.found[test] = {"outcome": outcome, "text": text, "seconds": round(seconds, 2)}
+        if time.monotonic() - self.written > 1:  # there are thousands
+            self.write()
         if outcome not in GOOD:
             print(f"{outcome}: {test}: {text[:160]}", flush=True)
+
+    def write(self) -> None:
+        new = self.file.with_suffix(".new")
+        new.write_text(json.dumps(self.found, indent=0) + "\n", encoding="utf-8")
+        os.replace(new, self.file)
+        self.written = time.monotonic()
 
     def report(self) -> str:
         """The summary, which is also written to its file; there with every failure."""
         lines = ["# Checks on a GPU", ""]
         smoke = self.found.get("smoke", {})
         lines += [f"    {line}" for line in smoke.get("text", "not run").splitlines()]
+        shown = [line[:300] for line in lines]
         for title, file in (("Questions", QUESTIONS), ("Operators and training steps", OPERATORS)):
             outcomes = Counter(v["outcome"] for k, v in self.found.items() if k.startswith(file))
             counted = ", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items())) or "not run"
-            lines += ["", f"{title}: {counted}"]
+            for part in (lines, shown):
+                part += ["", f"{title}: {counted}"]
             questions: dict[str, Counter[str]] = {}
             for test, result in self.found.items():
                 if test.startswith(file):
@@ -132,11 +140,12 @@ class Checks:
                 lines.append("")
                 for name, counts in questions.items():
                     lines.append(f"- {name}: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
+                    if not counts.keys() <= set(GOOD):
+                        shown.append(lines[-1])
         measured = [v["text"] for v in self.found.values() if " % of " in v["text"]]
-        if measured:
-            lines += ["", "Measured:", "", *(f"- {text}" for text in measured)]
+        for part in (lines, shown) if measured else ():
+            part += ["", "Measured:", "", *(f"- {text}" for text in measured)]
         failed = {k: v for k, v in self.found.items() if v["outcome"] not in GOOD and k != "smoke"}
-        shown = [*lines]
         if failed:
             lines += ["", "What did not pass:", ""]
             lines += [f"- {test}: {v['outcome']}: {v['text'][:300]}" for test, v in failed.items()]
@@ -160,6 +169,14 @@ def _groups(failed: dict[str, dict[str, Any]]) -> list[str]:
     if len(ranked) > SHOWN:
         lines.append(f"- and {sum(map(len, ranked[SHOWN:]))} others")
     return lines
+
+
+def resume(earlier: Path, folder: Path) -> None:
+    """Copy results to a folder that has none of its own yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in earlier.glob("gpu*.json"):
+        if not (folder / file.name).exists():
+            shutil.copy(file, folder)
 
 
 def environment(simulated: bool) -> dict[str, str]:
@@ -202,6 +219,7 @@ def smoke(checks: Checks, simulated: bool) -> bool:
     print(text, flush=True)
     outcome = "passed" if code == 0 else "failed"
     checks.add("smoke", outcome, text if code is not None else text + "\nhung", time.monotonic() - begin)
+    checks.write()
     return "launches: right" in text
 
 
@@ -263,8 +281,7 @@ def run_tests(checks: Checks, tests: list[str], processes: int, until: float, si
                 for entry in one.news():
                     lost = entry["outcome"] == "skipped" and SKIPPED_ALL in entry["text"]
                     checks.add(entry["test"], "lost" if lost else entry["outcome"], entry["text"], entry["seconds"])
-                patience = STUCK if one.running is not None else 4 * STUCK  # imports and collection take their time
-                if not over and time.monotonic() - one.moved < patience:
+                if not over and time.monotonic() - one.moved < (STARTING if one.running is None else STUCK):
                     continue
                 end(one.process)
                 working.remove(one)
@@ -278,6 +295,7 @@ def run_tests(checks: Checks, tests: list[str], processes: int, until: float, si
                     one.left.clear()
                 waiting.extendleft(reversed(one.left))
     finally:
+        checks.write()
         for one in working:
             end(one.process)
 
@@ -295,6 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=25.0, help="how long it may take")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="the folder of the results")
+    parser.add_argument("--resume", type=Path, help="the folder of an earlier call's results, if it is another one")
     parser.add_argument("--processes", type=int, default=max(min((os.cpu_count() or 2) - 2, 12), 1))
     parser.add_argument("--only", default="", help="tests whose name contains this, and no benchmark")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
@@ -303,6 +322,8 @@ def main() -> None:
     options = parser.parse_args()
     begin = time.monotonic()
     until = begin + 60 * options.minutes
+    if options.resume is not None:
+        resume(options.resume, options.out)
     checks = Checks(options.out, options.simulate, options.fresh, options.retry)
     if not smoke(checks, options.simulate):
         print(checks.report())

@@ -103,7 +103,10 @@ def test_the_whole_of_it_on_a_simulated_device(tmp_path: Path) -> None:
     assert "CUDA graphs: right" in done.stdout and "Questions: 1 passed" in done.stdout
     found = json.loads((tmp_path / "gpu-checks-simulated.json").read_text())
     assert [v["outcome"] for v in found.values()] == ["passed", "passed"]
+    # Another folder takes over what was found.
+    command[-1:] = [str(tmp_path / "next"), "--resume", str(tmp_path)]
     done = subprocess.run([*command, "--minutes", "0.02"], capture_output=True, text=True, timeout=300)
+    assert set(found) <= set(json.loads((tmp_path / "next" / "gpu-checks-simulated.json").read_text()))
     assert "tests are left: the same command goes on with them" in done.stdout
 
 
