@@ -483,6 +483,12 @@ def _spread(start: Any, end: Any, steps: int, d: dtype_class, device: Any) -> Te
     if d.category < dtypes.FLOATING and not isinstance(start, Tensor) and not isinstance(end, Tensor):
         start, end = int(start), int(end)
     gap = (end - start) / (steps - 1) if steps > 1 else 0.0
+    if d is dtypes.float32 and type(gap) is float and steps > 1:
+        # PyTorch's kernel has multiplications and additions with one rounding; the product of two float32 is exact in
+        # float64.
+        start, end = np.float32(start).item(), np.float32(end).item()
+        gap = (np.float32(end - start) / np.float32(steps - 1)).item()
+        position = index.to(dtypes.float64)
     up = position * gap + start
     down = (steps - 1 - position) * (-gap) + end
     where = FUNCTIONS["where"]

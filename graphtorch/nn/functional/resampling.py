@@ -253,10 +253,15 @@ def affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> 
         )
     lines = []
     for count in size[2:]:
-        line = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
+        # Rounded step by step, as in PyTorch: under the identity map, with which spatial transformers begin, points lie
+        # at centres of elements, and rounding alone decides between which two of them grid_sample finds them.
+        line = ops.linspace(-1, 1, count, dtype=theta.dtype, device=theta.device) if count > 1 else None
+        if line is None:
+            line = ops.zeros(1, dtype=theta.dtype, device=theta.device)
         lines.append(line if align_corners else line * (count - 1) / count)
-    points = np.stack([*reversed(np.meshgrid(*lines, indexing="ij")), np.ones(tuple(size[2:]))], -1)
-    base = as_tensor(points.reshape(-1, spatial + 1), dtype=theta.dtype, device=theta.device)
+    grids = ops.meshgrid(*lines, indexing="ij")
+    points = ops.stack([*reversed(grids), ops.ones_like(grids[0])], -1)
+    base = points.reshape(-1, spatial + 1)
     return (base @ theta.transpose(1, 2)).reshape(theta.shape[0], *size[2:], spatial)
 
 
@@ -324,7 +329,7 @@ def _grid_sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, alig
 
     # The grid's last dimension counts dimensions from the last one on.
     raw = [grid[..., spatial - 1 - axis] for axis in range(spatial)]
-    raw = [(x + 1) / 2 * (size - 1) if align else ((x + 1) * size - 1) / 2 for x, size in zip(raw, sizes, strict=True)]
+    raw = [_coordinate(x, size, align, spatial) for x, size in zip(raw, sizes, strict=True)]
     look = _Lookup(input, tuple(grid.shape[1:-1]))
     if mode == "nearest":
         return look([place(x, size).round() for x, size in zip(raw, sizes, strict=True)])
@@ -332,6 +337,14 @@ def _grid_sample(input: Tensor, grid: Tensor, mode: str, padding_mode: str, alig
         placed = [place(x, size) for x, size in zip(raw, sizes, strict=True)]
         return _weighted_corners(look, placed, lambda t: [1 - t, t], 0, lambda x, size: x, sizes)
     return _weighted_corners(look, raw, _cubic_weights, -1, place, sizes)
+
+
+def _coordinate(x: Tensor, size: Any, align: bool, spatial: int) -> Tensor:
+    """The place among `size` elements that a number from -1 to 1 stands for, rounded as PyTorch's kernels do, of which
+    that for two dimensions multiplies by a half of the size."""
+    if spatial == 2:
+        return (x + 1) * ((size - 1) / 2) if align else (x + 1) * (size / 2) - 0.5
+    return (x + 1) / 2 * (size - 1) if align else ((x + 1) * size - 1) / 2
 
 
 def _reflect(x: Tensor, twice_low: int, twice_high: int) -> Tensor:
