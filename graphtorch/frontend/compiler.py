@@ -29,11 +29,13 @@ from graphtorch.frontend.failures import EXPECTED, explained, is_repeatable
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.logs import log_specialization
 from graphtorch.frontend.modes import Modes
+from graphtorch.frontend.names import name_of, parameters_of, title_of
 from graphtorch.frontend.paths import PathTree, run_path
 from graphtorch.frontend.program import Captured, Constant, assemble, refuse_known_containers
 from graphtorch.frontend.reach import tensor_names
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
+from graphtorch.frontend.scalars import ANY, FixedNumbers, changed_numbers, check_numbers, values_of
 from graphtorch.frontend.specialization import Specialization
 from graphtorch.frontend.stance import DEFAULT, Stance
 from graphtorch.frontend.stance import holder as stance
@@ -160,6 +162,7 @@ class CompiledFunction:
         self._warned = False
         self._called = False
         self._apart = False  # whether captures take `cond` apart
+        self._numbers = True  # whether floats that change may be run-time numbers
         self._forced: dict[str, CompiledFunction] = {}  # the same for backends that a stance asks for
         CompiledFunction.instances.add(self)
 
@@ -305,12 +308,12 @@ class CompiledFunction:
         return self if function is self.function else _compiled(function, self._settings)
 
     def __repr__(self) -> str:
-        return f"<compiled {getattr(self.function, '__qualname__', self.function)!s}>"
+        return f"<compiled {title_of(self.function)}>"
 
     def explain(self) -> Explanation:
         """What was captured and assumed, and what it became: one entry a specialisation."""
         return Explanation(
-            getattr(self.function, "__qualname__", repr(self.function)),
+            title_of(self.function),
             tuple(describe_specialization(s, s.backend) for s in self.specializations),
             self.eager_calls,
         )
@@ -389,6 +392,12 @@ class CompiledFunction:
                         if not counts and not changed:
                             raise
                         counts, changed = False, changed if counts else {}
+                    except (Exception, RunEagerly) as error:
+                        if not any(type(leaves[i]) is float for i in changed):
+                            raise
+                        # What went wrong also goes wrong with values, if numbers are not why.
+                        self._numbers = isinstance(error, FixedNumbers)
+                        changed = {i: dims for i, dims in changed.items() if type(leaves[i]) is not float}
         except PythonStateChange as change:
             if self.fullgraph:
                 raise
@@ -434,7 +443,7 @@ class CompiledFunction:
         counts: bool = False,
     ) -> tuple[Captured, GuardSet, Sizes]:
         """Record one run of the function; nothing concrete changes."""
-        name = getattr(self.function, "__name__", type(self.function).__name__)
+        name = name_of(self.function)
         recorder = Recorder(name)
         sizes = Sizes()
         on_cuda = any(isinstance(leaf, Tensor) and leaf._device.type == "cuda" for leaf in leaves)
@@ -451,7 +460,9 @@ class CompiledFunction:
             if isinstance(leaf, Tensor):
                 given.append(self._argument(recorder, sizes, leaf, i, labels[i], changed.get(i, set())))
                 continue
-            if is_scalar(leaf):
+            if type(leaf) is float and i in changed:
+                leaf = recorder.number_argument(i, labels[i])
+            elif is_scalar(leaf):
                 guards.same_value(expression, leaf, labels[i])
             else:
                 guards.same_object(expression, leaf, f"{labels[i]} was the same object")
@@ -543,13 +554,17 @@ class CompiledFunction:
     ) -> Specialization:
         captured, guards, sizes = self.capture(tree, leaves, changed, known, counts)
         sizes.check()
-        name = getattr(self.function, "__name__", type(self.function).__name__)
+        numbers = values_of(leaves, changed)
+        if ANY in numbers.values():
+            check_numbers(captured, self.specializations, tree)
+        name = name_of(self.function)
         made = Specialization(captured, guards, tree, self._backend_for(captured), name, paths, self.memory_budget)
         backend = get_backend(made.backend)
         if assumed := backend.settings():
             guards.add(f"{guards.name(backend)}.settings() == {assumed!r}", f"the backend's settings were {assumed!r}")
         sizes.check()
         sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
+        made.numbers = numbers
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
         return made
 
@@ -629,7 +644,8 @@ class CompiledFunction:
                 )
 
     def _changed_sizes(self, tree: Any, leaves: Sequence[Any]) -> dict[int, set[int]]:
-        """The dimensions to make symbolic: all, none, or those whose size differs from an earlier specialisation's."""
+        """The dimensions to make symbolic: all, none, or those whose size differs from an earlier specialisation's.
+        Floats that are to be run-time numbers are keys, too."""
         found: dict[int, set[int]] = {}
         if self.dynamic is False:
             return found
@@ -648,7 +664,8 @@ class CompiledFunction:
                     if len(shape) == leaf.ndim:
                         differing = {d for d in range(leaf.ndim) if shape[d] != leaf.shape[d]}
                         found.setdefault(i, set()).update(differing - {*leaf._static_dims})
-        return {i: dims for i, dims in found.items() if dims}
+        numbers = changed_numbers(self.specializations, tree, leaves) if self._numbers else ()
+        return {i: dims for i, dims in found.items() if dims} | {i: set() for i in numbers}
 
     def _reason(self, tree: Any, leaves: Sequence[Any]) -> str:
         if not self.specializations:
@@ -673,10 +690,7 @@ class CompiledFunction:
 
     def _labels(self, tree: Any, count: int) -> list[str]:
         """Readable names of the argument leaves, from the signature."""
-        try:
-            parameters = [p.name for p in inspect.signature(self.function).parameters.values()]
-        except (TypeError, ValueError):
-            parameters = []
+        parameters = parameters_of(self.function)
         labels: list[str] = []
 
         def walk(node: Any, prefix: str) -> None:

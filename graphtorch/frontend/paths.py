@@ -25,6 +25,7 @@ from graphtorch.frontend.replay import MISS, write_replay
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
+    NumberArgument,
     NumberSource,
     SizeSource,
     Source,
@@ -182,7 +183,7 @@ class PathTree:
         return self.expressions.number(("input", self._place(source), str(value.type)))
 
     def _place(self, source: Source) -> Any:
-        if isinstance(source, ArgumentSource):
+        if isinstance(source, ArgumentSource | NumberArgument):
             return "argument", source.index
         if isinstance(source, GradSource):
             return "grad", self._place(source.owner)

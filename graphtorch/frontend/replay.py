@@ -18,6 +18,7 @@ from graphtorch.frontend.program import Alias, BrokenNode, Constant, Made, Outpu
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
+    NumberArgument,
     NumberSource,
     SizeSource,
     Source,
@@ -152,7 +153,7 @@ class _Writer:
 
     def _tensor(self, source: Source) -> str:
         """The tensor (or number) of an input."""
-        if isinstance(source, ArgumentSource):
+        if isinstance(source, ArgumentSource | NumberArgument):
             return f"a{source.index}"
         if isinstance(source, TensorSource):
             return self.name(source.tensor)
@@ -170,7 +171,7 @@ class _Writer:
         """What the executable gets for an input."""
         if isinstance(source, ArgumentSource):
             return f"x{source.index}"
-        if isinstance(source, NumberSource):
+        if isinstance(source, NumberSource | NumberArgument):
             return self._tensor(source)
         if isinstance(source, TensorSource) and self.checked:
             # Guards have compared the array with this one.

@@ -59,6 +59,18 @@ class GradSource(Source):
         return self.owner.fetch(leaves)._grad
 
 
+@dataclass(frozen=True, eq=False)
+class NumberArgument(Source):
+    """The i-th leaf of the arguments, a Python number."""
+
+    index: int
+    name: str
+    kind: str = "number"
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return leaves[self.index]
+
+
 def gradient_of(owner: Source) -> str:
     """The attribute in which a source's tensor has its gradient: the slot itself for a tensor that had one at the
     capture, the property for arguments, which may be tensors that never had."""

@@ -39,6 +39,7 @@ class Specialization:
         self.compile_seconds = 0.0
         self.calls = 0
         self.shapes: list[tuple[int, ...] | None] = []
+        self.numbers: dict[int, float | None] = {}  # arguments that were floats; None: a run-time number
         self._written = {output: position for position, output in captured.written}
         self._results = ResultBuilder(captured)
         self.replay: Replay | None = None

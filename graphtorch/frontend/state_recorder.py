@@ -9,7 +9,7 @@ from graphtorch.autograd.hooks import ALL_MODULES, HookTable
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import attribute, dictionary, identical, is_scalar
-from graphtorch.frontend.sources import NumberSource, Source
+from graphtorch.frontend.sources import NumberArgument, NumberSource, Source
 from graphtorch.ir.builder import wrap
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
@@ -31,6 +31,12 @@ class StateRecorder(GradientRecorder):
         self.numbers: dict[tuple[int, Any, int | None], Tensor] = {}
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
+
+    def number_argument(self, index: int, name: str) -> Tensor:
+        """A float among the arguments as a run-time number."""
+        self.guards.add(f"leaves[{index}].__class__ is {self.guards.name(float)}", f"{name} was a Python float")
+        self.sources.append(NumberArgument(index, name))
+        return wrap(self.graph.add_input(TensorType(dtypes.float64, (), is_number=True), name, "number"))
 
     def number_input(self, container: Any, key: Any) -> Any:
         """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture."""

@@ -375,7 +375,11 @@ class Tensor(metaclass=_TensorMeta):
         return bool((self == element).any().item())
 
     def __hash__(self) -> int:
-        return id(self)
+        return hash(self._hashed()) if self.is_number else id(self)
+
+    def _hashed(self) -> Any:
+        """The value of a recorded number, which dictionaries look it up by."""
+        return float(self) if self._dtype.is_floating_point else int(self)
 
     def __repr__(self, *, tensor_contents: str | None = None) -> str:
         return self._repr("tensor(")
