@@ -205,7 +205,7 @@ else:
                 *("sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not", "sym_sqrt", "sym_sum"),
             )
         },
-        **{name: (f"graphtorch.{name}", None) for name in ("__config__", "_C", "_inductor", "_utils", "futures")},
+        **{name: (f"graphtorch.{name}", None) for name in ("__config__", "_C", "_inductor", "_utils", "futures", "fx")},
     }
 
     globals().update(_FUNCTIONS)

@@ -29,7 +29,7 @@ LAYERS = (
     ("frontend",),
     (
         *("array_api", "nn", "optim", "utils", "signal", "cuda", "serialization", "func", "compiler", "_dynamo"),
-        *("_inductor", "distributed", "futures", "jit", "library"),
+        *("_inductor", "distributed", "futures", "fx", "jit", "library"),
         *("amp", "backends", "cpu", "hub", "distributions", "sparse", "vision", "text", "cli"),
     ),
 )
