@@ -20,11 +20,13 @@ from graphtorch.frontend.effects import RunEagerly
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.ir.passes import DeadCodeElimination
+from graphtorch.ir.region import Region
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.numpy.interpreter import interpret, run_node
 from graphtorch.ops.build import FUNCTIONS
-from graphtorch.ops.dispatch import call, tensors_of, user_location
+from graphtorch.ops.dispatch import call, on_device, tensors_of, user_location
 from graphtorch.tensor.cuda_generator import generator_for
+from graphtorch.tensor.devices import device
 from graphtorch.tensor.generator import Generator
 from graphtorch.tensor.remote import readable
 from graphtorch.tensor.tensor import Tensor
@@ -154,7 +156,8 @@ class Decisions:
         try:
             with recorder_paused():
                 if any(v.type.device.type == "cuda" for v in prefix.inputs) or value.type.device.type == "cuda":
-                    array = _run_eagerly(prefix, found)
+                    (answer,) = _run_eagerly(prefix, found)
+                    array = readable(answer._data) if isinstance(answer, Tensor) else answer
                 else:
                     (array,) = interpret(prefix, [t._data if isinstance(t, Tensor) else t for t in found])
         finally:
@@ -163,8 +166,32 @@ class Decisions:
         return np.array(array, dtype=value.type.dtype.numpy).reshape(np.shape(array))
 
 
-def _run_eagerly(graph: Graph, inputs: Sequence[Any]) -> Any:
-    """The output of a graph, each node where its operands lie: what is drawn there is what eager execution draws."""
+class _Eagerly:
+    """A region that runs node by node, where its operands lie."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        given = [on_device(a) if isinstance(a, np.ndarray) else a for a in inputs]
+        return [t._data if isinstance(t, Tensor) else t for t in _run_eagerly(self.graph, given)]
+
+
+def _arrays(arg: Any) -> Any:
+    if type(arg) is tuple:
+        return tuple(map(_arrays, arg))
+    return arg._data if isinstance(arg, Tensor) else _Eagerly(arg.graph) if type(arg) is Region else arg
+
+
+def _moved(arg: Any, where: device) -> Any:
+    """Operands on the device of the result: positions may lie in the host's memory, for one."""
+    if type(arg) is tuple:
+        return tuple(_moved(a, where) for a in arg)
+    return arg.to(where) if isinstance(arg, Tensor) and arg.ndim and arg.device != where else arg
+
+
+def _run_eagerly(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
+    """The outputs of a graph, each node where its operands lie: what is drawn there is what eager execution draws."""
     bindings = bind(symbolic_dims(graph.inputs), inputs)
     values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
 
@@ -177,14 +204,17 @@ def _run_eagerly(graph: Graph, inputs: Sequence[Any]) -> Any:
         for node in graph.nodes:
             name = "reshape" if node.op.name == "view" else None
             args = tuple(map(of, node.args))
-            if tensors_of(args) or node.op.device_at is not None:
+            where = node.results[0].type.device
+            if any(type(a) is Region for a in args):
+                made = tuple(map(on_device, node.op.numpy(*map(_arrays, args))))
+            elif tensors_of(args) or node.op.device_at is not None:
+                args = tuple(_moved(a, where) for a in args)
                 made = FUNCTIONS[name](*args) if name else call(node.op, args)
             else:  # arithmetic of numbers
                 made = tuple(map(np.ndarray.item, run_node(node, args)))
             for result, tensor in zip(node.results, made if isinstance(made, tuple) else (made,), strict=True):
                 values[result] = tensor.item() if isinstance(tensor, Tensor) and result.type.is_number else tensor
-    (output,) = (values[v] for v in graph.outputs)
-    return readable(output._data) if isinstance(output, Tensor) else output
+    return [values[v] for v in graph.outputs]
 
 
 def _computation(value: Any, depth: int = 4) -> Any:

@@ -174,3 +174,25 @@ def test_powers_of_sizes_and_nothing_at_all() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # complex numbers have no kernels
         assert absolute(torch.ones(0, 2, device="cuda")).shape == (0, 2)
+
+
+def test_gradients_that_are_views_of_what_flows_back() -> None:
+    """The gradient of a sum is expanded, and lies in no order that a view could count in."""
+    x = torch.rand(3, 1, 2, device="cuda").requires_grad_()
+    other = torch.rand(3, 1, 2, device="cuda")
+    step = torch.compile(lambda y: torch.stack([y, x], 0).unsqueeze(-1))
+    for _ in range(2):
+        x.grad = None
+        step(other).sum().backward()
+        assert x.grad is not None and (x.grad == 1).all()
+
+
+def test_decisions_behind_control_flow_and_lists_of_positions() -> None:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        total = torch.scan(lambda c, t: (c + t, c.sin()), x[0], x)[0]
+        picked = x[[0, 1]]
+        return x * 2 if total + picked.sum() > 3 else x - 1
+
+    compiled = torch.compile(step)
+    for values in ([1.0, 2.0, 3.0], [-1.0, -2.0, 3.0]):
+        assert compiled(numbers(*values)).tolist() == step(torch.tensor(values)).tolist()

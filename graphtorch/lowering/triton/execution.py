@@ -33,7 +33,7 @@ from graphtorch.lowering.triton.strided import strided_view, tell_about_host, wr
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.runtime.cuda import devices, transfer
 from graphtorch.runtime.cuda.memory import Allocation
-from graphtorch.tensor.remote import DeviceArray, device_array
+from graphtorch.tensor.remote import DeviceArray, contiguous, device_array
 
 Array = np.ndarray[Any, Any]
 _ALIGNED = 16  # bytes: what kernels are compiled for
@@ -573,7 +573,7 @@ class Frame:
         results.resident = resident
         for j, result in fresh:
             base = made[result.output] if result.output >= 0 else inputs[result.source]
-            results[j] = base if result.view is None else strided_view(base, *result.view)
+            results[j] = base if result.view is None else strided_view(contiguous(base), *result.view)
         return results
 
     # -- steps without a kernel --------------------------------------------------------------------------------------

@@ -130,7 +130,9 @@ def write_into(target: DeviceArray, value: Any) -> None:
 
 
 def strided_view(base: Any, shape: Sequence[int], strides: Sequence[int], offset: int) -> Any:
-    """A view of a row-major array; strides and offset in elements."""
+    """A view of a row-major array; strides and offset in elements. Of another order there would be a copy by the host,
+    which reads no device's memory."""
+    assert base.flags.c_contiguous, "a view of what does not lie row by row"
     if 0 in shape:
         made = np.empty(shape, base.dtype)
         return as_device(made, base) if type(base) is DeviceArray else made
