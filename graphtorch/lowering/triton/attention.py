@@ -128,6 +128,8 @@ def generate_attention(
         passes.append(_KeyGradients(call, bindings, chosen[0]))
     if call.outputs[0] is not None:
         passes.append(_QueryGradient(call, bindings, chosen[1]))
+    if isinstance(call, FusedCall) and call.result is not None:
+        passes.reverse()  # the queries' pass makes what the other one reads
     return [p.generate() for p in passes]
 
 
@@ -164,6 +166,8 @@ class _Pass:
         self.prologues: Mapping[int, Kernel] = call.prologues if isinstance(call, FusedCall) else {}
         views = [a for i, a in enumerate(call.args) if isinstance(a, View) and i not in self.prologues]
         views += call.places.values() if isinstance(call, FusedCall) else ()
+        self.result = call.result if isinstance(call, FusedCall) else None
+        views += [] if self.result is None else [self.result]
         self.wide = reach(views, bindings, (1, 2, 3)) >= 2**31 or any(
             largest_offset(kernel, bindings) >= 2**31 for kernel in self.prologues.values()
         )
@@ -462,8 +466,11 @@ class _Backward(_Pass):
         return [
             f"""sums = {self._per_row(self.logsumexp, "sums", "head", 'float("inf")')} * {LOG2E!r}""",
             'sums = tl.where(sums == float("-inf"), float("inf"), sums)  # a row that sees nothing has no weights',
-            f"delta = {self._per_row(self.delta, 'delta', 'head', '0.0')}.to(tl.float32)",
+            *self._delta(),
         ]
+
+    def _delta(self) -> list[str]:
+        return [f"delta = {self._per_row(self.delta, 'delta', 'head', '0.0')}.to(tl.float32)"]
 
     def _store(self, number: int, value: str, along: str, columns: str, heads: Any, head: str) -> list[str]:
         """Store a block of the result of that number, and what its rows add up to, if somebody wants that."""
@@ -611,6 +618,18 @@ class _QueryGradient(_Backward):
             *self._described(self.value, "value", self._shared_head(), "v"),
             *self._over_keys([(cut, self._step(cut)) for cut in (False, True)]),
             *self._store(0, f"acc * {self.scale!r}", "m", "e", self.heads, "head"),
+        ]
+
+    def _delta(self) -> list[str]:
+        if self.result is None:
+            return super()._delta()
+        address = self._address(self.delta, "delta", ["batch", "head", "m"])
+        mask = "" if self.even_m else f", mask=m < {self.sizes.text(self.length)}"
+        return [
+            "# What each row adds up to, gradient times result, which the other pass reads.",
+            f"results = {self._load(self.result, 'result', 'm', 'head', 'v')}",
+            "delta = tl.sum(grads.to(tl.float32) * results.to(tl.float32), 1)",
+            f"tl.store({address}, delta{mask})",
         ]
 
     def _step(self, cut: bool) -> list[str]:

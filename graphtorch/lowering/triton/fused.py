@@ -73,6 +73,9 @@ class RowSums:
     ragged: bool = False
 
 
+DELTA = 5  # among the operands of attention's backward pass
+
+
 @dataclass(eq=False, slots=True)
 class FusedCall(ExternCall):
     """A product with pointwise kernels in it; `outputs` are what is stored.
@@ -83,6 +86,7 @@ class FusedCall(ExternCall):
     splits      parts of the sum, each a result of its own
     sums        rows that are added up on the tiles
     places      result -> where it lies, if that is a part of a buffer that other results share
+    result      of attention's backward pass that makes its deltas: what the forward pass gave (`deltas.py`)
     """
 
     product: Buffer = field(kw_only=True)
@@ -91,14 +95,16 @@ class FusedCall(ExternCall):
     splits: int = field(default=1, kw_only=True)
     sums: RowSums | None = field(default=None, kw_only=True)
     places: dict[int, View] = field(default_factory=dict, kw_only=True)
+    result: View | None = field(default=None, kw_only=True)
 
     def writes(self) -> list[Buffer]:
         return list(dict.fromkeys(o for o in self.outputs if o is not None))
 
     def reads(self) -> list[Buffer]:
         found: dict[int, Buffer] = {}
-        for i, arg in enumerate(self.args):
-            if isinstance(arg, View) and i not in self.prologues:
+        made = () if self.result is None else (DELTA,)
+        for i, arg in enumerate((*self.args, self.result)):
+            if isinstance(arg, View) and i not in self.prologues and i not in made:
                 found[id(arg.buffer)] = arg.buffer
         for kernel in (*self.prologues.values(), *([] if self.epilogue is None else [self.epilogue])):
             found.update((id(b), b) for b in kernel.reads() if b is not self.product)

@@ -191,6 +191,79 @@ def test_symbolic_sizes() -> None:
     assert all("size_length" in dict(f.integers) for f in made)
 
 
+def backward_of(
+    q: Any, k: Any, v: Any, g: Any, causal: bool = True, heads_first: bool = True, more: Any = None
+) -> tuple[Any, ...]:
+    """Forward and backward with a given gradient, whose deltas are a kernel of their own."""
+    given = (q, k, v, g)
+    if heads_first:
+        given = tuple(x.transpose(1, 2) for x in given)
+    q, k, v, g = given
+    result, logsumexp = fused_attention(q, k, v, None, None, causal, 0.3)
+    delta = (g.float() * result.float()).sum(-1).transpose(1, 2)
+    if more is not None:
+        delta = delta - more
+    return fused_attention_backward(g, q, k, v, logsumexp, delta, None, None, causal, 0.3)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("heads_first", [False, True])
+@pytest.mark.parametrize(("length", "size", "heads"), [(37, 24, (4, 2)), (32, 16, (2, 2)), (1, 8, (1, 1))])
+def test_deltas_are_made_by_the_queries_pass(
+    kind: str, heads_first: bool, length: int, size: int, heads: tuple[int, int]
+) -> None:
+    """Each row's sum of gradient times result: one launch less, which the launch for keys and values runs after."""
+    types, arrays = operands(kind, 2, length, length, heads, (size, size))
+    types.append(types[0])
+    arrays.append(np.random.default_rng(5).standard_normal(types[0].shape).astype(types[0].dtype.numpy))
+    if not heads_first:
+        types = [t.with_shape((t.shape[0], t.shape[2], t.shape[1], t.shape[3])) for t in types]
+        arrays = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in arrays]
+    graph = trace(lambda *given: backward_of(*given, heads_first=heads_first), *types)
+    expected = interpret(graph, arrays)
+    executable = InterpretedBackend(SMALL).compile(graph)
+    for actual, wanted in zip(executable.run(arrays), expected, strict=True):
+        close(actual, wanted, 0, TOLERANCE[kind] * max(float(np.abs(wanted.astype(np.float32)).max()), 1.0))
+    (made,) = executable._programs.values()
+    names = [s.function.name for s in made.launches.launches]
+    assert names == ["attention", "attention_backward_queries", "attention_backward_keys"]
+    assert any("is computed in the queries' pass" in line for line in executable.schedule.report)
+
+
+def test_other_deltas_are_kernels() -> None:
+    """With something subtracted, and where somebody else wants them."""
+    types = [typed("float32", 2, 2, 21, 16)] * 4
+    _, arrays = operands("float32", 2, 21, 21, (2, 2), (16, 16))
+    arrays.append(arrays[0] * 0.5)
+
+    def subtracted(q: Any, k: Any, v: Any, g: Any) -> Any:
+        return backward_of(q, k, v, g, more=q.sum(-1))
+
+    def seen(q: Any, k: Any, v: Any, g: Any) -> Any:
+        result, logsumexp = fused_attention(q, k, v, None, None, False, 0.3)
+        delta = (g * result).sum(-1).transpose(1, 2)
+        return *fused_attention_backward(g, q, k, v, logsumexp, delta, None, None, False, 0.3), delta
+
+    for program in (subtracted, seen):
+        graph = trace(program, *types)
+        executable = InterpretedBackend(SMALL).compile(graph)
+        for actual, wanted in zip(executable.run(arrays), interpret(graph, arrays), strict=True):
+            close(actual, wanted, 2e-5, 2e-5)
+        assert not any("is computed in the queries' pass" in line for line in executable.schedule.report)
+
+
+def test_deltas_of_a_symbolic_batch() -> None:
+    batch = symbol("batch", hint=2)
+    types = [typed("float32", batch, 21, 2, 16)] * 4
+    graph = trace(lambda *given: backward_of(*given, heads_first=False), *types)
+    executable = InterpretedBackend(SMALL).compile(graph)
+    for count in (2, 3):
+        random = np.random.default_rng(count)
+        arrays = [random.standard_normal((count, 21, 2, 16)).astype(np.float32) for _ in types]
+        for actual, wanted in zip(executable.run(arrays), interpret(graph, arrays), strict=True):
+            close(actual, wanted, 2e-5, 2e-5)
+
+
 def test_nothing_to_attend_to() -> None:
     for length, keys, launches in ((0, 5, 1), (5, 0, 2)):
         check(*operands("float32", 1, length, keys, (2, 2), (16, 16)), "float32", launches=launches)

@@ -16,7 +16,7 @@ from graphtorch import nn
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Load, Schedule, View
 from graphtorch.lowering.triton import execution
 from graphtorch.lowering.triton.columns import RowKernel
-from graphtorch.lowering.triton.fused import FusedCall
+from graphtorch.lowering.triton.fused import DELTA, FusedCall
 from graphtorch.lowering.triton.groups import GroupedKernel
 from graphtorch.lowering.triton.launch import LaunchPlan, make_plan
 from graphtorch.lowering.triton.tiling import is_zero, post_order
@@ -32,8 +32,11 @@ def loads_of(kernel: Kernel) -> list[Load]:
 
 
 def operands(call: ExternCall) -> set[Buffer]:
-    """What a product reads from other tiles than the one that it makes."""
-    views = [item for arg in call.args for item in (arg if type(arg) is tuple else (arg,)) if isinstance(item, View)]
+    """What a call reads from other tiles than the one that it makes."""
+    args = list(call.args)
+    if isinstance(call, FusedCall) and call.result is not None:
+        args[DELTA] = call.result  # what one of its launches writes, and the next one reads
+    views = [item for arg in args for item in (arg if type(arg) is tuple else (arg,)) if isinstance(item, View)]
     prologues = call.prologues.values() if isinstance(call, FusedCall) else ()
     return {v.buffer for v in views} | {load.access.buffer for k in prologues for load in loads_of(k)}
 
