@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 from graphtorch.cuda import amp
+from graphtorch.cuda.graphs import (
+    CUDAGraph,
+    graph,
+    graph_pool_handle,
+    is_current_stream_capturing,
+    make_graphed_callables,
+)
 from graphtorch.cuda.memory import (
+    MemPool,
     OutOfMemoryError,
     empty_cache,
     get_per_process_memory_fraction,
@@ -28,6 +36,7 @@ from graphtorch.cuda.memory import (
     reset_max_memory_cached,
     reset_peak_memory_stats,
     set_per_process_memory_fraction,
+    use_mem_pool,
 )
 from graphtorch.cuda.random import (
     get_rng_state,
@@ -42,6 +51,7 @@ from graphtorch.cuda.random import (
 )
 from graphtorch.runtime.cuda import devices
 from graphtorch.runtime.cuda.driver import Properties, unavailable
+from graphtorch.runtime.cuda.graphs import refuse
 from graphtorch.runtime.cuda.streams import (
     Event,
     ExternalStream,
@@ -159,6 +169,7 @@ def can_device_access_peer(device: Any, peer_device: Any) -> bool:
 def synchronize(device: Any = None) -> None:
     """Wait for all that a device was sent. Raises AssertionError without one."""
     found = devices.device(index_of(device))
+    refuse()
     found.driver.wait_device(found.index)
 
 
@@ -170,11 +181,6 @@ def stream(stream: Stream | None) -> StreamContext:
 def get_stream_from_external(data_ptr: int, device: Any = None) -> Stream:
     """A stream of another library, by its number."""
     return ExternalStream(data_ptr, device)
-
-
-def is_current_stream_capturing() -> bool:
-    """Whether a user's CUDA graph is being recorded: there is no interface to record one."""
-    return False
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from graphtorch.runtime.cuda import devices
-from graphtorch.runtime.cuda.memory import Allocator, Counter
+from graphtorch.runtime.cuda import devices, graphs
+from graphtorch.runtime.cuda.memory import Allocator, Counter, MemoryPool
 from graphtorch.runtime.cuda.memory import OutOfMemoryError as OutOfMemoryError
 from graphtorch.runtime.cuda.streams import index_of
 
 __all__ = [
+    *("MemPool", "use_mem_pool"),
     *("OutOfMemoryError", "empty_cache", "get_per_process_memory_fraction", "max_memory_allocated"),
     *("max_memory_cached", "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_cached"),
     *("memory_reserved", "memory_snapshot", "memory_stats", "memory_stats_as_nested_dict", "memory_summary"),
@@ -197,3 +200,43 @@ def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
         cells = [shown(stats[f"{key}.all.{part}"]) for part in ("current", "peak", "allocated", "freed")]
         lines += [f"|{'-' * width}|", f"| {name:<21} | " + " | ".join(cells) + " |"]
     return "\n".join([*lines, f"|{'=' * width}|", ""])
+
+
+class MemPool:
+    """Memory apart from what other tensors get, for those that are made under `use_mem_pool`. It goes back to the
+    device when neither the pool nor a tensor in it is there any more. See torch.cuda.MemPool.
+
+    Raises RuntimeError without a device, and for an allocator of another library.
+    """
+
+    def __init__(self, allocator: Any = None, use_on_oom: bool = False, no_split: bool = False) -> None:
+        if not devices.count():
+            raise RuntimeError("Tried to instantiate dummy base class MemPool")
+        if allocator is not None:
+            raise RuntimeError("MemPool: allocators of other libraries are not supported")
+        self._pool = MemoryPool()
+        self._pool.users = 1
+
+    @property
+    def id(self) -> tuple[int, int]:
+        """What `torch.cuda.graph(pool=...)` takes."""
+        return self._pool.id
+
+    def use_count(self) -> int:
+        """How many hold the pool: this object, and graphs."""
+        return self._pool.users
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """The segments of the pool on the current device."""
+        return devices.device().allocator.snapshot(self._pool)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pool"):
+            self._pool.users -= 1
+
+
+@contextmanager
+def use_mem_pool(pool: MemPool, device: Any = None) -> Iterator[None]:
+    """Let this thread's tensors on a device, by default the current one, lie in a pool."""
+    with graphs.allocating(devices.device(index_of(device)), pool._pool):
+        yield

@@ -104,13 +104,14 @@ class Adam(Optimizer):
         lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
         weight_decay, decoupled = group["weight_decay"], group["decoupled_weight_decay"]
         amsgrad, maximize, differentiable = group["amsgrad"], group["maximize"], group["differentiable"]
-        if isinstance(lr, Tensor):
+        capturable = group["capturable"]
+        if isinstance(lr, Tensor) and not (capturable and lr.is_cuda and state.recorder is None):
             lr = lr.item()
         for param in group["params"]:
             grad = param.grad
             if grad is None:
                 continue
-            own = self._state_of(param, amsgrad)
+            own = self._state_of(param, amsgrad, capturable)
             if maximize:
                 grad = -grad
             count = own["step"]
@@ -133,6 +134,11 @@ class Adam(Optimizer):
             if largest is not None:
                 largest.copy_(ops.maximum(largest, square))
                 square = largest
+            if capturable and count.is_cuda and state.recorder is None:
+                # Nothing is read from the device, so that a CUDA graph of the step counts its replays.
+                denominator = (square.sqrt() / (1 - beta2**count).sqrt()).add_(eps)
+                target.sub_(mean / denominator * (lr / (1 - beta1**count)))
+                continue
             # Under a capture the count is a traced number, so this is plain arithmetic without the math module.
             step = count.item()
             correction1 = 1 - beta1**step
@@ -142,7 +148,7 @@ class Adam(Optimizer):
                 mean = mean.clone()  # the next step overwrites it, and the backward of this one needs it
             target.addcdiv_(mean, denominator, value=-(lr / correction1))
 
-    def _state_of(self, param: Tensor, amsgrad: bool) -> dict[str, Tensor]:
+    def _state_of(self, param: Tensor, amsgrad: bool, capturable: bool) -> dict[str, Tensor]:
         own: dict[str, Tensor] = self.state[param]
         if not own:
             captured = state.recorder is not None
@@ -152,7 +158,7 @@ class Adam(Optimizer):
                 own["exp_avg_sq"] = ops.zeros_like(param)
                 if amsgrad:
                     own["max_exp_avg_sq"] = ops.zeros_like(param)
-                if captured:
+                if captured or capturable:
                     move_counts(param, own)
         return own
 

@@ -32,6 +32,8 @@ class Adamax(PerParameterOptimizer):
     See https://docs.pytorch.org/docs/stable/generated/torch.optim.Adamax.html
     """
 
+    _counts_on_host = True
+
     def __init__(
         self,
         params: Any,
@@ -88,6 +90,8 @@ class NAdam(PerParameterOptimizer):
 
     See https://docs.pytorch.org/docs/stable/generated/torch.optim.NAdam.html
     """
+
+    _counts_on_host = True
 
     def __init__(
         self,
@@ -159,6 +163,8 @@ class RAdam(PerParameterOptimizer):
 
     See https://docs.pytorch.org/docs/stable/generated/torch.optim.RAdam.html
     """
+
+    _counts_on_host = True
 
     def __init__(
         self,

@@ -32,6 +32,8 @@ class ASGD(PerParameterOptimizer):
     See https://docs.pytorch.org/docs/stable/generated/torch.optim.ASGD.html
     """
 
+    _counts_on_host = True
+
     def __init__(
         self,
         params: Any,

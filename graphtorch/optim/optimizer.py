@@ -19,6 +19,7 @@ from graphtorch.autograd import hooks as autograd_hooks
 from graphtorch.autograd.grad_mode import enable_grad
 from graphtorch.autograd.hooks import RemovableHandle
 from graphtorch.autograd.state import recorder_paused, state
+from graphtorch.runtime.cuda import graphs
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.utils._names import typename
 
@@ -115,6 +116,24 @@ class Optimizer:
         raise NotImplementedError
 
     # ------------------------------------------------------------------ groups
+
+    _counts_on_host = False  # whether the update depends on a count of steps that is read by the host
+
+    def _check_recorded(self) -> None:
+        """Raise RuntimeError where a step that a CUDA graph records would count as the same one in each replay."""
+        if "capturable" not in self.defaults:
+            return
+        name = type(self).__name__
+        if not all(group["capturable"] for group in self.param_groups):
+            raise RuntimeError(
+                f"Attempting CUDA graph capture of step() for an instance of {name} but param_groups' capturable is "
+                "False."
+            )
+        if self._counts_on_host:
+            raise RuntimeError(
+                f"Attempting CUDA graph capture of step() for an instance of {name}, which counts steps on the host. "
+                'Compile the step with mode="reduce-overhead" instead.'
+            )
 
     def _prepare_for_capture(self) -> None:
         """Called before a function that steps is captured."""
@@ -336,6 +355,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
             if not (isinstance(replaced, tuple) and len(replaced) == 2):
                 raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but got {replaced}.")
             given, kwargs = replaced
+        if graphs.underway and graphs.current() is not None:
+            self._check_recorded()
         if "_opt_called" in self.__dict__:  # a learning rate schedule wants to know
             self._opt_called = True
         if state.recorder is not None:

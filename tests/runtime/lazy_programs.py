@@ -93,6 +93,45 @@ def replayed() -> None:
     assert DRIVER.calls["cuGraphLaunch"] == 5
 
 
+def recorded() -> None:
+    """A graph of eager code, on the user's own stream: warm-up, recording, replays on the default stream."""
+
+    def step(model: Any, optimizer: Any, x: Any) -> Any:
+        loss = (model(x) * torch.rand(4, 3, device=x.device)).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def run(graphed: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Dropout(0.3)).cuda()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1, capturable=True)
+        inputs = [torch.randn(4, 5, device="cuda") for _ in range(4)]
+        static, s = inputs[0].clone(), torch.cuda.Stream()
+        s.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(s):
+            step(model, optimizer, static)
+        torch.cuda.current_stream().wait_stream(s)
+        optimizer.zero_grad()
+        losses = []
+        if graphed:
+            g = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(g, stream=s):
+                loss = step(model, optimizer, static)
+        for x in inputs:
+            if graphed:
+                static.copy_(x)
+                g.replay()
+            else:
+                loss = step(model, optimizer, x)
+                optimizer.zero_grad()
+            losses.append(loss.item())
+        return losses
+
+    assert run(True) == run(False)
+    assert DRIVER.calls["cuGraphLaunch"] == 4
+
+
 def garbage_while_recording() -> None:
     """What the collector finds during a recording goes back to the driver without spoiling the recording."""
     capture = driver().capture

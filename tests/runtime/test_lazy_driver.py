@@ -38,8 +38,8 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "program",
     [
-        "eager", "compiled", "replayed", "garbage_while_recording", "copies", "streams", "threads", "two_devices",
-        "after_fork", "memory", "products", "descriptors", "errors",
+        "eager", "compiled", "replayed", "recorded", "garbage_while_recording", "copies", "streams", "threads",
+        "two_devices", "after_fork", "memory", "products", "descriptors", "errors",
     ],
 )  # fmt: skip
 def test_program(program: str) -> None:

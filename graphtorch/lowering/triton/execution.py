@@ -31,7 +31,7 @@ from graphtorch.lowering.triton.memory import RandomState, Table
 from graphtorch.lowering.triton.passes import prepare_schedule
 from graphtorch.lowering.triton.strided import strided_view, tell_about_host, write_into
 from graphtorch.lowering.triton.tiling import Limits
-from graphtorch.runtime.cuda import devices, transfer
+from graphtorch.runtime.cuda import devices, graphs, transfer
 from graphtorch.runtime.cuda.memory import Allocation
 from graphtorch.tensor.remote import DeviceArray, contiguous, device_array
 
@@ -242,6 +242,8 @@ class Program:
         free: Resident | None = None,
     ) -> Results:
         stream = devices.stream_of(self.device)
+        if graphs.underway and (capture := graphs.of_stream(stream)) is not None:
+            return Frame(self, capture).run(inputs, stream, None, (), (), None)
         idle = self._frames.setdefault(id(stream), [])
         frame = self._idle(idle)
         try:
@@ -259,6 +261,8 @@ class Program:
         """`run` with arrays that are known to fit, by their addresses, and then the numbers; without results that are
         inputs."""
         stream = devices.stream_of(self.device)
+        if graphs.underway and (capture := graphs.of_stream(stream)) is not None:
+            return Frame(self, capture).run_at(addresses, numbers, stream)
         idle = self._frames.setdefault(id(stream), [])
         frame = self._idle(idle)
         try:
@@ -268,11 +272,12 @@ class Program:
 
 
 class Frame:
-    """The prepared launches of one run at a time."""
+    """The prepared launches of one run at a time; of the only one where a CUDA graph of the user's records it."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, capture: graphs.Capture | None = None) -> None:
         self.program = program
         self.device = program.device
+        self.capture = capture
         plan = program.plan
         self.steps: list[tuple[Callable[[Any, Sequence[Any]], None], Any]] = []
         self.scratch: list[Allocation] = []  # of kernels that need some for each program
@@ -325,8 +330,12 @@ class Frame:
         self.small_places = [(*place, o.offset) for o in small for place in self.places.get(o.buffer, ())]
         self.small_tables: set[int] = set()  # that have an address of one
         self.small_base = -1
+        if capture is not None:
+            capture.parts.append(self)
 
     def _hold(self, nbytes: int, counted: bool = True) -> Allocation:
+        if self.capture is not None and not counted:
+            return self.capture.hold(nbytes)
         return self.device.allocator.allocate(nbytes, devices.stream_of(self.device), counted)
 
     def _prepare(self, step: Launch, kernel: Any) -> tuple[Callable[[Any, Sequence[Any]], None], list[Any]]:
@@ -374,7 +383,7 @@ class Frame:
             self._check(program.inputs[i], inputs[i])
         copied: list[tuple[Any, DeviceArray]] = []
         held: list[Any] = []
-        if program.graphs:
+        if program.graphs and self.capture is None:
             if self.recording is None:
                 self.recording = Recording(self)
             results = self.recording.run(inputs, changed, stream, wanted, free)
@@ -384,7 +393,8 @@ class Frame:
             self._take(program.inputs[i], inputs[i], copied, held)
         self._use_arena(held)
         made = self._make_outputs(stream)
-        self._write(stream)
+        if self.capture is None:
+            self.write(stream)
         for launch, arguments in self.steps:
             launch(stream, arguments)
         if copied:
@@ -407,7 +417,8 @@ class Frame:
         held: list[Any] = []
         self._use_arena(held)
         made = self._make_outputs(stream)
-        self._write(stream)
+        if self.capture is None:
+            self.write(stream)
         for launch, arguments in self.steps:
             launch(stream, arguments)
         return made
@@ -502,7 +513,12 @@ class Frame:
         for arguments, i, offset in self.small_places:
             arguments[i] = base + offset
 
-    def _write(self, stream: Any) -> None:
+    @property
+    def changes(self) -> bool:
+        """Whether what is written before a run is another thing each time."""
+        return bool(self.states)
+
+    def write(self, stream: Any) -> None:
         """Send numbers, random states and tables."""
         program, driver = self.program, self.device.driver
         for state, place in self.states:
@@ -713,7 +729,7 @@ class Recording:
             stale = True
         for place, value in moved:
             write_into(place, value)
-        frame._write(stream)
+        frame.write(stream)
         if stale:
             self.graph = self.record(stream)
         driver.launch_graph(self.graph, stream)

@@ -249,28 +249,39 @@ class CoreDriver(Driver):
     @contextmanager
     def capture(self, index: int, stream: Any) -> Iterator[Capture]:
         # The default stream can't be captured; what is recorded on this one runs on any stream later.
-        bindings = self.bindings
         inside = Capture(self.create_stream(index, 0))
-        handle = inside.stream.handle
-        # Only launches on this stream are recorded. The stricter modes would also let a recording fail for what the
-        # garbage collector gives back meanwhile (page-locked memory, events of memory that streams share).
-        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
-        self._check(bindings.cuStreamBeginCapture(handle, mode))
+        self.begin_capture(inside.stream)
         try:
             yield inside
         except BaseException:
-            result = bindings.cuStreamEndCapture(handle)
-            if not int(result[0]):
-                bindings.cuGraphDestroy(result[1])
+            self.abandon_capture(inside.stream)
             raise
-        graph = self._check(bindings.cuStreamEndCapture(handle))
+        inside.graph = self.end_capture(inside.stream)
+
+    def begin_capture(self, stream: Any) -> None:
+        # Only launches on this stream are recorded. The stricter modes would also let a recording fail for what the
+        # garbage collector gives back meanwhile (page-locked memory, events of memory that streams share).
+        mode = self.bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        self._check(self.bindings.cuStreamBeginCapture(stream.handle, mode))
+
+    def end_capture(self, stream: Any) -> Any:
+        bindings = self.bindings
+        graph = self._check(bindings.cuStreamEndCapture(stream.handle))
         try:
             made = self._check(bindings.cuGraphInstantiate(graph, 0))
         finally:
             bindings.cuGraphDestroy(graph)
-        self._check(bindings.cuGraphUpload(made, handle))
-        self.wait_stream(inside.stream)
-        inside.graph = _Graph(made, bindings)
+        self._check(bindings.cuGraphUpload(made, stream.handle))
+        self.wait_stream(stream)
+        return _Graph(made, bindings)
+
+    def abandon_capture(self, stream: Any) -> None:
+        result = self.bindings.cuStreamEndCapture(stream.handle)
+        if not int(result[0]):
+            self.bindings.cuGraphDestroy(result[1])
+
+    def stream_capturing(self, stream: Any) -> bool:
+        return int(self._check(self.bindings.cuStreamIsCapturing(stream.handle))) != 0
 
     def launch_graph(self, graph: Any, stream: Any) -> None:
         result = graph.launch(graph.handle, stream.handle)

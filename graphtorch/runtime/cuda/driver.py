@@ -182,6 +182,22 @@ class Driver(ABC):
         """A block whose launches and copies on `capture.stream` are recorded and not run."""
 
     @abstractmethod
+    def begin_capture(self, stream: Any) -> None:
+        """From here on record what a stream is sent, and streams that wait for its events, and run none of it."""
+
+    @abstractmethod
+    def end_capture(self, stream: Any) -> Any:
+        """The graph of what was recorded since `begin_capture`."""
+
+    @abstractmethod
+    def abandon_capture(self, stream: Any) -> None:
+        """End a recording, and forget it."""
+
+    @abstractmethod
+    def stream_capturing(self, stream: Any) -> bool:
+        """Whether what a stream is sent is recorded."""
+
+    @abstractmethod
     def launch_graph(self, graph: Any, stream: Any) -> None: ...
 
 

@@ -5,14 +5,18 @@ segments of 2 MiB, those below 10 MiB from segments of 20 MiB, larger ones get a
 the smallest block that fits is taken, split if much is left over, and merged with its free neighbours when it comes
 back. A block belongs to the stream that it was allocated on, and may be given out again on that stream at once: what
 the stream does next comes after what it did before. Uses by other streams are noted
-(`record_stream`) and waited for with events.
+(`record_stream`) and waited for with events. Where `Allocator.route` says so, memory belongs to a `MemoryPool` instead
+of a stream: to recorded graphs, whose launches have the addresses inside.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
 import os
 import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,15 +49,49 @@ class _Block:
     requested: int = -1  # bytes that were asked for; -1: not counted
 
 
+_numbers = itertools.count(1)
+POOLS: weakref.WeakValueDictionary[tuple[int, int], MemoryPool] = weakref.WeakValueDictionary()  # by their ids
+
+
+class MemoryPool:
+    """Memory that is handed out only by request (see `Allocator.route`), and stays reserved while it has `users`:
+    recorded graphs, whose next replay writes what nobody holds now."""
+
+    def __init__(self) -> None:
+        self.id = (0, next(_numbers))
+        self.users = 0
+        self._shares: dict[int, _Share] = {}
+        POOLS[self.id] = self
+
+    def of(self, stream: Any) -> _Share:
+        """The part of the pool that serves a stream: what one stream gives back, another may not have at once."""
+        return self._shares.setdefault(id(stream), _Share(self, stream))
+
+
+@dataclass(eq=False, slots=True)
+class _Share:
+    """What a stream has of a pool."""
+
+    pool: MemoryPool
+    stream: Any
+
+
 @dataclass(eq=False, slots=True)
 class _Segment:
-    """What the driver gave. `window` lets NumPy make arrays over it."""
+    """What the driver gave. `owner`: the stream, or a pool's share, whose requests it serves; `window` lets NumPy make
+    arrays over it."""
 
     address: int
     size: int
     stream: Any
+    owner: Any
     small: bool
     window: memoryview
+
+
+def _is_reserved(segment: _Segment) -> bool:
+    """Whether a segment may be in use although none of its blocks is."""
+    return isinstance(segment.owner, _Share) and segment.owner.pool.users > 0
 
 
 class Allocation:
@@ -149,11 +187,13 @@ class Allocator:
         self.statistics = Statistics()
         self.fraction = 1.0
         self._lock = threading.RLock()
-        self._pools: dict[tuple[int, bool], _Pool] = {}  # by the id of the stream, and whether small
+        self.route: Callable[[Any], Any] | None = None  # for requests of a stream: whose memory they get
+        self._pools: dict[tuple[int, bool], _Pool] = {}  # by the id of the owner, and whether small
         self._segments: dict[int, _Segment] = {}
         self._waiting: list[tuple[_Block, list[Any]]] = []  # with the events of streams that still use them
         self._returned: list[tuple[_Block, list[Any] | None]] = []
-        self._recent: dict[tuple[int, int], list[_Block]] = {}  # came back, and not merged yet: by stream and size
+        self._later: list[tuple[_Block, list[Any] | None]] = []
+        self._recent: dict[tuple[int, int], list[_Block]] = {}  # came back, and not merged yet: by owner and size
         self._spoil = getattr(driver, "spoil", None)
 
     def allocate(self, nbytes: int, stream: Any, counted: bool = True) -> Allocation:
@@ -162,12 +202,13 @@ class Allocator:
         Raises OutOfMemoryError.
         """
         size = -(-nbytes // _ROUND) * _ROUND or _ROUND
+        owner = stream if self.route is None else self.route(stream)
         with self._lock:
             if self._returned or self._waiting:
                 self._settle()
             # Programs ask for the same sizes again and again: what came back last is looked at first, as it is.
-            recent = self._recent.get((id(stream), size))
-            block = recent.pop() if recent else self._find(size, stream, nbytes)
+            recent = self._recent.get((id(owner), size))
+            block = recent.pop() if recent else self._find(size, stream, owner, nbytes)
             if counted:
                 s = self.statistics
                 for counter, amount in ((s.allocated, block.size), (s.requested, nbytes), (s.blocks, 1)):
@@ -178,16 +219,16 @@ class Allocator:
                 block.requested = nbytes
         return Allocation(self, block, nbytes)
 
-    def _find(self, size: int, stream: Any, nbytes: int) -> _Block:
+    def _find(self, size: int, stream: Any, owner: Any, nbytes: int) -> _Block:
         """A free block of the size, cut from a larger one or from a new segment."""
         small = size <= _SMALL
-        pool = self._pool(stream, small)
+        pool = self._pool(owner, small)
         block = pool.take(size)
         if block is None and self._recent:
             self._merge_recent()
             block = pool.take(size)
         if block is None:
-            block = self._grow(size, stream, small, nbytes)
+            block = self._grow(size, stream, owner, small, nbytes)
         rest = block.size - size
         if rest >= _ROUND if small else rest > _SMALL:
             tail = _Block(block.address + size, rest, block.segment, block, block.after)
@@ -198,14 +239,14 @@ class Allocator:
         block.used = True
         return block
 
-    def _pool(self, stream: Any, small: bool) -> _Pool:
-        key = (id(stream), small)
+    def _pool(self, owner: Any, small: bool) -> _Pool:
+        key = (id(owner), small)
         found = self._pools.get(key)
         if found is None:
             found = self._pools[key] = _Pool()
         return found
 
-    def _grow(self, size: int, stream: Any, small: bool, nbytes: int) -> _Block:
+    def _grow(self, size: int, stream: Any, owner: Any, small: bool, nbytes: int) -> _Block:
         if small:
             wanted = _SMALL_SEGMENT
         elif size < _MEDIUM:
@@ -222,7 +263,7 @@ class Allocator:
             except OutOfDeviceMemory:
                 self.statistics.failures += 1
                 raise OutOfMemoryError(self._explain(nbytes)) from None
-        segment = _Segment(address, wanted, stream, small, window(address, wanted))
+        segment = _Segment(address, wanted, stream, owner, small, window(address, wanted))
         self._segments[address] = segment
         self.statistics.reserved.add(wanted)
         self.statistics.segments.add(1)
@@ -274,13 +315,22 @@ class Allocator:
             if not streams:
                 self._keep(block)
                 continue
+            if self.route is not None:  # streams may be recorded: what they have finished is asked later
+                self._later.append((block, streams))
+                continue
             events = []
             for stream in streams:
                 event = self.driver.create_event(self.index, False, False)
                 self.driver.record_event(event, stream)
                 events.append(event)
             self._waiting.append((block, events))
-        if self._waiting:
+        if self.route is not None:
+            return
+        if self._later:
+            later, self._later = self._later, []
+            self._returned.extend(later)
+            self._settle()
+        elif self._waiting:
             kept = []
             for block, events in self._waiting:
                 if all(map(self.driver.event_done, events)):
@@ -293,7 +343,7 @@ class Allocator:
         """Have a block ready for the next request of its size."""
         if self._spoil is not None:
             self._spoil(block.address, block.size)
-        self._recent.setdefault((id(block.segment.stream), block.size), []).append(block)
+        self._recent.setdefault((id(block.segment.owner), block.size), []).append(block)
 
     def _merge_recent(self) -> None:
         for blocks in self._recent.values():
@@ -303,7 +353,7 @@ class Allocator:
 
     def _merge(self, block: _Block) -> None:
         block.used = False
-        pool = self._pool(block.segment.stream, block.segment.small)
+        pool = self._pool(block.segment.owner, block.segment.small)
         before, after = block.before, block.after
         if before is not None and not before.used and before.address in pool.blocks:
             pool.remove(before)
@@ -337,7 +387,7 @@ class Allocator:
             (pool, block)
             for pool in self._pools.values()
             for block in pool.blocks.values()
-            if block.size == block.segment.size
+            if block.size == block.segment.size and not _is_reserved(block.segment)
         ]
         if whole:
             self.driver.wait_device(self.index)
@@ -369,14 +419,17 @@ class Allocator:
         s = self.read()
         return [s.allocated, s.reserved, s.requested, s.blocks, s.segments]
 
-    def snapshot(self) -> list[dict[str, Any]]:
-        """The segments and their blocks. See torch.cuda.memory_snapshot."""
+    def snapshot(self, wanted: MemoryPool | None = None) -> list[dict[str, Any]]:
+        """The segments, of one pool if that is given, and their blocks. See torch.cuda.memory_snapshot."""
         with self._lock:
             self._settle()
             self._merge_recent()
             free = {b.address: b for pool in self._pools.values() for b in pool.blocks.values()}
             found = []
             for segment in self._segments.values():
+                pool = segment.owner.pool if isinstance(segment.owner, _Share) else None
+                if wanted is not None and pool is not wanted:
+                    continue
                 idle = [b for b in free.values() if b.segment is segment]
                 used = segment.size - sum(b.size for b in idle)
                 found.append(
@@ -387,6 +440,7 @@ class Allocator:
                         "allocated_size": used,
                         "active_size": used,
                         "stream": self.driver.stream_handle(segment.stream),
+                        "segment_pool_id": (0, 0) if pool is None else pool.id,
                         "segment_type": "small" if segment.small else "large",
                         "blocks": [{"address": b.address, "size": b.size, "state": "inactive"} for b in idle],
                     }

@@ -24,6 +24,14 @@ _PAGE = 4096
 _GARBAGE = 0xFF
 
 
+class Recorded(list[Callable[[], None]]):
+    """What streams were sent instead of being run; these streams."""
+
+    def __init__(self, *streams: Stream) -> None:
+        super().__init__()
+        self.streams = list(streams)
+
+
 class Stream:
     """A stream of a simulated device; what is recorded instead of run goes to `recording`."""
 
@@ -32,17 +40,18 @@ class Stream:
     def __init__(self, index: int, handle: int) -> None:
         self.index = index
         self.handle = handle
-        self.recording: list[Callable[[], None]] | None = None
+        self.recording: Recorded | None = None
 
 
 class Event:
-    """The time at which it was recorded, in seconds; None before."""
+    """The time at which it was recorded, in seconds; None before. `inside`: the recording that it is part of."""
 
-    __slots__ = ("time", "timing")
+    __slots__ = ("inside", "time", "timing")
 
     def __init__(self, timing: bool) -> None:
         self.timing = timing
         self.time: float | None = None
+        self.inside: Recorded | None = None
 
 
 class Kernel:
@@ -201,9 +210,15 @@ class SimulatedDriver(Driver):
 
     def record_event(self, event: Event, stream: Stream) -> None:
         event.time = time.perf_counter()
+        event.inside = stream.recording
 
     def stream_wait_event(self, stream: Stream, event: Event) -> None:
-        """What it would wait for has run."""
+        """What it would wait for has run; a stream that waits for a recorded one joins the recording."""
+        if event.inside is not None and event.inside.streams and stream.recording is None:
+            stream.recording = event.inside
+            event.inside.streams.append(stream)
+        elif stream.recording is not None and event.time is not None and event.inside is not stream.recording:
+            raise RuntimeError("CUDA error: dependency created on uncaptured work in another stream")
 
     def event_done(self, event: Event) -> bool:
         return True
@@ -244,7 +259,7 @@ class SimulatedDriver(Driver):
     @contextmanager
     def capture(self, index: int, stream: Stream) -> Iterator[Capture]:
         inside = Capture(Stream(index, 0xCA))
-        recorded: list[Callable[[], None]] = []
+        recorded = Recorded(inside.stream)
         inside.stream.recording = recorded
         self._default.append(inside.stream)
         try:
@@ -253,6 +268,26 @@ class SimulatedDriver(Driver):
             self._default.remove(inside.stream)
             inside.stream.recording = None
         inside.graph = recorded
+
+    def begin_capture(self, stream: Stream) -> None:
+        if stream.recording is not None:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        stream.recording = Recorded(stream)
+
+    def end_capture(self, stream: Stream) -> Any:
+        recorded = stream.recording
+        if recorded is None:
+            raise RuntimeError("CUDA error: the operation requires an active capture")
+        for other in recorded.streams:
+            other.recording = None
+        recorded.streams.clear()
+        return recorded
+
+    def abandon_capture(self, stream: Stream) -> None:
+        self.end_capture(stream)
+
+    def stream_capturing(self, stream: Stream) -> bool:
+        return stream.recording is not None
 
     def launch_graph(self, graph: Any, stream: Stream) -> None:
         if self.log is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from graphtorch.runtime.cuda import devices
+from graphtorch.runtime.cuda import devices, graphs
 from graphtorch.tensor.devices import device as device_class
 
 
@@ -52,10 +52,12 @@ class Stream:
 
     def query(self) -> bool:
         """Whether all that was sent has run."""
+        graphs.refuse(self._raw)
         return self._device.driver.stream_done(self._raw)
 
     def synchronize(self) -> None:
         """Wait until all that was sent has run."""
+        graphs.refuse(self._raw)
         self._device.driver.wait_stream(self._raw)
 
     def wait_event(self, event: Event) -> None:
@@ -140,10 +142,12 @@ class Event:
 
     def query(self) -> bool:
         """Whether the mark was passed; also true for one that was never put anywhere."""
+        graphs.refuse()
         return self._device is None or self._device.driver.event_done(self._raw)
 
     def synchronize(self) -> None:
         """Wait until the mark is passed."""
+        graphs.refuse()
         if self._device is not None:
             self._device.driver.wait_event(self._raw)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.runtime.cuda import devices
+from graphtorch.runtime.cuda import devices, graphs
 from graphtorch.runtime.cuda.memory import Allocation
 from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.remote import DeviceArray, device_array
@@ -63,12 +63,18 @@ def to_device(array: Array, place: device_class, non_blocking: bool = False) -> 
     memory = allocate(where, array.nbytes)
     if array.nbytes:
         stream = devices.stream_of(where)
+        capture = graphs.of_stream(stream) if graphs.underway else None
+        if capture is not None and not is_pinned(array):
+            graphs.refuse_copy(stream)
         address = array.__array_interface__["data"][0]
         where.driver.copy_in(memory.address, address, array.nbytes, stream)
         if is_pinned(array):
-            if non_blocking:
+            if capture is not None and non_blocking:
+                capture.held.append(array)
+            elif non_blocking:
                 _keep_until_read(where, array, stream)
             else:
+                graphs.refuse(stream)
                 where.driver.wait_stream(stream)
     return device_array(memory, array.shape, array.dtype, 0, array.strides)
 
@@ -97,6 +103,7 @@ def to_host(array: DeviceArray, out: Array | None = None, non_blocking: bool = F
         if out is not None and non_blocking:
             where.driver.copy_out(target, source, span, stream)
         else:
+            graphs.refuse(stream)
             _read(where, target, source, span, stream)
     if out is not None:
         return out
