@@ -15,6 +15,8 @@ __all__ = [
     "LeafSpec", "PyTree", "TreeSpec", "is_namedtuple", "is_namedtuple_class", "register_pytree_node", "tree_all",
     "tree_all_only", "tree_any", "tree_any_only", "tree_flatten", "tree_is_leaf", "tree_iter", "tree_leaves",
     "tree_map", "tree_map_", "tree_map_only", "tree_map_only_", "tree_structure", "tree_unflatten",
+    "GetAttrKey", "MappingKey", "SequenceKey", "key_get", "keystr", "tree_flatten_with_path", "tree_leaves_with_path",
+    "tree_map_with_path",
 ]  # fmt: skip
 
 PyTree = Any
@@ -228,3 +230,96 @@ def tree_all_only(kinds: Any, pred: IsLeaf, tree: PyTree, is_leaf: IsLeaf | None
 def tree_any_only(kinds: Any, pred: IsLeaf, tree: PyTree, is_leaf: IsLeaf | None = None) -> bool:
     """Whether `pred` holds for a leaf of some classes."""
     return any(pred(x) for x in tree_iter(tree, is_leaf) if isinstance(x, kinds))
+
+
+# -- with paths -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SequenceKey:
+    """A step into a list or tuple."""
+
+    idx: int
+
+    def __str__(self) -> str:
+        return f"[{self.idx!r}]"
+
+    def get(self, sequence: Any) -> Any:
+        """What is there."""
+        return sequence[self.idx]
+
+
+@dataclass(frozen=True)
+class MappingKey:
+    """A step into a dictionary."""
+
+    key: Any
+
+    def __str__(self) -> str:
+        return f"[{self.key!r}]"
+
+    def get(self, mapping: Any) -> Any:
+        """What is there."""
+        return mapping[self.key]
+
+
+@dataclass(frozen=True)
+class GetAttrKey:
+    """A step to a named tuple's field."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f".{self.name}"
+
+    def get(self, obj: Any) -> Any:
+        """What is there."""
+        return getattr(obj, self.name)
+
+
+KeyPath = tuple[Any, ...]
+
+
+def _steps(tree: PyTree, count: int) -> list[Any]:
+    if isinstance(tree, dict):
+        return [MappingKey(key) for key in tree]
+    if is_namedtuple(tree):
+        return [GetAttrKey(name) for name in tree._fields]
+    return [SequenceKey(i) for i in range(count)]
+
+
+def tree_leaves_with_path(tree: PyTree, is_leaf: IsLeaf | None = None) -> list[tuple[KeyPath, Any]]:
+    """The leaves, each with the steps that lead to it."""
+    node = None if is_leaf is not None and is_leaf(tree) else _node_of(tree)
+    if node is None:
+        return [((), tree)]
+    children, _ = node.flatten(tree)
+    found: list[tuple[KeyPath, Any]] = []
+    for step, child in zip(_steps(tree, len(children)), children, strict=True):
+        found.extend(((step, *path), leaf) for path, leaf in tree_leaves_with_path(child, is_leaf))
+    return found
+
+
+def tree_flatten_with_path(tree: PyTree, is_leaf: IsLeaf | None = None) -> tuple[list[tuple[KeyPath, Any]], TreeSpec]:
+    """The leaves with the steps that lead to them, and the structure."""
+    return tree_leaves_with_path(tree, is_leaf), tree_structure(tree, is_leaf)
+
+
+def tree_map_with_path(func: Function, tree: PyTree, *rests: PyTree, is_leaf: IsLeaf | None = None) -> PyTree:
+    """`tree_map` of a function that gets the steps to a leaf first."""
+    keyed, spec = tree_flatten_with_path(tree, is_leaf)
+    others = [spec.flatten_up_to(rest) for rest in rests]
+    leaves = [func(path, leaf, *more) for (path, leaf), *more in zip(keyed, *others, strict=True)]
+    return tree_unflatten(leaves, spec)
+
+
+def keystr(kp: KeyPath) -> str:
+    """Steps as Python writes them, `['x'][0].name`."""
+    return "".join(str(step) for step in kp)
+
+
+def key_get(obj: Any, kp: KeyPath) -> Any:
+    """What is at the end of the steps."""
+    for step in kp:
+        obj = step.get(obj)
+    return obj
