@@ -69,6 +69,10 @@ def choose_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits 
         return config
     image: View = call.args[0]
     if is_one(image.strides[1]):
+        if call.op.name == "conv2d_weight_grad" and config.block_n > 128:
+            # Columns are the image's, with addresses and bounds: as few as rows, or fewer, or Triton 3.6 spills.
+            most = 256 if concrete(extents(call)[0], bindings) >= 256 else 128
+            config = replace(config, block_m=most, block_n=128)
         return replace(config, num_warps=8) if config.block_m * config.block_n >= 128 * 128 else config
     # Every element of a block has an address and bounds of its own.
     return replace(config, block_k=min(config.block_k, 64 // image.buffer.dtype.itemsize), num_warps=8)

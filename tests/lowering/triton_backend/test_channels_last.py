@@ -267,6 +267,21 @@ def test_gradients_compile_without_spills() -> None:
         assert resources(compiled).stack == 0, compiled.name
 
 
+def test_large_blocks_of_weight_gradients_compile_without_spills() -> None:
+    """As many columns as fit are of the image, whose addresses take registers: fewer than rows of the other operand."""
+
+    def run(x: Any, first: Any, second: Any) -> Any:
+        return F.conv2d(F.conv2d(x, first, None, 1, 1), second, None, 2, 1)
+
+    sizes = [(256, 64, 14, 14), (256, 64, 3, 3), (512, 256, 3, 3)]
+    plan = plan_for(build_schedule(with_gradients(run, *(typed("bfloat16", *s) for s in sizes))))
+    found = [s.function for s in plan.launches if s.function.name.startswith("conv2d_weight_grad")]
+    large = [f for f in found if (f.constants["BLOCK_M"], f.constants["BLOCK_N"]) == (256, 128)]
+    assert large
+    for compiled in compile_all(large, "sm_90"):
+        assert resources(compiled).stack == 0
+
+
 def test_kernels_of_one_place_are_loaded_sixteen_bytes_wide() -> None:
     """Also where the sum takes several steps: forward, and the gradients, of a strided convolution."""
 
