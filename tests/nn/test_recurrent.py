@@ -236,3 +236,22 @@ def test_compiled_packed_sequences_equal_eager():
 def test_a_dropout_that_does_nothing_warns():
     with pytest.warns(UserWarning, match="non-zero dropout expects num_layers greater than 1"):
         nn.GRU(2, 2, dropout=0.1)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_lengths_may_be_an_argument_of_a_compiled_function(backend):
+    gt.manual_seed(0)
+    layer = gt.nn.GRU(3, 4, bidirectional=True)
+
+    def run(x, lengths):
+        packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        output, sizes = rnn.pad_packed_sequence(layer(packed)[0])
+        return output.sum(0), sizes
+
+    compiled = gt.compile(run, backend=backend)
+    for lengths in ([4, 2, 1], [4, 2, 1], [2, 4, 3]):
+        x, sizes = gt.randn(4, 3, 3), gt.tensor(lengths)
+        found, counted = compiled(x, sizes)
+        wanted, _ = run(x, sizes)
+        assert found.allclose(wanted, atol=1e-6)
+        assert counted.tolist() == lengths

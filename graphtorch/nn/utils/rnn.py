@@ -128,15 +128,19 @@ def invert_permutation(permutation: Tensor | None) -> Tensor | None:
 
 
 def read_sizes(sizes: Tensor) -> list[int]:
-    """A tensor of sizes as Python numbers, also while a function is being captured that did not compute them."""
-    with recorder_paused():
-        return [int(size) for size in sizes.tolist()]
+    """A tensor of sizes as Python numbers: those that it was made of here, else by a look at its data, which while a
+    function is being captured is a decision."""
+    known: list[int] | None = vars(sizes).get("_known")
+    return [int(size) for size in sizes.tolist()] if known is None else known
 
 
 def _known(values: Any) -> Tensor:
     """A tensor of sizes or indices that is concrete even under a capture."""
+    array = np.asarray(values, dtype=np.int64)
     with recorder_paused():
-        return as_tensor(np.asarray(values, dtype=np.int64))
+        made = as_tensor(array)
+    vars(made)["_known"] = array.tolist()
+    return made
 
 
 def _places(batch_sizes: Sequence[int], batch: int) -> Tensor:
