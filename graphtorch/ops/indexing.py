@@ -542,7 +542,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
                 check_single_places(result)  # as for a tensor in the number's place; a single element may be written
             result.fill_(value)
         return
-    if _write_where(result, indices, value):
+    if _write_where(result, indices, value) or _write_one_by_one(result, indices, value):
         return
     found = _with_positions(indices, result)
     if not isinstance(value, Tensor):
@@ -570,6 +570,27 @@ def _write_where(result: Tensor, indices: list[Any], value: Any) -> bool:
         result.copy_(FUNCTIONS["where"](wide, value, result))
     else:
         result.masked_fill_(wide, value)
+    return True
+
+
+def _write_one_by_one(result: Tensor, indices: list[Any], value: Any) -> bool:
+    """Write through a lone mask while a function is captured, where the value has a row for each of its elements.
+
+    What is asked of the data is whether there are as many elements as rows, rather than how many: then one program
+    serves all sizes of the value."""
+    given = [(at, index) for at, index in enumerate(indices) if index is not None]
+    at, mask = given[0]
+    if state.recorder is None or len(given) > 1 or at or not isinstance(value, Tensor) or isinstance(mask, _KnownMask):
+        return False
+    inner = result.ndim - mask.ndim
+    if mask.dtype is not dtypes.bool_ or not mask.ndim or value.ndim != inner + 1 or not value.shape[0] > 1:
+        return False
+    _check_mask(mask, result.shape, 0)
+    rows = value.shape[0]
+    if FUNCTIONS["count_nonzero"](mask) != rows:
+        return False
+    places = FUNCTIONS["nonzero_static"](mask, size=rows)
+    result.index_put_(tuple(FUNCTIONS["unbind"](places, 1)), value)
     return True
 
 
