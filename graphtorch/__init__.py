@@ -119,7 +119,7 @@ else:
             name: (f"graphtorch.{name}", None)
             for name in (
                 *("accelerator", "backends", "distributed", "distributions", "hub", "jit", "multiprocessing"),
-                *("functional", "fx", "mps", "onnx", "overrides", "profiler", "return_types", "xpu"),
+                *("functional", "mps", "onnx", "overrides", "profiler", "return_types", "xpu"),
                 *("testing", "types", "version"),
             )
         },

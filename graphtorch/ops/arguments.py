@@ -86,6 +86,31 @@ def also_by_name(function: Callable[..., Any], *names: str) -> Callable[..., Any
     return named
 
 
+# NumPy's names of parameters, which PyTorch takes for its own: those that programs use.
+NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+NOT_GIVEN = object()  # the default of a parameter that has none, but may be given by NumPy's name
+
+
+def by_own_names(function: Callable[..., Any], names: dict[str, Any], given: dict[str, Any]) -> Any:
+    """Call an operator's function with `given`, its arguments by name, and with those given by NumPy's `names`."""
+    defaults = {p.name: p.default for p in function.operator.parameters}  # type: ignore[attr-defined]
+    for name, value in names.items():
+        own = NUMPY_NAMES.get(name, "")
+        if own not in given:
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument '{name}'")
+        if given[own] is not NOT_GIVEN and given[own] is not defaults[own]:
+            raise TypeError(f"{function.__name__}() got multiple values for argument '{own}'")
+        given[own] = value
+    return function(**given)
+
+
+def _numpy_names(function: Callable[..., Any]) -> dict[str, str]:
+    """NumPy's names for parameters of a Python function."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    own = () if code is None else code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return {name: ours for name, ours in NUMPY_NAMES.items() if ours in own and name not in own}
+
+
 def _several(function: Callable[..., Any]) -> str | None:
     """The name of the parameter that takes any number of positional arguments; None too if there may be any names."""
     code = getattr(function, "__code__", None)
@@ -100,6 +125,7 @@ def with_argument_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Sizes that it takes one by one (`zeros(*size)`) may be given by name as well: `zeros(size=(2, 3))`."""
     several = _several(function)
+    renamed = _numpy_names(function)
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -107,6 +133,11 @@ def with_argument_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             if len(args) > function.__code__.co_argcount:
                 raise TypeError(f"{function.__name__}() got multiple values for argument '{several}'")
             args += (kwargs.pop(several),)
+        if kwargs and renamed:
+            for name in renamed.keys() & kwargs.keys():
+                if renamed[name] in kwargs:
+                    raise TypeError(f"{function.__name__}() got multiple values for argument '{renamed[name]}'")
+                kwargs[renamed[name]] = kwargs.pop(name)
         try:
             return function(*args, **kwargs)
         except (AttributeError, RuntimeError, ValueError, IndexError, AssertionError) as error:

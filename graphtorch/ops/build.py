@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from graphtorch.ops import record
-from graphtorch.ops.arguments import with_argument_errors
+from graphtorch.ops.arguments import NOT_GIVEN, by_own_names, with_argument_errors
 from graphtorch.ops.dispatch import call, call_inplace, call_out, call_view
 from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Sample, make_formulas, parse_signature
 from graphtorch.tensor.devices import canonical
@@ -166,16 +166,23 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
         "call_out": call_out,
         "Foreign": Foreign,
         "ask": ask,
+        "by_own_names": by_own_names,
+        "NOT_GIVEN": NOT_GIVEN,
     }
     head: list[str] = []
     body: list[str] = []
     star = False
+    required = [p for p in op.parameters if p.default is MISSING]
+    numpy_names = any(p.name == "dim" for p in op.parameters)
+    optional = required[-1] if numpy_names and required[-1].name == "dim" else None  # it may be given as `axis`
     for i, p in enumerate(op.parameters):
         if p.keyword_only and not star:
             head.append("*")
             star = True
         python_name = p.name + "_" if keyword.iskeyword(p.name) else p.name
-        if p.default is MISSING:
+        if p is optional:
+            head.append(f"{python_name}=NOT_GIVEN")
+        elif p.default is MISSING:
             head.append(python_name)
         else:
             scope[f"default_{i}"] = p.default
@@ -196,6 +203,15 @@ def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., 
         head.append("out=None")
         body.append(f"if out is not None: return call_out(op, ({names}), out)")
     body.append(f"return {target}(op, ({names}))")
+    if numpy_names:
+        head.append("**numpy_names")
+        shown = [f"{p.name}_" if keyword.iskeyword(p.name) else p.name for p in op.parameters] + ["out"] * out
+        given = ", ".join(f"{n!r}: {n}" for n in shown)
+        first = [f"if numpy_names: return by_own_names(function, numpy_names, {{{given}}})"]
+        if optional is not None:
+            text = "() missing 1 required positional argument: 'dim'"
+            first.append(f"if dim is NOT_GIVEN: raise TypeError(function.__name__ + {text!r})")
+        body = first + body
     exec(_code(f"def generated({', '.join(head)}):\n " + "\n ".join(body) + "\n"), scope)
     made: Any = scope.pop("generated")
     scope["function"] = made

@@ -301,8 +301,12 @@ _squeeze: Callable[..., Tensor] = operator(
 
 
 @function(method=True)
-def squeeze(input: Tensor, dim: Any = None) -> Tensor:
-    """Drop dimensions of size 1: all of them, or those given. See torch.squeeze."""
+def squeeze(input: Tensor, dim: Any = None, *, axis: Any = None) -> Tensor:
+    """Drop dimensions of size 1: all of them, or those given, as `dim` or as `axis`. See torch.squeeze."""
+    if axis is not None:
+        if dim is not None:
+            raise TypeError("squeeze() got multiple values for argument 'dim'")
+        dim = axis
     result = _squeeze(input, dim)
     if dim is not None and result._node is not None:
         return renamed(result, "SqueezeBackward2" if isinstance(dim, tuple | list) else "SqueezeBackward1")

@@ -225,15 +225,8 @@ def test_what_packages_ask_when_they_are_imported() -> None:
     from graphtorch._dynamo.utils import is_compile_supported
     from graphtorch.jit.annotations import BroadcastingList2, List
 
-    @torch.fx.wrap
-    def marked(x: int) -> int:
-        return x
-
-    assert marked(3) == 3 and torch.fx.wrap("marked") == "marked" and BroadcastingList2[int] == List[int]
-    with pytest.raises(RuntimeError, match="Unsupported type"):
-        torch.fx.wrap(3)
-    for refused in (torch.fx.symbolic_trace, torch.onnx.export):
-        with pytest.raises(RuntimeError, match="graphtorch"):
-            refused(torch.nn.Linear(2, 2))
+    assert BroadcastingList2[int] == List[int]
+    with pytest.raises(RuntimeError, match="writes no ONNX files"):
+        torch.onnx.export(torch.nn.Linear(2, 2))
     assert not torch.onnx.is_in_onnx_export() and is_compile_supported("cpu") and not is_compile_supported("meta")
     assert torch.hub.HASH_REGEX.search("resnet18-f37072fd.pth")[1] == "f37072fd"
