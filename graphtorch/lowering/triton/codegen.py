@@ -114,7 +114,7 @@ def generate(kernel: Kernel, bindings: Mapping[str, int], limits: Limits | None 
     blocks = tiling.blocks(bindings, limits or Limits())
     from graphtorch.lowering.triton.drawing import draws_at_once, generate_draws
 
-    if draws_at_once(tiling, blocks):
+    if draws_at_once(tiling, blocks, bindings)[0]:
         return generate_draws(tiling, blocks, bindings)
     return KernelEmitter(tiling, blocks, bindings).generate()
 

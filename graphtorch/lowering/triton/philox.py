@@ -181,6 +181,32 @@ def _normal_part(a, b, c, d, part: tl.constexpr):
     else:
         return radius * cosine
 """,
+    "_part_wide": """
+@triton.jit
+def _part_wide(a, b, c, d, part: tl.constexpr):
+    if part == 0:
+        return (a.to(tl.uint64) << 32) | b.to(tl.uint64)
+    else:
+        return (c.to(tl.uint64) << 32) | d.to(tl.uint64)
+""",
+    "_unit_part_wide": """
+@triton.jit
+def _unit_part_wide(a, b, c, d, part: tl.constexpr):
+    if part == 0:
+        return _uniform_of_two(a, b)
+    else:
+        return _uniform_of_two(c, d)
+""",
+    "_normal_part_wide": """
+@triton.jit
+def _normal_part_wide(a, b, c, d, part: tl.constexpr):
+    radius = libdevice.sqrt(-2.0 * libdevice.log(_uniform_of_two(a, b)))
+    sine, cosine = _sine_and_cosine(_uniform_of_two(c, d) * 2.0)
+    if part == 0:
+        return radius * sine
+    else:
+        return radius * cosine
+""",
     "_below": """
 @triton.jit
 def _below(x, low, high):

@@ -39,7 +39,7 @@ def functions(graph: Graph, donations: dict[int, int] | None = None) -> list[Gen
 def draws() -> Graph:
     n = symbol("n", hint=40000)
 
-    def program(x: Any, y: Any) -> Any:
+    def program(x: Any, y: Any, z: Any) -> Any:
         d = dtypes.bfloat16
         noise = call(lookup("randn"), ((n,), dtypes.float32, None, None))
         return (
@@ -50,9 +50,12 @@ def draws() -> Graph:
             call(lookup("randint"), (0, 100, (600,), dtypes.int32, None, None)),
             call(lookup("exponential"), (y, 1.0, None)),
             call(lookup("cauchy"), (y, 0.0, 1.0, None)),
+            call(lookup("normal"), (z, 0.0, 1.0, None)),
+            call(lookup("randn"), ((1 << 20,), dtypes.float64, None, None)),
+            call(lookup("randint"), (0, 2**40, (1 << 20,), dtypes.int64, None, None)),
         )
 
-    return trace(program, f32(1024, 1024), f32(n))
+    return trace(program, f32(1024, 1024), f32(n), f32(symbol("m", hint=1 << 20)))
 
 
 def sorts() -> Graph:

@@ -231,6 +231,54 @@ def test_dropout_stores_no_mask() -> None:
     np.testing.assert_allclose(forward, (np.e * mask).sum(1), rtol=1e-5)
 
 
+def test_a_call_serves_elements_of_symbolic_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One text for all sizes of more elements than threads."""
+    few_threads(monkeypatch)
+    n = symbol("n", hint=300)
+
+    def program(x: Any) -> Any:
+        generator = seeded(7)
+        kept = call(lookup("uniform"), (x, 0.0, 1.0, generator))
+        return x + kept, call(lookup("normal"), (x, 0.0, 1.0, generator))
+
+    run = InterpretedBackend(Limits(pointwise=64)).compile(trace(program, f32(n, 4)))
+    offset = 0
+    sources = set()
+    for size in (300, 75, 20, 301):
+        first, second = run.run([np.zeros((size, 4), np.float32)])
+        step = philox.advance_of(size * 4, 4, 256)
+        np.testing.assert_array_equal(first.ravel(), philox.unit(philox.words(size * 4, 7, offset, 256)) % 1)
+        wanted = philox.normal(size * 4, 7, offset + step, 256)
+        np.testing.assert_allclose(second.ravel(), wanted, rtol=1e-4, atol=1e-4)
+        offset += 2 * step
+        text = "".join(run.sources().values())
+        assert ("tl.static_range(4)" in text) == (size > 64)
+        sources |= {text} if size > 64 else set()
+    assert len(sources) == 1
+
+
+@pytest.mark.parametrize("n", [300, 512, 1100])
+def test_a_call_serves_two_elements_of_float64(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_threads(monkeypatch)
+
+    def program(x: Any) -> Any:
+        generator = seeded(7)
+        uniform = call(lookup("uniform"), (x, 0.0, 1.0, generator))
+        whole = call(lookup("random_range"), (x, 0, 2**40, generator))
+        return uniform * 1, call(lookup("normal"), (x, 0.0, 1.0, generator)) + x, whole
+
+    run = InterpretedBackend(Limits(pointwise=64)).compile(trace(program, TensorType(dtypes.float64, (n,))))
+    text = "".join(run.sources().values())
+    assert "tl.static_range(2)" in text and "_unit_wide(" not in text and "_word_wide(" not in text
+    uniform, normal, whole = run.run([np.zeros(n)])
+    step = philox.advance_of(n, 2, 256)
+    np.testing.assert_array_equal(uniform, philox.unit64(*philox.pairs(n, 7, 0, 256)) % 1)
+    high, low = philox.pairs(n, 7, step, 256)
+    drawn = (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
+    np.testing.assert_allclose(normal, philox.normal64(n, 7, 2 * step, 256), rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(whole, (drawn % np.uint64(2**40)).astype(np.float64))
+
+
 def test_every_run_draws_new_numbers_until_reseeded() -> None:
     graphtorch.manual_seed(11)
     run = executable(lambda x: x + graphtorch.rand(50), f32(50))
