@@ -28,6 +28,7 @@ from graphtorch.serialization.export import export as export_program
 from graphtorch.serialization.program import FILES, RELATIONS, ExportError, _parse_size, from_files
 from graphtorch.serialization.program import ExportedProgram as Program
 from graphtorch.serialization.safetensors import SafetensorError, from_bytes, to_bytes
+from graphtorch.tensor.devices import CPU
 from graphtorch.tensor.symint import SymInt, evaluate
 
 __all__ = ["Dim", "ExportGraphSignature", "ExportedProgram", "dims", "export", "load", "save"]
@@ -243,6 +244,9 @@ class ExportedProgram:
         self._program = program
         self._unused = unused  # parameters and buffers that the graph does not read
         self._arrays = {**program.weights, **unused}
+        entries = zip(program.graph.inputs, program.manifest["inputs"], strict=True)
+        self._places = {entry["weight"]: value.type.device for value, entry in entries if "weight" in entry}
+        self._place = next(iter(self._places.values()), CPU)  # of what the graph does not read
         self._parameters = parameters  # name -> whether it requires grad
         self._buffers = buffers  # name -> whether state dicts have it
         self._sizes = sizes  # [argument, dimension, name, factor, term, min, max]
@@ -254,7 +258,7 @@ class ExportedProgram:
         )
 
     def _value(self, name: str) -> Any:
-        value = Tensor._wrap(self._arrays[name])
+        value = Tensor._wrap(self._arrays[name]).to(self._places.get(name, self._place))
         return Parameter(value, self._parameters[name]) if name in self._parameters else value
 
     @property
@@ -494,7 +498,7 @@ def export(
     persistent = mod.state_dict().keys()
     buffers = {name: name in persistent for name, _ in mod.named_buffers()}
     held = {**dict(mod.named_parameters()), **dict(mod.named_buffers())}
-    unused = {name: t.detach().numpy().copy() for name, t in held.items() if name not in program.weights}
+    unused = {name: t.detach().cpu().numpy().copy() for name, t in held.items() if name not in program.weights}
     return ExportedProgram(program, unused, parameters, buffers, sizes, (args, named))
 
 

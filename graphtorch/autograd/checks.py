@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.engine import grad
+from graphtorch.tensor.remote import overwrite, readable
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -24,18 +25,24 @@ def _numerical(
     function: Callable[..., Any], inputs: Sequence[Any], tensor: Tensor, output: int, eps: float
 ) -> np.ndarray[Any, Any]:
     """d output / d tensor by central differences: one row an element of the tensor."""
-    array = tensor._data
+    array = np.array(readable(tensor._data))
     rows = []
     directions = (1.0, 1.0j) if tensor.dtype.is_complex else (1.0,)
+
+    def at(index: tuple[int, ...], value: Any) -> np.ndarray[Any, Any]:
+        """The output with another value of one element."""
+        array[index] = value
+        overwrite(tensor._data, array)
+        return _outputs(function(*inputs))[output].numpy(force=True).copy()
+
     for index in np.ndindex(array.shape):
         old = array[index]
         row: Any = 0
         for direction in directions:
-            array[index] = old + eps * direction
-            above = _outputs(function(*inputs))[output].numpy(force=True).copy()
-            array[index] = old - eps * direction
-            below = _outputs(function(*inputs))[output].numpy(force=True).copy()
+            above = at(index, old + eps * direction)
+            below = at(index, old - eps * direction)
             array[index] = old
+            overwrite(tensor._data, array)
             slope = (above - below) / (2 * eps)
             # For a real function of a complex number PyTorch's gradient is df/dx + i df/dy.
             row = row + (direction * slope if direction == 1.0 or not np.iscomplexobj(slope) else 0)
@@ -49,7 +56,7 @@ def _analytical(result: Tensor, tensor: Tensor) -> np.ndarray[Any, Any]:
     for index in range(result.numel()):
         seed = np.zeros(result.numel(), result.dtype.numpy)
         seed[index] = 1
-        cotangent = Tensor._wrap(seed.reshape(tuple(result.shape)))
+        cotangent = result._beside(seed.reshape(tuple(result.shape)))
         (found,) = grad(result, tensor, cotangent, retain_graph=True, allow_unused=True)
         columns.append(
             np.zeros(tensor.numel(), tensor.dtype.numpy) if found is None else found.numpy(force=True).reshape(-1)
@@ -67,8 +74,9 @@ def _pushed(
     for index in range(tensor.numel()):
         unit = np.zeros(tensor.numel(), tensor.dtype.numpy)
         unit[index] = 1
+        direction = tensor._beside(unit.reshape(tuple(tensor.shape)))
         with forward_ad.dual_level():
-            dual = forward_ad.make_dual(tensor, Tensor._wrap(unit.reshape(tuple(tensor.shape))))
+            dual = forward_ad.make_dual(tensor, direction)
             made = _outputs(function(*(dual if t is tensor else t for t in inputs)))[output]
             tangent = forward_ad.unpack_dual(made).tangent
             rows.append((made * 0 if tangent is None else tangent).numpy(force=True).reshape(-1).copy())

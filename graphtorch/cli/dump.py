@@ -21,6 +21,7 @@ from graphtorch.frontend.tree import flatten
 from graphtorch.ir.graph import Graph
 from graphtorch.ir.printer import print_graph
 from graphtorch.lowering.kernel import Schedule
+from graphtorch.tensor.remote import readable
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 
@@ -97,7 +98,8 @@ def _dump_call(compiled: CompiledFunction, args: Any, kwargs: Any, arguments: ar
     if arguments.inputs is not None:
         found = [source.fetch(leaves) for source in captured.sources]
         values = {
-            v.name: t._data if isinstance(t, Tensor) else t for v, t in zip(captured.graph.inputs, found, strict=True)
+            v.name: readable(t._data) if isinstance(t, Tensor) else t
+            for v, t in zip(captured.graph.inputs, found, strict=True)
         }
         save_arrays(arguments.inputs, values)
     return result

@@ -20,6 +20,7 @@ from graphtorch.frontend.effects import RunEagerly
 from graphtorch.frontend.reduction import Reduced, reduce_graph
 from graphtorch.frontend.tree import flatten
 from graphtorch.ir.python_source import input_names, print_python
+from graphtorch.tensor.remote import readable
 from graphtorch.tensor.tensor import Tensor
 
 SMALL = 16  # elements that are written out
@@ -92,7 +93,7 @@ def _reduce_call(compiled: CompiledFunction, args: Any, kwargs: Any, backend: st
         raise CommandError(f"the call can't be captured, so there is nothing to reduce:\n{error}") from error
     graph = ExpandGradients().run(captured.graph)
     values = [source.fetch(leaves) for source in captured.sources]
-    inputs = [v._data.copy() if isinstance(v, Tensor) else v for v in values]
+    inputs = [np.array(readable(v._data)) if isinstance(v, Tensor) else v for v in values]
     return reduce_graph(graph, inputs, backend, lambda line: print(line, file=sys.stderr)), len(graph.nodes)
 
 

@@ -19,6 +19,7 @@ from graphtorch.frontend.tree import LEAF, flatten, unflatten
 from graphtorch.ir.passes import default_pipeline
 from graphtorch.serialization.program import FORMAT, VERSION, ExportedProgram, ExportError, _check_program
 from graphtorch.tensor.generator import Generator
+from graphtorch.tensor.remote import readable
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -59,7 +60,7 @@ def export(
             inputs.append({"number": source.fetch(leaves), "name": source.name})
         else:
             value = source.fetch(leaves)
-            weights[source.name] = np.array(value._data)
+            weights[source.name] = np.array(readable(value._data))
             inputs.append({"weight": source.name})
     results = iter([_result(spec) for spec in captured.results])
     from graphtorch.version import __version__

@@ -31,6 +31,7 @@ from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.ir.region import Region
 from graphtorch.ops.strides import contiguous_strides
 from graphtorch.serialization.safetensors import SafetensorError, from_bytes, to_bytes
+from graphtorch.tensor.remote import duplicate, overwrite
 from graphtorch.tensor.size_text import parse_size
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
@@ -91,17 +92,19 @@ class ExportedProgram:
         except MemoryError as error:
             raise ExportError(f"{self.name}: not enough memory: {error}") from None
         for position, output in self.manifest["written"]:
-            np.copyto(inputs[position], outputs[output])
+            overwrite(inputs[position], outputs[output])
             owner = tensors.get(self.manifest["inputs"][position].get("argument"))
             if isinstance(owner, Tensor):
                 owner._bump_version()
-        return _build(self.manifest["result"], [np.array(o) for o in outputs])
+        return _build(self.manifest["result"], [duplicate(o) for o in outputs])
 
     def _run(self, inputs: list[Any]) -> list[Any]:
         if self._executable is None:
             from graphtorch.frontend.pipeline import compile_joint
 
-            self._executable = compile_joint(self.graph, self.graph, self.backend, {})
+            # A program of a device runs there, whatever runs the others.
+            away = any(v.type.device.type == "cuda" for v in (*self.graph.inputs, *self.graph.outputs))
+            self._executable = compile_joint(self.graph, self.graph, "triton" if away else self.backend, {})
         return self._executable.run(inputs, {})  # type: ignore[no-any-return]
 
     def _match(self, tree: Any, given: Any, place: str) -> Iterator[tuple[int, Any]]:
@@ -260,8 +263,8 @@ def _parse(text: bytes) -> Graph:
                 raise ExportError(f"graph.gt has a {node.op.name} node, which does not run")
             _check_arguments(node)
     values = (*graph.inputs, *(r for node in _all_nodes(graph) for r in node.results))
-    if any(v.type.device.type != "cpu" for v in values):
-        raise ExportError("graph.gt has values that are not on the cpu")
+    if len({v.type.device for v in values if v.type.shape}) > 1:
+        raise ExportError("graph.gt has values that are not on one device")
     return graph
 
 
@@ -460,7 +463,7 @@ def _check_shape(program: str, name: str, of: TensorType, array: Any, sizes: dic
 def _build(tree: dict[str, Any], outputs: list[np.ndarray[Any, Any]]) -> Any:
     kind, inner = next(iter(tree.items()))
     if kind == "output":
-        return Tensor._wrap(outputs[inner])
+        return Tensor._over(outputs[inner])
     if kind == "number":
         return outputs[inner].item()
     if kind == "value":

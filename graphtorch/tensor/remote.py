@@ -26,6 +26,13 @@ class DeviceArray(np.ndarray[Any, Any]):
         if type(source) is DeviceArray:
             self.place, self.memory = source.place, source.memory
 
+    def __getitem__(self, key: Any) -> Any:
+        """A view: an element too is an array of no dimension, which nobody has read yet."""
+        parts = key if type(key) is tuple else (key,)
+        if any(isinstance(p, np.ndarray | list) for p in parts):
+            self._refuse()
+        return super().__getitem__(parts if any(p is ... for p in parts) else (*parts, ...))
+
     @property
     def address(self) -> int:
         """Of the first element."""

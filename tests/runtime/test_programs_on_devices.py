@@ -196,3 +196,28 @@ def test_decisions_behind_control_flow_and_lists_of_positions() -> None:
     compiled = torch.compile(step)
     for values in ([1.0, 2.0, 3.0], [-1.0, -2.0, 3.0]):
         assert compiled(numbers(*values)).tolist() == step(torch.tensor(values)).tolist()
+
+
+def test_gradcheck_on_a_device() -> None:
+    x = torch.tensor([0.5, -1.5], dtype=torch.float64, device="cuda", requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: (t.sin() * t).sum(), x, check_forward_ad=True)
+    assert x.tolist() == [0.5, -1.5]
+
+
+def test_an_exported_program_of_a_device(tmp_path: Path) -> None:
+    with torch.device("cuda"):
+        model, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
+    program = torch.export.export(model, (x,))
+    torch.export.save(program, tmp_path / "model.pt2")
+    for found in (program, torch.export.load(tmp_path / "model.pt2")):
+        made = found.module()(x)
+        assert made.device == x.device
+        torch.testing.assert_close(made, model(x))
+
+
+def test_the_host_reads_no_element_by_itself() -> None:
+    array = numbers(1.0, 2.0)._data
+    assert array[0].ndim == 0  # a view: what NumPy makes of a number would have been read
+    assert array[0].item() == 1.0
+    with pytest.raises(TypeError, match=r"can't be read by the host"):
+        array[[0, 1]]

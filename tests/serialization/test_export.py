@@ -251,7 +251,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
     "itself": ("exp(%0)", "not defined"),
     "an unknown operator": ("system(%x)", "unknown operator"),
     "an object": ("full(size=(2,), fill_value=<object>, dtype=f32)", "opaque"),
-    "another device": ("full(size=(2,), fill_value=1.0, dtype=f32, device=@cuda:0)", "not on the cpu"),
+    "another device": ("full(size=(2,), fill_value=1.0, dtype=f32, device=@cuda:0)", "not on one device"),
     "a deep expression": (f"full(size=({'(' * 5000}4{')' * 5000},), fill_value=1.0, dtype=f32)", "no valid graph"),
 }
 
