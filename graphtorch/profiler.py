@@ -175,6 +175,33 @@ def schedule(
     return action
 
 
+def tensorboard_trace_handler(
+    dir_name: str, worker_name: str | None = None, use_gzip: bool = False
+) -> Callable[[profile], None]:
+    """What `on_trace_ready` may be: writes a file of the ranges into a folder each time it is called, named after the
+    worker (default: this host and process) and the time. Raises RuntimeError for a folder that can't be made."""
+    import gzip
+    import os
+    import shutil
+    import socket
+
+    def write(prof: profile) -> None:
+        if not os.path.isdir(dir_name):
+            try:
+                os.makedirs(dir_name, exist_ok=True)
+            except Exception as error:
+                raise RuntimeError("Can't create directory: " + dir_name) from error
+        worker = worker_name or f"{socket.gethostname()}_{os.getpid()}"
+        path = os.path.join(dir_name, f"{worker}.{time.time_ns()}.pt.trace.json")
+        prof.export_chrome_trace(path)
+        if use_gzip:
+            with open(path, "rb") as plain, gzip.open(path + ".gz", "wb") as packed:
+                shutil.copyfileobj(plain, packed)
+            os.remove(path)
+
+    return write
+
+
 def supported_activities() -> set[ProfilerActivity]:
     """What can be watched here."""
     return {ProfilerActivity.CPU}

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from graphtorch.serialization import allowed
 from graphtorch.serialization.archive import Archive
 from graphtorch.serialization.names import STORAGE_CLASSES
 from graphtorch.serialization.objects import ObjectUnpickler
@@ -404,6 +405,9 @@ _GLOBALS: dict[str, Any] = {
 def _find_global(module: str, name: str) -> Any:
     full = f"{'builtins' if module == '__builtin__' else module}.{name}"
     found = _GLOBALS.get(full)
+    own = allowed.found(full) if found is None else None
+    if own is not None:
+        return Allowed(full, own)
     if found is None:
         hint = ""
         if (full.startswith("torch.") and full.endswith(("Storage", "int16", "int32", "int64"))) or "float8" in full:
@@ -412,8 +416,9 @@ def _find_global(module: str, name: str) -> Any:
             hint = " Tensors and Python numbers in the place of NumPy's need no such trust."
         raise refuse(
             f"Unsupported global: GLOBAL {full} was not an allowed global. Checkpoints hold tensors and plain "
-            "containers; weights_only=False loads other objects too, by executing what the file says: use it only for "
-            f"files that you trust.{hint}"
+            f"containers; torch.serialization.add_safe_globals([{name}]) allows it, if you trust it, and "
+            "weights_only=False loads other objects too, by executing what the file says: use it only for files that "
+            f"you trust.{hint}"
         )
     return found
 

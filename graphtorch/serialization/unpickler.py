@@ -12,6 +12,8 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from graphtorch.serialization.allowed import is_allowed_class
+
 _CONTAINER_KEY_DEPTH = 16  # of tuples in dictionary keys: hashing a deep one would exhaust the interpreter's stack
 _DICTS = (dict, OrderedDict, Counter, defaultdict)
 
@@ -210,8 +212,34 @@ class Unpickler:
             raise refuse(f"The arguments of {function.name} must be a tuple")
         self._push(function.call(*args))
 
+    def _new(self) -> None:
+        """An object of a class that the user allowed."""
+        args, function = self._pop(), self._pop()
+        if not isinstance(function, Allowed) or not isinstance(function.call, type) or type(args) is not tuple:
+            raise refuse(f"Trying to make an object of {function!r:.100}")
+        if not is_allowed_class(function.call):
+            raise refuse(f"Trying to make an object of {function.name}")
+        self._push(function.call.__new__(function.call, *args))
+
+    def _set_state(self, target: Any, state: Any) -> None:
+        """What `pickle` does with the state of an object of a class that the user allowed."""
+        if hasattr(target, "__setstate__"):
+            target.__setstate__(state)
+            return
+        attributes, slots = state if type(state) is tuple and len(state) == 2 else (state, None)
+        for part in (attributes, slots):
+            if part is not None and not (type(part) is dict and all(type(key) is str for key in part)):
+                raise refuse("The state of an object must be a dictionary of attributes")
+        if attributes:
+            vars(target).update(attributes)
+        for name, value in (slots or {}).items():
+            setattr(target, name, value)
+
     def _build(self) -> None:
         state, target = self._pop(), self._top()
+        if is_allowed_class(type(target)):
+            self._set_state(target, state)
+            return
         if type(target) is not OrderedDict or type(state) is not dict:
             raise refuse(f"Can only build OrderedDict, but got {type(target).__name__}")
         if set(state) - {"_metadata"}:
@@ -287,6 +315,7 @@ _OPERATIONS: dict[bytes, Callable[[Unpickler], None]] = {
     pickle.GLOBAL: Unpickler._global,
     pickle.STACK_GLOBAL: Unpickler._stack_global,
     pickle.REDUCE: Unpickler._reduce,
+    pickle.NEWOBJ: Unpickler._new,
     pickle.BUILD: lambda self: self._build(),  # by name: a subclass may build more
     pickle.BINPERSID: Unpickler._persistent,
     pickle.BINPUT: lambda self: self._put("<B"),
