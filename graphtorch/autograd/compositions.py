@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from graphtorch.autograd import replay
 from graphtorch.autograd.graph import FREED, Node, SavedTensor, edge_of, renamed
 from graphtorch.autograd.state import modes_entered, state
 from graphtorch.ops import native
@@ -37,13 +38,15 @@ def in_one_piece(name: str, strided: bool = False, linear: bool = False) -> Call
 
         @functools.wraps(function)
         def composition(*args: Any, **kwargs: Any) -> Any:
-            if state.recorder is None and state.autocast is None and native.switch.on and not modes_entered:
+            if state.recorder is None and state.autocast is None and not modes_entered:
                 given = args
                 if kwargs:
                     bound = signature().bind(*args, **kwargs)
                     bound.apply_defaults()
                     given = bound.args
-                made = _native(function, name, given, strided, linear)
+                made = _native(function, name, given, strided, linear) if native.switch.on else None
+                if made is None:
+                    made = _small(function, name, given, linear)
                 if made is not None:
                     return made
             result = function(*args, **kwargs)
@@ -126,7 +129,64 @@ def _native(function: Callable[..., Any], name: str, args: tuple[Any, ...], stri
     made = native.compose(function, arrays)
     if made is None:
         return None
-    return _recorded(function, name, args, made, linear)[0]
+    results, node = _recorded(function, name, args, made, linear)
+    if node is not None:
+        node.is_large = True
+    return results
+
+
+def _small(function: Callable[..., Any], name: str, args: tuple[Any, ...], linear: bool) -> Any:
+    """The results on small operands, with one node; None where the tape is to hold the operators."""
+    wanted = False
+    for arg in args:
+        if isinstance(arg, Tensor):
+            data = arg._data
+            if arg._device is not CPU or type(data) is not np.ndarray or data.size >= native.LARGE:
+                return None
+            wanted = wanted or arg.requires_grad
+    wanted = wanted and state.grad_enabled
+    if state.anomaly:  # each operator says where it was called
+        return None
+
+    def plain() -> tuple[Tensor, ...]:
+        made = function(*args)
+        return made if isinstance(made, tuple) else (made,)
+
+    made = replay.compose(function, args, plain)
+    if made is not None:
+        return _recorded(function, name, args, [r._data for r in made if r is not None], linear)[0]
+    if not wanted:
+        return None
+    parts = [a.detach().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a for a in args]
+    # What hooks keep is theirs: the tape inside would keep more.
+    inner = _without_tape(function, parts) if state.saved_hooks is not None else function(*parts)
+    results = inner if isinstance(inner, tuple) else (inner,)
+    if any([r is p or r._base is p for r in results for p in parts if isinstance(p, Tensor)]):
+        return None
+    if state.saved_hooks is not None:
+        return _recorded(function, name, args, [r._data for r in results], linear)[0]
+    node = CompositionNode(function, name, args, len(results), linear)
+    node.inner = parts, results
+    shown = tuple([r._alias() for r in results])
+    _attach(shown, node)
+    return shown if len(shown) > 1 else shown[0]
+
+
+def _without_tape(function: Callable[..., Any], args: Sequence[Any]) -> Any:
+    state.grad_enabled = False
+    try:
+        return function(*args)
+    finally:
+        state.grad_enabled = True
+
+
+def _attach(results: Sequence[Tensor], node: CompositionNode) -> None:
+    """Make results those of a node."""
+    for index, result in enumerate(results):
+        if result._dtype.is_differentiable:
+            result._node = node
+            result._output_index = index
+            result._requires_grad = True
 
 
 def _recorded(
@@ -140,18 +200,17 @@ def _recorded(
     node = None
     if state.grad_enabled and any([isinstance(a, Tensor) and a.requires_grad for a in args]):
         node = CompositionNode(function, name, args, len(results), linear)
-        for index, result in enumerate(results):
-            if result._dtype.is_differentiable:
-                result._node = node
-                result._output_index = index
-                result._requires_grad = True
+        _attach(results, node)
     return results if len(results) > 1 else results[0], node
 
 
 class CompositionNode(Node):
-    """A composition that ran in one piece. With `kernels`, these are its derivative, given what they `kept`."""
+    """A composition that ran in one piece.
 
-    __slots__ = ("arguments", "called", "count", "function", "kept", "kernels", "places")
+    With `kernels`, these are its derivative, given what they `kept`. `inner`: arguments and results on a tape of their
+    own, where operators made it one by one. `is_large`: native code made it."""
+
+    __slots__ = ("arguments", "called", "count", "function", "inner", "is_large", "kept", "kernels", "places")
 
     def __init__(
         self, function: Callable[..., Any], name: str, args: tuple[Any, ...], count: int, linear: bool
@@ -163,6 +222,8 @@ class CompositionNode(Node):
         self.count = count
         self.kernels: Kernels | None = None
         self.kept: Any = None
+        self.is_large = False
+        self.inner: tuple[Sequence[Any], Sequence[Tensor]] | None = None
         keep = type_of if linear else SavedTensor
         self.arguments: list[Any] | None = [keep(a) if isinstance(a, Tensor) else a for a in args]
 
@@ -173,7 +234,7 @@ class CompositionNode(Node):
         return self.count
 
     def release(self) -> None:
-        self.arguments = self.kept = None
+        self.arguments = self.kept = self.inner = None
 
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self.arguments is None:
@@ -198,6 +259,12 @@ class CompositionNode(Node):
     def _native(
         self, args: list[Any], cotangents: Sequence[Tensor | None], wanted: Sequence[int]
     ) -> list[Tensor | None] | None:
+        if self.inner is not None:
+            return _gradients(*self.inner, cotangents, wanted, create_graph=False)
+        if self.kernels is None and not self.is_large:
+            return replay.compose_gradients(
+                self.function, args, cotangents, wanted, lambda: self._by_operators(args, cotangents, wanted)
+            )
         flowing: list[Any] = [None if c is None else c._data for c in cotangents]
         arrays = [a._data if isinstance(a, Tensor) else a for a in args]
         if any([c is not None and type(c) is not np.ndarray for c in flowing]):
@@ -213,8 +280,6 @@ class CompositionNode(Node):
         self, args: list[Any], cotangents: Sequence[Tensor | None], wanted: Sequence[int]
     ) -> list[Tensor | None]:
         """Run the composition again, on the tape, and go back over that."""
-        from graphtorch.autograd.engine import grad
-
         again = state.grad_enabled
         state.grad_enabled = True
         try:
@@ -222,10 +287,22 @@ class CompositionNode(Node):
                 parts = [a.detach() if isinstance(a, Tensor) else a for a in args]
                 args = [a.requires_grad_(i in wanted) if isinstance(a, Tensor) else a for i, a in enumerate(parts)]
             made = self.function(*args)
-            results = made if isinstance(made, tuple) else (made,)
-            pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if c is not None and r.requires_grad]
-            outputs, seeds = [r for r, _ in pairs], [c for _, c in pairs]
-            inputs = [args[i] for i in wanted]
-            return list(grad(outputs, inputs, seeds, create_graph=again, allow_unused=True))
+            return _gradients(args, made if isinstance(made, tuple) else (made,), cotangents, wanted, again)
         finally:
             state.grad_enabled = again
+
+
+def _gradients(
+    args: Sequence[Any],
+    results: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
+    wanted: Sequence[int],
+    create_graph: bool,
+) -> list[Tensor | None]:
+    """The gradients of the arguments at the positions `wanted`, back over the tape from results to them."""
+    from graphtorch.autograd.engine import grad
+
+    pairs = [(r, c) for r, c in zip(results, cotangents, strict=True) if c is not None and r.requires_grad]
+    outputs, seeds = [r for r, _ in pairs], [c for _, c in pairs]
+    inputs = [args[i] for i in wanted]
+    return list(grad(outputs, inputs, seeds, retain_graph=True, create_graph=create_graph, allow_unused=True))

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from graphtorch.autograd import replay
 from graphtorch.autograd.rules import evaluate, fit, saved_names
 from graphtorch.autograd.state import modes_entered, state
 from graphtorch.ops import native
 from graphtorch.ops.record import Operator
+from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -506,10 +508,14 @@ class OperatorNode(Node):
     def apply(self, cotangents: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         if self.saved is None:
             raise RuntimeError(FREED)
-        if self.is_large and not state.grad_enabled and state.recorder is None and not modes_entered:
-            made = self._native(cotangents)
+        if not state.grad_enabled and state.recorder is None and not modes_entered:
+            made = self._native(cotangents) if self.is_large else self._replayed(cotangents)
             if made is not None:
                 return made
+        return self._evaluated(cotangents)
+
+    def _evaluated(self, cotangents: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """The operands' cotangents, formula by formula and operator by operator."""
         found: dict[str, Any] = {
             name: evaluate(self.op.derivative[name], self.op, cotangents, self._lookup) for name in self.differentiated
         }
@@ -526,6 +532,51 @@ class OperatorNode(Node):
                 value = value[place]
             gradients.append(fit(value, operand))
         return gradients
+
+    def _replayed(self, cotangents: Sequence[Tensor | None]) -> list[Tensor | None] | None:
+        """The operands' cotangents by code for small operands of this signature; None where there is none."""
+        assert self.saved is not None
+        key: list[Any] = [self.op, self.differentiated, dtypes.get_default_dtype()]
+        arrays: list[Any] = []
+        given: list[Tensor] = []
+        for cotangent in cotangents:
+            if cotangent is None:
+                key.append(None)
+                continue
+            data = cotangent._data
+            if type(data) is not np.ndarray or data.size >= native.LARGE:
+                return None
+            given.append(cotangent)
+            arrays.append(data)
+            key += (data.dtype.num, data.shape, data.strides)
+        for value in self.saved.values():
+            kind = type(value)
+            if kind is SavedTensor:
+                if value.packed is not None or value.tensor._version != value.version:
+                    return None
+                data = value.tensor._data
+                if type(data) is not np.ndarray or data.size >= native.LARGE:
+                    return None
+                arrays.append(data)
+                key += (data.dtype.num, data.shape, data.strides)
+            elif kind is TensorType:
+                key += (value.dtype, value.shape)
+            elif kind is tuple and value:
+                if any([type(v) is SavedTensor for v in value]):
+                    return None
+                key.append(tuple([v if type(v) is TensorType else replay.constant(v) for v in value]))
+            else:
+                key.append(replay.constant(value))
+        for _, operand in self.operands:
+            key.append(None if operand is None else (operand.dtype, operand.shape))
+
+        def write(straight: Any) -> Any:
+            assert self.saved is not None
+            saved = {n: v.tensor._data if type(v) is SavedTensor else v for n, v in self.saved.items()}
+            flowing = [None if c is None else c._data for c in cotangents]
+            return straight.of_formulas(self.op, self.differentiated, saved, flowing, self.operands)
+
+        return replay.run(tuple(key), arrays, given, write, lambda: self._evaluated(cotangents))
 
     def _native(self, cotangents: Sequence[Tensor | None]) -> list[Tensor | None] | None:
         """The operands' cotangents by native code, where that is worth while and nobody differentiates them."""

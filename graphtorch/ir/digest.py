@@ -61,7 +61,7 @@ def digest(graph: Graph, *also: Any) -> str | None:
             number(value)
             parts.append(kind)
         for node in graph.nodes:
-            if not _is_own(node.op):
+            if not is_own(node.op):
                 return None
             parts.append(node.op.name)
             parts.extend([constant(a) for a in node.args])
@@ -81,7 +81,7 @@ def _type(type: TensorType) -> str:
     return f"{type.dtype.name}{list(type.shape)}{type.device}{' number' if type.is_number else ''}"
 
 
-def _is_own(op: Operator) -> bool:
+def is_own(op: Operator) -> bool:
     """Whether everything that an operator's record says comes from this package."""
     known = _known.get(op)
     if known is None:

@@ -15,6 +15,7 @@ from graphtorch.ops.pointwise import (
     common_float,
     in_float32,
     is_16_bit_float,
+    lifts,
     not_implemented,
     numpy_binary,
     pointwise_type,
@@ -110,6 +111,10 @@ def _numpy_add(input: Any, other: Any, alpha: Any) -> Any:
 
 def _numpy_sub(input: Any, other: Any, alpha: Any) -> Any:
     return _subtract(input, other) if is_one(alpha) else _with_multiple(input, other, alpha, -1)
+
+
+lifts(_numpy_add, np.add, 2)
+lifts(_numpy_sub, np.subtract, 2)
 
 
 def _with_multiple(input: Any, other: Any, alpha: Any, sign: int = 1) -> Any:
@@ -236,6 +241,9 @@ def _numpy_div(input: Any, other: Any, rounding_mode: str | None) -> Any:
     if rounding_mode is None:
         return _true_divide(input, other)
     return _ROUNDED[rounding_mode](*promoted(common, (input, other)))
+
+
+lifts(_numpy_div, np.true_divide, 2)
 
 
 def _div_type(input: Any, other: Any, rounding_mode: str | None) -> TensorType:

@@ -208,6 +208,14 @@ def _lay_out(op: Operator, arrays: list[Any], results: Any) -> None:
     results._data = like_pointwise(data, _operands(op, arrays))
 
 
+def lay_out(op: Operator, arrays: list[Any], results: Any) -> None:
+    """Give the results of an operator that is no view the memory order that PyTorch's have."""
+    if op.kind == "pointwise":
+        _lay_out(op, arrays, results)
+    else:
+        _put_in_order(op, arrays, results)
+
+
 def lies_in_rows(op: Operator, first: Any) -> bool:
     """Whether PyTorch lays out a pointwise operator's result row by row, whatever its operands."""
     order = op.order.get("result")

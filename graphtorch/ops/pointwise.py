@@ -97,6 +97,32 @@ def promoted(compute: Callable[..., Any], arrays: Sequence[Any]) -> list[Any]:
 _FAST = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
 
 
+# What `numpy_unary` and `numpy_binary` made, with the function inside and the number of its operands.
+_LIFTED: dict[Callable[..., Any], tuple[Callable[..., Any], int]] = {}
+
+
+def lifts(made: Callable[..., Any], function: Callable[..., Any], operands: int) -> None:
+    """Note that `made` is no more than `function` on operands of one of the types that compute in themselves, if its
+    other arguments are 1 or None."""
+    _LIFTED[made] = function, operands
+
+
+def direct(made: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Callable[..., Any], int]:
+    """What computes an operator on arguments of these dtypes, as fast as can be: an operator's NumPy function or that
+    inside, and how many of the arguments it takes."""
+    function, count = _LIFTED.get(made, (made, 0))
+    arrays = [a for a in arguments[:count] if type(a) is np.ndarray]
+    if (
+        arrays
+        and arrays[0].dtype in _FAST
+        and all(a.dtype == arrays[0].dtype for a in arrays)
+        and all(type(a) in (np.ndarray, float, int) for a in arguments[:count])
+        and all(a is None or (type(a) is int and a == 1) for a in arguments[count:])
+    ):
+        return function, count
+    return made, len(arguments)
+
+
 def numpy_unary(function: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
     """Lift a NumPy function on one array to every dtype."""
 
@@ -108,6 +134,7 @@ def numpy_unary(function: Callable[..., Any], compute: Callable[..., Any]) -> Ca
         (cast,) = promoted(compute, (x,))
         return function(cast)
 
+    lifts(run, function, 1)
     return run
 
 
@@ -139,6 +166,7 @@ def numpy_binary(
                 return function(np.asarray(x).astype(np.float32), np.asarray(y).astype(np.float32)).astype(own)
         return function(*promoted(compute, (x, y)))
 
+    lifts(run, function, 2)
     return run
 
 

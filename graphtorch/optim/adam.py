@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.state import state
+from graphtorch.optim.arrays import count_of, update
 from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, move_counts, new_state
 from graphtorch.tensor.dtypes import float32
 from graphtorch.tensor.tensor import Tensor
@@ -115,6 +118,14 @@ class Adam(Optimizer):
             if maximize:
                 grad = -grad
             count = own["step"]
+            taken = None if amsgrad or type(beta1) is not float or type(beta2) is not float else count_of(count)
+            if taken is not None:
+                step = (taken + 1).item()
+                numbers = (beta1, beta2, 1 - beta1**step, 1 - beta2**step, lr, eps, weight_decay, decoupled)
+                if update(_small, (param, own["exp_avg"], own["exp_avg_sq"]), grad, *numbers):
+                    taken += 1
+                    count._bump_version()
+                    continue
             count.add_(1)
             if weight_decay != 0:
                 if decoupled:
@@ -161,6 +172,46 @@ class Adam(Optimizer):
                 if captured or capturable:
                     move_counts(param, own)
         return own
+
+
+def _small(
+    param: Any,
+    mean: Any,
+    square: Any,
+    grad: Any,
+    beta1: float,
+    beta2: float,
+    correction1: float,
+    correction2: float,
+    lr: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    """`Adam._update_group` for one parameter, on arrays."""
+    if weight_decay != 0:
+        if decoupled:
+            np.multiply(param, 1 - lr * weight_decay, param)
+        else:
+            grad = grad + param * weight_decay
+    change = grad - mean
+    weight = mean.dtype.type(1 - beta1)
+    if weight < 0.5:
+        change *= weight
+        np.add(mean, change, mean)
+    else:
+        change *= 1 - weight
+        np.subtract(grad, change, mean)
+    np.multiply(square, beta2, square)
+    np.multiply(grad, 1 - beta2, change)
+    change *= grad
+    np.add(square, change, square)
+    denominator = np.sqrt(square)
+    denominator /= correction2**0.5
+    denominator += eps
+    np.multiply(mean, -(lr / correction1), change)
+    change /= denominator
+    np.add(param, change, param)
 
 
 class AdamW(Adam):

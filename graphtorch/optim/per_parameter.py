@@ -7,6 +7,7 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.state import state
+from graphtorch.optim.arrays import count_up
 from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, move_counts, new_state
 from graphtorch.tensor.dtypes import float32, float64, get_default_dtype
 from graphtorch.tensor.tensor import Tensor
@@ -50,7 +51,7 @@ class PerParameterOptimizer(Optimizer):
                         continue
                     own = self._state_of(param, group)
                     if "step" in own:
-                        own["step"].add_(1)
+                        count_up(own["step"])
                     self._update(param, -grad if maximize else grad, own, group)
         return loss
 

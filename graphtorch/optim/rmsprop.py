@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphtorch import ops
+from graphtorch.optim.arrays import update
 from graphtorch.optim.optimizer import ParamGroup
 from graphtorch.optim.per_parameter import (
     PerParameterOptimizer,
@@ -76,6 +79,10 @@ class RMSprop(PerParameterOptimizer):
 
     def _update(self, param: Tensor, grad: Tensor, own: dict[str, Any], group: ParamGroup) -> None:
         lr, alpha, momentum = as_number(group["lr"]), group["alpha"], group["momentum"]
+        if not group["centered"] and type(lr) is float:
+            changed = param, own["square_avg"], *((own["momentum_buffer"],) if momentum > 0 else ())
+            if update(_small, changed, grad, lr, alpha, momentum, group["weight_decay"], group["eps"]):
+                return
         if group["weight_decay"] != 0:
             grad = grad.add(param, alpha=group["weight_decay"])
         param, grad, square = as_real(param, grad, own["square_avg"])
@@ -95,3 +102,24 @@ class RMSprop(PerParameterOptimizer):
             param.add_(buffer, alpha=-lr)
         else:
             param.addcdiv_(grad, root, value=-lr)
+
+
+def _small(param: Any, square: Any, *rest: Any) -> None:
+    """`RMSprop._update` for one parameter, on arrays: its buffer, if there is momentum, the gradient, and numbers."""
+    *buffers, grad, lr, alpha, momentum, weight_decay, eps = rest
+    if weight_decay != 0:
+        grad = grad + param * weight_decay
+    np.multiply(square, alpha, square)
+    change = grad * (1 - alpha)
+    change *= grad
+    np.add(square, change, square)
+    root = np.sqrt(square)
+    root += eps
+    for buffer in buffers:
+        np.multiply(buffer, momentum, buffer)
+        np.add(buffer, grad / root, buffer)
+        np.add(param, buffer * -lr, param)
+    if not buffers:
+        np.multiply(grad, -lr, change)
+        change /= root
+        np.add(param, change, param)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
+from graphtorch.optim.arrays import update
 from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, new_state
 from graphtorch.tensor.dtypes import float64
 from graphtorch.tensor.tensor import Tensor
@@ -91,6 +94,10 @@ class SGD(Optimizer):
                 continue
             if maximize:
                 grad = -grad
+            if dampening == 0 and type(lr) is float:
+                changed = (param, self._momentum_buffer(param, dampening)) if momentum != 0 else (param,)
+                if update(_small, changed, grad, lr, momentum, weight_decay, nesterov):
+                    continue
             if weight_decay != 0:
                 grad = grad.add(param, alpha=weight_decay)
             if momentum != 0:
@@ -119,3 +126,15 @@ class SGD(Optimizer):
                     self._untouched[param] = ops.full((), float(is_new), dtype=float64, device=param.device)
         buffer: Tensor = own["momentum_buffer"]
         return buffer
+
+
+def _small(param: Any, *rest: Any) -> None:
+    """`SGD._update_group` for one parameter, on arrays: its buffer, if there is momentum, the gradient, and numbers."""
+    *buffers, grad, lr, momentum, weight_decay, nesterov = rest
+    if weight_decay != 0:
+        grad = grad + param * weight_decay
+    for buffer in buffers:
+        np.multiply(buffer, momentum, buffer)
+        np.add(buffer, grad, buffer)
+        grad = grad + buffer * momentum if nesterov else buffer
+    np.add(param, grad * -lr, param)
