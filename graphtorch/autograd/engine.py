@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -132,14 +133,14 @@ def check_start(root: Tensor, gradient: Tensor | None) -> None:
 
 
 def _start(roots: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...]) -> list[Tensor]:
-    from graphtorch.ops.build import FUNCTIONS
-
     started: list[Tensor] = []
     for root, gradient in zip(roots, gradients, strict=True):
         check_start(root, gradient)
         if gradient is None and type(root._data) is np.ndarray and root._device is CPU:
             gradient = Tensor._wrap(np.ones(root._data.shape, root._data.dtype), root._dtype)
         elif gradient is None:
+            from graphtorch.ops.build import FUNCTIONS
+
             gradient = FUNCTIONS["full"](tuple(root.shape), 1.0, dtype=root.dtype, device=root.device)
         started.append(gradient)
     return started
@@ -207,19 +208,17 @@ def _run(
 ) -> list[Tensor | None]:
     """Propagate cotangents. With `wanted`, return the cotangents of those tensors and accumulate nowhere."""
     edges = [edge_of(root) for root in roots]
-    captures: dict[tuple[Node, int], list[int]] = {}
+    captures: dict[Node, list[tuple[int, int]]] = {}  # a node's result -> position among those wanted
     if wanted is not None:
         for i, tensor in enumerate(wanted):
             edge = edge_of(tensor)
             if edge is not None:  # no gradient flows to a view that was made under no_grad
-                captures.setdefault((edge.node, edge.place), []).append(i)
+                captures.setdefault(edge.node, []).append((edge.place, i))
     found: list[Tensor | None] = [None] * (0 if wanted is None else len(wanted))
     if wanted is not None and not captures:
         return found
 
-    pending, needed = _dependencies(
-        [e.node for e in edges if e is not None], {n for n, _ in captures} if captures else None
-    )
+    pending, needed = _dependencies([e.node for e in edges if e is not None], set(captures) if captures else None)
     buffers: dict[Node, list[Tensor | None]] = {}
     ready: list[tuple[int, int, Node]] = []
     given = {id(c._data) for c in cotangents}  # memory that a `.grad` must not share
@@ -251,10 +250,9 @@ def _run(
                 slots = [None] * node.result_count()
             if node.tensor_hooks is not None or isinstance(node, AccumulateGrad):
                 _tensor_hooks(node, slots)
-            for (captured, index), places in captures.items():
-                if captured is node:
-                    for place in places:
-                        found[place] = slots[index]
+            if node in captures:
+                for index, place in captures[node]:
+                    found[place] = slots[index]
             if isinstance(node, AccumulateGrad):
                 _accumulate_leaf(node, slots[0], create_graph, given, wanted is None)
                 continue
@@ -296,10 +294,11 @@ def when_done(callback: Callable[[], Any]) -> None:
 
 
 def _apply(node: Node, slots: list[Tensor | None]) -> Sequence[Tensor | None]:
-    for prehook in tuple(node.prehooks.values()) if node.prehooks else ():
-        replaced = prehook(tuple(slots))
-        if replaced is not None:
-            slots = list(replaced) if isinstance(replaced, tuple | list) else [replaced]
+    if node.prehooks:
+        for prehook in tuple(node.prehooks.values()):
+            replaced = prehook(tuple(slots))
+            if replaced is not None:
+                slots = list(replaced) if isinstance(replaced, tuple | list) else [replaced]
     try:
         outgoing = node.apply(slots)
     except RuntimeError as error:
@@ -313,10 +312,11 @@ def _apply(node: Node, slots: list[Tensor | None]) -> Sequence[Tensor | None]:
             f"Function '{node.name()}' returned nan values in its 0th output."
             + (f"\n  its forward call was at {line}" if line else "")
         )
-    for hook in tuple(node.hooks.values()) if node.hooks else ():
-        replaced = hook(tuple(outgoing), tuple(slots))
-        if replaced is not None:
-            outgoing = tuple(replaced) if isinstance(replaced, tuple | list) else (replaced,)
+    if node.hooks:
+        for hook in tuple(node.hooks.values()):
+            replaced = hook(tuple(outgoing), tuple(slots))
+            if replaced is not None:
+                outgoing = tuple(replaced) if isinstance(replaced, tuple | list) else (replaced,)
     return outgoing
 
 
@@ -362,6 +362,9 @@ def _accumulate_leaf(
             hook(node.variable)
 
 
+_recorded_at = operator.attrgetter("sequence")
+
+
 def _dependencies(roots: list[Node], targets: set[Node] | None) -> tuple[dict[Node, int], set[Node] | None]:
     """How many nodes send to each reachable node; and, given targets, the nodes from which some target is reachable."""
     pending: dict[Node, int] = {}
@@ -380,10 +383,12 @@ def _dependencies(roots: list[Node], targets: set[Node] | None) -> tuple[dict[No
     if targets is None:
         return pending, None
     needed: set[Node] = set()
-    # Recording order is a topological order: operands are recorded before the calls that use them.
-    for node in sorted(
-        (n for n in order if isinstance(n, Node)), key=lambda n: (not isinstance(n, AccumulateGrad), n.sequence)
-    ):
-        if any(e is not None and (e.node in targets or e.node in needed) for e in node.edges):
-            needed.add(node)
+    # Recording order is a topological order: operands are recorded before the calls that use them. Nodes that
+    # accumulate have no edges, so that their place does not matter.
+    order.sort(key=_recorded_at)
+    for node in order:
+        for edge in node.edges:
+            if edge is not None and (edge.node in targets or edge.node in needed):
+                needed.add(node)
+                break
     return pending, needed

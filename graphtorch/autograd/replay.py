@@ -19,7 +19,10 @@ from graphtorch.ops.native import LARGE
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 
-CALLS = 12  # of one signature before code is written for it, which takes as long as some ten of them
+# Calls of one signature before code is written for it, which takes as long as some ten of them. Compositions come
+# first, so that none is written for the operators that they are made of.
+CALLS = 10
+OF_COMPOSITIONS = 5
 _KEPT = 4096  # signatures
 
 _ndarray = np.ndarray
@@ -44,18 +47,19 @@ def run(
     tensors: Sequence[Tensor],
     write: Callable[[Any], Any],
     plain: Callable[[], Sequence[Tensor | None]],
+    after: int | None = None,
 ) -> Results | None:
     """The results of the code of a signature on its operands; None where there is none (yet).
 
     `tensors`: the first operands, which results may be or show. `write` makes the code, given the module that can;
-    `plain` gives the results by operators.
+    `plain` gives the results by operators. `after`: that many calls code is written; None: `CALLS`.
     """
     try:
         code = _codes.get(key, 0)
     except TypeError:  # an attribute that is no key
         return None
     if type(code) is int:
-        if code < CALLS:
+        if code < (CALLS if after is None else after):
             if len(_codes) >= _KEPT:
                 _codes.clear()
             _codes[key] = code + 1
@@ -135,7 +139,7 @@ def compose(
     def write(straight: Any) -> Any:
         return straight.of_composition(function, [a._data if isinstance(a, Tensor) else a for a in args])
 
-    return run(tuple(key), arrays, (), write, plain)
+    return run(tuple(key), arrays, (), write, plain, OF_COMPOSITIONS)
 
 
 def compose_gradients(
@@ -168,4 +172,5 @@ def compose_gradients(
         return straight.of_gradients(function, given, flowing, wanted)
 
     operands = [*(c for c in flowing if c is not None), *arrays]
-    return run(tuple(key), operands, [c for c in cotangents if c is not None], write, plain)
+    # Here the composition had code, or there is no tape to go back over.
+    return run(tuple(key), operands, [c for c in cotangents if c is not None], write, plain, 0)

@@ -113,8 +113,8 @@ def _numpy_sub(input: Any, other: Any, alpha: Any) -> Any:
     return _subtract(input, other) if is_one(alpha) else _with_multiple(input, other, alpha, -1)
 
 
-lifts(_numpy_add, np.add, 2)
-lifts(_numpy_sub, np.subtract, 2)
+lifts(_numpy_add, np.add, 2, True)
+lifts(_numpy_sub, np.subtract, 2, True)
 
 
 def _with_multiple(input: Any, other: Any, alpha: Any, sign: int = 1) -> Any:

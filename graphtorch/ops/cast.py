@@ -13,6 +13,7 @@ from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call, call_inplace, on_device, transfer
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import POINTWISE, VIEW, Sample, sample
+from graphtorch.ops.strides import copied_by_rows
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.devices import device as device_class
@@ -254,8 +255,8 @@ def _clone_type(input: Any, memory_format: str | None) -> TensorType:
 def _numpy_clone(input: Any, memory_format: str | None) -> Any:
     order = ORDERS.get(memory_format or "")
     if order is None:
-        return np.array(input, order="C" if memory_format == "contiguous_format" else "K", copy=True)
-    copied = np.array(np.transpose(input, order), order="C", copy=True)
+        return copied_by_rows(np.asarray(input)) if memory_format == "contiguous_format" else np.array(input, copy=True)
+    copied = copied_by_rows(np.transpose(input, order))
     return np.transpose(copied, np.argsort(order))
 
 

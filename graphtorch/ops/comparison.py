@@ -140,7 +140,9 @@ def _goes_with(x: Any, y: Any) -> bool:
     """Whether NumPy selects from an array `x` and `y` in the dtype of `x`, as PyTorch does."""
     if type(x) is not np.ndarray:
         return False
-    return bool(x.dtype == y.dtype) if type(y) is np.ndarray else type(y) is float and x.dtype.kind == "f"
+    if type(y) is np.ndarray:
+        return bool(x.dtype == y.dtype)
+    return x.dtype.kind == "f" and (type(y) is float or (type(y) is int and y == 0))
 
 
 def _zero(g: Any) -> Any:

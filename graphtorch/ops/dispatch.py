@@ -108,7 +108,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
             results = _elsewhere(op, args, arrays, _check_devices(args))
         else:
             if not op.lazy_check:
-                op.type_rule(*args)
+                _check(op, args)
             output = native.run(op, arrays) if is_large and op.native else None
             results = _wrap_results(op, quiet.run(op.numpy, *arrays) if output is None else output)
     except (RuntimeError, ValueError, TypeError, IndexError, FloatingPointError) as error:
@@ -129,6 +129,37 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
     if type(results) is tuple and op.result_class is not None:
         return op.result_class(*results)
     return results
+
+
+_passed: set[tuple[Any, ...]] = set()  # what type rules have accepted
+_MOST_PASSED = 1 << 13
+
+
+def _check(op: Operator, args: tuple[Any, ...]) -> None:
+    """Let the type rule refuse bad arguments. A rule knows types and attributes only, so that it need not be asked
+    about the same ones twice."""
+    key: list[Any] = [op]
+    for arg in args:
+        if isinstance(arg, Tensor):
+            key += (arg._dtype, arg._data.shape)
+        elif type(arg) is tuple:
+            for item in arg:
+                key += (item._dtype, item._data.shape) if isinstance(item, Tensor) else (type(item), item)
+            key.append(tuple)
+        else:
+            key += (type(arg), arg)
+    known = tuple(key)
+    try:
+        if known in _passed:
+            return
+    except TypeError:  # an attribute that is no key
+        known = ()
+    op.type_rule(*args)
+    if not known or op.random:
+        return
+    if len(_passed) >= _MOST_PASSED:
+        _passed.clear()
+    _passed.add(known)
 
 
 def call_view(op: Operator, args: tuple[Any, ...]) -> Any:
@@ -384,7 +415,7 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
         if any(t._device is not CPU for t in operands):
             return _update_elsewhere(op, args, tracked)
         if not op.lazy_check:
-            op.type_rule(*args)
+            _check(op, args)
         differentiable = bool(op.derivative) and target._dtype.is_differentiable
         needs_grad = tracked and differentiable
         arrays = [

@@ -113,6 +113,11 @@ def _clamp_type(input: Any, min: Any, max: Any) -> TensorType:
 
 def _numpy_clamp(input: Any, min: Any, max: Any) -> Any:
     bounds = [v for v in (min, max) if v is not None]
+    if type(input) is np.ndarray and input.dtype.char in "fd" and all([type(v) is float for v in bounds]):
+        made = input if min is None else np.maximum(input, min)
+        if max is None:
+            return made
+        return np.minimum(made, max, made) if made is not input and input.ndim else np.minimum(made, max)
     x, *cast = promoted(common, (input, *bounds))
     if min is not None:
         x = np.maximum(x, cast[0])

@@ -5,6 +5,7 @@ The other normalisations are compositions, in `nn.functional`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,11 +44,18 @@ def _layer_norm_type(input: Any, normalized_shape: Sequence[Any], weight: Any, b
     return type_of(input)
 
 
+def _mean(x: Any, axes: tuple[int, ...]) -> Any:
+    """`x.mean(axes, keepdims=True)`, without what NumPy's method does around the sum."""
+    total = np.add.reduce(x, axis=axes, keepdims=True)
+    total /= math.prod([x.shape[axis] for axis in axes])
+    return total
+
+
 def _layer_norm_numpy(input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Any:
     x = input.astype(np.float32) if input.dtype.itemsize == 2 else input
     axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
-    centred = x - x.mean(axes, keepdims=True)
-    variance = np.square(centred).mean(axes, keepdims=True)
+    centred = x - _mean(x, axes)
+    variance = _mean(np.square(centred), axes)
     centred *= 1 / np.sqrt(variance + x.dtype.type(eps))
     if weight is not None:
         centred *= weight.astype(x.dtype, copy=False)

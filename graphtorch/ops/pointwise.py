@@ -87,40 +87,52 @@ class _Typed:
         self.shape = array.shape
 
 
+_FAST = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
+
+
 def promoted(compute: Callable[..., Any], arrays: Sequence[Any]) -> list[Any]:
     """Cast arrays (and Python numbers) to the dtype that `compute` chooses from their types."""
+    if compute is common or compute is common_float:
+        d = arrays[0].dtype if type(arrays[0]) is np.ndarray else None
+        if d in _FAST and all([type(a) is np.ndarray and a.dtype == d for a in arrays]):
+            return list(arrays)
     chosen = compute(*[_Typed(a) if isinstance(a, np.ndarray | np.generic) else a for a in arrays])
     each = chosen if isinstance(chosen, tuple) else (chosen,) * len(arrays)
     return [a if d is None else np.asarray(a).astype(d.numpy, copy=False) for a, d in zip(arrays, each, strict=True)]
 
 
-_FAST = frozenset(np.dtype(t) for t in (np.float32, np.float64, np.complex64, np.complex128))
+# What `numpy_unary` and `numpy_binary` made: the function inside, the number of its operands, and whether these compute
+# in their common type, whichever it is.
+_LIFTED: dict[Callable[..., Any], tuple[Callable[..., Any], int, bool]] = {}
 
 
-# What `numpy_unary` and `numpy_binary` made, with the function inside and the number of its operands.
-_LIFTED: dict[Callable[..., Any], tuple[Callable[..., Any], int]] = {}
-
-
-def lifts(made: Callable[..., Any], function: Callable[..., Any], operands: int) -> None:
-    """Note that `made` is no more than `function` on operands of one of the types that compute in themselves, if its
-    other arguments are 1 or None."""
-    _LIFTED[made] = function, operands
+def lifts(made: Callable[..., Any], function: Callable[..., Any], operands: int, plainly: bool = False) -> None:
+    """Note that `made` is no more than `function` on operands of one of the types that compute in themselves
+    (`plainly`: of one type), if its other arguments are 1 or None."""
+    _LIFTED[made] = function, operands, plainly
 
 
 def direct(made: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Callable[..., Any], int]:
     """What computes an operator on arguments of these dtypes, as fast as can be: an operator's NumPy function or that
     inside, and how many of the arguments it takes."""
-    function, count = _LIFTED.get(made, (made, 0))
+    function, count, plainly = _LIFTED.get(made, (made, 0, False))
     arrays = [a for a in arguments[:count] if type(a) is np.ndarray]
-    if (
-        arrays
-        and arrays[0].dtype in _FAST
-        and all(a.dtype == arrays[0].dtype for a in arrays)
-        and all(type(a) in (np.ndarray, float, int) for a in arguments[:count])
-        and all(a is None or (type(a) is int and a == 1) for a in arguments[count:])
-    ):
-        return function, count
+    if arrays and all(a is None or (type(a) is int and a == 1) for a in arguments[count:]):
+        d = arrays[0].dtype
+        numbers = [a for a in arguments[:count] if type(a) is not np.ndarray]
+        if all(a.dtype == d for a in arrays) and (
+            (d in _FAST and all(type(a) is float or type(a) is int for a in numbers))
+            or (plainly and all(_fits(a, d) for a in numbers))
+        ):
+            return function, count
     return made, len(arguments)
+
+
+def _fits(number: Any, d: np.dtype[Any]) -> bool:
+    """Whether a Python number beside an array of `d` takes that type, in NumPy as in PyTorch."""
+    if type(number) is bool:
+        return d.kind == "b"
+    return type(number) is int and d.kind == "i" and d.itemsize == 8 and -(1 << 62) < number < 1 << 62
 
 
 def numpy_unary(function: Callable[..., Any], compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,6 +158,7 @@ def numpy_binary(
     `exact_numbers`: a number beside a 16-bit floating array keeps its digits, as in PyTorch's kernels of products and
     quotients: both compute in float32, and the result is rounded.
     """
+    plainly = compute is common
 
     def run(x: Any, y: Any) -> Any:
         if type(x) is np.ndarray:
@@ -156,6 +169,8 @@ def numpy_binary(
                         return function(x, y)
                 elif type(y) is float or type(y) is int:
                     return function(x, y)
+            if plainly and (x.dtype == y.dtype if type(y) is np.ndarray else _fits(y, x.dtype)):
+                return function(x, y)
         elif type(y) is not np.ndarray:
             return function(x, y)  # two run-time numbers
         elif y.dtype in _FAST and (type(x) is float or type(x) is int):
@@ -166,7 +181,7 @@ def numpy_binary(
                 return function(np.asarray(x).astype(np.float32), np.asarray(y).astype(np.float32)).astype(own)
         return function(*promoted(compute, (x, y)))
 
-    lifts(run, function, 2)
+    lifts(run, function, 2, plainly)
     return run
 
 
@@ -179,8 +194,12 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compute float16 and bfloat16 in float32 and round once: for NumPy functions of several steps."""
 
     def run(*arrays: Any) -> Any:
-        own = next((a.dtype for a in arrays if isinstance(a, np.ndarray)), None)
-        if own is None or not is_16_bit_float(own):
+        own = None
+        for array in arrays:
+            if isinstance(array, np.ndarray):
+                own = array.dtype
+                break
+        if own is None or own in _FAST or not is_16_bit_float(own):
             return function(*arrays)
         return function(*[np.asarray(a).astype(np.float32) for a in arrays]).astype(own)
 

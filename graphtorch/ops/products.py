@@ -436,6 +436,11 @@ def _linear_type(input: Any, weight: Any, bias: Any) -> TensorType:
 
 def _linear_numpy(input: Any, weight: Any, bias: Any) -> Any:
     d = input.dtype
+    if input.ndim == 2 and weight.ndim == 2 and d.char in "fd" and weight.dtype == d:
+        found = np.matmul(input, weight.T)
+        if bias is not None:
+            np.add(found, bias if bias.dtype == d else bias.astype(d), out=found)
+        return found
     half = d.itemsize == 2 and d.kind not in "iu"
     wide = np.dtype(np.float32) if half else d
     # One product of all rows: NumPy would loop over the batches of a product of more dimensions.

@@ -87,8 +87,8 @@ def _numpy_softmax(input: Any, dim: int) -> Any:
     x = wide(input)
     if not x.size:
         return input.copy()
-    powers = np.exp(x - np.max(x, axis=_axis(x, dim), keepdims=True))
-    powers /= np.sum(powers, axis=_axis(x, dim), keepdims=True)
+    powers = np.exp(x - np.maximum.reduce(x, axis=_axis(x, dim), keepdims=True))
+    powers /= np.add.reduce(powers, axis=_axis(x, dim), keepdims=True)
     return row_major(powers.astype(input.dtype, copy=False))
 
 
@@ -98,8 +98,8 @@ def _numpy_log_softmax(input: Any, dim: int) -> Any:
     x = wide(input)
     if not x.size:
         return input.copy()
-    shifted = x - np.max(x, axis=_axis(x, dim), keepdims=True)
-    shifted = shifted - np.log(np.sum(np.exp(shifted), axis=_axis(x, dim), keepdims=True))
+    shifted = x - np.maximum.reduce(x, axis=_axis(x, dim), keepdims=True)
+    shifted = shifted - np.log(np.add.reduce(np.exp(shifted), axis=_axis(x, dim), keepdims=True))
     return row_major(np.asarray(shifted).astype(input.dtype, copy=False))
 
 

@@ -124,7 +124,29 @@ def inverse_permutation(dims: Sequence[int]) -> tuple[int, ...]:
 
 def row_major(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The array, copied where its memory is in another order: the layout of most of PyTorch's results."""
-    return array if array.flags.c_contiguous else array.copy(order="C")
+    return array if array.flags.c_contiguous else copied_by_rows(array)
+
+
+_BLOCK = 32  # elements
+_PAGE = 4096  # bytes
+_LARGE_COPY = 1 << 16  # elements
+
+
+def copied_by_rows(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A row-major copy. NumPy goes row by row, and so reads a transposed matrix a cache line an element. Where these
+    lie a multiple of a page apart, few of them fit into a cache at a time: such a matrix is copied in blocks."""
+    last = array.ndim - 1
+    if array.size < _LARGE_COPY or array.shape[last] <= _BLOCK or array.strides[last] % _PAGE:
+        return array.copy(order="C")
+    fastest = min((d for d in range(array.ndim) if array.shape[d] > 1), key=lambda d: abs(array.strides[d]))
+    if array.shape[fastest] < _BLOCK or array.strides[fastest] != array.itemsize:
+        return array.copy(order="C")
+    made = np.empty(array.shape, array.dtype)
+    source, target = np.moveaxis(array, fastest, 0), np.moveaxis(made, fastest, 0)
+    for i in range(0, array.shape[fastest], _BLOCK):
+        for j in range(0, array.shape[last], _BLOCK):
+            target[i : i + _BLOCK, ..., j : j + _BLOCK] = source[i : i + _BLOCK, ..., j : j + _BLOCK]
+    return made
 
 
 def same_strides(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -33,6 +33,8 @@ def _addcmul_type(input: Any, tensor1: Any, tensor2: Any, value: Any) -> TensorT
 
 def _scale(value: Any, d: np.dtype[Any]) -> Any:
     """A number in the dtype that the operands compute in, which for 16-bit floats is float32; integers truncate it."""
+    if (d.char == "f" or d.char == "d") and (type(value) is float or type(value) is int):
+        return d.type(value)
     scale = np.asarray(value)
     return scale.astype(np.float32 if is_16_bit_float(d) and type(value) is not np.ndarray else d)
 
@@ -155,6 +157,8 @@ def _numpy_lerp(input: Any, end: Any, weight: Any) -> Any:
 def _interpolate(start: Any, end: Any, weight: Any) -> Any:
     # From the nearer end, as in PyTorch, so that both ends are reached exactly.
     gap = end - start
+    if not np.ndim(weight):
+        return start + weight * gap if np.abs(weight) < 0.5 else end - gap * (1 - weight)
     return np.where(np.abs(weight) < 0.5, start + weight * gap, end - gap * (1 - weight))
 
 

@@ -107,6 +107,7 @@ def test_numbers_are_those_without_code(written: list[bool], monkeypatch: pytest
     ours = losses()
     assert any(written)
     monkeypatch.setattr(replay, "CALLS", 1 << 30)
+    monkeypatch.setattr(replay, "OF_COMPOSITIONS", 1 << 30)
     monkeypatch.setattr(replay, "_codes", {})
     assert losses() == ours
 
