@@ -69,7 +69,10 @@ def _nll_numpy(input: Any, target: Any, weight: Any, reduction: str, ignore_inde
     if at.size and (at.min() < 0 or at.max() >= classes):
         raise IndexError(f"Target {at[(at < 0) | (at >= classes)][0]} is out of bounds.")
     wide = np.float32 if input.dtype.itemsize == 2 else input.dtype
-    picked = np.take_along_axis(input, np.expand_dims(at, dim), dim).squeeze(dim).astype(wide, copy=False)
+    if input.ndim == 2:
+        picked = input[np.arange(len(at)), at].astype(wide, copy=False)
+    else:
+        picked = np.take_along_axis(input, np.expand_dims(at, dim), dim).squeeze(dim).astype(wide, copy=False)
     loss = -picked
     each = None if weight is None else weight.reshape(-1).astype(wide, copy=False)[at]
     if each is not None:
@@ -130,7 +133,8 @@ def _nll_decompose(input: Any, target: Any, weight: Any, reduction: str, ignore_
 
 def _nll_derivative(g: Any, input: Any, target: Any, weight: Any, reduction: str, ignore_index: int) -> Any:
     # In a graph, the loss itself may be of no use to anybody, and so not look at the targets.
-    hit, dim = _hits(input, target, ignore_index, checked=state.recorder is not None)
+    checked = state.recorder is not None and not getattr(state.recorder, "after_forward", False)
+    hit, dim = _hits(input, target, ignore_index, checked=checked)
     if reduction == "none":
         g = unsqueeze(g, dim)
     elif reduction == "mean":

@@ -76,6 +76,8 @@ class Code:
 class _Recorder(GraphBuilder):
     """Records on operands of known shapes. Tensors that a composition makes from NumPy's arrays are constants."""
 
+    after_forward = True  # operands' values have been checked where the forward pass checks them
+
     def __init__(self, graph: Graph, arrays: Sequence[Array]) -> None:
         super().__init__(graph)
         self.known: dict[Value, Array] = {}
