@@ -64,9 +64,7 @@ def _analytical(result: Tensor, tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.stack(columns, axis=1) if columns else np.zeros((tensor.numel(), 0))
 
 
-def _pushed(
-    function: Callable[..., Any], inputs: Sequence[Any], tensor: Tensor, output: int
-) -> np.ndarray[Any, Any]:
+def _pushed(function: Callable[..., Any], inputs: Sequence[Any], tensor: Tensor, output: int) -> np.ndarray[Any, Any]:
     """The same by forward mode: one row an element of the tensor."""
     from graphtorch.autograd import forward_ad
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.graph import composes, renamed
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.pointwise import broadcast_shapes
@@ -651,7 +652,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
 
     `pad` holds (before, after) pairs from the last dimension on. See torch.nn.functional.pad.
     """
-    widths, given = tuple(pad), input
+    widths = tuple(pad)
     if mode == "constant":
         return constant_pad_nd(input, widths, 0 if value is None else value)
     if value is not None and value != 0:
@@ -671,6 +672,19 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
             )
         if mode == "circular" and (before > size or after > size):
             raise RuntimeError("Padding value causes wrapping around more than once.")
+    kind = {"reflect": "ReflectionPad", "replicate": "ReplicationPad"}.get(mode)
+    padded = _padded(input, widths, mode)
+    return renamed(padded, f"{kind}{len(widths) // 2}DBackward0" if kind else "CopySlices")
+
+
+@in_one_piece("", linear=True, large=False)
+def _padded(input: Tensor, widths: tuple[int, ...], mode: str) -> Tensor:
+    """The input with its last dimensions padded with elements of its own."""
+    given = input
+    for i in range(len(widths) // 2):
+        dim = input.ndim - 1 - i
+        before, after = widths[2 * i], widths[2 * i + 1]
+        size = input.shape[dim]
         at = FUNCTIONS["arange"](size + before + after, device=input.device) - before
         if mode == "reflect":
             at = (size - 1) - ((size - 1) - at.abs()).abs()
@@ -681,9 +695,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
             cut = -min(before, 0)
             at = (at - cut).remainder(size - cut + min(after, 0)) + cut
         input = input.index_select(dim, at)
-    kind = {"reflect": "ReflectionPad", "replicate": "ReplicationPad"}.get(mode)
-    input = channels_as(input, given)
-    return renamed(input, f"{kind}{len(widths) // 2}DBackward0" if kind else "CopySlices")
+    return channels_as(input, given)
 
 
 # -- block_diag and products of vectors -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch import ops
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.nn.functional.convolutions import repeat
 from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.creation import as_tensor
@@ -45,7 +46,14 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
             f"dilation={dilations}, padding={pads}, calculated shape of the array of sliding blocks as "
             f"({places[0]}, {places[1]}), but its components must be at least one."
         )
+    return _windows(input, kernel, dilations, pads, steps)
+
+
+@in_one_piece("Im2ColBackward0", linear=True, large=False)
+def _windows(input: Tensor, kernel: Any, dilations: Any, pads: Any, steps: Any) -> Tensor:
+    """The windows as columns."""
     batch, channels = input.shape[:2]
+    places = _places(input.shape[2:], kernel, dilations, pads, steps)
     padded = ops.constant_pad_nd(input, (pads[1], pads[1], pads[0], pads[0]), 0.0) if any(pads) else input
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
     windows = padded.unfold(2, reach[0], steps[0]).unfold(3, reach[1], steps[1])
@@ -114,12 +122,19 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     r = upscale_factor
     if r <= 0:
         raise RuntimeError(f"pixel_shuffle expects a positive upscale_factor, but got {r}")
-    *rest, channels, height, width = input.shape
+    channels = input.shape[-3]
     if channels % (r * r) != 0:
         raise RuntimeError(
             "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square of upscale_factor, "
             f"but input.size(-3)={channels} is not divisible by {r * r}"
         )
+    return _shuffled(input, r)
+
+
+@in_one_piece("PixelShuffleBackward0", linear=True, large=False)
+def _shuffled(input: Tensor, r: int) -> Tensor:
+    """Channels as positions."""
+    *rest, channels, height, width = input.shape
     n = len(rest)
     split = input.reshape(*rest, channels // (r * r), r, r, height, width)
     return split.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2).reshape(
