@@ -482,11 +482,10 @@ class OperatorNode(Node):
 
     def release(self) -> None:
         # What holds no tensor is not freed: such a node can run again, as in PyTorch.
-        if self.saved and any(
-            type(v) is SavedTensor or (type(v) is tuple and any(type(i) is SavedTensor for i in v))
-            for v in self.saved.values()
-        ):
-            self.saved = None
+        for value in self.saved.values() if self.saved else ():
+            if type(value) is SavedTensor or (type(value) is tuple and any([type(i) is SavedTensor for i in value])):
+                self.saved = None
+                break
 
     def _lookup(self, name: str) -> Any:
         assert self.saved is not None
