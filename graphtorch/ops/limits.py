@@ -117,7 +117,7 @@ def _numpy_clamp(input: Any, min: Any, max: Any) -> Any:
         made = input if min is None else np.maximum(input, min)
         if max is None:
             return made
-        return np.minimum(made, max, made) if made is not input and input.ndim else np.minimum(made, max)
+        return np.minimum(made, max, out=made) if made is not input and input.ndim else np.minimum(made, max)
     x, *cast = promoted(common, (input, *bounds))
     if min is not None:
         x = np.maximum(x, cast[0])
