@@ -484,3 +484,23 @@ def test_indices_on_the_host() -> None:
         t[torch.tensor([False, False, True])] = torch.tensor([1.0, 2.0, 3.0], device=t.device)
         t[large] = -1.0
     assert x.tolist() == y.tolist()
+
+
+def test_long_folds_are_split_although_short_ones_came_first(cuda: SimulatedDriver) -> None:
+    from graphtorch.lowering.triton.eager import _variants
+
+    def sums(n: int) -> float:
+        return torch.ones(n, device="cuda").sum().item()
+
+    def compiled() -> int:
+        return sum(len(v.shapes) + len(v.symbolic) for v in _variants.values())
+
+    assert [sums(n) for n in (3, 4, 5, 6, 7)] == [3, 4, 5, 6, 7]
+    before, launches = compiled(), cuda.launches
+    assert sums(8) == 8 and compiled() == before
+    short = cuda.launches - launches
+    launches = cuda.launches
+    assert sums(40000) == 40000
+    assert cuda.launches - launches == short + 1
+    after = compiled()
+    assert sums(50001) == 50001 and sums(9) == 9 and compiled() == after

@@ -265,6 +265,31 @@ def test_rows_of_every_length(columns: int, of: str) -> None:
 # -- memory, streams, graphs ------------------------------------------------------------------------------------------
 
 
+def test_long_folds_of_symbolic_sizes() -> None:
+    """Parts of a fixed number whose length follows the size, some of them empty."""
+
+    def f(x: Any) -> Any:
+        return x.sum(), x.double().var(), x.argmax(), x.amin(), torch.logsumexp(x, 0)
+
+    compiled = torch.compile(f, fullgraph=True)
+    for i, n in enumerate(size((1 << 24, 1000003, 17, 1 << 25, 9000), (20000, 33, 9001))):
+        torch.manual_seed(i)
+        x = torch.randn(n)
+        on = x.cuda()
+        if not i:
+            torch.compiler.mark_dynamic(on, 0)
+        for found, wanted in zip(compiled(on), f(x.double()), strict=True):
+            assert error(found.cpu().numpy(), wanted.numpy()) < 1e-4, n
+    assert len(compiled.specializations) == 1
+    folded = torch.compile(lambda x: (x.sum(0), x.var(0)), fullgraph=True)
+    for i, n in enumerate(size((1 << 18, 70001, 5), (3000, 5))):
+        rows = torch.randn(n, 48).cuda()
+        if not i:
+            torch.compiler.mark_dynamic(rows, 0)
+        for found, wanted in zip(folded(rows), (rows.cpu().double().sum(0), rows.cpu().double().var(0)), strict=True):
+            assert error(found.cpu().numpy(), wanted.numpy()) < 1e-4, n
+
+
 @pytest.mark.skipif(TOY, reason="takes gigabytes")
 def test_more_elements_than_32_bits_count() -> None:
     count = (1 << 31) + (1 << 15)
@@ -317,6 +342,55 @@ def test_replays(mode: str) -> None:
         )
     masks = [(dropped != 0).cpu().numpy() for _, _, dropped, _ in kept]
     assert all((a != b).mean() > 0.3 for a, b in itertools.combinations(masks, 2))
+
+
+def test_graphs_of_eager_code() -> None:
+    """A step that the program records itself: losses and random numbers of eager steps, memory that is not given away,
+    and an error where a recording would wait."""
+
+    def run(recorded: bool) -> list[float]:
+        torch.manual_seed(0)
+        width = size(256, 8)
+        model = nn.Sequential(nn.Linear(width, width), nn.Dropout(0.2), nn.GELU(), nn.Linear(width, 4)).cuda()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, capturable=True)
+        inputs = [torch.randn(16, width, device="cuda") for _ in range(4)]
+        static = inputs[0].clone()
+
+        def step(x: Any) -> Any:
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                optimizer.zero_grad()
+                step(static)
+        torch.cuda.current_stream().wait_stream(side)
+        optimizer.zero_grad()
+        g = torch.cuda.CUDAGraph()
+        if recorded:
+            with torch.cuda.graph(g):
+                loss = step(static)
+        losses, kept = [], []
+        for x in inputs:
+            if recorded:
+                static.copy_(x)
+                g.replay()
+            else:
+                optimizer.zero_grad()
+                loss = step(x)
+            kept.append(torch.full((100000,), float("nan"), device="cuda"))  # would spoil memory of the graph
+            losses.append(float(loss))
+        return losses
+
+    np.testing.assert_allclose(run(True), run(False), rtol=1e-5)
+    x = torch.ones(4, device="cuda")
+    with pytest.raises(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        (x + 1).sum().item()
+    assert (x + 1).sum().item() == 8
 
 
 def test_streams_wait_for_each_other() -> None:

@@ -10,6 +10,7 @@ Operators without a kernel, and those whose results' shapes depend on data, run 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ import numpy as np
 
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.graph import Graph
+from graphtorch.lowering.kernel import Kernel
 from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
 from graphtorch.lowering.triton.execution import DeviceExecutable, Program
+from graphtorch.lowering.triton.splitting import LONG
 from graphtorch.lowering.triton.strided import tell_about_host, with_generator, write_into
 from graphtorch.ops.dispatch import lies_in_rows, quiet
 from graphtorch.ops.record import Operator
@@ -64,7 +67,8 @@ class _Variants:
     """What was compiled for one operator and pattern."""
 
     shapes: dict[tuple[int, ...], DeviceExecutable] = field(default_factory=dict)
-    symbolic: list[tuple[SymbolScope, DeviceExecutable]] = field(default_factory=list)
+    # With what must hold of the sizes, and whether they are many elements (None: that makes no difference).
+    symbolic: list[tuple[SymbolScope, bool | None, DeviceExecutable]] = field(default_factory=list)
     fixed: bool = False  # sizes can't be symbolic
 
 
@@ -541,13 +545,29 @@ def _execute(call: _Call, place: device_class, onto: dtype | None, donations: Ma
     executable = variants.shapes.get(sizes)
     bindings = {f"s{i}": n for i, n in enumerate(sizes)}
     if executable is None:
-        fitting = (e for scope, e in variants.symbolic if all(g.holds(bindings) for g in scope.guards))
+        fitting = (
+            e
+            for scope, large, e in variants.symbolic
+            if large in (None, _is_large(sizes)) and all(g.holds(bindings) for g in scope.guards)
+        )
         executable = next(fitting, None)
     if executable is None:
         with _lock:
             executable = _compile(call, variants, place, onto, donations)
     call.program = executable.program(bindings if executable.symbols else {})
     return call.program.run(call.inputs())
+
+
+def _is_large(sizes: Sequence[int]) -> bool:
+    """Whether these sizes may make folds, or sums of products, that are split."""
+    return math.prod(sizes) >= LONG
+
+
+def _folds(executable: DeviceExecutable) -> bool:
+    """Whether something else than pointwise kernels runs."""
+    return any(
+        not isinstance(step, Kernel) or any(axis.reduction for axis in step.axes) for step in executable.schedule.steps
+    )
 
 
 def _compile(
@@ -567,7 +587,7 @@ def _compile(
             variants.fixed = True
         else:
             if not general.fallbacks:
-                variants.symbolic.append((scope, general))
+                variants.symbolic.append((scope, _is_large(sizes) if _folds(general) else None, general))
                 return general
             variants.fixed = True
     try:
