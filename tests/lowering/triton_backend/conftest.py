@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,15 @@ def early() -> bool:
     if importlib.util.find_spec("triton") is None:
         return False
     return tuple(map(int, importlib.metadata.version("triton").split(".")[:2])) < (3, 7)
+
+
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    """With GRAPHTORCH_RACES=1, races of launches are errors; tests take a few times as long."""
+    if not os.environ.get("GRAPHTORCH_RACES") or importlib.util.find_spec("triton") is None:
+        yield
+        return
+    from address_races import watch
+
+    with watch():
+        yield
