@@ -64,7 +64,7 @@ def begin_sums_in_products(schedule: Schedule) -> Schedule:
         assert isinstance(step, FusedCall) and step.epilogue is not None
         for store in step.epilogue.stores:
             buffer = store.access.buffer
-            if writers[buffer] != 1 or not _lies_as_result(store, step.epilogue, step.product):
+            if writers[buffer] != 1 or not lies_as_result(store, step.epilogue, step.product):
                 continue
             made = _begun(steps, i, buffer, *result_shape(step))
             if made is None:
@@ -117,7 +117,7 @@ def _can_begin(step: Kernel | ExternCall) -> bool:
     return estimate(result_shape(step)[0]) >= FEWEST and step.args[0].buffer.dtype in DOT
 
 
-def _lies_as_result(store: Store, kernel: Kernel, result: Buffer) -> bool:
+def lies_as_result(store: Store, kernel: Kernel, result: Buffer) -> bool:
     """Whether a store puts each element where the product's result has it."""
     own = next(
         e.access

@@ -73,6 +73,20 @@ class RowSums:
     ragged: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class ValueSums:
+    """Values of a pointwise kernel on a product's result that are added up in groups of its rows.
+
+    kernel     each store names a value, and the buffer of its sums
+    stored     from which the kernel reads the result: what a tile stores there, as it is rounded
+    rows       of a group
+    """
+
+    kernel: Kernel
+    stored: Buffer
+    rows: int
+
+
 DELTA = 5  # among the operands of attention's backward pass
 
 
@@ -85,6 +99,7 @@ class FusedCall(ExternCall):
     prologues   argument -> the kernel that computes it, which stores nothing
     splits      parts of the sum, each a result of its own
     sums        rows that are added up on the tiles
+    values      what is made of the result, and of other images, and added up there
     places      result -> where it lies, if that is a part of a buffer that other results share
     result      of attention's backward pass that makes its deltas: what the forward pass gave (`deltas.py`)
     """
@@ -94,6 +109,7 @@ class FusedCall(ExternCall):
     prologues: dict[int, Kernel] = field(default_factory=dict, kw_only=True)
     splits: int = field(default=1, kw_only=True)
     sums: RowSums | None = field(default=None, kw_only=True)
+    values: ValueSums | None = field(default=None, kw_only=True)
     places: dict[int, View] = field(default_factory=dict, kw_only=True)
     result: View | None = field(default=None, kw_only=True)
 
@@ -108,7 +124,14 @@ class FusedCall(ExternCall):
                 found[id(arg.buffer)] = arg.buffer
         for kernel in (*self.prologues.values(), *([] if self.epilogue is None else [self.epilogue])):
             found.update((id(b), b) for b in kernel.reads() if b is not self.product)
+        if self.values is not None:
+            found.update((id(b), b) for b in self.values.kernel.reads() if b is not self.values.stored)
         return list(found.values())
+
+    @property
+    def rows(self) -> int:
+        """Of the result that a tile adds up at least."""
+        return max([s.rows for s in (self.sums, self.values) if s is not None], default=0)
 
 
 def fuse_products(schedule: Schedule) -> Schedule:

@@ -16,7 +16,7 @@ from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, View
 from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
-from graphtorch.lowering.triton.fused import FusedCall, RowSums
+from graphtorch.lowering.triton.fused import FusedCall, RowSums, ValueSums
 from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory, register
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, largest_offset, pieces_of
 from graphtorch.lowering.triton.rewriting import loads_of
@@ -58,6 +58,8 @@ class Operands:
         kernels = list(self.prologues.values())
         if isinstance(self.call, FusedCall) and self.call.epilogue is not None:
             kernels.append(self.call.epilogue)
+        if isinstance(self.call, FusedCall) and self.call.values is not None:
+            kernels.append(self.call.values.kernel)
         return any(largest_offset(kernel, self.bindings) >= 2**31 for kernel in kernels)
 
     def computed(self, name: str, position: int, coordinates: Sequence[Coordinate], whole: str) -> list[str]:
@@ -250,6 +252,10 @@ class Product:
             if call.sums is not None and call.sums.store is not None:
                 value, of = writer.value(call.sums.store.value, {}), call.sums.store.access.buffer.dtype
                 lines = [*lines, *self._row_sums(call.sums, value, of)]
+            if call.values is not None:
+                store = next(s for s in call.epilogue.stores if s.access.buffer is call.values.stored)
+                value = writer.value(store.value, {})
+                lines = [*lines, *self._value_sums(call.values, value, whole, writer.count)]
             return ["inside = " + whole, *(line.replace(whole, "inside") for line in lines)] if whole else lines
         pointer = operands.pointers.of(product, "c")
         of = product.dtype
@@ -261,22 +267,19 @@ class Product:
         lines = [f"tl.store({pointer} + {place}, acc{to}{mask})"]
         if isinstance(call, FusedCall) and call.sums is not None:
             lines += self._row_sums(call.sums, "acc", of)
+        if isinstance(call, FusedCall) and call.values is not None:
+            lines += self._value_sums(call.values, "acc", whole, operands.count)
         return lines
 
     def _row_sums(self, sums: RowSums, value: str, of: dtype) -> list[str]:
         """The lines that add up rows of the tile, as they are stored, in groups, and store the sums."""
-        rounded = f"({value}).to({memory(of)}).to(tl.float32)"
-        if not self.even:
-            rounded = f"tl.where(m_mask[:, None], {rounded}, 0.0)"
-        rows, pointers = sums.rows, self.operands.pointers
-        groups = f"BLOCK_M // {rows}"
-        place = "rows[:, None] * N + n[None, :]"
-        mask = "" if self.even else f", mask=(rows < tl.cdiv(M, {rows}))[:, None] & n_mask[None, :]"
+        pointers = self.operands.pointers
+        rows = sums.rows
+        numbered, place, mask = self._groups(rows)
         lines = [
-            f"# The sums of {rows} rows each, which a later kernel adds up.",
-            f"summed = tl.reshape(tl.broadcast_to({rounded}, BLOCK_M, BLOCK_N), [{groups}, {rows}, BLOCK_N])",
+            *numbered,
+            *self._grouped(f"({value}).to({memory(of)}).to(tl.float32)", rows),
             "sums = tl.sum(summed, 1)",
-            f"rows = pid_m * ({groups}) + tl.arange(0, {groups})",
             f"tl.store({pointers.of(sums.totals, 'sums')} + {place}, sums{mask})",
         ]
         if sums.squares is not None:
@@ -284,12 +287,60 @@ class Product:
             if sums.ragged:
                 lines.append(f"count = tl.maximum(tl.minimum(M - rows * {rows}, {rows}), 1).to(tl.float32)")
                 distance = "summed - (sums / count[:, None])[:, None, :]"
-                distance = f"tl.where(tl.reshape(m_mask, [{groups}, {rows}])[:, :, None], {distance}, 0.0)"
+                distance = f"tl.where(tl.reshape(m_mask, [BLOCK_M // {rows}, {rows}])[:, :, None], {distance}, 0.0)"
             lines += [
                 f"summed = {distance}",
                 f"tl.store({pointers.of(sums.squares, 'squares')} + {place}, tl.sum(summed * summed, 1){mask})",
             ]
         return lines
+
+    def _value_sums(self, values: ValueSums, value: str, whole: str, count: int) -> list[str]:
+        """The lines that compute values of what the tile stores, add them up in groups of rows, and store the sums;
+        `count` variables have names."""
+        operands = self.operands
+        own = [e for e in loads_of(values.kernel) if e.access.buffer is values.stored]
+        strides = own[0].access.strides
+        axes = [(axis.size, stride) for axis, stride in zip(values.kernel.axes, strides, strict=True)]
+        pieces = pieces_of(axes, self.coordinates)
+        assert pieces is not None, "checked when the sums were begun"
+        writer = TileWriter(
+            values.kernel,
+            pieces,
+            self.coordinates,
+            operands.pointers,
+            operands.sizes,
+            whole,
+            count,
+            operands.bindings,
+        )
+        of = values.stored.dtype
+        names = [writer.value(s.value, {id(e): "stored" for e in own}) for s in values.kernel.stores]
+        groups, place, mask = self._groups(values.rows)
+        lines = [f"stored = ({value}).to({memory(of)}).to({register(of)})", *writer.segment.lines, *groups]
+        for name, store in zip(names, values.kernel.stores, strict=True):
+            pointer = operands.pointers.of(store.access.buffer, "sums")
+            lines += [
+                *self._grouped(name, values.rows),
+                f"tl.store({pointer} + {place}, tl.sum(summed, 1){mask})",
+            ]
+        return lines
+
+    def _groups(self, rows: int) -> tuple[list[str], str, str]:
+        """Groups of the tile's rows: the lines that number them, where their sums lie, and the mask for that."""
+        number = f"pid_m * (BLOCK_M // {rows}) + tl.arange(0, BLOCK_M // {rows})"
+        lines = [f"# The sums of {rows} rows each, which a later kernel adds up.", f"rows = {number}"]
+        place = "rows[:, None] * N + n[None, :]"
+        if self.phases > 1:
+            place = f"(phase * tl.cdiv(M, {rows}) + rows[:, None]) * N + n[None, :]"
+        mask = "" if self.even else f", mask=(rows < tl.cdiv(M, {rows}))[:, None] & n_mask[None, :]"
+        return lines, place, mask
+
+    def _grouped(self, value: str, rows: int) -> list[str]:
+        """The line that gives a tile of values by groups, 0 beyond the ends."""
+        if not self.even:
+            value = f"tl.where(m_mask[:, None], {value}, 0.0)"
+        shape = f"[BLOCK_M // {rows}, {rows}, BLOCK_N]"
+        return [f"summed = tl.reshape(tl.broadcast_to({value}, BLOCK_M, BLOCK_N), {shape})"]
 
     def _elements(self) -> str:
         total: Any = 1
@@ -314,13 +365,14 @@ def choose(
     m, n, k, count = (concrete(e, bindings) for e in sizes)
     of = call.args[0].buffer.dtype
     config = fit(m, n, k, of, tf32, count)
-    goes_on = isinstance(call, FusedCall) and (call.epilogue is not None or call.prologues or call.sums is not None)
+    goes_on = isinstance(call, FusedCall) and (call.epilogue is not None or call.prologues or call.rows)
     if goes_on and of is dtypes.float32 and not tf32:  # eight by eight sums a thread leave few registers
         config = replace(config, block_m=min(config.block_m, 64), block_n=min(config.block_n, 64))
-    if isinstance(call, FusedCall) and call.epilogue is not None and config.block_m * config.block_n >= 128 * 128:
-        # What the epilogue computes needs registers beside the sums.
+    beside = _beside(call) if config.block_m * config.block_n >= 128 * 128 else []
+    if beside:
+        # What is computed of the result needs registers beside the sums.
         config = replace(config, block_n=128, num_warps=8, num_stages=3)
-        if k <= SHORT and config.block_m == 128 and _moved(call.epilogue, call.product, bindings) >= MUCH:
+        if k <= SHORT and config.block_m == 128 and _moved(beside, product_of(call), bindings) >= MUCH:
             # It takes as long as the sums: programs beside each other do one while the other does the other.
             config = replace(config, block_m=64, num_warps=4)
     if limits is not None:
@@ -331,18 +383,26 @@ def choose(
             block_n=min(config.block_n, side),
             block_k=min(config.block_k, side),
         )
-    if isinstance(call, FusedCall) and call.sums is not None:
-        config = replace(config, block_m=max(config.block_m, call.sums.rows))
+    if isinstance(call, FusedCall):
+        config = replace(config, block_m=max(config.block_m, call.rows))
     return config
 
 
-def _moved(epilogue: Kernel, product: Buffer, bindings: Mapping[str, int]) -> float:
-    """The bytes that an epilogue loads and stores for each element."""
+def _beside(call: ExternCall) -> list[Kernel]:
+    """The kernels on a product's tiles."""
+    if not isinstance(call, FusedCall):
+        return []
+    kernels = [call.epilogue, call.values.kernel if call.values is not None else None]
+    return [k for k in kernels if k is not None]
+
+
+def _moved(kernels: Sequence[Kernel], product: Buffer, bindings: Mapping[str, int]) -> float:
+    """The bytes that they load and store for each element."""
     points = 1
-    for axis in epilogue.axes:
+    for axis in kernels[0].axes:
         points *= concrete(axis.size, bindings)
     total = 0
-    for buffer in {*epilogue.reads(), *epilogue.writes()} - {product}:
+    for buffer in {b for k in kernels for b in (*k.reads(), *k.writes())} - {product}:
         size = buffer.dtype.itemsize
         for extent in concrete(buffer.shape, bindings):
             size *= extent

@@ -209,5 +209,5 @@ def product_candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[Co
         # The default, and one of each larger block. Where no operand has such rows, they come out equal to the others.
         wide = {(c.block_m, c.block_n): c for c in others if c.num_warps == 8 and c.block_m * c.block_n >= 128 * 128}
         others += [replace(c, descriptors=True) for c in (default, *wide.values()) if c.block_k >= 32]
-    least = call.sums.rows if isinstance(call, FusedCall) and call.sums is not None else 0  # that a tile adds up
+    least = call.rows if isinstance(call, FusedCall) else 0
     return list(dict.fromkeys([default, *(c for c in others if c.block_m >= least)]))
