@@ -203,8 +203,10 @@ else:
                 *("_assert", "_check", "_check_index", "_check_is_size", "_check_not_implemented", "_check_tensor_all"),
                 *("_check_tensor_all_with", "_check_type", "_check_value", "_check_with"),
                 *("sym_float", "sym_int", "sym_ite", "sym_max", "sym_min", "sym_not", "sym_sqrt", "sym_sum"),
+                *("SymBool", "SymFloat", "get_device_module"),
             )
         },
+        "SymInt": ("graphtorch.tensor.symint", "SymInt"),
         **{name: (f"graphtorch.{name}", None) for name in ("__config__", "_C", "_inductor", "_utils", "futures", "fx")},
     }
 

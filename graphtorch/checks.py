@@ -145,3 +145,28 @@ def sym_sum(args: Any) -> Any:
 def sym_sqrt(a: Any) -> float:
     """The square root of a size, as a float."""
     return math.sqrt(a)
+
+
+def get_device_module(device: Any = None) -> Any:
+    """The module of a kind of device: `torch.cuda`, `torch.cpu`; without one, of the accelerator or the CPU. See
+    torch.get_device_module.
+
+    Raises RuntimeError for a kind that has no module."""
+    import graphtorch
+
+    if device is None:
+        return graphtorch.cuda if graphtorch.cuda.is_available() else graphtorch.cpu
+    kind = graphtorch.device(device).type
+    if kind not in ("cpu", "cuda", "mps", "xpu"):
+        raise RuntimeError(f"Device '{kind}' does not have a corresponding module registered as 'torch.{kind}'.")
+    return getattr(graphtorch, kind)
+
+
+class SymFloat:
+    """A float that is not known while a function is captured: such numbers are tensors here, so nothing is an instance.
+    For programs that ask."""
+
+
+class SymBool:
+    """A truth value that is not known while a function is captured: questions about sizes are answered, so nothing is
+    an instance. For programs that ask."""

@@ -133,6 +133,20 @@ def test_sizes() -> None:
         graphtorch._check_is_size(3)
 
 
+def test_classes_of_sizes_and_modules_of_devices() -> None:
+    @graphtorch.compile(dynamic=True)
+    def f(x: Any) -> Any:
+        assert isinstance(x.shape[0], int | graphtorch.SymInt) and not isinstance(1.0, graphtorch.SymFloat)
+        return x * x.shape[0]
+
+    assert f(graphtorch.ones(3)).tolist() == [3, 3, 3]
+    for package in (graphtorch, torch):
+        assert package.get_device_module("cpu") is package.cpu and package.get_device_module("cuda") is package.cuda
+        assert not isinstance(True, package.SymBool)
+        with pytest.raises(RuntimeError, match="does not have a corresponding module"):
+            package.get_device_module("meta")
+
+
 def test_a_compiled_optimizer_of_ones_own() -> None:
     def step(params: list[Any], momenta: list[Any], x: Any) -> Any:
         loss = (x @ params[0] + params[1]).square().mean()

@@ -9,20 +9,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import graphtorch as torch
 from graphtorch import Tensor
+from graphtorch.nn.attention.block_mask import BlockMask, MaskMod, create_mask, indices_of, noop_mask
 
-__all__ = ["BlockMask", "and_masks", "create_block_mask", "create_mask", "flex_attention", "noop_mask", "or_masks"]
+__all__ = [
+    "AuxOutput", "AuxRequest", "BlockMask", "and_masks", "create_block_mask", "create_mask", "flex_attention",
+    "noop_mask", "or_masks",
+]  # fmt: skip
 
-MaskMod = Callable[[Any, Any, Any, Any], Any]
 ScoreMod = Callable[[Any, Any, Any, Any, Any], Any]
 
 
-def noop_mask(batch: Any, head: Any, token_q: Any, token_kv: Any) -> Any:
-    """A mask that keeps everything."""
-    return torch.ones_like(batch + head + token_q + token_kv, dtype=torch.bool)
+class AuxRequest(NamedTuple):
+    """What `flex_attention` returns beside its result."""
+
+    lse: bool = False
+    max_scores: bool = False
+
+
+class AuxOutput(NamedTuple):
+    """The logarithms of the sums, and the largest scores, both (B, Hq, L); None for what was not asked for."""
+
+    lse: Tensor | None = None
+    max_scores: Tensor | None = None
 
 
 def and_masks(*mask_mods: MaskMod) -> MaskMod:
@@ -56,51 +68,6 @@ def _check(mask_mods: tuple[Any, ...]) -> None:
         raise RuntimeError(f"All inputs should be callable mask_mods: {mask_mods}")
 
 
-def _indices(batch: int, heads: int, rows: int, columns: int) -> tuple[Any, ...]:
-    """The indices of batch, head, query and key, each along its own of four dimensions."""
-    sizes = (batch, heads, rows, columns)
-    return tuple(
-        torch.arange(size).reshape([size if d == place else 1 for d in range(4)]) for place, size in enumerate(sizes)
-    )
-
-
-def create_mask(
-    mod_fn: Callable[..., Any], B: int | None, H: int | None, Q_LEN: int, KV_LEN: int, device: Any = None
-) -> Tensor:
-    """The mask of a function, bool (B, H, Q_LEN, KV_LEN), or the changes that a score function makes to zeros."""
-    b, h, q, k = _indices(B or 1, H or 1, Q_LEN, KV_LEN)
-    shape = (B or 1, H or 1, Q_LEN, KV_LEN)
-    if mod_fn.__code__.co_argcount == 5:
-        return mod_fn(torch.zeros(shape), b, h, q, k).expand(shape)
-    return torch.as_tensor(mod_fn(b, h, q, k)).expand(shape)
-
-
-class BlockMask:
-    """A mask described by a function, for a number of queries and keys."""
-
-    def __init__(self, mask_mod: MaskMod, batch: int | None, heads: int | None, rows: int, columns: int) -> None:
-        self.mask_mod = mask_mod
-        self.seq_lengths = (rows, columns)
-        self._shape = (batch or 1, heads or 1, rows, columns)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(batch, heads, queries, keys)."""
-        return self._shape
-
-    def to_dense(self) -> Tensor:
-        """The mask as 0 and 1, here with blocks of a single element."""
-        return create_mask(self.mask_mod, *self._shape).int()
-
-    def sparsity(self) -> float:
-        """How many percent of the elements are masked."""
-        dense = self.to_dense()
-        return 100 * (1 - dense.sum().item() / dense.numel())
-
-    def __repr__(self) -> str:
-        return f"BlockMask(shape={self._shape})"
-
-
 def create_block_mask(
     mask_mod: MaskMod,
     B: int | None,
@@ -110,9 +77,17 @@ def create_block_mask(
     device: Any = None,
     BLOCK_SIZE: Any = 128,
     _compile: bool = False,
+    separate_full_blocks: bool = True,
+    compute_dq_write_order: bool = False,
+    dq_kv_order: bool = True,
 ) -> BlockMask:
-    """A mask for :func:`flex_attention`; B and H may be None where the function does not look at them."""
-    return BlockMask(mask_mod, B, H, Q_LEN, KV_LEN)
+    """A mask for :func:`flex_attention`; B and H may be None where the function does not look at them. Its blocks, of
+    `BLOCK_SIZE` queries and keys, are found when they are asked for; the other options are accepted.
+
+    Raises AssertionError for a function that takes something else than four indices."""
+    if getattr(getattr(mask_mod, "__code__", None), "co_argcount", 4) == 5:
+        raise AssertionError(f"create-block_mask requires a mask_mod function! Got {mask_mod}")
+    return BlockMask._described(mask_mod, (B or 1, H or 1), (Q_LEN, KV_LEN), BLOCK_SIZE, device)
 
 
 def flex_attention(
@@ -125,11 +100,14 @@ def flex_attention(
     enable_gqa: bool = False,
     return_lse: bool = False,
     kernel_options: Any = None,
+    *,
+    return_aux: AuxRequest | None = None,
 ) -> Any:
     """softmax(score_mod(Q K^T scale)) V over what the mask keeps; a query without any key gives 0.
 
     Shapes: query (B, Hq, L, E), key (B, Hkv, S, E), value (B, Hkv, S, Ev); with `enable_gqa` Hq is a multiple of Hkv.
-    With `return_lse` the logarithms of the sums, (B, Hq, L), come second.
+    With `return_lse` the logarithms of the sums, (B, Hq, L), come second; with `return_aux`, an AuxOutput of what it
+    asks for.
 
     Raises:
         ValueError: the head counts or the mask's lengths do not fit.
@@ -145,7 +123,7 @@ def flex_attention(
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     columns = key.shape[-2]
     scores = (query @ key.mT) * (1 / math.sqrt(width) if scale is None else scale)
-    indices = _indices(batch, heads, rows, columns)
+    indices = indices_of(batch, heads, rows, columns)
     if score_mod is not None:
         scores = score_mod(scores, *indices)
     if block_mask is not None:
@@ -154,8 +132,13 @@ def flex_attention(
                 f"block_mask was created for block_mask.shape={block_mask.shape} but got q_len={rows} and "
                 f"kv_len={columns}."
             )
-        scores = torch.where(block_mask.mask_mod(*indices), scores, -math.inf)
+        scores = torch.where(block_mask._element_mask(*indices), scores, -math.inf)
     total = torch.logsumexp(scores, -1, keepdim=True)
     weights = torch.where(total == -math.inf, 0.0, torch.exp(scores - torch.where(total == -math.inf, 0.0, total)))
     result = weights.to(value.dtype) @ value
+    if return_aux is not None:
+        if return_lse:
+            raise ValueError("return_lse and return_aux cannot both be given")
+        most = scores.amax(-1) if return_aux.max_scores else None
+        return result, AuxOutput(total.squeeze(-1) if return_aux.lse else None, most)
     return (result, total.squeeze(-1)) if return_lse else result
