@@ -161,8 +161,7 @@ class CompiledFunction:
         self._refusal = ""
         self._warned = False
         self._called = False
-        self._apart = False  # whether captures take `cond` apart
-        self._numbers = True  # whether floats that change may be run-time numbers
+        self._apart, self._numbers = False, True  # if captures take `cond` apart; if floats that change may be numbers
         self._forced: dict[str, CompiledFunction] = {}  # the same for backends that a stance asks for
         CompiledFunction.instances.add(self)
 
@@ -393,11 +392,14 @@ class CompiledFunction:
                             raise
                         counts, changed = False, changed if counts else {}
                     except (Exception, RunEagerly) as error:
-                        if not any(type(leaves[i]) is float for i in changed):
+                        sizes = {i: dims for i, dims in changed.items() if type(leaves[i]) is not float}
+                        if len(sizes) < len(changed):  # what is not due to numbers goes wrong again
+                            self._numbers = isinstance(error, FixedNumbers)
+                        elif sizes and isinstance(error, Exception) and not isinstance(error, CaptureError):
+                            counts, sizes = False, {}  # the user's error is to name the sizes
+                        else:
                             raise
-                        # What went wrong also goes wrong with values, if numbers are not why.
-                        self._numbers = isinstance(error, FixedNumbers)
-                        changed = {i: dims for i, dims in changed.items() if type(leaves[i]) is not float}
+                        changed = sizes
         except PythonStateChange as change:
             if self.fullgraph:
                 raise

@@ -41,3 +41,13 @@ def test_gradients_flow_to_the_rows(backend: str) -> None:
         losses = [f(x, mask, rows).square().sum() for f in (last_values, compiled)]
         wanted, found = (torch.autograd.grad(loss, (x, rows)) for loss in losses)
         assert all(a.allclose(b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_errors_name_the_sizes_of_the_call() -> None:
+    compiled = torch.compile(lambda x, w: x @ w)
+    compiled(torch.ones(4, 3), torch.ones(3, 2))
+    with pytest.raises(RuntimeError, match=r"cannot be multiplied \(5x4 and 3x2\)"):
+        compiled(torch.ones(5, 4), torch.ones(3, 2))
+    assert compiled(torch.ones(6, 3), torch.ones(3, 2)).shape == (6, 2)
+    assert compiled(torch.ones(7, 3), torch.ones(3, 2)).shape == (7, 2)
+    assert len(compiled.specializations) == 2
