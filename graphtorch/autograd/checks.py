@@ -165,7 +165,7 @@ def gradgradcheck(
     if grad_outputs is None:
         random = np.random.default_rng(0)
         cotangents = [
-            Tensor._from_array(np.asarray(random.standard_normal(tuple(r.shape))).astype(r.dtype.numpy), True)
+            r._beside(np.asarray(random.standard_normal(tuple(r.shape))).astype(r.dtype.numpy)).requires_grad_()
             for r in results
         ]
     else:

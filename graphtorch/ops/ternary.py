@@ -61,8 +61,8 @@ def _scaled(value: Any, factor: Any, like: Any) -> Any:
         return factor
     if factor.dtype.category < like.category:
         factor = factor.to(like)
-    if isinstance(value, float) and like.category < dtypes.FLOATING:
-        value = int(value)
+    if like.category < dtypes.FLOATING:
+        value = value.to(like) if hasattr(value, "dtype") else int(value) if isinstance(value, float) else value
     return factor * value
 
 

@@ -201,6 +201,7 @@ def test_decisions_behind_control_flow_and_lists_of_positions() -> None:
 def test_gradcheck_on_a_device() -> None:
     x = torch.tensor([0.5, -1.5], dtype=torch.float64, device="cuda", requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: (t.sin() * t).sum(), x, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda t: (t.sin() * t).sum(), x)
     assert x.tolist() == [0.5, -1.5]
 
 
@@ -221,3 +222,10 @@ def test_the_host_reads_no_element_by_itself() -> None:
     assert array[0].item() == 1.0
     with pytest.raises(TypeError, match=r"can't be read by the host"):
         array[[0, 1]]
+
+
+@pytest.mark.parametrize("value", [0.5, 1.5, 3])
+def test_integers_truncate_a_number_of_the_call(value: float) -> None:
+    x = torch.tensor([2, 3, -1])
+    on_device = x.cuda()
+    assert torch.addcmul(on_device, on_device, on_device, value=value).tolist() == (x + x * int(value) * x).tolist()
