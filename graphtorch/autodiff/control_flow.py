@@ -264,7 +264,7 @@ def _scan_backward(gs: Any, init: Any, xs: Any, extra: Any, body: Any) -> tuple[
     given = [flip(over[i - kept], (0,)) for i in steps_read]
     body_back = _only(back, [*range(kept), *steps_read, *extra_read])
     if not given:  # it runs as many steps all the same
-        given = [FUNCTIONS["zeros"]((xs[0].shape[0],))]
+        given = [FUNCTIONS["zeros"]((xs[0].shape[0],), device=xs[0].device)]
         body_back.graph.inputs.insert(kept, Value(type_of(given[0]).with_shape(())))
         _name_inputs(body_back.graph)
     found = _tuple(scan((*start, *sums), tuple(given), tuple(extra[i - held] for i in extra_read), body_back))

@@ -253,6 +253,10 @@ class CompositionNode(Node):
     def _unpacked(self, kept: Any) -> Any:
         if type(kept) is SavedTensor:
             return kept.unpack(self, "")
+        if type(kept) is TensorType and kept.device is not CPU:
+            from graphtorch.ops.build import FUNCTIONS
+
+            return FUNCTIONS["full"](tuple(kept.shape), 0, dtype=kept.dtype, device=kept.device)
         if type(kept) is TensorType:  # its values do not matter
             return Tensor._wrap(np.broadcast_to(np.zeros((), kept.dtype.numpy), kept.shape), kept.dtype)
         return kept

@@ -18,7 +18,7 @@ from graphtorch.autograd.state import state
 from graphtorch.ops.dispatch import quiet
 from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
 from graphtorch.tensor.devices import CPU
-from graphtorch.tensor.remote import DeviceArray
+from graphtorch.tensor.remote import DeviceArray, runtime
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -197,6 +197,11 @@ def _lay_out_as(gradient: Tensor, variable: Tensor) -> None:
     if gradient._device is CPU and variable._device is CPU and type(gradient._data) is np.ndarray:
         strides = pointwise_strides(variable.shape, [layout_of(variable._data)])
         gradient._data = laid_out(gradient._data, strides)
+    elif type(gradient._data) is DeviceArray and type(variable._data) is DeviceArray:
+        strides = pointwise_strides(variable.shape, [layout_of(variable._data)])
+        steps = tuple(s * gradient._data.itemsize for s in strides)
+        if gradient._data.strides != steps and gradient._data.size > 1:
+            gradient._data = runtime().with_strides(gradient._data, steps)
 
 
 def _run(

@@ -126,7 +126,7 @@ def jacobian(
     for output in outputs:
         rows: list[tuple[Tensor, ...]] = []
         for place in range(output.numel()):
-            seed = FUNCTIONS["zeros"](output.numel(), dtype=output.dtype)
+            seed = FUNCTIONS["zeros"](output.numel(), dtype=output.dtype, device=output.device)
             seed[place] = 1
             rows.append(_gradients((output,), given, (seed.reshape(tuple(output.shape)),), create_graph))
         table.append(

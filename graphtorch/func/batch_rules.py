@@ -320,10 +320,11 @@ def _avg_pool_backward(level: BatchLevel, op: Operator, args: tuple[Any, ...]) -
 # -- indexing ---------------------------------------------------------------------------------------------------------
 
 
-def _positions(level: BatchLevel, rank: int) -> Tensor:
+def _positions(level: BatchLevel, rank: int, like: Any) -> Tensor:
     """The number of each element of the batch, to index with beside tensors of `rank` dimensions."""
-    numbers: Tensor = FUNCTIONS["arange"](level.size).reshape((level.size, *(1 for _ in range(rank))))
-    return numbers
+    numbers: Tensor = FUNCTIONS["arange"](level.size, device=like.device)
+    shaped: Tensor = numbers.reshape((level.size, *(1 for _ in range(rank))))
+    return shaped
 
 
 def _wide_indices(level: BatchLevel, indices: tuple[Any, ...]) -> tuple[tuple[Any, ...], int, int]:
@@ -333,7 +334,7 @@ def _wide_indices(level: BatchLevel, indices: tuple[Any, ...]) -> tuple[tuple[An
     wide = tuple(None if i is None else level.aligned(i, rank) for i in indices)
     places = [at for at, i in enumerate(indices) if i is not None]
     neighbours = places[-1] - places[0] == len(places) - 1
-    return (_positions(level, rank), *wide), rank, places[0] if neighbours else 0
+    return (_positions(level, rank, given[0]), *wide), rank, places[0] if neighbours else 0
 
 
 def _moved(rank: int, count: int, total: int) -> tuple[int, ...]:
@@ -393,7 +394,7 @@ def _embedding(level: BatchLevel, op: Operator, args: tuple[Any, ...]) -> Any:
         return dispatch.call(op, (level.lower(weight), level.physical(indices), padding, *rest))
     if padding >= 0:
         return NotImplemented
-    at = level.physical(indices) + _positions(level, len(indices.shape)) * weight.shape[0]
+    at = level.physical(indices) + _positions(level, len(indices.shape), indices) * weight.shape[0]
     return dispatch.call(op, (_merged(level.physical(weight)), at, padding, *rest))
 
 
@@ -402,6 +403,6 @@ def _embedding_backward(level: BatchLevel, op: Operator, args: tuple[Any, ...]) 
     g, indices, count, padding, scale = args
     if padding >= 0 or scale:
         return NotImplemented
-    at = level.physical(indices) + _positions(level, len(indices.shape)) * count
+    at = level.physical(indices) + _positions(level, len(indices.shape), indices) * count
     found = dispatch.call(op, (level.physical(g), at, count * level.size, padding, scale))
     return _split(found, level.size, count)

@@ -574,8 +574,8 @@ def eye(
 def _triangle(rows: int, columns: int, offset: int, dtype: Any, device: Any, upper: bool) -> Tensor:
     d = dtypes.int64 if dtype is None else _resolve_dtype(dtype)
     indices = np.triu_indices(rows, offset, columns) if upper else np.tril_indices(rows, offset, columns)
-    made = Tensor._wrap(np.stack(indices).astype(d.numpy), d)
-    return made if device is None else made.to(device)
+    made: Tensor = Tensor._wrap(np.stack(indices).astype(d.numpy), d).to(canonical(device))
+    return made
 
 
 @function()

@@ -18,6 +18,8 @@ from graphtorch.ops.pointwise import scalar_type
 from graphtorch.ops.record import Sample, sample
 from graphtorch.ops.shapes import wrap_dim
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.creation import as_tensor
+from graphtorch.tensor.remote import readable
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -363,7 +365,7 @@ def _mirrored(input: Any, amount: int, mode: str) -> Any:
         positions = positions % n
     else:
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
-    return FUNCTIONS["index_select"](input, input.ndim - 1, Tensor._wrap(positions))
+    return FUNCTIONS["index_select"](input, input.ndim - 1, as_tensor(positions, device=input.device))
 
 
 @function(method=True)
@@ -486,7 +488,8 @@ def istft(
 
     def overlapped(parts: Any) -> Any:
         # The frames' samples summed at their places in the signal.
-        places = FUNCTIONS["arange"](count)[:, None] * hop + FUNCTIONS["arange"](n_fft)
+        steps, inside = (FUNCTIONS["arange"](n, device=parts.device) for n in (count, n_fft))
+        places = steps[:, None] * hop + inside
         flat = parts.reshape((parts.shape[0], count * n_fft))
         zero = FUNCTIONS["zeros"]((parts.shape[0], total), dtype=parts.dtype, device=parts.device)
         return FUNCTIONS["index_add"](zero, 1, places.reshape((count * n_fft,)), flat)
@@ -507,5 +510,5 @@ def istft(
 
 def _covered(envelope: Any) -> bool:
     """Whether every sample has a window over it; a recorded envelope has no data to ask."""
-    data = envelope.detach()._data
+    data = readable(envelope.detach()._data)
     return not isinstance(data, np.ndarray) or not data.size or bool(np.abs(data).min() > 1e-11)

@@ -151,12 +151,12 @@ def _bincount(input: Any, weights: Any = None, minlength: int = 0) -> Any:
     if array.ndim != 1 or input.dtype.category != dtypes.INTEGRAL or (array.size and array.min() < 0):
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
     if weights is None:
-        return Tensor._wrap(np.bincount(array, minlength=minlength).astype(np.int64))
+        return input._beside(np.bincount(array, minlength=minlength).astype(np.int64))
     if tuple(weights.shape) != tuple(input.shape):
         raise RuntimeError("weights should be 1-d and have the same length as input")
     d = weights.dtype if weights.dtype is dtypes.float32 else dtypes.float64
     counted = np.bincount(array, weights.numpy(force=True).astype(np.float64), minlength)
-    return Tensor._wrap(counted.astype(d.numpy), d)
+    return input._beside(counted.astype(d.numpy))
 
 
 bincount = function(method=True, name="bincount")(_bincount)

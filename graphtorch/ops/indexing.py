@@ -526,7 +526,7 @@ def setitem(self: Tensor, key: Any, value: Any) -> None:
     """
     result, indices = _view_of(self, key)
     if isinstance(value, np.ndarray | np.generic):
-        value = Tensor._wrap(np.asarray(value))
+        value = self._beside(np.asarray(value))
     if not isinstance(value, Tensor) and not isinstance(value, int | float | complex) and not _is_int(value):
         raise TypeError(f"can't assign a {type(value).__name__} to a torch.{_SCALAR_NAMES[self.dtype.name]}Tensor")
     if indices and state.recorder is not None and all(i is None or _is_position(i) for i in indices):

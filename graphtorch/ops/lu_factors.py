@@ -156,7 +156,8 @@ def linalg_lu_factor_ex(A: Tensor, *, pivot: bool = True, check_errors: bool = F
     both, pivots = linalg_lu_factor(A, pivot=pivot)
     zero = FUNCTIONS["diagonal"](both.detach(), 0, -2, -1) == 0
     if zero.shape[-1] == 0:
-        return _lu_results["factor_ex"](both, pivots, FUNCTIONS["zeros"](zero.shape[:-1], dtype=dtypes.int32))
+        info = FUNCTIONS["zeros"](zero.shape[:-1], dtype=dtypes.int32, device=A.device)
+        return _lu_results["factor_ex"](both, pivots, info)
     first = zero.to(dtypes.int32).argmax(-1) + 1
     info = FUNCTIONS["where"](zero.any(-1), first, 0).to(dtypes.int32)
     return _lu_results["factor_ex"](both, pivots, info)
@@ -183,14 +184,14 @@ def lu_unpack(LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = True, unpa
     """P, L and U of what lu_factor gave. See torch.lu_unpack."""
     m, n = LU_data.shape[-2], LU_data.shape[-1]
     k = min(m, n)
-    empty = FUNCTIONS["empty"]((0,), dtype=LU_data.dtype)
+    empty = FUNCTIONS["empty"]((0,), dtype=LU_data.dtype, device=LU_data.device)
     p = lower = upper = empty
     if unpack_data:
-        lower = tril(LU_data[..., :k], -1) + FUNCTIONS["eye"](m, k, dtype=LU_data.dtype)
+        lower = tril(LU_data[..., :k], -1) + FUNCTIONS["eye"](m, k, dtype=LU_data.dtype, device=LU_data.device)
         upper = triu(LU_data[..., :k, :])
     if unpack_pivots:
         order = row_order(LU_pivots, m)
-        p = (FUNCTIONS["arange"](m)[:, None] == order[..., None, :]).to(LU_data.dtype)
+        p = (FUNCTIONS["arange"](m, device=LU_data.device)[:, None] == order[..., None, :]).to(LU_data.dtype)
     return _lu_results["unpack"](p, lower, upper)
 
 
@@ -243,7 +244,7 @@ def linalg_householder_product(A: Tensor, tau: Tensor) -> Tensor:
         raise RuntimeError(
             "torch.linalg.householder_product: input.shape[-2] must be greater than or equal to input.shape[-1]"
         )
-    reflected = tril(A, -1) + FUNCTIONS["eye"](m, n, dtype=A.dtype)
+    reflected = tril(A, -1) + FUNCTIONS["eye"](m, n, dtype=A.dtype, device=A.device)
     q = identity(m, A) if k else A.clone().copy_(identity(m, A)[:, :n])
     for i in range(k):
         v = reflected[..., i : i + 1]
@@ -288,7 +289,7 @@ def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpos
     m, k = input.shape[-2], tau.shape[-1]
     if other.shape[-2] != m:
         raise RuntimeError("torch.ormqr: other.shape[-2] must be equal to input.shape[-2]")
-    vectors = tril(input[..., :k], -1) + FUNCTIONS["eye"](m, k, dtype=input.dtype)
+    vectors = tril(input[..., :k], -1) + FUNCTIONS["eye"](m, k, dtype=input.dtype, device=input.device)
     scales = tau.conj() if transpose and tau.dtype.is_complex else tau
     for i in range(k) if transpose else reversed(range(k)):
         v = vectors[..., i : i + 1]

@@ -232,8 +232,9 @@ def linalg_lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: st
         difference = A @ solution - right
         residuals = (difference * difference.conj()).sum(-2)
         residuals = residuals.real if residuals.dtype.is_complex else residuals
-    rank = empty((0,), dtype=dtypes.int64) if driver == "gels" else linalg_matrix_rank(A)
-    values = linalg_svdvals(A.detach()) if driver in ("gelsd", "gelss") else empty((0,), dtype=A.dtype.to_real())
+    rank = empty((0,), dtype=dtypes.int64, device=A.device) if driver == "gels" else linalg_matrix_rank(A)
+    none = empty((0,), dtype=A.dtype.to_real(), device=A.device)
+    values = linalg_svdvals(A.detach()) if driver in ("gelsd", "gelss") else none
     return _lstsq_result(solution[..., 0] if vector else solution, residuals, rank, values)
 
 
@@ -368,7 +369,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     if p < 0:
         raise RuntimeError("pdist only supports non-negative p values")
     n = input.shape[0]
-    pairs = FUNCTIONS["triu_indices"](n, n, 1)
+    pairs = FUNCTIONS["triu_indices"](n, n, 1, device=input.device)
     return vector_norm(input[pairs[0]] - input[pairs[1]], p, -1)  # type: ignore[no-any-return]
 
 

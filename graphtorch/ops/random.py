@@ -202,7 +202,7 @@ def rand(
     pin_memory: bool = False,
 ) -> Tensor:
     """Uniform numbers in [0, 1). See torch.rand."""
-    made = _rand(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    made = _rand(_size(size), dtype or dtypes.get_default_dtype(), canonical(device), generator)
     return _finish(made, requires_grad, out)
 
 
@@ -218,7 +218,7 @@ def randn(
     pin_memory: bool = False,
 ) -> Tensor:
     """Standard normal numbers. See torch.randn."""
-    made = _randn(_size(size), dtype or dtypes.get_default_dtype(), device, generator)
+    made = _randn(_size(size), dtype or dtypes.get_default_dtype(), canonical(device), generator)
     return _finish(made, requires_grad, out)
 
 
@@ -248,7 +248,7 @@ def randint(
         low = values[0]
     if high is None or size is None:
         raise TypeError("randint() received an invalid combination of arguments: expected (low=0, high, size)")
-    made = _randint(low or 0, high, size, dtype or dtypes.int64, device, generator)
+    made = _randint(low or 0, high, size, dtype or dtypes.int64, canonical(device), generator)
     return _finish(made, requires_grad, out)
 
 
@@ -265,7 +265,7 @@ def randperm(
     pin_memory: bool = False,
 ) -> Tensor:
     """A random permutation of 0 .. n-1. See torch.randperm."""
-    return _finish(_randperm(n, dtype or dtypes.int64, device, generator), requires_grad, out)
+    return _finish(_randperm(n, dtype or dtypes.int64, canonical(device), generator), requires_grad, out)
 
 
 _FILLS = {"rand": "uniform_", "randn": "normal_", "randint": "random_"}

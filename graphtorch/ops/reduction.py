@@ -396,7 +396,8 @@ def select_along(g: Any, indices: Any, input_type: Any, dim: int, keepdim: bool)
     if not keepdim:
         g, indices = g.unsqueeze(dim), indices.unsqueeze(dim)
     size = input_type.shape[dim]
-    positions = FUNCTIONS["arange"](size).reshape((size,) + (1,) * (len(input_type.shape) - 1 - dim))
+    positions = FUNCTIONS["arange"](size, device=indices.device)
+    positions = positions.reshape((size,) + (1,) * (len(input_type.shape) - 1 - dim))
     return _where(indices == positions, g, 0.0)
 
 

@@ -482,7 +482,7 @@ def _scatter_arguments(
         raise RuntimeError("reduce argument must be either add or multiply.")
     if not isinstance(given, Tensor):
         number = int(given) if input.dtype.category < dtypes.FLOATING else given
-        given = FUNCTIONS["full"](tuple(index.shape), number, dtype=input.dtype)
+        given = FUNCTIONS["full"](tuple(index.shape), number, dtype=input.dtype, device=input.device)
     return "scatter_reduce", (dim, index, given, "sum" if reduce == "add" else "prod", True)
 
 

@@ -17,6 +17,7 @@ from graphtorch.ops.reduction import select_along, take_along
 from graphtorch.ops.shapes import reduced_shape, wrap_dim
 from graphtorch.ops.strides import product
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.creation import as_tensor
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -272,7 +273,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         return input.new_empty((0,))  # type: ignore[no-any-return]
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = np.array(list(choose(range(len(input)), r)), np.int64).reshape(-1, r)
-    flat: Tensor = FUNCTIONS["index_select"](input, 0, Tensor._wrap(rows.reshape(-1)))
+    flat: Tensor = FUNCTIONS["index_select"](input, 0, as_tensor(rows.reshape(-1), device=input.device))
     return flat.reshape((len(rows), r))  # type: ignore[no-any-return]
 
 

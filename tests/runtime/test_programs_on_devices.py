@@ -229,3 +229,54 @@ def test_integers_truncate_a_number_of_the_call(value: float) -> None:
     x = torch.tensor([2, 3, -1])
     on_device = x.cuda()
     assert torch.addcmul(on_device, on_device, on_device, value=value).tolist() == (x + x * int(value) * x).tolist()
+
+
+def test_gradients_lie_as_their_leaves_do() -> None:
+    x = torch.rand(3, 2, device="cuda").t().requires_grad_()
+    for f in (lambda t: (t * t).sum(), torch.compile(lambda t: torch.linalg.norm(t.t(), dim=-1).sum())):
+        x.grad = None
+        f(x).backward()
+        assert x.grad is not None and x.grad.stride() == x.stride()
+
+
+def test_a_backward_pass_behind_a_decision_and_control_flow() -> None:
+    x = numbers(0.5, 2.0).requires_grad_()
+
+    def step(t: torch.Tensor) -> torch.Tensor:
+        chosen = torch.as_tensor(t.mean().item() > 0.1, device=t.device)
+        return torch.cond(chosen, lambda: t.tanh(), lambda: t / 2).sum()
+
+    for f in (step, torch.compile(step)):
+        x.grad = None
+        f(x).backward()
+        assert x.grad is not None
+        torch.testing.assert_close(x.grad.cpu(), 1 - x.detach().cpu().tanh() ** 2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.max(1).values.sum() + x.median(0).values.sum() + x.cummax(0).values.sum(),
+        lambda x: F.adaptive_max_pool2d(x[None], (2, 1)).sum(),
+        lambda x: F.pad(x, (1, 2), value=0.5).sum(),
+        lambda x: F.conv3d(x[None, None, None], torch.ones(1, 1, 1, 2, 2, device=x.device), padding=(1, 0, 0)).sum(),
+        lambda x: F.local_response_norm(x[None, :, :, None], 3).sum(),
+        lambda x: x.scatter(0, torch.zeros(1, 3, dtype=torch.int64, device=x.device), 2.0, reduce="add").sum(),
+        lambda x: torch.istft(torch.stft(x.reshape(-1), 4, return_complex=True), 4).sum(),
+        lambda x: torch.func.vmap(lambda row, i: row[i])(x, torch.tensor([0, 2], device=x.device)).sum(),
+    ],
+    ids=["folds", "adaptive", "pad", "conv3d", "response", "scatter", "istft", "vmap"],
+)
+def test_functions_make_what_they_need_on_the_device(function: Callable[[Any], Any]) -> None:
+    """No default device helps them."""
+    x = torch.tensor([[0.5, -1.0, 2.0], [3.0, 0.25, -0.75]])
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Fourier transforms have no kernels
+        for leaf in (x.clone().requires_grad_(), x.cuda().requires_grad_()):
+            made = function(leaf)
+            made.backward()
+            assert leaf.grad is not None and made.device == leaf.device
+            found += [made.detach().cpu(), leaf.grad.cpu()]
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[3])

@@ -56,8 +56,6 @@ np.float64(2)*x
 x*np.float64(2)
 np.float32(2)+x
 np.sin(x)
-np.mean(x)
-np.sum(x)
 np.multiply(n,x)
 np.exp(x).dtype
 np.maximum(x,n)
@@ -269,6 +267,12 @@ def test_expression(expression: str) -> None:
 def test_memory_is_not_shared_between_processes() -> None:
     with pytest.raises(RuntimeError, match="not supported"):
         graphtorch.ones(2).share_memory_()
+
+
+def test_folds_by_numpys_functions() -> None:
+    """PyTorch refuses them: they ask methods for `out`."""
+    x = graphtorch.arange(4.0)
+    assert [np.sum(x).tolist(), np.mean(x).tolist(), np.sum(x.view(2, 2), axis=0).tolist()] == [6.0, 1.5, [2.0, 4.0]]
 
 
 def test_a_shared_storage_does_not_grow() -> None:

@@ -74,8 +74,13 @@ class _Variants:
 
 _variants: dict[tuple[Any, ...], _Variants] = {}
 _on_host: set[Operator] = set()
-_constants: set[Operator] = set()  # operators whose numbers decide what is computed, such as a range's end
+_DECIDING = frozenset(("constant_pad_nd", "pow"))  # operators whose numbers decide what is computed
+_constants: set[Operator] = set()  # and those that were found to be such
 _lock = threading.RLock()
+
+
+def _decide(op: Operator) -> bool:
+    return op.name in _DECIDING or op in _constants
 
 
 def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, ...]:
@@ -252,7 +257,7 @@ class _Call:
                 template.append(
                     ("list", *(self._tensor(a, flat) if isinstance(a, Tensor) else ("constant", a) for a in arg))
                 )
-            elif type(arg) is float and "Number" in parameter.kind and op not in _constants and op.name != "pow":
+            elif type(arg) is float and "Number" in parameter.kind and not _decide(op):
                 self.numbers.append(arg)
                 template.append(("number", len(self.numbers) - 1))
             else:
@@ -457,7 +462,7 @@ def _signature(op: Operator, args: tuple[Any, ...], place: device_class, update:
             if type(data) is not DeviceArray:
                 return None
             parts.append((arg._dtype, data.shape, data.strides))
-        elif type(arg) is float and "Number" in parameter.kind and op not in _constants and op.name != "pow":
+        elif type(arg) is float and "Number" in parameter.kind and not _decide(op):
             parts.append(float)
         else:
             parts.append((type(arg), arg))

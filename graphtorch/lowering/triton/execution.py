@@ -439,6 +439,8 @@ class Frame:
         """Make an input's elements reachable: where they are, or as a copy."""
         i = slot.position
         if slot.is_number:
+            if type(value) is DeviceArray:  # what a program before this one has computed
+                value = value.item()
             self.numbers[slot.buffer][0] = value
             self.expected[i] = value
             return

@@ -72,6 +72,8 @@ def _generate(call: ExternCall, bindings: Mapping[str, int], limits: Limits) -> 
 
 def number(value: Any, of: dtype) -> str:
     """A Python number as source."""
+    if isinstance(value, View):
+        raise UnsupportedError("a number that is known at run time only")
     filler = float(value) if of.is_floating_point else int(bool(value)) if of is dtypes.bool_ else int(value)
     if filler != filler or filler in (float("inf"), float("-inf")):
         return f'float("{filler}")'

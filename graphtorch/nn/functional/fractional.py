@@ -22,11 +22,11 @@ __all__ = [
 
 def _starts(samples: Tensor, size: Any, output: int, window: int) -> Tensor:
     """Where the windows begin, for a number in [0, 1) each plane: (N, C) to (N, C, output)."""
-    last = ops.full((*samples.shape, 1), size - window, dtype=int64)
+    last = ops.full((*samples.shape, 1), size - window, dtype=int64, device=samples.device)
     if output == 1:
         return last
     alpha = (size - window) / (output - 1)
-    steps = ops.arange(output - 1, dtype=samples.dtype)
+    steps = ops.arange(output - 1, dtype=samples.dtype, device=samples.device)
     first = samples.unsqueeze(-1)
     return ops.cat([((steps + first) * alpha).to(int64) - (first * alpha).to(int64), last], -1)
 
@@ -72,7 +72,7 @@ def _pool(
     index: Any = 0
     for axis, place in enumerate(order):
         starts = _starts(samples[:, :, place], sizes[axis], output[axis], window[axis])
-        places = starts.unsqueeze(-1) + ops.arange(window[axis])
+        places = starts.unsqueeze(-1) + ops.arange(window[axis], device=input.device)
         shape = [*planes, *(1,) * (2 * dims)]
         shape[2 + axis], shape[2 + dims + axis] = output[axis], window[axis]
         index = index * sizes[axis] + places.reshape(shape)

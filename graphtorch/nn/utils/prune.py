@@ -261,7 +261,7 @@ class RandomStructured(_Structured):
     """Prunes channels at random."""
 
     def _kept(self, t: Tensor, pruned: int) -> Tensor:
-        drawn = torch.rand(t.shape[self.dim])
+        drawn = torch.rand(t.shape[self.dim]).to(t.device)
         return drawn > torch.kthvalue(drawn, pruned).values
 
 
@@ -276,7 +276,7 @@ class LnStructured(_Structured):
         own = self.dim % t.dim()
         norms = torch.norm(t, p=self.n, dim=[d for d in range(t.dim()) if d != own])
         best = torch.topk(norms, norms.shape[0] - pruned, largest=True).indices
-        return torch.zeros(norms.shape[0], dtype=torch.bool).index_fill(0, best, True)
+        return torch.zeros(norms.shape[0], dtype=torch.bool, device=t.device).index_fill(0, best, True)
 
 
 class CustomFromMask(BasePruningMethod):
