@@ -224,7 +224,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 @function(method=True)
 def ravel(input: Tensor) -> Tensor:
     """One dimension, in row-major order. See torch.ravel."""
-    return reshape(input, (-1,)) if input.ndim != 1 else input.contiguous()
+    rows = input.contiguous()  # a view of other strides would not do
+    return reshape(rows, (-1,)) if input.ndim != 1 else rows
 
 
 @function(method=True)

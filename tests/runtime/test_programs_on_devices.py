@@ -280,3 +280,15 @@ def test_functions_make_what_they_need_on_the_device(function: Callable[[Any], A
             found += [made.detach().cpu(), leaf.grad.cpu()]
     torch.testing.assert_close(found[0], found[2])
     torch.testing.assert_close(found[1], found[3])
+
+
+def test_numbers_of_integers_quantiles_and_windows_of_nothing() -> None:
+    whole = torch.arange(8).reshape(2, 2, 2)
+    on_device = whole.cuda()
+    found = torch.baddbmm(on_device, on_device, on_device, beta=2, alpha=3)
+    assert found.tolist() == torch.baddbmm(whole, whole, whole, beta=2, alpha=3).tolist()
+    x = torch.tensor([1.0, 5.0, 2.0])
+    assert x.cuda().quantile(0.25).item() == x.quantile(0.25).item()
+    scalar = torch.tensor(2.0, device="cuda").requires_grad_()
+    (scalar.unfold(0, 1, 1) * 3).sum().backward()
+    assert scalar.grad is not None and scalar.grad.item() == 3.0

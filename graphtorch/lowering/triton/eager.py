@@ -79,8 +79,10 @@ _constants: set[Operator] = set()  # and those that were found to be such
 _lock = threading.RLock()
 
 
-def _decide(op: Operator) -> bool:
-    return op.name in _DECIDING or op in _constants
+def _decide(op: Operator, args: tuple[Any, ...]) -> bool:
+    """Whether numbers of a call are constants of what is compiled for it: integers truncate theirs."""
+    whole = isinstance(args[0], Tensor) and args[0]._dtype.category < dtypes.FLOATING
+    return whole or op.name in _DECIDING or op in _constants
 
 
 def run(op: Operator, args: tuple[Any, ...], place: device_class) -> tuple[Any, ...]:
@@ -257,7 +259,7 @@ class _Call:
                 template.append(
                     ("list", *(self._tensor(a, flat) if isinstance(a, Tensor) else ("constant", a) for a in arg))
                 )
-            elif type(arg) is float and "Number" in parameter.kind and not _decide(op):
+            elif type(arg) is float and "Number" in parameter.kind and not _decide(op, args):
                 self.numbers.append(arg)
                 template.append(("number", len(self.numbers) - 1))
             else:
@@ -462,7 +464,7 @@ def _signature(op: Operator, args: tuple[Any, ...], place: device_class, update:
             if type(data) is not DeviceArray:
                 return None
             parts.append((arg._dtype, data.shape, data.strides))
-        elif type(arg) is float and "Number" in parameter.kind and not _decide(op):
+        elif type(arg) is float and "Number" in parameter.kind and not _decide(op, args):
             parts.append(float)
         else:
             parts.append((type(arg), arg))

@@ -349,7 +349,7 @@ def _unfold_backward(writer: Callable[..., Writer], args: tuple[Any, ...], out: 
         fits = f"(i{dim} >= k) & ((i{dim} - k) % {step} == 0)" if out.shape else "(n == 0)"
         count = w.sizes.factor(g.shape[dim]) if out.shape else "1"
         inside = w.let("inside", f"mask & {fits} & ({at} < {count})")
-        own = [*_replaced(names, dim, at), "k"] if out.shape else ["k"]
+        own = [*_replaced(names, dim, at), "k"] if out.shape else ["(k + n * 0)"]
         value = w.load(g, own, inside)
         w.let("total", f"total {'|' if out.dtype is dtypes.bool_ else '+'} {value}.to({of})")
     w.store(out, f"total.to({memory(out.dtype)})")
