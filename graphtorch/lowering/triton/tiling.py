@@ -321,15 +321,16 @@ def post_order(roots: Iterable[Expr], stop: frozenset[int] = frozenset()) -> lis
         stack = [root]
         while stack:
             expr = stack[-1]
-            if id(expr) in done:
+            key = id(expr)
+            if key in done:
                 stack.pop()
                 continue
-            waiting = [o for o in expr.operands() if id(o) not in done]
-            if waiting:
-                waiting.reverse()
-                stack += waiting
-            else:
+            height = len(stack)
+            for operand in expr.operands()[::-1]:
+                if id(operand) not in done:
+                    stack.append(operand)
+            if len(stack) == height:
                 stack.pop()
-                done.add(id(expr))
+                done.add(key)
                 order.append(expr)
     return order
