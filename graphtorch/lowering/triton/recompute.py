@@ -131,6 +131,11 @@ class _Work:
             change -= sum(read.values())
         # What runs where a product's tiles are stored reads them for nothing; without it they go to memory.
         change += sum(n * (2 if len(kernel.stores) == 1 else 1) for b, n in read.items() if self._is_tile(b, at))
+        for r in readers:
+            present = set(self.steps[r].reads())
+            change += sum(b for s, b in read.items() if s not in present) - own
+        if change > -own // 8:
+            return False
         changed: dict[int, Kernel] = {}
         for r in readers:
             reader = self.steps[r]
@@ -140,11 +145,7 @@ class _Work:
             made = _with_formula(reader, buffer, formula)
             if made is None or _cost(made) - _cost(reader) > MOST_INSTRUCTIONS:
                 return False
-            present = set(reader.reads())
-            change += sum(b for s, b in read.items() if s not in present) - own
             changed[r] = made
-        if change > -own // 8:
-            return False
         stores = [s for s in kernel.stores if s is not store] + formula.made
         self._replace(at, Kernel(kernel.name, kernel.axes, stores, kernel.nodes, kernel.reasons))
         for r, made in changed.items():
