@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from graphtorch.lowering.kernel import Schedule
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
@@ -33,3 +35,25 @@ def watched() -> Iterator[None]:
 
     with watch():
         yield
+
+
+@pytest.fixture
+def schedules(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Schedule]]:
+    """The schedules that kernels are generated from, on a device that runs none."""
+    from graphtorch.lowering.triton import execution
+    from graphtorch.runtime.cuda.driver import use_driver
+    from graphtorch.runtime.cuda.simulated import SimulatedDriver
+
+    made: list[Schedule] = []
+    prepare = execution.prepare_schedule
+
+    def noted(schedule: Schedule) -> Schedule:
+        made.append(prepare(schedule))
+        return made[-1]
+
+    monkeypatch.setattr(execution, "prepare_schedule", noted)
+    use_driver(SimulatedDriver(1, memory=139 << 30, executes=False))
+    try:
+        yield made
+    finally:
+        use_driver(None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 import graphtorch as torch
 from graphtorch import nn
 from graphtorch.lowering.kernel import Buffer, Schedule
-from graphtorch.lowering.triton import bias, columns, execution, moments, splitting
+from graphtorch.lowering.triton import bias, columns, moments, splitting
 from graphtorch.lowering.triton.launch import make_plan
 from graphtorch.runtime.cuda.driver import use_driver
 from graphtorch.runtime.cuda.simulated import SimulatedDriver
@@ -76,24 +75,6 @@ def batch(kind: str, n: int, size: int, classes: int) -> tuple[Any, Any]:
 
 
 MODELS = {"words": words, "images": images}
-
-
-@pytest.fixture
-def schedules(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Schedule]]:
-    """The schedules that kernels are generated from, on a device that runs none."""
-    made: list[Schedule] = []
-    prepare = execution.prepare_schedule
-
-    def noted(schedule: Schedule) -> Schedule:
-        made.append(prepare(schedule))
-        return made[-1]
-
-    monkeypatch.setattr(execution, "prepare_schedule", noted)
-    use_driver(SimulatedDriver(1, memory=64 << 30, executes=False))
-    try:
-        yield made
-    finally:
-        use_driver(None)
 
 
 @pytest.mark.parametrize(("kind", "size"), [("words", 256), ("images", 56)])

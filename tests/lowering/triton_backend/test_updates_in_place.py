@@ -14,14 +14,11 @@ import pytest
 import graphtorch as torch
 from graphtorch import nn
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Load, Schedule, View
-from graphtorch.lowering.triton import execution
 from graphtorch.lowering.triton.columns import RowKernel
 from graphtorch.lowering.triton.fused import DELTA, FusedCall
 from graphtorch.lowering.triton.groups import GroupedKernel
 from graphtorch.lowering.triton.launch import LaunchPlan, make_plan
 from graphtorch.lowering.triton.tiling import is_zero, post_order
-from graphtorch.runtime.cuda.driver import use_driver
-from graphtorch.runtime.cuda.simulated import SimulatedDriver
 from graphtorch.schedule.memory import nbytes
 
 pytest.importorskip("triton")
@@ -123,24 +120,6 @@ def overwritten(plan: LaunchPlan, schedule: Schedule) -> list[str]:
             there = {b for b in there if not shares(made, b)} | {made}
     found += [f"the result {v.buffer.name} is gone" for v in schedule.outputs if v.buffer not in there]
     return found
-
-
-@pytest.fixture
-def schedules(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Schedule]]:
-    """The schedules that kernels are generated from, on a device that runs none."""
-    made: list[Schedule] = []
-    prepare = execution.prepare_schedule
-
-    def noted(schedule: Schedule) -> Schedule:
-        made.append(prepare(schedule))
-        return made[-1]
-
-    monkeypatch.setattr(execution, "prepare_schedule", noted)
-    use_driver(SimulatedDriver(1, memory=139 << 30, executes=False))
-    try:
-        yield made
-    finally:
-        use_driver(None)
 
 
 def block(inside: int, outside: int, stride: int) -> nn.Module:
