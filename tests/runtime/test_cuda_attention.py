@@ -41,6 +41,22 @@ def test_attention_on_the_device_agrees_with_the_host(cuda: SimulatedDriver, com
         np.testing.assert_allclose(actual, expected, 2e-5, 2e-5)
 
 
+@pytest.mark.parametrize("mask", [None, (4, 3, 6), (3, 6), (1, 1, 6)])
+def test_attention_without_heads_lies_in_rows(cuda: SimulatedDriver, mask: tuple[int, ...] | None) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(4, n, 8) for n in (3, 6, 6)]
+    added = None if mask is None else torch.randn(mask)
+    expected = F.scaled_dot_product_attention(*given, added)
+    found = F.scaled_dot_product_attention(*(t.cuda() for t in given), None if added is None else added.cuda())
+    assert found.is_contiguous()
+    torch.testing.assert_close(found.cpu(), expected)
+    shared = [t.cuda() for t in (given[0], given[1][:2], given[2][:2])]
+    torch.testing.assert_close(
+        F.scaled_dot_product_attention(*shared, enable_gqa=True).cpu(),
+        F.scaled_dot_product_attention(*(t.cpu() for t in shared), enable_gqa=True),
+    )
+
+
 def test_compiled_attention_on_the_device_is_one_operator(cuda: SimulatedDriver) -> None:
     step = torch.compile(attention)
     run(step, "cuda")

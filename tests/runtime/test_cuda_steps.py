@@ -46,9 +46,13 @@ def executable_of(step: Any) -> DeviceExecutable:
     return found
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-def test_a_training_step_gives_what_the_cpu_gives(mode: str, optimizer: str) -> None:
+OTHERS = ("Adam", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad", "Adadelta", "Rprop", "ASGD", "Adafactor")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "mode"), [*((o, m) for o in ("SGD", "AdamW") for m in MODES), *((o, "default") for o in OTHERS)]
+)
+def test_a_training_step_gives_what_the_cpu_gives(optimizer: str, mode: str) -> None:
     plain, plain_optimizer, eager = training("cpu", lambda f: f, optimizer)
     model, made, step = training("cuda", lambda f: torch.compile(f, mode=mode), optimizer)
     for i, (x, y) in enumerate(batches(5)):
@@ -61,6 +65,8 @@ def test_a_training_step_gives_what_the_cpu_gives(mode: str, optimizer: str) -> 
         assert q.is_cuda and q.grad.is_cuda
         np.testing.assert_allclose(q.detach().cpu().numpy(), p.detach().numpy(), 1e-4, 1e-5)
         np.testing.assert_allclose(q.grad.cpu().numpy(), p.grad.numpy(), 1e-4, 1e-5)
+        for name, value in plain_optimizer.state[p].items():
+            np.testing.assert_allclose(made.state[q][name].detach().cpu().numpy(), value.numpy(), 1e-4, 1e-6, err_msg=name)
     assert len(step.specializations) == 1 and executable_of(step).graphs is (mode != "default")
 
 

@@ -165,9 +165,11 @@ def _apart(steps: Iterable[Kernel | ExternCall]) -> tuple[list[Kernel | ExternCa
 
 
 def _components(kernel: Kernel) -> list[Kernel]:
-    """A pointwise kernel as kernels that share no work, no reads of tensors and no memory written."""
+    """A pointwise kernel as kernels that share no work, no reads of tensors and no memory written: none reads what
+    another one writes, not even a number."""
     if len(kernel.stores) < 2 or any(a.reduction for a in kernel.axes):
         return [kernel]
+    written = set(kernel.writes())
     varies: dict[int, bool] = {}
     for expr in post_order(s.value for s in kernel.stores):
         own = isinstance(expr, Load) and any(not is_zero(s) for s in expr.access.strides)
@@ -176,8 +178,11 @@ def _components(kernel: Kernel) -> list[Kernel]:
     for store in kernel.stores:
         touched: set[Any] = {store.access.buffer}
         for expr in post_order([store.value]):
-            if varies[id(expr)]:
-                touched.add(expr.access.buffer if isinstance(expr, Load) else id(expr))
+            if isinstance(expr, Load):
+                if varies[id(expr)] or expr.access.buffer in written:
+                    touched.add(expr.access.buffer)
+            elif varies[id(expr)]:
+                touched.add(id(expr))
         joined = [g for g in groups if g[0] & touched]
         groups = [g for g in groups if not g[0] & touched]
         stores = [s for g in joined for s in g[1]]

@@ -113,13 +113,13 @@ def _in_one_piece(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
     heads = [t.shape[-3] for t in operands]
     if any(t.shape[:-3] != query.shape[:-3] for t in operands) or heads[1] != heads[2]:
         return False
-    if heads[0] != heads[1] and (not shared_heads or heads[0] % heads[1] != 0):
+    if heads[0] != heads[1] and (rank == 3 or not shared_heads or heads[0] % heads[1] != 0):
         return False
     if key.shape[-2] != value.shape[-2] or query.shape[-1] != key.shape[-1]:
         return False
     if any(type(t.shape[-1]) is not int or not 1 <= t.shape[-1] <= LARGEST_HEAD for t in operands):
         return False
-    return mask is None or not mask.requires_grad
+    return mask is None or (mask.dim() <= rank and not mask.requires_grad)
 
 
 def _fused(
@@ -131,17 +131,17 @@ def _fused(
     is_causal: bool,
     scale: float | None,
 ) -> Tensor:
-    """Attention as one operator, whose operands have heads beside each other."""
+    """Attention as one operator, whose operands have heads beside each other; batches without heads have one each."""
     rank = query.dim()
-    q, k, v = (t if rank == 4 else t.unsqueeze(0) for t in (query, key, value))
+    q, k, v = (t if rank == 4 else t.unsqueeze(1) for t in (query, key, value))
     shape = (*q.shape[:3], k.shape[2])
     if mask is not None:
-        mask = mask.expand(shape)
+        mask = (mask.unsqueeze(1) if rank == 3 and mask.dim() == 3 else mask).expand(shape)
     keep = dropout(ops.ones(shape, dtype=query.dtype, device=query.device), dropout_p) if dropout_p > 0.0 else None
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     result: Tensor = fused_attention(q, k, v, mask, keep, is_causal, factor)[0].transpose(1, 2)
-    return result if rank == 4 else result.squeeze(0)
+    return result if rank == 4 else result.squeeze(1)
 
 
 def _as_addend(mask: Tensor | None, name: str, like: dtype) -> Tensor | None:

@@ -143,6 +143,23 @@ def test_step_counts_of_many_parameters_are_a_few_launches() -> None:
         close(found, wanted, 1e-5)
 
 
+def test_a_number_that_is_updated_and_read_stays_in_one_kernel() -> None:
+    """NAdam's product of momenta: several kinds of numbers are computed from it, and it is overwritten."""
+
+    def program(*given: Any) -> Any:
+        products = [p * (0.5 + 0.25 / (1 + s)) for p, s in zip(given[:2], given[2:4], strict=True)]
+        made = [x + 1 / (1 - p) + (p * 0.3).exp() * x for x, p in zip(given[4:], products, strict=True)]
+        return [*products, *made]
+
+    graph = trace(program, *[f32()] * 4, f32(4), f32(5))
+    for donations in ({0: 0, 1: 1, 2: 4, 3: 5}, {}):
+        step = InterpretedBackend().compile(graph, donations)
+        inputs = arrays(graph)
+        expected = interpret(graph, [np.copy(a) for a in inputs])
+        for found, wanted in zip(step.run(inputs), expected, strict=True):
+            close(found, wanted, 1e-5)
+
+
 def updates(widths: list[int], rows: int = 20) -> tuple[Graph, dict[int, int]]:
     """Biases less a tenth of the sums of rows that products make one after another, in their own memory."""
 
