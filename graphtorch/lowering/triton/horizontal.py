@@ -165,11 +165,10 @@ def _apart(steps: Iterable[Kernel | ExternCall]) -> tuple[list[Kernel | ExternCa
 
 
 def _components(kernel: Kernel) -> list[Kernel]:
-    """A pointwise kernel as kernels that share no work, no reads of tensors and no memory written: none reads what
-    another one writes, not even a number."""
+    """A pointwise kernel as kernels that share no work, no reads of tensors and no memory written, in an order in which
+    numbers are read before they are overwritten."""
     if len(kernel.stores) < 2 or any(a.reduction for a in kernel.axes):
         return [kernel]
-    written = set(kernel.writes())
     varies: dict[int, bool] = {}
     for expr in post_order(s.value for s in kernel.stores):
         own = isinstance(expr, Load) and any(not is_zero(s) for s in expr.access.strides)
@@ -178,11 +177,8 @@ def _components(kernel: Kernel) -> list[Kernel]:
     for store in kernel.stores:
         touched: set[Any] = {store.access.buffer}
         for expr in post_order([store.value]):
-            if isinstance(expr, Load):
-                if varies[id(expr)] or expr.access.buffer in written:
-                    touched.add(expr.access.buffer)
-            elif varies[id(expr)]:
-                touched.add(id(expr))
+            if varies[id(expr)]:
+                touched.add(expr.access.buffer if isinstance(expr, Load) else id(expr))
         joined = [g for g in groups if g[0] & touched]
         groups = [g for g in groups if not g[0] & touched]
         stores = [s for g in joined for s in g[1]]
@@ -194,6 +190,24 @@ def _components(kernel: Kernel) -> list[Kernel]:
         used = {id(e.node) for e in post_order(s.value for s in stores) if isinstance(e, Compute)}
         nodes = [n for n in kernel.nodes if id(n) in used]
         made.append(Kernel(f"{kernel.name}_{i}", kernel.axes, stores, nodes, kernel.reasons))
+    return _readers_first(made) or [kernel]
+
+
+def _readers_first(kernels: Sequence[Kernel]) -> list[Kernel] | None:
+    """Parts of one kernel, each before those that overwrite what it reads. None: there is no such order."""
+    left = list(kernels)
+    waiting = Counter(b for k in kernels for b in k.reads())  # how many parts have still to read a buffer
+    made: list[Kernel] = []
+    while left:
+        own = [set(k.reads()) for k in left]
+        free = [all(waiting[b] == (b in reads) for b in k.writes()) for k, reads in zip(left, own, strict=True)]
+        if not any(free):
+            return None
+        made += [k for k, runs in zip(left, free, strict=True) if runs]
+        for reads, runs in zip(own, free, strict=True):
+            if runs:
+                waiting.subtract(reads)
+        left = [k for k, runs in zip(left, free, strict=True) if not runs]
     return made
 
 
