@@ -1,11 +1,16 @@
 """Compiles every kernel that the tests run in Triton's interpreter for every target, without a GPU.
 
-    python tools/compile_test_kernels.py [--targets sm_80,sm_90,sm_100,gfx942] [--share 1/1] [--at FOLDER] [TEST ...]
+    python tools/compile_test_kernels.py [--targets sm_80,sm_90,sm_100,gfx942] [--kinds] [--share 1/1] [--at FOLDER]
+        [TEST ...]
 
 The tests (by default those of the Triton backend and of CUDA devices) run once, and each different kernel that one of
 them launches is kept in the folder; then all are compiled. What a target refuses, what needs more than it has and what
-spills registers is printed. A run that was stopped goes on where it ended; `--share 1/10` compiles a tenth of the
-kernels, evenly chosen. The exit status is 1 if any kernel does not compile.
+spills registers is printed. A run that was stopped goes on where it ended. The exit status is 1 if any kernel does not
+compile.
+
+Kernels that are most different come first: one for each set of functions that a source calls, then one for each such
+set and types of arguments (`--kinds` compiles only these, a third), then the others. `--share 1/10` compiles a tenth
+of what there is, evenly chosen.
 
 An hour or two on two cores: the tests of the suite compile a choice.
 """
@@ -17,11 +22,12 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,16 +112,15 @@ def compile_for(work: tuple[str, dict[str, Any], str]) -> dict[str, Any]:
     from graphtorch.lowering.triton.errors import ResourceError
 
     key, job, to = work
-    result: dict[str, Any] = {"key": key, "target": to, "stack": 0, "registers": 0}
+    result: dict[str, Any] = {"key": key, "target": to, "registers": 0, "spilled": 0}
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, triton.knobs.cache.scope():
         triton.knobs.cache.dir = folder
         try:
             compiled = compile_here(Job(**job), target(to))
             check_resources(compiled)
-            if to.startswith("sm_"):
-                used = resources(compiled)
-                result |= {"stack": used.stack, "registers": used.registers}
+            used = resources(compiled)
+            result |= {"registers": used.registers, "spilled": used.spilled}
         except ResourceError as error:
             result["limit"] = str(error)
         except Exception as error:  # whatever the compiler stops with is what this is for
@@ -129,9 +134,27 @@ def shared(lines: list[dict[str, Any]], share: str) -> list[dict[str, Any]]:
     return lines[int(part) - 1 :: int(parts)]
 
 
-def wanted(kernels: Path, targets: list[str], share: str, done: set[tuple[str, str]]) -> Iterator[tuple[str, Any, str]]:
+def spread(lines: Iterable[dict[str, Any]], kinds: bool) -> list[dict[str, Any]]:
+    """Kernels, the most different ones first; with `kinds` one of each kind only."""
+    called: Counter[Any] = Counter()
+    kind: Counter[Any] = Counter()
+    ranked = []
+    for line in lines:
+        job = line["job"]
+        functions = frozenset(re.findall(r"[a-zA-Z_][\w.]*(?=\()", job["source"].replace(job["name"], "")))
+        typed = functions, frozenset(job["types"].values())
+        ranked.append(((kind[typed], called[functions]), line))
+        called[functions] += 1
+        kind[typed] += 1
+    ranked.sort(key=lambda r: (r[0][0] > 0, r[0][1] > 0, *r[0]))
+    return [line for (number, _), line in ranked if not (kinds and number)]
+
+
+def wanted(
+    kernels: Path, targets: list[str], kinds: bool, share: str, done: set[tuple[str, str]]
+) -> Iterator[tuple[str, Any, str]]:
     lines = [json.loads(line) for line in kernels.read_text().splitlines()]
-    for line in shared(lines, share):
+    for line in shared(spread(lines, kinds), share):
         for to in targets:
             if (line["key"], to) not in done:
                 yield line["key"], line["job"], to
@@ -140,6 +163,7 @@ def wanted(kernels: Path, targets: list[str], share: str, done: set[tuple[str, s
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", default=TARGETS)
+    parser.add_argument("--kinds", action="store_true")
     parser.add_argument("--share", default="1/1")
     parser.add_argument("--at", type=Path, default=Path("build/test-kernels"))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -149,7 +173,8 @@ def main() -> int:
     kernels = record(args.at, args.tests or [str(ROOT / t) for t in TESTS])
     results = args.at / "results.jsonl"
     found = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    work = list(wanted(kernels, args.targets.split(","), args.share, {(r["key"], r["target"]) for r in found}))
+    done = {(r["key"], r["target"]) for r in found}
+    work = list(wanted(kernels, args.targets.split(","), args.kinds, args.share, done))
     print(f"{len(work)} kernels to compile, {len(found)} done before", flush=True)
     with multiprocessing.get_context("spawn").Pool(args.processes) as pool, results.open("a") as file:
         for result in pool.imap_unordered(compile_for, work):
@@ -161,19 +186,21 @@ def main() -> int:
 
 def report(found: list[dict[str, Any]], kernels: Path) -> int:
     lines = {line["key"]: line for line in map(json.loads, kernels.read_text().splitlines())}
-    for kind in ("error", "limit"):
-        for result in found:
-            if kind in result:
-                line = lines[result["key"]]
-                print(f"{result['target']}: {line['job']['name']} of {line['test']}: {result[kind].splitlines()[0]}")
+    for result in found:
+        line = lines[result["key"]]
+        what = result.get("error") or result.get("limit")
+        if result["spilled"]:
+            what = f"{result['spilled']} bytes of registers are spilled"
+        if what:
+            print(f"{result['target']}: {line['job']['name']} of {line['test']}: {what.splitlines()[0]}")
     print("| target | kernels | do not compile | too large | spill registers |\n|---|---|---|---|---|")
     count: dict[str, Counter[str]] = {}
     for result in found:
         count.setdefault(result["target"], Counter()).update(
-            ["all", *(k for k in ("error", "limit") if k in result), *(["stack"] if result["stack"] else [])]
+            ["all", *(k for k in ("error", "limit") if k in result), *(["spilled"] if result["spilled"] else [])]
         )
     for to, n in sorted(count.items()):
-        print(f"| {to} | {n['all']} | {n['error']} | {n['limit']} | {n['stack'] if to.startswith('sm_') else '-'} |")
+        print(f"| {to} | {n['all']} | {n['error']} | {n['limit']} | {n['spilled']} |")
     return int(any("error" in r or "limit" in r for r in found))
 
 

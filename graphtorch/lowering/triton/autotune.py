@@ -7,6 +7,9 @@ rest is timed on the device with the launches that the plan would have. The winn
 default's code, the sizes and the device, so that nothing else is generated the next time. How time is measured is given
 from outside, so that the choice can be tested without a device.
 
+Each candidate's results are compared with the default's (or the first's that runs), on the same operands: one that
+differs by more than rounding does can't win, however fast it is.
+
 A candidate that is refused costs itself only. One that ends the process, or makes the device unusable for it, is noted
 on disk while it is measured, and left out by the next process.
 """
@@ -24,9 +27,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, Kernel
 from graphtorch.lowering.triton import attention
+from graphtorch.lowering.triton.agreement import Result, difference, results_of, tolerance
 from graphtorch.lowering.triton.codegen import Generated, generate
 from graphtorch.lowering.triton.compiler import Compiled, cache_folder, cache_key, compile_each, resources, target
 from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
@@ -39,8 +45,17 @@ from graphtorch.lowering.triton.tiling import Limits
 
 logger = logging.getLogger(__name__)
 
-# Seconds that launches take, one after another. Raises ResourceError or UnsupportedError where they can't run.
-Measure = Callable[[Sequence[Launch], Mapping[str, int]], float]
+
+@dataclass(frozen=True)
+class Measured:
+    """The time that launches take, one after another, and what they write, or parts of it."""
+
+    seconds: float
+    results: Sequence[np.ndarray[Any, Any]] = ()
+
+
+# Of launches, on operands that are always the same. Raises ResourceError or UnsupportedError where they can't run.
+Measure = Callable[[Sequence[Launch], Mapping[str, int], Sequence[Result]], Measured]
 
 # For kernels of the scheduler: other blocks than the default ones.
 LIMITS = (
@@ -160,6 +175,8 @@ class Tuner:
         fitting = self.fitting(found)
         dropped = {c.label: self._why(c) for c in found if c not in fitting}
         fatal = _fatal(_read(key))
+        results = results_of(step)
+        first: tuple[Candidate, Sequence[np.ndarray[Any, Any]]] | None = None
         for candidate in fitting:
             if candidate.label in fatal:
                 dropped[candidate.label] = "an earlier process did not survive it"
@@ -167,12 +184,22 @@ class Tuner:
             _write(key, {"measuring": candidate.label, "process": os.getpid(), "fatal": fatal})
             try:
                 launches = launches_of(step.name, candidate.functions, bindings)
-                seconds[candidate.label] = self.measure(launches, bindings)
+                measured = self.measure(launches, bindings, results)
             except (ResourceError, UnsupportedError) as error:
                 dropped[candidate.label] = str(error)
+                continue
             except KeyboardInterrupt:
                 _write(key, {"fatal": fatal})
                 raise
+            first = first or (candidate, measured.results)
+            allowed = tolerance(step, [*first[0].functions, *candidate.functions], bindings)
+            pairs = zip(measured.results, first[1], strict=True)
+            why = next(filter(None, (difference(own, expected, allowed) for own, expected in pairs)), "")
+            if why:
+                dropped[candidate.label] = f"its results are not those of {first[0].label}: {why}"
+                logger.warning("%s: %s is left out, %s", step.name, candidate.label, dropped[candidate.label])
+            else:
+                seconds[candidate.label] = measured.seconds
         best = min(found, key=lambda c: seconds.get(c.label, float("inf")))  # the first of equal ones: the default
         self.decisions.append(Decision(step.name, best.label, seconds, dropped))
         logger.info("%s", self.decisions[-1])
@@ -210,7 +237,7 @@ class Tuner:
         def outcome(compiled: Compiled | ResourceError) -> int | str:
             if isinstance(compiled, ResourceError):
                 return str(compiled)
-            return resources(compiled).stack if self.target.binary == "cubin" else 0
+            return resources(compiled).spilled
 
         with ThreadPoolExecutor(min(len(made), os.cpu_count() or 1)) as pool:
             self._outcomes.update(zip(missing, pool.map(outcome, made), strict=True))
@@ -317,7 +344,7 @@ def _label(limits: Limits) -> str:
 
 # -- winners on disk --------------------------------------------------------------------------------------------------
 
-_FORMAT = "2"  # of keys
+_FORMAT = "3"  # of keys
 
 
 def _path(key: str) -> Path | None:

@@ -288,18 +288,32 @@ def _compile_staged(function: Generated | Job, to: Target, stages: int) -> Compi
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel takes of a multiprocessor: registers a thread, and bytes of stack (spilled registers) a thread."""
+    """What a kernel takes of a multiprocessor.
+
+    registers   a thread, vector registers on AMD GPUs
+    stack       bytes of local memory a thread
+    shared      bytes of static shared memory a program
+    spilled     bytes of the stack that hold registers; the rest are arrays of library functions (the digits of a large
+                argument of a sine, which are indexed)
+    """
 
     registers: int
     stack: int
     shared: int
+    spilled: int
 
 
 def resources(compiled: Compiled) -> Resources:
-    """Read from the machine code, with the tool that comes with Triton. Raises ValueError for AMD code."""
+    """Read from the machine code, of NVIDIA GPUs with the tool that comes with Triton."""
+    if target(compiled.target).binary != "cubin":
+        keys = ("vgpr_count", "private_segment_fixed_size", "group_segment_fixed_size", "vgpr_spill_count")
+        found = dict(re.findall(r"^ +\.(\w+): +(\d+)$", compiled.assembly, re.MULTILINE))
+        registers, stack, shared, spills = (int(found[key]) for key in keys)
+        return Resources(registers, stack, shared, 4 * spills)
     output = _tool("cuobjdump", ["--dump-resource-usage"], compiled)
     numbers = {k: int(v) for k, v in re.findall(r"\b(REG|STACK|SHARED):(\d+)", output)}
-    return Resources(numbers["REG"], numbers["STACK"], numbers["SHARED"])
+    arrays = sum(-(-int(n) // 8) * 8 for n in re.findall(r"\.local \.align \d+ \.b8\s+\w+\[(\d+)\]", compiled.assembly))
+    return Resources(numbers["REG"], numbers["STACK"], numbers["SHARED"], max(numbers["STACK"] - arrays, 0))
 
 
 def disassemble(compiled: Compiled) -> str:

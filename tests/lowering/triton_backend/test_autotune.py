@@ -23,7 +23,7 @@ from graphtorch.tensor.type import TensorType
 pytest.importorskip("triton")
 
 from graphtorch.lowering.triton import autotune, compiler, processes
-from graphtorch.lowering.triton.autotune import Candidate, Tuner, candidates
+from graphtorch.lowering.triton.autotune import Candidate, Measured, Tuner, candidates
 from graphtorch.lowering.triton.compiler import TARGETS, compile_each
 from graphtorch.lowering.triton.errors import ResourceError
 from graphtorch.lowering.triton.launch import Launch, make_plan
@@ -63,9 +63,9 @@ class Recorder:
         self.time = time
         self.measured: list[tuple[str, ...]] = []
 
-    def __call__(self, launches: Sequence[Launch], bindings: Mapping[str, int]) -> float:
+    def __call__(self, launches: Sequence[Launch], bindings: Mapping[str, int], results: Any) -> Measured:
         self.measured.append(tuple(launch.step for launch in launches))
-        return sum(self.time(launch) for launch in launches)
+        return Measured(sum(self.time(launch) for launch in launches))
 
 
 def all_fit(found: Sequence[Candidate]) -> list[Candidate]:
@@ -193,7 +193,7 @@ def test_candidates_that_do_not_compile_are_not_measured() -> None:
     for i, what in ((1, ("tl.dot(x, y", "tl.dot(x, x")), (2, ("tl.load", "tl.no_such_function"))):
         functions = tuple(replace(f, source=f.source.replace(*what)) for f in found[i].functions)
         found[i] = replace(found[i], functions=functions)
-    chosen = Tuner("sm_90", "made-up", lambda launches, bindings: 1.0)
+    chosen = Tuner("sm_90", "made-up", lambda launches, bindings, results: Measured(1.0))
     assert [c.label for c in chosen._compiled(found)] == [found[0].label, found[3].label]
     chosen._race("0" * 40, step, found, {})
     (decision,) = chosen.decisions
@@ -233,11 +233,11 @@ def test_families_are_compiled_only_if_their_first_does_not_spill(monkeypatch: p
 
     def spills(function: Any) -> Any:
         family = next(c.family for c in found if function in c.functions)
-        return SimpleNamespace(stack=1000 if family == large else 0)
+        return SimpleNamespace(spilled=1000 if family == large else 0)
 
     monkeypatch.setattr(autotune, "compile_each", compile_none)
     monkeypatch.setattr(autotune, "resources", spills)
-    chosen = Tuner("sm_90", "made-up", lambda launches, bindings: 1.0)
+    chosen = Tuner("sm_90", "made-up", lambda launches, bindings, results: Measured(1.0))
     kept = chosen._compiled(found)
     assert [c.label for c in kept] == [c.label for c in found if c.family != large]
     assert sum(c.family == large for c in found) > 1

@@ -66,7 +66,7 @@ def picky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Picky]:
 
     def spilled(compiled: Compiled) -> Any:
         code = compiled.binary
-        return SimpleNamespace(stack=0 if code in picky.defaults or zlib.crc32(code) % 7 else 500)
+        return SimpleNamespace(spilled=0 if code in picky.defaults or zlib.crc32(code) % 7 else 500)
 
     monkeypatch.setenv("GRAPHTORCH_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "compile_here", compile_here)
