@@ -16,6 +16,7 @@ the list of kernels and calls that computes a graph. Sizes, strides and offsets 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,31 +155,49 @@ class Kernel:
     stores: list[Store]
     nodes: list[Node] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+    _exprs: tuple[Expr, ...] | None = field(default=None, init=False, repr=False)  # a kernel stays as it was built
     _reads: list[Buffer] | None = field(default=None, init=False, repr=False)
 
-    def reads(self) -> list[Buffer]:
-        """The buffers loaded, each once, in order of first use. A kernel that was built stays as it is: found once."""
-        if self._reads is None:
-            self._reads = self._find_reads()
-        return self._reads
+    def exprs(self) -> tuple[Expr, ...]:
+        """Every expression that it computes after its operands, each once."""
+        if self._exprs is None:
+            self._exprs = tuple(post_order([s.value for s in self.stores]))
+        return self._exprs
 
-    def _find_reads(self) -> list[Buffer]:
-        found: dict[int, Buffer] = {}
-        seen: set[int] = set()
-        stack: list[Expr] = [s.value for s in reversed(self.stores)]
-        while stack:
-            expr = stack.pop()
-            if id(expr) in seen:
-                continue
-            seen.add(id(expr))
-            if isinstance(expr, Load):
-                found.setdefault(id(expr.access.buffer), expr.access.buffer)
-            stack.extend(reversed(expr.operands()))
-        return list(found.values())
+    def reads(self) -> list[Buffer]:
+        """The buffers loaded, each once, in order of first use."""
+        if self._reads is None:
+            loads = [e.access.buffer for e in self.exprs() if isinstance(e, Load)]
+            self._reads = list({id(b): b for b in loads}.values())
+        return self._reads
 
     def writes(self) -> list[Buffer]:
         """The buffers stored to."""
         return [s.access.buffer for s in self.stores]
+
+
+def post_order(roots: Iterable[Expr], stop: frozenset[int] = frozenset()) -> list[Expr]:
+    """Every expression after its operands, each once; those in `stop` (by identity) are left out, with what only they
+    need."""
+    done: set[int] = set(stop)
+    order: list[Expr] = []
+    for root in roots:
+        stack = [root]
+        while stack:
+            expr = stack[-1]
+            key = id(expr)
+            if key in done:
+                stack.pop()
+                continue
+            height = len(stack)
+            for operand in expr.operands()[::-1]:
+                if id(operand) not in done:
+                    stack.append(operand)
+            if len(stack) == height:
+                stack.pop()
+                done.add(key)
+                order.append(expr)
+    return order
 
 
 @dataclass(eq=False, slots=True)

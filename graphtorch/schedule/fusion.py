@@ -406,13 +406,21 @@ class Fusion:
                     if a is not b and (why := match(a, b, bindings)) is not None:
                         return why
         assert target is not None
+        domain = [leaves(dim, bindings) for dim in target]
+        loops: list[Loop] | str
+        if len(groups) == 1 and not bindings and not groups[0].levels and node.op.kind == "pointwise":
+            # What most nodes come to: the conditions below hold for one more value at each point of a loop nest.
+            loops = list(groups[0].loops)
+            flat = [loop for dim in domain for loop in dim]
+            if len(flat) == len(loops) and set(flat) == set(loops):
+                return _Plan(bindings, loops, [], domain, [], 0)
         loops = self._join_loops(groups, target, bindings)
         if isinstance(loops, str):
             return loops
         why = _bind_free(target, loops, bindings)
         if why is not None:
             return why
-        domain = [leaves(dim, bindings) for dim in target]
+        domain = [leaves(dim, bindings) for dim in target]  # with what was bound since
         return self._check(node, groups, operands, bindings, leaves(loops, bindings), domain)
 
     def _join_loops(self, groups: list[Group], target: Placement, bindings: Bindings) -> list[Loop] | str:

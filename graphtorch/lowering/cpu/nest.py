@@ -53,7 +53,7 @@ class Nest:
 
     def __init__(self, kernel: Kernel, register_bits: int) -> None:
         self.kernel = kernel
-        self.exprs = _post_order(kernel)
+        self.exprs = kernel.exprs()
         self.accesses: dict[Access, None] = {}
         for expr in self.exprs:
             if expr.dtype not in REGISTER:
@@ -309,25 +309,6 @@ def _computing_bits(d: dtype) -> int:
 
 def _same(a: Any, b: Any) -> bool:
     return a == b if type(a) is int and type(b) is int else same_size(a, b)
-
-
-def _post_order(kernel: Kernel) -> list[Expr]:
-    """Every expression after its operands, each once."""
-    done: set[int] = set()
-    order: list[Expr] = []
-    for store in kernel.stores:
-        stack: list[tuple[Expr, bool]] = [(store.value, False)]
-        while stack:
-            expr, ready = stack.pop()
-            if id(expr) in done:
-                continue
-            if ready:
-                done.add(id(expr))
-                order.append(expr)
-            else:
-                stack.append((expr, True))
-                stack.extend((o, False) for o in reversed(expr.operands()))
-    return order
 
 
 def walk(roots: Iterable[Expr]) -> Iterable[Expr]:

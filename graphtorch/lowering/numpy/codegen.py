@@ -115,7 +115,7 @@ class _Emitter:
         """Axes in the order of memory of the widest access: NumPy's inner loops then run along it, whichever axes are
         folded."""
         accesses = [s.access for s in self.kernel.stores]
-        accesses += [e.access for e in _postorder(self.kernel) if isinstance(e, Load)]
+        accesses += [e.access for e in self.kernel.exprs() if isinstance(e, Load)]
         main: tuple[int, ...] = (0,) * len(sizes)  # of a kernel that has nothing to store
         widest = -1
         for access in accesses:
@@ -126,7 +126,7 @@ class _Emitter:
         return sorted(range(len(sizes)), key=lambda i: (-abs(main[i]) if main[i] else 1, i))
 
     def _visit_all(self) -> None:
-        for expr in _postorder(self.kernel):
+        for expr in self.kernel.exprs():
             if isinstance(expr, Load | Index):
                 strides = expr.access.strides if isinstance(expr, Load) else expr.strides
                 mask = tuple(concrete(strides[i], self.bindings) != 0 for i in self.order)
@@ -571,27 +571,6 @@ class _Emitter:
 def _may_share(a: Access, b: Access) -> bool:
     """Whether two buffers may lie in the same memory: by donation, or by the memory plan."""
     return a.buffer is b.buffer or a.buffer.kind == b.buffer.kind == "temporary"
-
-
-def _postorder(kernel: Kernel) -> list[Expr]:
-    """Every expression after its operands, stores in order."""
-    return _collect([s.value for s in kernel.stores])
-
-
-def _collect(roots: list[Expr]) -> list[Expr]:
-    found: list[Expr] = []
-    seen: set[int] = set()
-    for root in roots:
-        stack: list[tuple[Expr, bool]] = [(root, False)]
-        while stack:
-            expr, done = stack.pop()
-            if done:
-                found.append(expr)
-            elif id(expr) not in seen:
-                seen.add(id(expr))
-                stack.append((expr, True))
-                stack.extend((o, False) for o in reversed(expr.operands()) if id(o) not in seen)
-    return found
 
 
 def _reachable(roots: list[Expr], stop: Any) -> set[int]:

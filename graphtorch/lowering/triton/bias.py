@@ -31,7 +31,7 @@ from graphtorch.lowering.triton.fused import FusedCall, RowSums, result_shape
 from graphtorch.lowering.triton.products import ROWS
 from graphtorch.lowering.triton.shapes import DOT
 from graphtorch.lowering.triton.splitting import copy_expressions
-from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
+from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.schedule.indexing import estimate, product, row_major
 from graphtorch.schedule.report import describe
 from graphtorch.tensor import dtypes
@@ -47,13 +47,16 @@ def begin_sums_in_products(schedule: Schedule) -> Schedule:
     steps = list(schedule.steps)
     lines: list[str] = []
     writers: dict[Buffer, int] = {}
-    for step in steps:
+    readers: dict[Buffer, list[int]] = {}
+    for i, step in enumerate(steps):
         for buffer in step.writes():
             writers[buffer] = writers.get(buffer, 0) + 1
+        for buffer in step.reads():
+            readers.setdefault(buffer, []).append(i)
     for i, step in enumerate(steps):
         joined = _joined(step)
         if joined is not None and writers[joined] == 1:
-            made = _begun(steps, i, joined, product(joined.shape[:-1]), joined.shape[-1])
+            made = _begun(steps, readers, i, joined, product(joined.shape[:-1]), joined.shape[-1])
             if made is not None:
                 partial, line = made
                 assert isinstance(step, FusedCall)
@@ -66,7 +69,7 @@ def begin_sums_in_products(schedule: Schedule) -> Schedule:
             buffer = store.access.buffer
             if writers[buffer] != 1 or not lies_as_result(store, step.epilogue, step.product):
                 continue
-            made = _begun(steps, i, buffer, *result_shape(step))
+            made = _begun(steps, readers, i, buffer, *result_shape(step))
             if made is None:
                 continue
             partial, line = made
@@ -76,13 +79,15 @@ def begin_sums_in_products(schedule: Schedule) -> Schedule:
     return replace(schedule, steps=steps, report=[*schedule.report, *lines])
 
 
-def _begun(steps: list[Kernel | ExternCall], at: int, buffer: Buffer, m: Any, n: Any) -> tuple[Buffer, str] | None:
+def _begun(
+    steps: list[Kernel | ExternCall], readers: dict[Buffer, list[int]], at: int, buffer: Buffer, m: Any, n: Any
+) -> tuple[Buffer, str] | None:
     """Let the first kernel that sums the rows of a buffer (m, n) after a step read sums of groups of them instead: the
     buffer of these sums, and what to report."""
     name, shape = f"{buffer.name}_sums", ((m + ROWS - 1) // ROWS, n)
     partial = Buffer(name, dtypes.float32, shape, "temporary", Value(TensorType(dtypes.float32, shape), name))
-    for j in range(at + 1, len(steps)):
-        if buffer in steps[j].reads() and (made := _summing(steps[j], buffer, partial, m, n)) is not None:
+    for j in readers.get(buffer, ()):
+        if j > at and (made := _summing(steps[j], buffer, partial, m, n)) is not None:
             steps[j] = made
             return partial, f"{made.name} | the sum of rows is begun on the tiles of {describe(steps[at].nodes[0])}"
     return None
@@ -121,7 +126,7 @@ def lies_as_result(store: Store, kernel: Kernel, result: Buffer) -> bool:
     """Whether a store puts each element where the product's result has it."""
     own = next(
         e.access
-        for e in post_order(s.value for s in kernel.stores)
+        for e in kernel.exprs()
         if isinstance(e, Load) and e.access.buffer is result
     )
     same = all(a == b or is_one(x.size) for x, a, b in zip(kernel.axes, own.strides, store.access.strides, strict=True))
@@ -133,7 +138,7 @@ def _summing(step: Kernel | ExternCall, buffer: Buffer, partial: Buffer, m: Any,
     if not isinstance(step, Kernel) or type(step) is not Kernel:
         return None
     folded = [i for i, a in enumerate(step.axes) if a.reduction and not is_one(a.size)]
-    exprs = post_order(s.value for s in step.stores)
+    exprs = step.exprs()
     replaced: dict[int, Expr] = {}
     inside: set[int] = set()
     for expr in exprs:

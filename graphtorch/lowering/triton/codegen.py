@@ -20,7 +20,19 @@ import numpy as np
 
 from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Access, Buffer, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
+from graphtorch.lowering.kernel import (
+    Access,
+    Buffer,
+    Compute,
+    Constant,
+    Expr,
+    Index,
+    Kernel,
+    Load,
+    Reduce,
+    Store,
+    post_order,
+)
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import GroupedKernel, RowKernel
 from graphtorch.lowering.triton.instructions import (
@@ -36,7 +48,7 @@ from graphtorch.lowering.triton.instructions import (
 )
 from graphtorch.lowering.triton.positions import Picked, use_positions
 from graphtorch.lowering.triton.random import Draws
-from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Strides, Tiling, is_zero, post_order
+from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Strides, Tiling, is_zero
 from graphtorch.schedule.indexing import product, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype

@@ -7,7 +7,7 @@ instead, each with running sums of its own, and a small kernel adds these up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +25,14 @@ from graphtorch.lowering.kernel import (
     Reduce,
     Schedule,
     Store,
+    post_order,
 )
 from graphtorch.lowering.triton.codegen import AHEAD, Generated, KernelEmitter, Segment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import RowKernel
 from graphtorch.lowering.triton.instructions import convert, register
 from graphtorch.lowering.triton.splitting import copy_expressions
-from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Tiling, post_order, power_of_two, warps
+from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Tiling, power_of_two, warps
 from graphtorch.schedule.indexing import estimate
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_shape, same_size
@@ -46,6 +47,7 @@ Strides = tuple[Any, ...]
 def fuse_columns(schedule: Schedule) -> Schedule:
     """The schedule with sums over rows in the kernels that go through these rows."""
     steps: list[Kernel | ExternCall | None] = list(schedule.steps)
+    touched = [(set(s.reads()), set(s.writes())) for s in schedule.steps]
     result: list[Kernel | ExternCall] = []
     kept = {v.buffer for v in schedule.outputs}
     for i, step in enumerate(steps):
@@ -57,7 +59,7 @@ def fuse_columns(schedule: Schedule) -> Schedule:
             continue
         sums: list[Store] = []
         late: list[Kernel] = []
-        for j in _candidates(steps, i):
+        for j in _candidates(steps, touched, i):
             other = steps[j]
             assert isinstance(other, Kernel)
             made = _absorb(step, rows, other, len(sums))
@@ -78,6 +80,8 @@ def fuse_columns(schedule: Schedule) -> Schedule:
 
 def _rows_of(kernel: Kernel) -> Tiling | None:
     """The tiling of a kernel that holds rows in registers, enough of them."""
+    if not any(a.reduction for a in kernel.axes):
+        return None
     try:
         tiling = Tiling(kernel)
     except UnsupportedError:
@@ -91,23 +95,26 @@ def _rows_of(kernel: Kernel) -> Tiling | None:
     return tiling if all("x" in v for v in varies) else None
 
 
-def _candidates(steps: list[Kernel | ExternCall | None], at: int) -> list[int]:
-    """Kernels after a step that could run right after it, and have an operand in common with it."""
+def _candidates(
+    steps: Sequence[Kernel | ExternCall | None], buffers: Sequence[tuple[set[Buffer], set[Buffer]]], at: int
+) -> list[int]:
+    """Kernels after a step that could run right after it, and have an operand in common with it; `buffers` are what
+    each step reads and writes."""
     found = []
     written: set[Buffer] = set()
     touched: set[Buffer] = set()
-    kernel = steps[at]
-    assert kernel is not None
-    near = {b for b in (*kernel.reads(), *kernel.writes()) if len(b.shape) > 1}
+    near = {b for b in buffers[at][0] | buffers[at][1] if len(b.shape) > 1}
     for j in range(at + 1, len(steps)):
         step = steps[j]
         if step is None:
             continue
-        reads, writes = set(step.reads()), set(step.writes())
-        if isinstance(step, Kernel) and reads & near and not reads & written and not writes & touched:
+        reads, writes = buffers[j]
+        common = isinstance(step, Kernel) and not reads.isdisjoint(near)
+        if common and reads.isdisjoint(written) and writes.isdisjoint(touched):
             found.append(j)
         written |= writes
-        touched |= reads | writes
+        touched |= reads
+        touched |= writes
     return found
 
 

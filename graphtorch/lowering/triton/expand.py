@@ -28,7 +28,6 @@ from graphtorch.lowering.kernel import (
     View,
 )
 from graphtorch.lowering.triton.splitting import copy_expressions
-from graphtorch.lowering.triton.tiling import post_order
 from graphtorch.ops.checks import CHECKS
 from graphtorch.ops.record import lookup
 from graphtorch.schedule import build_schedule
@@ -53,7 +52,7 @@ def expand_calls(schedule: Schedule) -> Schedule:
 def _unchecked(kernel: Kernel) -> Kernel:
     """The kernel without checks, which can't raise on a GPU: what they check is as good."""
     replaced: dict[int, Expr] = {}
-    for expr in post_order(s.value for s in kernel.stores):
+    for expr in kernel.exprs():
         if isinstance(expr, Compute) and expr.instruction in CHECKS and expr.dtype is expr.arguments[0].dtype:
             replaced[id(expr)] = replaced.get(id(expr.arguments[0]), expr.arguments[0])
     if not replaced:
@@ -154,7 +153,7 @@ def _moved(step: Kernel | ExternCall, renamed: Mapping[Buffer, Buffer], prefix: 
         )
     replaced: dict[int, Expr] = {}
     made: dict[Access, Load] = {}
-    for expr in post_order(s.value for s in step.stores):
+    for expr in step.exprs():
         if isinstance(expr, Load) and expr.access.buffer in renamed:
             access = expr.access
             found = made.get(access)

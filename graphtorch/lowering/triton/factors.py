@@ -14,7 +14,6 @@ from typing import Any
 
 from graphtorch.lowering.kernel import Compute, Constant, Expr, Kernel, Load, Reduce, Schedule, Store
 from graphtorch.lowering.triton.splitting import Axes, Facts
-from graphtorch.lowering.triton.tiling import post_order
 from graphtorch.tensor import dtypes
 
 Key = tuple[tuple[int, ...], Axes]
@@ -27,7 +26,7 @@ def share_sums(schedule: Schedule) -> Schedule:
 
 
 def _shared(kernel: Kernel) -> Kernel:
-    exprs = post_order(s.value for s in kernel.stores)
+    exprs = kernel.exprs()
     sums = [e for e in exprs if isinstance(e, Reduce) and e.combine == "sum" and e.dtype is dtypes.float32]
     if len(sums) < 2:
         return kernel

@@ -29,6 +29,7 @@ from graphtorch.lowering.kernel import (
     Schedule,
     Store,
     View,
+    post_order,
 )
 from graphtorch.lowering.triton.codegen import Sizes
 from graphtorch.lowering.triton.errors import UnsupportedError
@@ -38,7 +39,7 @@ from graphtorch.lowering.triton.narrow import MOST_COLUMNS, Framed, run_of
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, pieces_of
 from graphtorch.lowering.triton.rewriting import Hints, loads_of, rebuilder
 from graphtorch.lowering.triton.shapes import MULTIPROCESSORS, SHORTEST_PART, blocks, fit, parts, waiting
-from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
+from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.schedule.fusion import EXPENSIVE
 from graphtorch.schedule.indexing import estimate, product, row_major
 from graphtorch.schedule.report import describe
@@ -170,14 +171,10 @@ class _Rewrite:
 
     def _replace(self, old: Sequence[Kernel | ExternCall], at: int, new: Sequence[Kernel | ExternCall]) -> None:
         """Put `new` where steps[at] is, one of the `old` steps, which go."""
-        place = self.steps[at]
-        made: list[Kernel | ExternCall] = []
-        for step in self.steps:
-            if step is place:
-                made += new
-            elif not any(step is o for o in old):
-                made.append(step)
-        self.steps = made
+        for step in old:
+            here = self._index(step)
+            self.steps[here : here + 1] = new if here == at else []
+            at -= here < at
         for step in old:
             self._leave(step)
         for step in new:
@@ -330,7 +327,7 @@ class _Rewrite:
             return None
         if result.kind != "temporary" or len(order) > 1:
             load = next(e for e in loads_of(inside) if e.access.buffer is result)
-            inside.stores.append(Store(load.access, load))
+            inside = replace(inside, stores=[*inside.stores, Store(load.access, load)])
         if set(inside.writes()) & set(call.reads()):
             refuse("it overwrites an operand of the product")
             return None
@@ -570,7 +567,7 @@ def pointwise_part(kernel: Kernel, result: Buffer) -> tuple[Kernel, Kernel | Non
     instead of `result`; None if there are no such parts."""
     folds: set[int] = set()
     follows: set[int] = set()
-    for expr in post_order(s.value for s in kernel.stores):
+    for expr in kernel.exprs():
         if isinstance(expr, Reduce) or any(id(o) in folds for o in expr.operands()):
             folds.add(id(expr))
         own = isinstance(expr, Load) and expr.access.buffer is result

@@ -34,6 +34,7 @@ from graphtorch.lowering.kernel import (
     Reduce,
     Schedule,
     Store,
+    post_order,
 )
 from graphtorch.lowering.triton.codegen import Generated, KernelEmitter, Segment, generate
 from graphtorch.lowering.triton.errors import UnsupportedError
@@ -41,7 +42,7 @@ from graphtorch.lowering.triton.groups import GroupedKernel
 from graphtorch.lowering.triton.instructions import memory
 from graphtorch.lowering.triton.memory import AddressOf, Table
 from graphtorch.lowering.triton.random import Draws
-from graphtorch.lowering.triton.tiling import Blocks, Limits, Tiling, is_one, is_zero, post_order, warps
+from graphtorch.lowering.triton.tiling import Blocks, Limits, Tiling, is_one, is_zero, warps
 from graphtorch.schedule.indexing import estimate
 from graphtorch.tensor.symint import symbols_of
 
@@ -170,7 +171,7 @@ def _components(kernel: Kernel) -> list[Kernel]:
     if len(kernel.stores) < 2 or any(a.reduction for a in kernel.axes):
         return [kernel]
     varies: dict[int, bool] = {}
-    for expr in post_order(s.value for s in kernel.stores):
+    for expr in kernel.exprs():
         own = isinstance(expr, Load) and any(not is_zero(s) for s in expr.access.strides)
         varies[id(expr)] = own or any(varies[id(o)] for o in expr.operands())
     groups: list[tuple[set[Any], list[Store]]] = []
@@ -307,7 +308,7 @@ def _name(size: Any) -> int | str:
 
 def _supported(kernel: Kernel) -> bool:
     accesses = [s.access for s in kernel.stores]
-    accesses += [e.access for e in post_order(s.value for s in kernel.stores) if isinstance(e, Load)]
+    accesses += [e.access for e in kernel.exprs() if isinstance(e, Load)]
     sizes = [a.size for a in kernel.axes] + [n for a in accesses for n in (a.offset, *a.strides, *a.buffer.shape)]
     names = {n for size in sizes if type(size) is not int for n in symbols_of(size)}
     try:
@@ -428,7 +429,7 @@ class _EqualEmitter(KernelEmitter):
 def _in_order(kernel: Kernel) -> list[Buffer]:
     """The buffers of a kernel in the order in which the emitter names them."""
     found: dict[Buffer, None] = {}
-    for expr in post_order(s.value for s in kernel.stores):
+    for expr in kernel.exprs():
         if isinstance(expr, Load):
             found.setdefault(expr.access.buffer)
     for store in kernel.stores:

@@ -32,13 +32,14 @@ from graphtorch.lowering.kernel import (
     Reduce,
     Schedule,
     Store,
+    post_order,
 )
 from graphtorch.lowering.triton.bias import goes_through_rows, lies_as_result
 from graphtorch.lowering.triton.fused import FusedCall, RowSums, ValueSums, extents, result_shape
 from graphtorch.lowering.triton.layout import MAKE_IMAGES, ChannelsLast
 from graphtorch.lowering.triton.shapes import DOT, fit
 from graphtorch.lowering.triton.splitting import Axes, Facts, copy_expressions, rebuild
-from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
+from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.schedule.indexing import estimate, exact_quotient, row_major
 from graphtorch.schedule.report import describe
 from graphtorch.tensor import dtypes
@@ -189,7 +190,7 @@ class _Moments:
         """The kernel of what does not vary from pixel to pixel, which sums over groups, and the rest; None where some
         fold is of another kind."""
         k = self.kernel
-        reduces = [e for e in post_order(s.value for s in k.stores) if isinstance(e, Reduce)]
+        reduces = [e for e in k.exprs() if isinstance(e, Reduce)]
         if not reduces:
             return None
         self.facts = Facts(k)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Access, Buffer, Expr, Index, Kernel, Load
+from graphtorch.lowering.kernel import Access, Buffer, Expr, Index, Kernel, Load, post_order
 from graphtorch.lowering.triton.codegen import Expressions, Segment, Sizes
 from graphtorch.lowering.triton.instructions import convert, memory, register
 from graphtorch.lowering.triton.random import Draws
-from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
+from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.schedule.indexing import estimate, exact_quotient, product
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_size
@@ -257,7 +257,7 @@ def _merged(digits: Iterable[tuple[Any, Any, Any, bool]]) -> list[tuple[Any, Any
 
 def largest_offset(kernel: Kernel, bindings: Mapping[str, int]) -> int:
     """The largest offset that a kernel reads or writes at."""
-    exprs = post_order(s.value for s in kernel.stores)
+    exprs = kernel.exprs()
     accesses = [e.access for e in exprs if isinstance(e, Load)] + [s.access for s in kernel.stores]
     most = 0
     for access in accesses:

@@ -8,13 +8,26 @@ way, since it fuses. A kernel that goes through the row need not look at each pl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from graphtorch.lowering.kernel import Access, Axis, Compute, Constant, Expr, Index, Kernel, Load, Reduce, Store
+from graphtorch.lowering.kernel import (
+    Access,
+    Axis,
+    Compute,
+    Constant,
+    Expr,
+    Index,
+    Kernel,
+    Load,
+    Reduce,
+    Store,
+    post_order,
+)
 from graphtorch.lowering.triton.groups import PartAxis
 from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.splitting import Axes, Facts
-from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
+from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.tensor import dtypes
 
 _LAST = 2**31 - 1
@@ -39,7 +52,7 @@ class Picked(Load):
 def use_positions(kernel: Kernel) -> Kernel:
     """The kernel with what positions select loaded where it lies. Only the code generator knows these expressions."""
     folded = [i for i, a in enumerate(kernel.axes) if a.reduction and not is_one(a.size)]
-    exprs = post_order(s.value for s in kernel.stores)
+    exprs = kernel.exprs()
     if len(folded) != 1 or not any(isinstance(e, Index) for e in exprs) or isinstance(kernel.axes[folded[0]], PartAxis):
         return kernel
     return _Positions(kernel, folded[0], exprs).rewritten()
@@ -48,7 +61,7 @@ def use_positions(kernel: Kernel) -> Kernel:
 class _Positions:
     """One kernel while it is rewritten; `axis` is the one that it folds over."""
 
-    def __init__(self, kernel: Kernel, axis: int, exprs: list[Expr]) -> None:
+    def __init__(self, kernel: Kernel, axis: int, exprs: Sequence[Expr]) -> None:
         self.kernel = kernel
         self.axis = axis
         self.exprs = exprs

@@ -35,7 +35,6 @@ from graphtorch.lowering.kernel import (
 from graphtorch.lowering.triton.instructions import convert
 from graphtorch.lowering.triton.memory import RandomState
 from graphtorch.lowering.triton.splitting import copy_expressions
-from graphtorch.lowering.triton.tiling import post_order
 from graphtorch.schedule.indexing import estimate, product, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.cuda_generator import generator_for
@@ -315,7 +314,7 @@ def _may_redraw(buffer: Buffer, readers: list[Kernel | ExternCall]) -> bool:
     return len(readers) <= READERS and all(
         isinstance(r, Kernel)
         and _estimated([a.size for a in r.axes]) <= 2 * count
-        and not any(e.dtype.is_complex for e in post_order(s.value for s in r.stores))
+        and not any(e.dtype.is_complex for e in r.exprs())
         for r in readers
     )
 
@@ -331,7 +330,7 @@ def _redraw(kernel: Kernel, fused: Mapping[Buffer, Draws]) -> Kernel:
     """The kernel with loads of drawn numbers replaced by draws."""
     replaced: dict[int, Expr] = {}
     nodes = list(kernel.nodes)
-    for expr in post_order(s.value for s in kernel.stores):
+    for expr in kernel.exprs():
         if isinstance(expr, Load) and expr.access.buffer in fused:
             drawn = fused[expr.access.buffer]
             replaced[id(expr)] = Load(Access(drawn, expr.access.offset, expr.access.strides))

@@ -26,11 +26,12 @@ from graphtorch.lowering.kernel import (
     Reduce,
     Schedule,
     Store,
+    post_order,
 )
 from graphtorch.lowering.triton.fused import PRODUCTS
 from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.splitting import Facts, copy_expressions
-from graphtorch.lowering.triton.tiling import is_one, is_zero, post_order
+from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.schedule.fusion import EXPENSIVE
 from graphtorch.schedule.indexing import estimate, exact_quotient
 from graphtorch.tensor.symint import same_shape, same_size
@@ -302,7 +303,7 @@ def _cut_folds(
 def _with_formula(reader: Kernel, buffer: Buffer, formula: _Formula) -> Kernel | None:
     """The reader with the formula in the place of loads; None if some load goes through the buffer in another way."""
     replaced: dict[int, Expr] = {}
-    for expr in post_order(s.value for s in reader.stores):
+    for expr in reader.exprs():
         if isinstance(expr, Load) and expr.access.buffer is buffer:
             moved = _along_reader(reader, expr.access, formula.loops)
             if moved is None:
@@ -413,7 +414,7 @@ def _substituted(roots: list[Expr], replaced: dict[int, Expr]) -> list[Expr]:
 
 def _cost(kernel: Kernel) -> int:
     """The instructions of a kernel."""
-    exprs = post_order(s.value for s in kernel.stores)
+    exprs = kernel.exprs()
     return sum(4 if e.instruction in EXPENSIVE else 1 for e in exprs if isinstance(e, Compute))
 
 
@@ -430,7 +431,7 @@ def _bytes(buffer: Buffer) -> int:
 
 def _points(kernel: Kernel, buffer: Buffer) -> int:
     """How often a kernel would compute what it loads from a buffer: once for all points that it is the same at."""
-    loads = (e for e in post_order(s.value for s in kernel.stores) if isinstance(e, Load) and e.access.buffer is buffer)
+    loads = (e for e in kernel.exprs() if isinstance(e, Load) and e.access.buffer is buffer)
     counts = [
         _product(estimate(a.size) for a, s in zip(kernel.axes, load.access.strides, strict=True) if not is_zero(s))
         for load in loads

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphtorch.lowering.kernel import Compute, Expr, Kernel, Load, Reduce
-from graphtorch.lowering.triton.tiling import post_order
+from graphtorch.lowering.kernel import Compute, Expr, Kernel, Load, Reduce, post_order
 
 
 def loads_of(kernel: Kernel) -> list[Load]:
     """Every load of a kernel."""
-    return [e for e in post_order(s.value for s in kernel.stores) if isinstance(e, Load)]
+    return [e for e in kernel.exprs() if isinstance(e, Load)]
 
 
 def rebuilder(

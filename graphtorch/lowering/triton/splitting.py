@@ -26,11 +26,12 @@ from graphtorch.lowering.kernel import (
     Reduce,
     Schedule,
     Store,
+    post_order,
 )
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import PartAxis, RowKernel
 from graphtorch.lowering.triton.rewriting import Hints
-from graphtorch.lowering.triton.tiling import PROGRAMS, is_zero, post_order
+from graphtorch.lowering.triton.tiling import PROGRAMS, is_zero
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_size
 from graphtorch.tensor.type import TensorType
@@ -102,7 +103,7 @@ def _covers(kernel: Kernel, access: Access) -> bool:
 def _reading(kernel: Kernel, buffer: Buffer, other: Buffer) -> Kernel:
     """A kernel with loads of one buffer from another one."""
     replaced: dict[int, Expr] = {}
-    for expr in post_order(s.value for s in kernel.stores):
+    for expr in kernel.exprs():
         if isinstance(expr, Load) and expr.access.buffer is buffer:
             replaced[id(expr)] = Load(Access(other, expr.access.offset, expr.access.strides))
     if not replaced:
@@ -165,7 +166,7 @@ class Facts:
     """What the expressions of a kernel vary along, and over which sets of axes they, or what is beneath them, fold."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self.exprs = post_order(s.value for s in kernel.stores)
+        self.exprs = kernel.exprs()
         self.reduces = [e for e in self.exprs if isinstance(e, Reduce)]
         self.sizes = [a.size for a in kernel.axes]
         self.varies: dict[int, Axes] = {}
@@ -446,7 +447,7 @@ def has_code(kernel: Kernel) -> bool:
 def _along_columns(kernel: Kernel, folded: Axes) -> bool:
     """Whether memory is contiguous along an axis that is not folded."""
     score = 0
-    for expr in post_order(s.value for s in kernel.stores):
+    for expr in kernel.exprs():
         if isinstance(expr, Load) and any(not is_zero(expr.access.strides[i]) for i in folded):
             for i, stride in enumerate(expr.access.strides):
                 if _is_one(stride) and not _is_one(kernel.axes[i].size):

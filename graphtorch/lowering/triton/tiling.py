@@ -9,12 +9,12 @@ Folds follow each other in passes: pass 0 computes the folds whose operands need
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Access, Compute, Expr, Index, Kernel, Load, Reduce
+from graphtorch.lowering.kernel import Access, Compute, Index, Kernel, Load, Reduce
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import PartAxis
 from graphtorch.tensor.symint import same_size
@@ -84,7 +84,7 @@ class Tiling:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.exprs = post_order(s.value for s in kernel.stores)
+        self.exprs = kernel.exprs()
         self.reduces = [e for e in self.exprs if isinstance(e, Reduce)]
         self.accesses: list[Access] = [e.access for e in self.exprs if isinstance(e, Load)]
         self.accesses += [s.access for s in kernel.stores]
@@ -310,27 +310,3 @@ def _worth(size: Any) -> bool:
 
 def _same(a: Any, b: Any) -> bool:
     return a == b if type(a) is int and type(b) is int else same_size(a, b)
-
-
-def post_order(roots: Iterable[Expr], stop: frozenset[int] = frozenset()) -> list[Expr]:
-    """Every expression after its operands, each once; those in `stop` (by identity) are left out, with what only they
-    need."""
-    done: set[int] = set(stop)
-    order: list[Expr] = []
-    for root in roots:
-        stack = [root]
-        while stack:
-            expr = stack[-1]
-            key = id(expr)
-            if key in done:
-                stack.pop()
-                continue
-            height = len(stack)
-            for operand in expr.operands()[::-1]:
-                if id(operand) not in done:
-                    stack.append(operand)
-            if len(stack) == height:
-                stack.pop()
-                done.add(key)
-                order.append(expr)
-    return order

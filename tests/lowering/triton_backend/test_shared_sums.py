@@ -18,11 +18,11 @@ from graphtorch.schedule import build_schedule
 
 pytest.importorskip("triton")
 
-from graphtorch.lowering.kernel import Kernel, Reduce
+from graphtorch.lowering.kernel import Kernel, Reduce, post_order
 from graphtorch.lowering.triton.backend import InterpretedBackend
 from graphtorch.lowering.triton.factors import share_sums
 from graphtorch.lowering.triton.recompute import recompute_in_readers
-from graphtorch.lowering.triton.tiling import Limits, post_order
+from graphtorch.lowering.triton.tiling import Limits
 
 
 @pytest.fixture(autouse=True)

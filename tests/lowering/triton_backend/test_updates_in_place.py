@@ -13,12 +13,12 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
-from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Load, Schedule, View
+from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Load, Schedule, View, post_order
 from graphtorch.lowering.triton.columns import RowKernel
 from graphtorch.lowering.triton.fused import DELTA, FusedCall
 from graphtorch.lowering.triton.groups import GroupedKernel
 from graphtorch.lowering.triton.launch import LaunchPlan, make_plan
-from graphtorch.lowering.triton.tiling import is_zero, post_order
+from graphtorch.lowering.triton.tiling import is_zero
 from graphtorch.schedule.memory import nbytes
 
 pytest.importorskip("triton")
