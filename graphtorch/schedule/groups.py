@@ -36,7 +36,8 @@ class Group:
                  inclusion. A loop in none of them is parallel; every member is computed at every point of the parallel
                  loops.
     order        the loops of an argmax or argmin, whose row-major order counts
-    direct       groups whose results it reads, as a set of bits
+    bit          its own bit in sets of groups, and those of the groups that were merged into it
+    direct       groups whose results it reads, as a set of bits: at least one bit of each
     readers      groups that read its results
     ancestors    the transitive closure of `direct`
     """
@@ -84,26 +85,30 @@ def extent(loops: Iterable[Loop]) -> int:
 
 class Dependence:
     """The groups and the order between them, kept acyclic. Sets of groups are ints, so that a query is one bit
-    operation."""
+    operation.
+
+    A merged group keeps the bits of its parts, and sets keep those of groups that were absorbed, which nobody asks for:
+    then nothing but what a group gains must be told to those that depend on it.
+    """
 
     def __init__(self) -> None:
         self.groups: dict[int, Group] = {}
-        self._next = 0
+        self._of: list[Group] = []  # by index: the group that it is part of now
 
     def new(self, call: Node | None = None) -> Group:
         """A group without dependences."""
-        group = Group(self._next, call)
+        group = Group(len(self._of), call)
         self.groups[group.index] = group
-        self._next += 1
+        self._of.append(group)
         return group
 
     def of(self, bits: int) -> list[Group]:
-        """The groups of a set."""
+        """The groups of a set, each once."""
         found: list[Group] = []
         while bits:
-            low = bits & -bits
-            found.append(self.groups[low.bit_length() - 1])
-            bits ^= low
+            group = self._of[(bits & -bits).bit_length() - 1]
+            found.append(group)
+            bits &= ~group.bit
         return found
 
     def would_cycle(self, merged: Iterable[Group], reads: int) -> bool:
@@ -129,48 +134,49 @@ class Dependence:
         for other in self.of(reads):
             gained |= other.ancestors
             other.readers |= group.bit
-        if gained & ~group.ancestors:
-            group.ancestors |= gained
-            for other in self._later(group.readers):
-                if other.ancestors & group.bit:
-                    other.ancestors |= gained
+        self._gain(group, gained)
 
-    def _later(self, readers: int) -> Iterable[Group]:
-        """All groups that depend on these, themselves included, and maybe others: mostly few do, and no others."""
-        near = self.of(readers)
-        return self.groups.values() if any(group.readers for group in near) else near
+    def _gain(self, group: Group, gained: int) -> None:
+        """Let a group, and all that depend on it, depend on the groups `gained` as well.
+
+        Law: who depends on a group has all of its ancestors, so that the search ends at those that have these.
+        """
+        left = [group]
+        while left:
+            group = left.pop()
+            if gained & ~group.ancestors:
+                group.ancestors |= gained
+                if group.readers:
+                    left += self.of(group.readers)
 
     def merge(self, into: Group, other: Group) -> None:
         """Make two groups one; the caller has asked `would_cycle`. Loops and levels are the caller's."""
         into.nodes.extend(other.nodes)
         into.reasons.extend(other.reasons)
-        direct = (into.direct | other.direct) & ~into.bit & ~other.bit
         del self.groups[other.index]
-        gone, kept = other.bit, into.bit
-        ancestors = (into.ancestors | other.ancestors) & ~gone & ~kept
-        into.direct, into.ancestors = direct, ancestors
-        both, more = gone | kept, kept | ancestors
-        into.readers = (into.readers | other.readers) & ~both
-        for group in self.of(direct):
-            if group.readers & gone:
-                group.readers = group.readers ^ gone | kept
-        for group in self._later(into.readers):
-            if group.ancestors & both:
-                known = group.ancestors | more
-                group.ancestors = known ^ gone if known & gone else known
-                if group.direct & gone:
-                    group.direct = group.direct ^ gone | kept
+        both = into.bit | other.bit
+        gained, given = other.ancestors & ~both, into.ancestors & ~both
+        readers = other.readers & ~both
+        bits = other.bit
+        while bits:
+            low = bits & -bits
+            self._of[low.bit_length() - 1] = into
+            bits ^= low
+        into.bit = both
+        into.direct = (into.direct | other.direct) & ~both
+        into.ancestors = given
+        into.readers &= ~both
+        self._gain(into, gained)
+        for group in self.of(readers):
+            self._gain(group, given)
+        into.readers |= readers
 
     def absorb(self, group: Group, reader: Group) -> None:
         """Remove a group whose nodes its only reader computes again."""
         del self.groups[group.index]
-        gone = group.bit
-        reader.direct = (reader.direct | group.direct) & ~gone
+        reader.direct = (reader.direct | group.direct) & ~group.bit
         for other in self.of(group.direct):
-            other.readers = other.readers & ~gone | reader.bit
-        for other in self.groups.values():
-            if other.ancestors & gone:
-                other.ancestors ^= gone
+            other.readers = other.readers & ~group.bit | reader.bit
 
     def in_order(self) -> list[Group]:
         """Every group after those it reads; otherwise in the order of their first nodes."""

@@ -100,14 +100,22 @@ def merge_siblings(fusion: Fusion) -> None:
         group.refresh()
         buckets.setdefault((*_space(group), bool(checked & group.bit)), []).append(group)
     for bucket in buckets.values():
-        reads = {g.index: roots_read(fusion, g) for g in bucket} if len(bucket) > 1 else {}
-        for i, group in enumerate(bucket):
-            if group.index not in fusion.dependence.groups:
-                continue
-            for other in bucket[i + 1 :]:
-                if other.index in fusion.dependence.groups and _may_merge(fusion, group, other, reads):
+        if len(bucket) == 1:
+            continue
+        small = extent(bucket[0].loops) <= fusion.limits.siblings
+        reads = {g.index: {v for v in roots_read(fusion, g) if v.type.shape} for g in bucket}
+        while bucket:
+            group, *bucket = bucket
+            left: list[Group] = []
+            own = reads[group.index]
+            for other in bucket:
+                share = not own.isdisjoint(reads[other.index])
+                if (share or small) and _may_merge(fusion, group, other, share, small):
                     _merge(fusion, group, other)
-                    reads[group.index] |= reads[other.index]
+                    own |= reads[other.index]
+                else:
+                    left.append(other)
+            bucket = left
 
 
 def _space(group: Group) -> tuple[object, ...]:
@@ -120,22 +128,17 @@ def _folds(group: Group) -> list[list[int]]:
     return [[i for i, loop in enumerate(group.loops) if loop in level] for level in group.levels]
 
 
-def _may_merge(fusion: Fusion, a: Group, b: Group, reads: dict[int, set[Value]]) -> bool:
-    limits = fusion.limits
-    if a.ancestors & b.bit or b.ancestors & a.bit or len(a.nodes) + len(b.nodes) > limits.nodes:
+def _may_merge(fusion: Fusion, a: Group, b: Group, share: bool, small: bool) -> bool:
+    """Whether siblings that read the same data, or are small, may run as one."""
+    if len(a.nodes) + len(b.nodes) > fusion.limits.nodes or a.ancestors & b.bit or b.ancestors & a.bit:
         return False
     if a.order and b.order and [a.loops.index(x) for x in a.order] != [b.loops.index(x) for x in b.order]:
         return False
-    small = extent(a.loops) <= limits.siblings
-    if _folds(a) != _folds(b):
-        # A pointwise group may ride along with folds, where enough parallel points are left and it reads the folded
-        # data.
-        parallel = extent(loop for g in (a, b) if g.levels for loop in g.loops if loop not in g.reduced)
-        if (a.levels and b.levels) or (parallel < _PARALLEL and not small):
-            return False
-    elif small:
+    if _folds(a) == _folds(b):
         return True
-    return any(len(v.type.shape) > 0 for v in reads[a.index] & reads[b.index])
+    # A pointwise group may ride along with folds, where enough parallel points are left and it reads the folded data.
+    parallel = extent(loop for g in (a, b) if g.levels for loop in g.loops if loop not in g.reduced)
+    return share and not (a.levels and b.levels) and (parallel >= _PARALLEL or small)
 
 
 def _merge(fusion: Fusion, a: Group, b: Group) -> None:

@@ -42,12 +42,20 @@ WIDEST = 8192  # elements of a row that is held in registers
 FEWEST = 1024  # rows that are worth it
 
 Strides = tuple[Any, ...]
+Steps = Sequence[Kernel | ExternCall | None]
+Users = dict[Buffer, list[int]]  # a buffer -> the positions of the steps that read it, or of those that write it
 
 
 def fuse_columns(schedule: Schedule) -> Schedule:
     """The schedule with sums over rows in the kernels that go through these rows."""
     steps: list[Kernel | ExternCall | None] = list(schedule.steps)
-    touched = [(set(s.reads()), set(s.writes())) for s in schedule.steps]
+    readers: Users = {}
+    writers: Users = {}
+    for i, user in enumerate(schedule.steps):
+        for buffer in user.reads():
+            readers.setdefault(buffer, []).append(i)
+        for buffer in user.writes():
+            writers.setdefault(buffer, []).append(i)
     result: list[Kernel | ExternCall] = []
     kept = {v.buffer for v in schedule.outputs}
     for i, step in enumerate(steps):
@@ -59,7 +67,7 @@ def fuse_columns(schedule: Schedule) -> Schedule:
             continue
         sums: list[Store] = []
         late: list[Kernel] = []
-        for j in _candidates(steps, touched, i):
+        for j in _candidates(steps, readers, writers, i):
             other = steps[j]
             assert isinstance(other, Kernel)
             made = _absorb(step, rows, other, len(sums))
@@ -70,8 +78,9 @@ def fuse_columns(schedule: Schedule) -> Schedule:
         if not sums:
             result.append(step)
             continue
-        needed = kept | {b for s in [*steps[i + 1 :], *late] if s is not None for b in s.reads()}
-        stores = [s for s in step.stores if s.access.buffer.kind != "temporary" or s.access.buffer in needed]
+        needed = kept.union(*(k.reads() for k in late))
+        needed |= {b for b in step.writes() if b.kind != "temporary" or _between(steps, readers, b, i, len(steps))}
+        stores = [s for s in step.stores if s.access.buffer in needed]
         nodes = [*step.nodes, *(n for k in late for n in k.nodes if n not in step.nodes)]
         result.append(RowKernel(step.name, step.axes, [*stores, *sums], nodes, list(step.reasons), sums))
         result.extend(late)
@@ -95,27 +104,24 @@ def _rows_of(kernel: Kernel) -> Tiling | None:
     return tiling if all("x" in v for v in varies) else None
 
 
-def _candidates(
-    steps: Sequence[Kernel | ExternCall | None], buffers: Sequence[tuple[set[Buffer], set[Buffer]]], at: int
-) -> list[int]:
-    """Kernels after a step that could run right after it, and have an operand in common with it; `buffers` are what
-    each step reads and writes."""
+def _candidates(steps: Steps, readers: Users, writers: Users, at: int) -> list[int]:
+    """Kernels after a step that could run right after it, and have an operand in common with it."""
+    kernel = steps[at]
+    assert kernel is not None
+    near = {b for b in (*kernel.reads(), *kernel.writes()) if len(b.shape) > 1}
     found = []
-    written: set[Buffer] = set()
-    touched: set[Buffer] = set()
-    near = {b for b in buffers[at][0] | buffers[at][1] if len(b.shape) > 1}
-    for j in range(at + 1, len(steps)):
+    for j in sorted({j for b in near for j in readers.get(b, ()) if j > at}):
         step = steps[j]
-        if step is None:
+        if not isinstance(step, Kernel) or any(_between(steps, writers, b, at, j) for b in step.reads()):
             continue
-        reads, writes = buffers[j]
-        common = isinstance(step, Kernel) and not reads.isdisjoint(near)
-        if common and reads.isdisjoint(written) and writes.isdisjoint(touched):
+        if not any(_between(steps, users, b, at, j) for b in step.writes() for users in (readers, writers)):
             found.append(j)
-        written |= writes
-        touched |= reads
-        touched |= writes
     return found
+
+
+def _between(steps: Steps, users: Users, buffer: Buffer, first: int, last: int) -> bool:
+    """Whether a step between two others is one of a buffer's users."""
+    return any(first < i < last and steps[i] is not None for i in users.get(buffer, ()))
 
 
 def _absorb(kernel: Kernel, rows: Tiling, other: Kernel, count: int) -> tuple[list[Store], Kernel] | None:
