@@ -9,7 +9,8 @@ spills registers is printed. A run that was stopped goes on where it ended. The 
 compile.
 
 Kernels that are most different come first: one for each set of functions that a source calls, then one for each such
-set and types of arguments (`--kinds` compiles only these, a third), then the others. `--share 1/10` compiles a tenth
+set and types of arguments, then for each of these with other blocks or warps (`--kinds` compiles only these, half of
+all), then the others. `--share 1/10` compiles a tenth
 of what there is, evenly chosen.
 
 An hour or two on two cores: the tests of the suite compile a choice.
@@ -29,6 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -136,18 +138,16 @@ def shared(lines: list[dict[str, Any]], share: str) -> list[dict[str, Any]]:
 
 def spread(lines: Iterable[dict[str, Any]], kinds: bool) -> list[dict[str, Any]]:
     """Kernels, the most different ones first; with `kinds` one of each kind only."""
-    called: Counter[Any] = Counter()
-    kind: Counter[Any] = Counter()
-    ranked = []
+    seen: set[Any] = set()
+    ranked: list[list[dict[str, Any]]] = [[], [], [], []]
     for line in lines:
         job = line["job"]
         functions = frozenset(re.findall(r"[a-zA-Z_][\w.]*(?=\()", job["source"].replace(job["name"], "")))
-        typed = functions, frozenset(job["types"].values())
-        ranked.append(((kind[typed], called[functions]), line))
-        called[functions] += 1
-        kind[typed] += 1
-    ranked.sort(key=lambda r: (r[0][0] > 0, r[0][1] > 0, *r[0]))
-    return [line for (number, _), line in ranked if not (kinds and number)]
+        types = functions, frozenset(job["types"].values())
+        blocks = types, *sorted(job["constants"].items()), job["num_warps"], job["num_stages"]
+        ranked[sum(level in seen for level in (functions, types, blocks))].append(line)
+        seen |= {functions, types, blocks}
+    return list(chain.from_iterable(ranked[: 3 if kinds else 4]))
 
 
 def wanted(
@@ -160,18 +160,27 @@ def wanted(
                 yield line["key"], line["job"], to
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", default=TARGETS)
     parser.add_argument("--kinds", action="store_true")
     parser.add_argument("--share", default="1/1")
-    parser.add_argument("--at", type=Path, default=Path("build/test-kernels"))
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    return parser
+
+
+def main() -> int:
+    parser = options(__doc__)
+    parser.add_argument("--at", type=Path, default=Path("build/test-kernels"))
     parser.add_argument("tests", nargs="*", metavar="TEST")
     args = parser.parse_args()
     args.at.mkdir(parents=True, exist_ok=True)
-    kernels = record(args.at, args.tests or [str(ROOT / t) for t in TESTS])
-    results = args.at / "results.jsonl"
+    return compile_recorded(record(args.at, args.tests or [str(ROOT / t) for t in TESTS]), args)
+
+
+def compile_recorded(kernels: Path, args: argparse.Namespace) -> int:
+    """Compile what was recorded, but for what was compiled before; 1 if something does not compile."""
+    results = kernels.with_name("results.jsonl")
     found = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     done = {(r["key"], r["target"]) for r in found}
     work = list(wanted(kernels, args.targets.split(","), args.kinds, args.share, done))

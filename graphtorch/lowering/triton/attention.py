@@ -31,6 +31,7 @@ from graphtorch.tensor.dtypes import dtype
 from graphtorch.tensor.precision import matmul_precision
 
 LN2 = 0.6931471805599453
+MOST_HELD = 192  # of a thread's 255 registers; with more, 200 bytes and more are spilled on sm_90
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,26 @@ def candidates(call: ExternCall, bindings: Mapping[str, int]) -> list[tuple[Shap
     for m, n in ((128, 128), (128, 64), (64, 128), (64, 64), (128, 32), (64, 32)):
         for num_warps in (4, 8):
             for num_stages in (2, 3):
-                made = Shape(m, n, num_warps, num_stages)
-                found.append((made,) if len(default) == 1 else (made, Shape(n, m, num_warps, num_stages)))
+                made = Shape(m, n, num_warps, num_stages), Shape(n, m, num_warps, num_stages)
+                # A pass that would spill stays as it is by default.
+                fits = [_held(call, i, s) <= MOST_HELD for i, s in enumerate(made[: len(default)])]
+                found.append(tuple(s if fit else d for s, fit, d in zip(made, fits, default, strict=False)))
     if describable(call, bindings):
         large = [passes for passes in found if all(s.m * s.n >= 64 * 128 for s in passes)]
         found += [tuple(replace(s, descriptors=True) for s in passes) for passes in large]
     return list(dict.fromkeys(found))
+
+
+def _held(call: ExternCall, position: int, shape: Shape) -> float:
+    """Numbers that a thread of a pass holds: scores (and their gradients), and sums of the result's block."""
+    first = 0 if call.op.name == "fused_attention" else 1
+    query, value = call.args[first].shape[3], call.args[first + 2].shape[3]
+    scores = shape.m * shape.n
+    if not first:
+        held = scores + shape.m * value
+    else:
+        held = 2 * scores + (shape.n * (query + value) if position == 0 else shape.m * query)
+    return float(held / (32 * shape.num_warps))
 
 
 def describable(call: ExternCall, bindings: Mapping[str, int]) -> bool:

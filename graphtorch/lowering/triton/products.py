@@ -26,6 +26,7 @@ from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
 
 ROWS = 32  # that a tile adds up for a sum over all rows: no block has fewer
+SHORTEST = 64  # summed elements for which more products a load pay
 SHORT = 1536  # summed elements that take about as long as an epilogue that moves much
 MUCH = 8  # bytes for each element of a result
 GROUP = 8  # rows of blocks that share the columns of the second operand in the second-level cache
@@ -366,7 +367,8 @@ def choose(
     of = call.args[0].buffer.dtype
     config = fit(m, n, k, of, tf32, count)
     goes_on = isinstance(call, FusedCall) and (call.epilogue is not None or call.prologues or call.rows)
-    if goes_on and of is dtypes.float32 and not tf32:  # eight by eight sums a thread leave few registers
+    # Eight by eight sums a thread leave few registers, too few for an epilogue; a short sum waits for memory anyway.
+    if (goes_on or k < SHORTEST) and of is dtypes.float32 and not tf32:
         config = replace(config, block_m=min(config.block_m, 64), block_n=min(config.block_n, 64))
     beside = _beside(call) if config.block_m * config.block_n >= 128 * 128 else []
     if beside:

@@ -164,7 +164,7 @@ def candidates(
             block_n=min(config.block_n, _side(n, 256)),
             block_k=min(config.block_k, max(power_of_two(k), 16)),
         )
-        found += [shrunk, *_variants(shrunk, m, n, of, descriptors)]
+        found += [shrunk, *_variants(shrunk, m, n, of, descriptors and (tf32 or of.itemsize == 2))]
     if descriptors and of.itemsize == 2 and k >= 64 and blocks(m, 128) * blocks(n, 128) > MULTIPROCESSORS:
         for bn, stages in ((256, 3), (128, 4)):
             if n >= bn:
@@ -173,7 +173,9 @@ def candidates(
 
 
 def _variants(config: Config, m: int, n: int, of: dtype, descriptors: bool) -> Iterator[Config]:
-    """Persistent and descriptor forms, where there is enough to do for them."""
+    """Persistent and descriptor forms, where there is enough to do for them.
+
+    Without tensor cores, what descriptors copy lies in shared memory in an order that costs registers."""
     large = config.block_m * config.block_n >= 128 * 128
     if not (descriptors and large and config.block_k * of.itemsize >= 64):
         return
