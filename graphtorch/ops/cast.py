@@ -362,7 +362,7 @@ def _copy_(input: Any, src: Any, non_blocking: bool = False) -> Any:
     """Copy the elements of `src`, broadcast and cast, into this tensor. See torch.Tensor.copy_."""
     if not isinstance(src, Tensor):
         raise TypeError(f"copy_(): argument 'other' (position 1) must be Tensor, not {type(src).__name__}")
-    if src._device is not input._device and state.recorder is None and input._device is not META:
+    if src._device is not input._device and input._device is not META:
         src = to(src, input._device, src._dtype, non_blocking)
     return call_inplace(_copy.operator, (input, src, non_blocking))  # type: ignore[attr-defined]
 

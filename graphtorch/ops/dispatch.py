@@ -428,8 +428,10 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
         ]
         watched = bool(modes_entered and state.modes)
         is_large = op.native and target._data.size >= LARGE and not watched
-        if not needs_grad and not watched and (
-            (op.update is not None and quiet.run(op.update, *arrays)) or (is_large and native.update(op, arrays))
+        if (
+            not needs_grad
+            and not watched
+            and ((op.update is not None and quiet.run(op.update, *arrays)) or (is_large and native.update(op, arrays)))
         ):
             _written(target)
             return target
@@ -579,12 +581,13 @@ def check_apart(name: str, operands: Sequence[Tensor], outs: Sequence[Tensor]) -
         return
     for tensor in outs:
         for operand in operands:
-            if operand is tensor or (
-                operand.numel()
-                and tensor.numel()
-                and operand.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
-            ):
+            if operand is tensor or (operand.numel() and tensor.numel() and _same_memory(operand, tensor)):
                 raise RuntimeError(OVERLAP)
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    first, second = one._shared_storage(), other._shared_storage()
+    return first is second or (first.data_ptr() != 0 and first.data_ptr() == second.data_ptr())
 
 
 def write_out(outs: Sequence[Tensor], results: Any, exact: bool = False) -> None:

@@ -213,18 +213,26 @@ def _index_put_type(input: Any, indices: tuple[Any, ...], values: Any, accumulat
     )
 
 
-def _positions_only(indices: Sequence[Any], shape: Sequence[Any]) -> tuple[Any, ...]:
-    """Masks replaced by the positions of their true elements, and trailing Nones dropped."""
+def _positions_only(indices: Sequence[Any], input: Any) -> tuple[Any, ...]:
+    """Masks replaced by the positions of their true elements, and trailing Nones dropped. Indices on the host go to
+    where the tensor is."""
     found: list[Any] = []
     for each in indices:
         if each is not None and each.dtype in (dtypes.bool_, dtypes.uint8):
-            _check_mask(each, shape, len(found))
+            _check_mask(each, tuple(input.shape), len(found))
             found.extend(positions(each))
         else:
             found.append(each)
     while found and found[-1] is None:
         found.pop()
-    return tuple(found)
+    return _beside(found, input)
+
+
+def _beside(indices: Sequence[Any], input: Any) -> tuple[Any, ...]:
+    """Indices on the host moved to the CUDA device of what they index."""
+    if input.device.type != "cuda":
+        return tuple(indices)
+    return tuple(i if i is None or i.device is not CPU else i.to(input.device) for i in indices)
 
 
 index_put: Callable[..., Tensor] = operator(
@@ -241,7 +249,7 @@ index_put: Callable[..., Tensor] = operator(
     },
     normalize=lambda input, indices, values, accumulate: (
         input,
-        _positions_only(indices, tuple(input.shape)),
+        _positions_only(indices, input),
         values,
         accumulate,
     ),
@@ -489,9 +497,7 @@ def _with_positions(indices: list[Any], input: Tensor) -> tuple[Any, ...]:
     for i, item in enumerate(indices):
         if item is not None and item.dtype in (dtypes.bool_, dtypes.uint8):
             found[i : i + item.ndim] = positions(item)
-    if input._device.type == "cuda":
-        found = [i if i is None or i._device is not CPU else i.to(input._device) for i in found]
-    return tuple(found)
+    return _beside(found, input)
 
 
 @method("__getitem__")

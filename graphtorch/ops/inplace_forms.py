@@ -86,8 +86,7 @@ def _unsqueeze(self: Tensor, dim: int) -> Tensor:
 @function(method=True)
 def as_strided_(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
     """`as_strided` in place. See torch.Tensor.as_strided_."""
-    offset = input.storage_offset() if storage_offset is None else storage_offset
-    return _become(input, "as_strided_", lambda x: FUNCTIONS["as_strided"](x, size, stride, offset))
+    return _become(input, "as_strided_", lambda x: FUNCTIONS["as_strided"](x, size, stride, storage_offset))
 
 
 # -- compositions in place --------------------------------------------------------------------------------------------
@@ -133,14 +132,12 @@ def fill_diagonal_(input: Tensor, fill_value: float, wrap: bool = False) -> Tens
     if input.ndim > 2 and len(set(input.shape)) > 1:
         raise RuntimeError("all dimensions of input must be of equal length")
     step, count = sum(input.stride()), min(input.shape)
-    offset = input.storage_offset()
-    input.as_strided((count,), (step,), offset).fill_(fill_value)
+    input.as_strided((count,), (step,)).fill_(fill_value)
     if wrap and input.ndim == 2 and input.shape[0] > input.shape[1] + 1:
         rows, columns = input.shape
         for first in range(columns + 1, rows, columns + 1):
             length = min(rows - first, columns)
-            start = offset + first * input.stride(0)
-            input.as_strided((length,), (step,), start).fill_(fill_value)
+            input[first:].as_strided((length,), (step,)).fill_(fill_value)
     return input
 
 

@@ -201,7 +201,7 @@ def linalg_matrix_rank(
     absolute, relative = _cut(A, tol if atol is None else atol, rtol)
     values = linalg_svdvals(_hermitian(A.detach()) if hermitian else A.detach())
     if not isinstance(absolute, Tensor):
-        absolute = FUNCTIONS["full"]((), absolute, dtype=values.dtype)
+        absolute = FUNCTIONS["full"]((), absolute, dtype=values.dtype, device=values.device)
     largest = values.amax(-1) if values.shape[-1] else values.sum(-1)
     limit = FUNCTIONS["maximum"](absolute, largest * relative)
     counted: Tensor = (values > limit[..., None]).sum(-1)

@@ -73,8 +73,7 @@ def _check_resizable(name: str, target: Tensor) -> None:
     if target._is_view() and target.requires_grad:
         raise RuntimeError(f"{name}(): a view that requires grad")
     target._layout()
-    if target._device is CPU:
-        target._host(f"{name}()")  # refuses tensors that a capture records
+    target._need_memory(f"{name}()")
 
 
 @method("set_")

@@ -55,7 +55,7 @@ def pointwise_type(operands: Sequence[Any], d: dtype) -> TensorType:
     shape = tuple(tensors[0].shape) if len(tensors) == 1 else broadcast_shapes(*(t.shape for t in tensors))
     device = tensors[0].device
     for t in tensors[1:]:
-        if device.type == "cpu" and len(t.shape) > 0:
+        if device.type == "cpu" and (len(t.shape) > 0 or t.device.type != "cpu"):
             device = t.device
     number = all(getattr(t, "is_number", False) for t in tensors)
     if number:

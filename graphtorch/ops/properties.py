@@ -187,6 +187,7 @@ def _record_stream(self: Tensor, stream: Any) -> None:
     """
     if self.device.type != "cuda":
         raise RuntimeError("record_stream is implemented for tensors on CUDA devices")
+    self._need_memory("record_stream()")
     self._data.memory.record_stream(stream._raw)
 
 

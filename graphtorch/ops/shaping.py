@@ -280,7 +280,8 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
     if base is not input:
         offset = start if storage_offset is None else storage_offset
     else:
-        offset = 0 if storage_offset is None else storage_offset - input.storage_offset()
+        begin = input.storage_offset() if isinstance(input._data, np.ndarray) else 0
+        offset = 0 if storage_offset is None else storage_offset - begin
     return views.as_strided_(base, tuple(size), tuple(stride), offset, tuple(base.stride()))
 
 

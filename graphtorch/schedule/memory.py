@@ -180,14 +180,17 @@ def may_overwrite(kernel: Kernel, old: Buffer, new: Buffer) -> bool:
     """Whether `kernel` may store `new` into the memory of `old`, which it reads.
 
     Law: it may if it accesses both only at the same element, and that element belongs to one point of the parallel
-    axes: strides along reduction axes are 0, so that no later pass over them reads what an earlier one has overwritten.
+    axes: strides along reduction axes are 0, so that no later pass over them reads what an earlier one has overwritten,
+    and strides along parallel axes are not, so that no other program does.
     """
     stores = [s.access for s in kernel.stores if s.access.buffer is new]
     if len(stores) != 1:
         return False
     target = stores[0]
-    if any(axis.reduction and stride != 0 for axis, stride in zip(kernel.axes, target.strides, strict=True)):
-        return False
+    for axis, stride in zip(kernel.axes, target.strides, strict=True):
+        fixed = type(stride) is int and stride == 0
+        if fixed != axis.reduction and not (type(axis.size) is int and axis.size == 1):
+            return False
     return all(
         same_size(a.offset, target.offset) and same_shape(a.strides, target.strides)
         for a in loads_of(kernel)

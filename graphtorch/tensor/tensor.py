@@ -234,17 +234,22 @@ class Tensor(metaclass=_TensorMeta):
 
     def storage_offset(self) -> int:
         """The first element's distance from the start of the storage, in elements."""
+        if state.recorder is not None and not isinstance(self._data, np.ndarray):
+            self._host("storage_offset()")  # values have no memory around them
         if self._storage is None or not isinstance(self._data, np.ndarray) or not self._data.size:
             return 0
         address = self._data.__array_interface__["data"][0]
         return int(address - self._storage.data_ptr()) // self._dtype.itemsize
 
     def untyped_storage(self) -> Storage:
+        if state.recorder is not None and not isinstance(self._data, np.ndarray):
+            self._host("untyped_storage()")
         return self._shared_storage()
 
     def data_ptr(self) -> int:
         """The address of the first element; 0 for an empty tensor."""
-        array = self._data if type(self._data) is DeviceArray else self._host("data_ptr()")
+        on_device = type(self._data) is DeviceArray and state.recorder is None
+        array = self._data if on_device else self._host("data_ptr()")
         return int(array.__array_interface__["data"][0]) if array.size else 0
 
     def is_contiguous(self, memory_format: memory_format | None = None) -> bool:
@@ -257,6 +262,11 @@ class Tensor(metaclass=_TensorMeta):
 
     def _bump_version(self) -> None:
         self._shared_storage().version += 1
+
+    def _need_memory(self, operation: str) -> None:
+        """Refuses tensors without memory, whatever their device: those that a capture records."""
+        if self._device is CPU or state.recorder is not None:
+            self._host(operation)
 
     # -- to Python and NumPy -----------------------------------------------------------------------------------------
 
@@ -424,8 +434,7 @@ class Tensor(metaclass=_TensorMeta):
                 "moment.  If you were attempting to deepcopy a module, this may be because of a "
                 "torch.nn.utils.weight_norm usage, see https://github.com/pytorch/pytorch/pull/103001"
             )
-        if self._device is CPU:
-            self._host("deepcopy()")
+        self._need_memory("deepcopy()")
         storage = copy.deepcopy(self._shared_storage(), memo)
         copied = _rebuild(
             type(self), storage, self._dtype, self.storage_offset(), self.shape, self.stride(), self._requires_grad
@@ -449,8 +458,7 @@ class Tensor(metaclass=_TensorMeta):
         return tensor
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self._device is CPU:
-            self._host("pickle")
+        self._need_memory("pickle")
         # Tensors that share a storage still do after unpickling: the pickle refers to one storage object.
         geometry = (self.storage_offset(), self.shape, self.stride())
         return (_rebuild, (type(self), self._shared_storage(), self._dtype, *geometry, self._requires_grad))

@@ -10,10 +10,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphtorch.lowering.kernel import Schedule
+from graphtorch.ir.graph import Value
+from graphtorch.lowering.kernel import Access, Axis, Buffer, Kernel, Load, Schedule, Store
 from graphtorch.schedule import build_schedule
 from graphtorch.schedule.memory import ALIGNMENT, MemoryPlan, may_overwrite, plan
+from graphtorch.tensor.dtypes import float32
 from graphtorch.tensor.symint import symbol
+from graphtorch.tensor.type import TensorType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lowering"))
 from programs import f32, mlp_step, random_program, trace
@@ -84,6 +87,19 @@ def test_a_fold_does_not_overwrite_what_a_later_pass_reads() -> None:
 
     schedule = build_schedule(trace(program, f32(16, 16), f32(16, 16)))
     assert plan(schedule).arena_bytes == 2 * 16 * 16 * 4
+
+
+def test_what_several_programs_read_is_not_taken_over() -> None:
+    """A store that each program along an axis repeats would overwrite what others have still to read."""
+    of = TensorType(float32, (2,))
+    old, new = (Buffer(name, float32, (2,), "temporary", Value(of, name)) for name in ("old", "new"))
+
+    def kernel(repeats: int) -> Kernel:
+        axes = (Axis("i0", 2), Axis("i1", repeats))
+        return Kernel("k", axes, [Store(Access(new, 0, (1, 0)), Load(Access(old, 0, (1, 0))))], [], [])
+
+    assert may_overwrite(kernel(1), old, new)
+    assert not may_overwrite(kernel(3), old, new)
 
 
 def test_symbolic_sizes_are_planned_when_known() -> None:

@@ -281,7 +281,7 @@ class Expressions:
         """An expression's variable, or a number: bare, or as a block of its type."""
         if not isinstance(expr, Constant):
             return self.names[id(expr)]
-        if isinstance(expr.value, complex):
+        if expr.dtype.is_complex:
             raise UnsupportedError("complex values")
         text = self._number(expr.value, expr.dtype)
         if literal and type(expr.value) is not SymInt and expr.dtype is not dtypes.bool_ and expr.dtype.itemsize >= 4:

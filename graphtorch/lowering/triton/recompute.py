@@ -223,7 +223,7 @@ def _formula(
         if id(s.value) in inside and s.value.dtype is s.access.buffer.dtype and is_zero(s.access.offset)
     }
     points = _product(estimate(kernel.axes[i].size) for i in axes)
-    if not _cut_folds(kernel, facts, store.value, points, made, replaced, changing):
+    if not _cut_folds(kernel, facts, store, points, made, replaced, changing):
         return None
     (value,) = copy_expressions([store.value], replaced, lambda s: s, lambda a: a)
     if value.dtype is not buffer.dtype:
@@ -250,7 +250,7 @@ def _formula(
 def _cut_folds(
     kernel: Kernel,
     facts: Facts,
-    root: Expr,
+    store: Store,
     points: int,
     made: list[Store],
     replaced: dict[int, Expr],
@@ -258,7 +258,8 @@ def _cut_folds(
 ) -> bool:
     """Find loads that stand for what folds, and operands that change, contributed, and the stores these need; whether
     that is possible."""
-    stack, seen = [root], set[int]()
+    stack, seen = [store.value], set[int]()
+    others = [s for s in kernel.stores if s is not store]
     cut = {id(e) for e in facts.exprs if facts.folds[id(e)]}
     if changing:
         for expr in facts.exprs:
@@ -284,9 +285,7 @@ def _cut_folds(
         for i in reversed(varies):
             strides[i] = step
             step = step * kernel.axes[i].size
-        found = next(
-            (s for s in [*kernel.stores, *made] if s.value is expr and s.access.buffer.dtype is expr.dtype), None
-        )
+        found = next((s for s in [*others, *made] if s.value is expr and s.access.buffer.dtype is expr.dtype), None)
         if found is None or not is_zero(found.access.offset):
             shape = tuple(kernel.axes[i].size for i in varies)
             name = f"{kernel.name}_kept{len(made)}"

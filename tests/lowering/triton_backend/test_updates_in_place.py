@@ -211,6 +211,26 @@ def test_no_launch_of_the_benchmark_races(
     assert overwritten(make_plan(schedule, {}), schedule) == []
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 3), (2, 6, 3), (1, 8, 5, 4), (1, 64, 40)])
+@pytest.mark.parametrize("of", [torch.float32, torch.float64, torch.bfloat16])
+def test_no_launch_of_a_group_norm_races(shape: tuple[int, ...], of: torch.dtype, schedules: list[Schedule]) -> None:
+    """Its sums go over groups of channels, and over channels; kernels with both are cut into many."""
+    x = torch.randn(shape, device="cuda", requires_grad=True)
+    norm = nn.GroupNorm(2, shape[1], device="cuda")
+    weights = torch.randn(shape, dtype=of, device="cuda")
+
+    @torch.compile
+    def step(x: Any, weights: Any) -> Any:
+        y = norm(x)
+        return y, *torch.autograd.grad(y, (x, *norm.parameters()), weights.to(y.dtype))
+
+    schedules.clear()
+    step(x, weights)
+    (schedule,) = schedules
+    assert races_of(schedule) == []
+    assert overwritten(make_plan(schedule, {}), schedule) == []
+
+
 def test_what_is_gone_is_noticed(schedules: list[Schedule]) -> None:
     """The checks themselves: steps in the wrong order, and two buffers in one place."""
     x = torch.ones(64, 64, device="cuda")
