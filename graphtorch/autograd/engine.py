@@ -16,9 +16,9 @@ import numpy as np
 from graphtorch.autograd.graph import AccumulateGrad, Edge, Node, edge_of
 from graphtorch.autograd.state import state
 from graphtorch.ops.dispatch import quiet
-from graphtorch.ops.strides import laid_out, layout_of, pointwise_strides
+from graphtorch.ops.strides import gradient_strides, laid_out, layout_of
 from graphtorch.tensor.devices import CPU
-from graphtorch.tensor.remote import DeviceArray, runtime
+from graphtorch.tensor.remote import DeviceArray, plain, runtime
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -194,11 +194,13 @@ def _adds_as_arrays(held: Tensor, gradient: Tensor) -> bool:
 
 def _lay_out_as(gradient: Tensor, variable: Tensor) -> None:
     """Give a gradient the strides of its leaf, if that lies without gaps: PyTorch's contract of gradient layouts."""
-    if gradient._device is CPU and variable._device is CPU and type(gradient._data) is np.ndarray:
-        strides = pointwise_strides(variable.shape, [layout_of(variable._data)])
+    on_cpu = gradient._device is CPU and variable._device is CPU and type(gradient._data) is np.ndarray
+    if not on_cpu and not (type(gradient._data) is DeviceArray and type(variable._data) is DeviceArray):
+        return
+    strides = gradient_strides(*layout_of(plain(variable._data)))
+    if on_cpu:
         gradient._data = laid_out(gradient._data, strides)
-    elif type(gradient._data) is DeviceArray and type(variable._data) is DeviceArray:
-        strides = pointwise_strides(variable.shape, [layout_of(variable._data)])
+    else:
         steps = tuple(s * gradient._data.itemsize for s in strides)
         if gradient._data.strides != steps and gradient._data.size > 1:
             gradient._data = runtime().with_strides(gradient._data, steps)

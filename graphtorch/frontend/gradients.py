@@ -86,8 +86,12 @@ class GradientRecorder(GraphBuilder):
         """What a tensor from outside is called."""
 
     @abstractmethod
-    def keep_order(self, made: Tensor, like: Tensor) -> None:
+    def keep_order(self, made: Tensor, like: Tensor, memory_format: str | None = None) -> None:
         """Note that eager execution makes a tensor in the memory order of another."""
+
+    @abstractmethod
+    def keep_contract(self, gradient: Tensor, leaf: Tensor) -> None:
+        """Note that eager execution lays out a gradient as its leaf."""
 
     @abstractmethod
     def note_effect(self, does: str) -> None:
@@ -183,7 +187,7 @@ class GradientRecorder(GraphBuilder):
             held = self.get_grad(leaf)
             if held is None:
                 if not gradient._data.steps:
-                    self.keep_order(gradient, leaf)
+                    self.keep_contract(gradient, leaf)
                 self.set_grad(leaf, gradient)
             elif create_graph:
                 self.set_grad(leaf, held + gradient)

@@ -15,6 +15,7 @@ import numpy as np
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.sources import ArgumentSource, GradSource, Source, TensorSource
+from graphtorch.ops.strides import extent, layout_of, product
 from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.tensor import Tensor
 
@@ -25,6 +26,13 @@ def overlap(a: Tensor, b: Tensor) -> bool:
     if not (a._data.size and b._data.size):
         return owner(a._data) is owner(b._data)
     return bool(np.may_share_memory(a._data, b._data))
+
+
+def reaches_around(base: Tensor, size: Sequence[Any], stride: Sequence[Any], offset: Any) -> bool:
+    """Whether `as_strided` at an offset from the first element of a tensor may show what is none of its elements."""
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    layout = base._layout()
+    return bool(offset < 0 or last >= product(base.shape) or extent(*layout_of(layout)) > layout.size)
 
 
 class Apart:

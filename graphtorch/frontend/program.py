@@ -20,10 +20,12 @@ import numpy as np
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
 from graphtorch.autograd.views import overlay, replay, stale
+from graphtorch.frontend.arrangement import Within, by_rows, laid_out, within_of
 from graphtorch.frontend.attributes import Assigned
 from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import CustomCall
+from graphtorch.frontend.layouts import order_of
 from graphtorch.frontend.memory import assume_other, assume_writable
 from graphtorch.frontend.parts import Part
 from graphtorch.frontend.reach import has_attributes, is_library
@@ -36,8 +38,7 @@ from graphtorch.ir.graph import Graph, Value
 from graphtorch.ir.graph import Node as GraphNode
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.ops.record import lookup
-from graphtorch.ops.strides import dense_strides, extent
-from graphtorch.tensor.remote import DeviceArray, as_device, contiguous, plain, readable, runtime
+from graphtorch.tensor.remote import DeviceArray, readable
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import type_of
@@ -127,16 +128,6 @@ class Output:
     strides: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
     within: Within | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """Memory that is no result, and of which one is a view: the symbolic sizes, the dimensions from the largest stride
-    down, and the way from there to the result."""
-
-    shape: tuple[Any, ...]
-    order: tuple[int, ...]
-    steps: Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -555,11 +546,13 @@ class _Assembler:
         strides: tuple[int, ...] | None = None
         order: tuple[int, ...] | None = None
         within: Within | None = None
-        if not layout.flags.c_contiguous:
-            if all(type(n) is int for n in recorded.shape):
+        if not layout.flags.c_contiguous or (1 in layout.shape and not by_rows(layout)):
+            whole = recorded._data.storage.base
+            sizes = (*recorded.shape, *(() if whole is None else whole.shape))
+            if all(type(n) is int for n in sizes):
                 strides = tuple(s // layout.itemsize for s in layout.strides)
             else:
-                order, within = _order(layout), _within(recorded)
+                order, within = order_of(layout), within_of(recorded)
         return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order, within)
 
 
@@ -593,12 +586,7 @@ class ResultBuilder:
         """The strides of an output, in elements, in this call's sizes; None for row-major order or spec.order."""
         if spec.within is None:
             return spec.strides
-        bindings = self._bindings(leaves, arrays)
-        shape, order = concrete((spec.within.shape, spec.within.order), bindings)
-        layout = np.lib.stride_tricks.as_strided(np.empty(1, np.int8), shape, dense_strides(shape, order[::-1]))
-        for op, attributes in spec.within.steps:
-            layout = layout[attributes[0]] if op.name == "index" else op.numpy(layout, *concrete(attributes, bindings))
-        return layout.strides
+        return spec.within.strides(self._bindings(leaves, arrays))
 
     def set_flags(self, leaves: Sequence[Any]) -> None:
         """Repeat the function's `requires_grad_()` on its inputs."""
@@ -706,9 +694,7 @@ class _Call:
             made = self.bases.get(spec.index)
             if made is None:
                 made = self.bases[spec.index] = Tensor._over(
-                    _laid_out(
-                        self.arrays[spec.index], self.builder.strides(spec, self.leaves, self.arrays), spec.order
-                    )
+                    laid_out(self.arrays[spec.index], self.builder.strides(spec, self.leaves, self.arrays), spec.order)
                 )
                 if spec.is_leaf:
                     made._requires_grad = True
@@ -722,49 +708,6 @@ def _shown(call: _Call, leaves: Sequence[Any], of: Any) -> Tensor:
     """The tensor of this call that shows some memory."""
     found: Tensor = of.fetch(leaves) if isinstance(of, Source) else call.make(of)
     return found
-
-
-def _within(recorded: Tensor) -> Within | None:
-    """The memory that a tensor of symbolic sizes is a part of; None where it has all of its own."""
-    data, layout = recorded._data, recorded._data.layout
-    shape, base = data.value.type.shape, data.storage.base
-    if not data.steps and 0 in layout.strides:  # expanded, as gradients of sums are
-        part = tuple(1 if s == 0 else n for n, s in zip(shape, layout.strides, strict=True))
-        return Within(part, _order(layout), ((lookup("expand"), (shape,)),))
-    if not data.steps or base is None:
-        return None
-    return Within(base._data.value.type.shape, _order(base._data.layout), tuple(map(_at_start, data.steps)))
-
-
-def _at_start(step: tuple[Any, Any]) -> tuple[Any, Any]:
-    """A step of a view's way; `x[i]` for a tensor `i` as NumPy's key of the first element, of the same strides."""
-    op, attributes = step
-    return (op, (tuple(slice(None) if i is None else 0 for i in attributes[0]),)) if op.name == "index" else step
-
-
-def _order(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    """The dimensions from the largest stride down."""
-    return tuple(sorted(range(layout.ndim), key=lambda d: -layout.strides[d]))
-
-
-def _laid_out(array: Any, strides: tuple[int, ...] | None, order: tuple[int, ...] | None = None) -> Any:
-    """A result in the memory order that eager execution gives it."""
-    if type(array) is DeviceArray:
-        if strides is None and order is not None:
-            turned = contiguous(as_device(plain(array).transpose(order), array))
-            return as_device(plain(turned).transpose(np.argsort(order)), turned)
-        if strides is None:
-            return contiguous(array)
-        return runtime().with_strides(array, [s * array.itemsize for s in strides])
-    if strides is None and order is not None:
-        return np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
-    if strides is None:
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-    made = np.lib.stride_tricks.as_strided(
-        np.empty(extent(array.shape, strides), array.dtype), array.shape, [s * array.itemsize for s in strides]
-    )
-    made[...] = array
-    return made
 
 
 def set_history(tensor: Tensor, node: Node, index: int) -> None:

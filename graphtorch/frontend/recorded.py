@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.graph import Node
+from graphtorch.frontend.layouts import symbolic_layout
 from graphtorch.frontend.sources import Source
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Value
 from graphtorch.tensor.storage import Storage
-from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tensor import Tensor, element_strides
 
 Steps = tuple[tuple[Any, tuple[Any, ...]], ...]
 
@@ -88,6 +89,27 @@ class Recorded(Traced):
         if self.find_layout is not None:
             self._layout, self.find_layout = self.find_layout(), None
         return super().layout
+
+    def stride(self) -> tuple[Any, ...]:
+        """Strides in elements, as expressions in the symbolic sizes of the memory."""
+        return symbolic_layout(self).strides if self._is_symbolic() else element_strides(self.layout)
+
+    def storage_offset(self) -> Any:
+        """The first element's distance from the start of the memory, in elements."""
+        return self.recorder.start_of(self.storage) + self.place
+
+    @property
+    def place(self) -> Any:
+        """The first element's distance from that of the base, in elements."""
+        if self._is_symbolic():
+            return symbolic_layout(self).offset
+        whole = self.layout if self.storage.base is None else self.storage.base._data.layout
+        first, own = (a.__array_interface__["data"][0] for a in (whole, self.layout))
+        return (own - first) // self.layout.itemsize
+
+    def _is_symbolic(self) -> bool:
+        base = self.storage.base
+        return not all(type(n) is int for of in (self, base) if of is not None for n in of.shape)
 
     @property
     def detached(self) -> bool:

@@ -23,8 +23,8 @@ from graphtorch.frontend.decisions import Decisions
 from graphtorch.frontend.effects import effect
 from graphtorch.frontend.errors import CaptureError, refuse
 from graphtorch.frontend.guards import GuardSet
-from graphtorch.frontend.layouts import hints, pointwise_layout, stated_layout
-from graphtorch.frontend.memory import assume_apart
+from graphtorch.frontend.layouts import hints, is_stated, pointwise_layout, stated_layout
+from graphtorch.frontend.memory import assume_apart, reaches_around
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
 from graphtorch.frontend.sources import (
     ArgumentSource,
@@ -41,7 +41,7 @@ from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import _check_result, call, tensors_of, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
-from graphtorch.ops.strides import layout_of, pointwise_strides
+from graphtorch.ops.strides import gradient_strides, layout_of, strides_in
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymInt, UndecidedError
 from graphtorch.tensor.tensor import Tensor
@@ -275,6 +275,20 @@ class Recorder(StateRecorder):
         found = [(s.source, s.concrete, s.mutated) for s in self.storages if s.source and s.concrete is not None]
         assume_apart(guards, found)
 
+    def start_of(self, storage: RecordedStorage) -> int:
+        """Where in its memory a base begins, in elements: assumed of one from outside."""
+        if storage.concrete is None or storage.source is None or storage.constant:
+            return 0
+        start, name = storage.concrete.storage_offset(), storage.source.name
+        self.guards.add(f"{self._expression(storage.source)}.storage_offset() == {start}", f"{name} began at {start}")
+        return int(start)
+
+    def check_reach(self, base: Tensor, size: tuple[Any, ...], stride: tuple[Any, ...], offset: Any) -> None:
+        """Leave it to eager execution if `as_strided` reaches memory around a tensor from outside."""
+        outside = isinstance(base._data, Recorded) and base._data.storage.concrete is not None
+        if outside and 0 not in size and reaches_around(base, size, stride, offset):
+            self.note_effect("reads memory around a tensor with as_strided()")
+
     # -- values ------------------------------------------------------------------------------------------------------
 
     def _tensor(self, data: Recorded) -> Tensor:
@@ -283,14 +297,22 @@ class Recorder(StateRecorder):
         tensor._storage = data.storage
         return tensor
 
-    def keep_order(self, made: Tensor, like: Tensor) -> None:
-        """Note that eager execution makes a tensor in the memory order of another (`zeros_like`)."""
+    def keep_order(self, made: Tensor, like: Tensor, memory_format: str | None = None) -> None:
+        """Note that eager execution makes a tensor in the memory order of another (`zeros_like`), or in a format."""
         if isinstance(made._data, Recorded):
             layout = like._data.layout if isinstance(like._data, Traced) else like._layout()
             shape = tuple(hint(size) for size in made._data.shape)
-            element = np.empty(1, made._dtype.numpy)
-            strides = [s * element.itemsize for s in pointwise_strides(shape, [layout_of(layout)])]
-            self.arrange(made, np.lib.stride_tricks.as_strided(element, shape, strides))
+            self._arrange(made, shape, strides_in(memory_format, shape, layout_of(layout)))
+
+    def keep_contract(self, gradient: Tensor, leaf: Tensor) -> None:
+        """Note that eager execution lays out a gradient as its leaf."""
+        shape, strides = layout_of(leaf._layout())
+        self._arrange(gradient, shape, gradient_strides(shape, strides))
+
+    def _arrange(self, made: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        element = np.empty(1, made._dtype.numpy)
+        steps = [s * element.itemsize for s in strides]
+        self.arrange(made, np.lib.stride_tricks.as_strided(element, shape, steps))
 
     def _fresh(self, value: Value) -> Tensor:
         """A recorded tensor over memory of its own."""
@@ -433,8 +455,7 @@ class Recorder(StateRecorder):
             if op.kind == POINTWISE:
                 tensors[0]._data._layout = pointwise_layout(op, args, results[0])
             for name, made, value in zip(op.results, tensors, results, strict=False):
-                order = op.order.get(name)
-                if order in ("channels", "columns", "input", "operands") or callable(order):
+                if is_stated(op, name):
                     self.arrange(made, stated_layout(op, args, name, value))
                     if _overlaps(made._data.layout):  # what eager execution writes last is what it shows
                         self.note_effect("copies a tensor whose elements share memory, with its strides,")

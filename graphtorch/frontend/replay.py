@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphtorch.frontend.arrangement import laid_out
 from graphtorch.frontend.kept import KeptGradients, keepable
-from graphtorch.frontend.program import Alias, BrokenNode, Constant, Made, Output, _laid_out
+from graphtorch.frontend.program import Alias, BrokenNode, Constant, Made, Output
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
@@ -341,7 +342,7 @@ class _Writer:
         array = f"arrays[{spec.index}]"
         ordered = spec.strides is not None or spec.order is not None
         if ordered:
-            array = f"{self.name(_laid_out)}({array}, {self.name(spec.strides)}, {self.name(spec.order)})"
+            array = f"{self.name(laid_out)}({array}, {self.name(spec.strides)}, {self.name(spec.order)})"
         self.lines += [
             f"{variable} = {self.name(object.__new__)}({self.name(Tensor)})",
             f"{variable}._data = array = {array}",

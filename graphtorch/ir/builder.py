@@ -15,7 +15,8 @@ import numpy as np
 from graphtorch.autograd.state import state
 from graphtorch.ir.graph import UNKNOWN, Graph, Location, Value
 from graphtorch.ops.record import Operator
-from graphtorch.tensor.tensor import Tensor, meta_array
+from graphtorch.ops.strides import contiguous_strides
+from graphtorch.tensor.tensor import Tensor, element_strides, meta_array
 
 
 class Traced:
@@ -37,6 +38,14 @@ class Traced:
         if self._layout is None:
             self._layout = meta_array([hint(d) for d in self.value.type.shape], self.value.type.dtype)
         return self._layout
+
+
+    def stride(self) -> tuple[Any, ...]:
+        """Strides in elements, symbolic where sizes are."""
+        shape = self.value.type.shape
+        if not all(type(n) is int for n in shape):
+            return contiguous_strides(shape)
+        return element_strides(self.layout)
 
 
 def hint(size: Any) -> int:

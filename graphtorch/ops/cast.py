@@ -13,12 +13,12 @@ from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call, call_inplace, on_device, transfer
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import POINTWISE, VIEW, Sample, sample
-from graphtorch.ops.strides import copied_by_rows
+from graphtorch.ops.strides import copied_by_rows, layout_of, strides_in, suggested_format, under
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.dtypes import dtype as dtype_class
-from graphtorch.tensor.formats import ORDERS, contiguous_format, lies_in, memory_format, preserve_format
+from graphtorch.tensor.formats import ORDERS, contiguous_format, format_name, lies_in
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.type import TensorType
 
@@ -152,9 +152,13 @@ def to(input: Any, *args: Any, **kwargs: Any) -> Any:
         result = call(cast.operator, (result, d))  # type: ignore[attr-defined]
     elif copy and result is input:
         return clone(input, memory_format=layout)
-    if layout is None or layout is preserve_format:
+    order = format_name(layout)
+    if order is None:
         return result
-    return contiguous(result, layout)
+    found = result._layout()
+    if suggested_format(*layout_of(found)) == order if result is input else lies_in(found, order):
+        return result
+    return call(_clone.operator, (result, order))  # type: ignore[attr-defined]
 
 
 def _conversion(name: str, d: dtype_class) -> None:
@@ -229,12 +233,13 @@ def _type(input: Any, dtype: Any = None, non_blocking: bool = False) -> Any:
 
 def _cpu(input: Any, memory_format: Any = None) -> Any:
     """`to("cpu")`."""
-    return input.to("cpu")
+    return input.to("cpu", memory_format=memory_format)
 
 
 def _cuda(input: Any, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Any:
     """`to("cuda")`."""
-    return input.to("cuda" if device is None else device, non_blocking=non_blocking)
+    where = "cuda" if device is None else device
+    return input.to(where, non_blocking=non_blocking, memory_format=memory_format)
 
 
 Tensor.type = _type  # type: ignore[attr-defined]
@@ -254,8 +259,13 @@ def _clone_type(input: Any, memory_format: str | None) -> TensorType:
 
 def _numpy_clone(input: Any, memory_format: str | None) -> Any:
     order = ORDERS.get(memory_format or "")
+    if memory_format == "contiguous_format":
+        return copied_by_rows(np.asarray(input))
     if order is None:
-        return copied_by_rows(np.asarray(input)) if memory_format == "contiguous_format" else np.array(input, copy=True)
+        made = np.array(input, copy=True)
+        if 1 in made.shape and made.strides != input.strides:  # NumPy's are other ones for dimensions of size 1
+            return under(made, strides_in(None, made.shape, layout_of(input)))
+        return made
     copied = copied_by_rows(np.transpose(input, order))
     return np.transpose(copied, np.argsort(order))
 
@@ -281,19 +291,10 @@ _clone = operator(
 )
 
 
-def _format_name(layout: Any) -> str | None:
-    """A memory format by name; None keeps the operand's own. Raises TypeError for anything that is no memory format."""
-    if layout is None or layout is preserve_format:
-        return None
-    if not isinstance(layout, memory_format):
-        raise TypeError(f"argument 'memory_format' must be torch.memory_format, not {type(layout).__name__}")
-    return layout.name
-
-
 @function(method=True)
 def clone(input: Any, *, memory_format: Any = None) -> Any:
     """A copy with the same strides where they are dense. See torch.clone."""
-    return call(_clone.operator, (input, _format_name(memory_format)))  # type: ignore[attr-defined]
+    return call(_clone.operator, (input, format_name(memory_format)))  # type: ignore[attr-defined]
 
 
 def contiguous(input: Any, memory_format: Any = None) -> Any:
@@ -301,7 +302,7 @@ def contiguous(input: Any, memory_format: Any = None) -> Any:
 
     See torch.Tensor.contiguous.
     """
-    name = _format_name(contiguous_format if memory_format is None else memory_format)
+    name = format_name(contiguous_format if memory_format is None else memory_format)
     if name is None:
         raise RuntimeError("preserve memory format is unsupported by the contiguous operator")
     if lies_in(input._layout(), name):

@@ -344,6 +344,7 @@ conv2d_weight_grad: Callable[..., Tensor] = operator(
     "conv2d_weight_grad(Tensor input, Tensor grad, int[] weight_sizes, int[] stride, int[] padding, int[] dilation, "
     "int groups)",
     type=lambda input, grad, weight_sizes, *rest: type_of(input).with_shape(weight_sizes),
+    order={"result": "channels"},
     numpy=_weight_grad_numpy,
     kind=OPAQUE,
     derivative={

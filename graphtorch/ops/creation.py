@@ -17,11 +17,12 @@ from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call, executor, on_device
 from graphtorch.ops.record import SOURCE, Sample, sample
-from graphtorch.ops.strides import contiguous_strides, laid_out, layout_of, pointwise_strides
+from graphtorch.ops.strides import contiguous_strides, laid_out, layout_of, strides_in
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.creation import tensor
 from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.formats import ORDERS, format_name
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.threads import get_num_threads
 from graphtorch.tensor.type import TensorType
@@ -251,6 +252,9 @@ def empty(
     """Uninitialised memory; zeros in a captured graph. See torch.empty."""
     shape = _size("empty", size)
     result = _constant(shape, 0, _resolve_dtype(dtype), device, requires_grad, np.empty)
+    order = format_name(memory_format)
+    if order in ORDERS:
+        result = _like(result, None, None, None, requires_grad, memory_format)
     return result if out is None else _into(out, result)
 
 
@@ -271,11 +275,11 @@ def full(
     return result if out is None else _into(out, result)
 
 
-def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
-    """An array of the operand's shape that keeps the order of its dimensions in memory."""
+def _like_fill(input: Tensor, value: Any, memory_format: str | None = None) -> Callable[..., Any]:
+    """An array of the operand's shape, in a memory format or in the order of the operand's dimensions in memory."""
 
     def fill(size: Any, numpy_dtype: Any) -> Any:
-        strides = pointwise_strides(size, [layout_of(input._layout())])
+        strides = strides_in(memory_format, size, layout_of(input._layout()))
         array = laid_out(np.empty(size, numpy_dtype), strides)
         if value is not None:
             _fill(array, np.asarray(value).astype(numpy_dtype)[()])
@@ -284,21 +288,22 @@ def _like_fill(input: Tensor, value: Any) -> Callable[..., Any]:
     return fill
 
 
-def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool) -> Tensor:
+def _like(input: Any, value: Any, dtype: Any, device: Any, requires_grad: bool, memory_format: Any = None) -> Tensor:
     if not isinstance(input, Tensor):
         raise TypeError(f"argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
     d = input.dtype if dtype is None else _resolve_dtype(dtype)
     where = input.device if device is None else device
     shape = tuple(input.shape)
-    fill = _like_fill(input, value)
+    order = format_name(memory_format)
+    fill = _like_fill(input, value, order)
     strides = None
     if input._device.type == "cuda" and state.recorder is None:
         fill = np.empty if value is None else fill
-        strides = pointwise_strides(shape, [layout_of(input._layout())])
+        strides = strides_in(order, shape, layout_of(input._layout()))
     made = _constant(shape, 0 if value is None else value, d, where, requires_grad, fill, strides)
     keep_order = getattr(state.recorder, "keep_order", None)
     if keep_order is not None:
-        keep_order(made, input)
+        keep_order(made, input, order)
     return made
 
 
@@ -308,7 +313,7 @@ def zeros_like(
     requires_grad: bool = False, memory_format: Any = None,
 ) -> Tensor:  # fmt: skip
     """Zeros of the operand's shape, dtype and device. See torch.zeros_like."""
-    return _like(input, 0, dtype, device, requires_grad)
+    return _like(input, 0, dtype, device, requires_grad, memory_format)
 
 
 @function()
@@ -317,7 +322,7 @@ def ones_like(
     requires_grad: bool = False, memory_format: Any = None,
 ) -> Tensor:  # fmt: skip
     """Ones of the operand's shape, dtype and device. See torch.ones_like."""
-    return _like(input, 1, dtype, device, requires_grad)
+    return _like(input, 1, dtype, device, requires_grad, memory_format)
 
 
 @function()
@@ -326,7 +331,7 @@ def empty_like(
     requires_grad: bool = False, memory_format: Any = None,
 ) -> Tensor:  # fmt: skip
     """Uninitialised memory of the operand's shape, dtype and device. See torch.empty_like."""
-    return _like(input, None, dtype, device, requires_grad)
+    return _like(input, None, dtype, device, requires_grad, memory_format)
 
 
 @function()
@@ -336,7 +341,7 @@ def full_like(
 ) -> Tensor:  # fmt: skip
     """One value in the operand's shape, dtype and device. See torch.full_like."""
     value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
-    return _like(input, value, dtype, device, requires_grad)
+    return _like(input, value, dtype, device, requires_grad, memory_format)
 
 
 @function()

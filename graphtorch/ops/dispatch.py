@@ -21,7 +21,15 @@ from graphtorch.diagnostics import advice
 from graphtorch.ops import native
 from graphtorch.ops.native import LARGE
 from graphtorch.ops.record import Operator
-from graphtorch.ops.strides import laid_out, layout_of, like_pointwise, ordered_strides, row_major
+from graphtorch.ops.strides import (
+    contiguous_strides,
+    laid_out,
+    layout_of,
+    like_pointwise,
+    ordered_strides,
+    row_major,
+    under,
+)
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, canonical, device
 from graphtorch.tensor.remote import as_device, plain
@@ -265,7 +273,10 @@ def _operands(op: Operator, arrays: list[Any]) -> list[Any]:
 def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
     """Give the results of any other operator the memory order that its record states: row by row, mostly."""
     if type(results) is not tuple:
-        if not op.order and results._data.flags.c_contiguous:
+        data = results._data
+        if not op.order and data.flags.c_contiguous:
+            if 1 in data.shape and type(arrays[0]) is _ndarray and not arrays[0].flags.c_contiguous:
+                results._data = under(data, contiguous_strides(data.shape))  # NumPy keeps strides of what it folds
             return
         results = (results,)
     for name, result in zip(op.results, results, strict=False):

@@ -14,7 +14,15 @@ from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import OPAQUE, sample
 from graphtorch.ops.shapes import wrap_dim
 from graphtorch.ops.shaping import channels_as, reshape, sizes_of
-from graphtorch.ops.strides import row_major
+from graphtorch.ops.strides import (
+    channels_innermost,
+    contiguous_strides,
+    dense_strides,
+    laid_out,
+    layout_of,
+    row_major,
+    view_strides,
+)
 from graphtorch.ops.view import expand, slice_, transpose, unsqueeze
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import result_type
@@ -89,7 +97,21 @@ def _cat_numpy(tensors: tuple[Any, ...], dim: int) -> Any:
     shape = list(kept[0].shape)
     shape[dim] = sum(a.shape[dim] for a in kept)
     # NumPy would choose the result's memory order by its operands'.
-    return np.concatenate(kept, dim, out=np.empty(shape, kept[0].dtype))
+    made = np.empty(shape, kept[0].dtype)
+    if len(shape) in (4, 5):
+        made = laid_out(made, _cat_order(tuple(shape), tensors, dim))
+    return np.concatenate(kept, dim, out=made)
+
+
+def _cat_order(shape: tuple[int, ...], tensors: tuple[Any, ...], dim: int) -> tuple[int, ...]:
+    return _joined(shape, map(layout_of, tensors))
+
+
+def _joined(shape: tuple[int, ...], layouts: Iterable[tuple[tuple[int, ...], tuple[int, ...]]]) -> tuple[int, ...]:
+    """The strides of what is joined: channels last if all parts are."""
+    if len(shape) in (4, 5) and all(channels_innermost(*layout) for layout in layouts):
+        return dense_strides(shape, (1, *range(len(shape) - 1, 1, -1), 0))
+    return contiguous_strides(shape)
 
 
 def _cat_derivative(g: Any, tensors_type: tuple[TensorType, ...], dim: int) -> tuple[Any, ...]:
@@ -112,6 +134,7 @@ cat: Callable[..., Tensor] = operator(
     kind=OPAQUE,
     derivative={"tensors": _cat_derivative},
     normalize=_cat_normalize,
+    order={"result": _cat_order},
     samples=lambda make: [
         sample((make(2, 3), make(4, 3)), 0),
         sample((make(2, 3), make(2, 1), make(2, 2)), -1),
@@ -145,7 +168,20 @@ def _stack_normalize(tensors: tuple[Any, ...], dim: Any) -> tuple[Any, ...]:
 def _stack_numpy(tensors: tuple[Any, ...], dim: int) -> Any:
     arrays = _as_promoted(tensors)
     shape = arrays[0].shape
-    return np.stack(arrays, dim, out=np.empty((*shape[:dim], len(arrays), *shape[dim:]), arrays[0].dtype))
+    made = np.empty((*shape[:dim], len(arrays), *shape[dim:]), arrays[0].dtype)
+    if made.ndim in (4, 5, 6):
+        made = laid_out(made, _stack_order(made.shape, tensors, dim))
+    return np.stack(arrays, dim, out=made)
+
+
+def _stack_order(shape: tuple[int, ...], tensors: tuple[Any, ...], dim: int) -> tuple[int, ...]:
+    """As the tensors joined along `dim`, which is then taken apart; behind the last dimension, there is none."""
+    if dim == len(shape) - 1:
+        return _joined(shape, (((*own, 1), (*strides, 1)) for own, strides in map(layout_of, tensors)))
+    joined = (*shape[:dim], shape[dim] * shape[dim + 1], *shape[dim + 2 :])
+    strides = view_strides(joined, _cat_order(joined, tensors, dim), shape)
+    assert strides is not None
+    return strides
 
 
 stack: Callable[..., Tensor] = operator(
@@ -156,6 +192,7 @@ stack: Callable[..., Tensor] = operator(
     derivative={"tensors": lambda g, tensors_type, dim: tuple(g.select(dim, i) for i in range(len(tensors_type)))},
     decompose=lambda tensors, dim: cat(tuple(unsqueeze(t, dim) for t in tensors), dim),
     normalize=_stack_normalize,
+    order={"result": _stack_order},
     samples=lambda make: [
         sample((make(2, 3), make(2, 3)), 0),
         sample((make(2, 3), make(2, 3), make(2, 3)), -1),
@@ -695,7 +732,7 @@ def _padded(input: Tensor, widths: tuple[int, ...], mode: str) -> Tensor:
             cut = -min(before, 0)
             at = (at - cut).remainder(size - cut + min(after, 0)) + cut
         input = input.index_select(dim, at)
-    return channels_as(input, given)
+    return input if mode == "circular" else channels_as(input, given)
 
 
 # -- block_diag and products of vectors -------------------------------------------------------------------------------

@@ -236,6 +236,7 @@ def _pick(g: Any, indices: Any) -> Any:
 max_pool2d_backward: Callable[..., Tensor] = operator(
     "max_pool2d_backward(Tensor input, Tensor indices, int[] input_sizes, bool overlapping, int[] window=())",
     type=lambda input, indices, input_sizes, overlapping, window: type_of(input).with_shape(input_sizes),
+    order={"result": "channels"},
     numpy=_max_backward_numpy,
     kind=OPAQUE,
     derivative={"input": lambda g, indices: _pick(g, indices)},
@@ -382,6 +383,7 @@ avg_pool2d_backward: Callable[..., Tensor] = operator(
     "avg_pool2d_backward(Tensor input, int[] input_sizes, int[] kernel_size, int[] stride, int[] padding, bool "
     "ceil_mode, bool count_include_pad, int? divisor_override)",
     type=lambda input, input_sizes, *rest: type_of(input).with_shape(input_sizes),
+    order={"result": "channels"},
     numpy=_average_backward_numpy,
     kind=OPAQUE,
     derivative={

@@ -24,6 +24,7 @@ from graphtorch.tensor.cuda_generator import States, seed_all
 from graphtorch.tensor.devices import canonical
 from graphtorch.tensor.devices import device as device_class
 from graphtorch.tensor.dtypes import dtype as dtype_class
+from graphtorch.tensor.formats import ORDERS, format_name
 from graphtorch.tensor.generator import Generator, default_generator
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
@@ -284,12 +285,11 @@ def _like(name: str) -> Callable[..., Tensor]:
         memory_format: Any = None,
         generator: Generator | None = None,
     ) -> Tensor:
-        note_effect = getattr(state.recorder, "note_effect", None)
-        if note_effect is not None and not input._layout().flags.c_contiguous and input.numel() > 1:
-            note_effect("draws random numbers in another order than row by row")
-        if state.recorder is None and not input._layout().flags.c_contiguous:
-            # The result has the operand's memory order, which is also the order of the draws.
-            result: Tensor = FUNCTIONS["empty_like"](input, dtype=dtype, device=device)
+        order = format_name(memory_format)
+        by_rows = input._layout().flags.c_contiguous if order is None else order not in ORDERS
+        if not by_rows:
+            # The result's memory order is also the order of the draws.
+            result: Tensor = FUNCTIONS["empty_like"](input, dtype=dtype, device=device, memory_format=memory_format)
             getattr(result, _FILLS[name])(*((0, *args) if len(args) == 1 else args), generator=generator)
             return result.requires_grad_(requires_grad)
         result = base(

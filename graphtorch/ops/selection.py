@@ -18,6 +18,7 @@ from graphtorch.ops.shapes import reduced_shape, wrap_dim
 from graphtorch.ops.strides import product
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.creation import as_tensor
+from graphtorch.tensor.formats import contiguous_format, preserve_format
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -368,9 +369,10 @@ _VIEWS = (
 def _copy_of(name: str) -> None:
     def copied(input: Tensor, *args: Any, **kwargs: Any) -> Any:
         viewed: Any = getattr(input, name)(*args, **kwargs) if hasattr(Tensor, name) else FUNCTIONS[name](input, *args)
+        order = preserve_format if name == "detach" else contiguous_format
         if isinstance(viewed, Sequence) and not isinstance(viewed, Tensor):
-            return tuple(v.clone() for v in viewed)
-        return viewed.clone()
+            return tuple(v.clone(memory_format=order) for v in viewed)
+        return viewed.clone(memory_format=order)
 
     copied.__name__ = copied.__qualname__ = f"{name}_copy"
     copied.__doc__ = f"What `{name}` views, as a tensor of its own. See torch.{name}_copy."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.graph import renamed
+from graphtorch.autograd.state import state
 from graphtorch.ops import view as views
 from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import function, method, operator
@@ -202,7 +203,7 @@ def channels_as(result: Tensor, source: Tensor) -> Tensor:
         return result
     if not channels_innermost(*layout_of(layout)):
         return result
-    made: Tensor = result.contiguous(memory_format=channels_last if result.ndim == 4 else channels_last_3d)
+    made: Tensor = result.to(memory_format=channels_last if result.ndim == 4 else channels_last_3d)
     return made
 
 
@@ -276,26 +277,25 @@ def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storag
     Raises RuntimeError for elements outside the storage.
     """
     # The record counts from its operand's first element.
-    base, start = _memory(input)
-    if base is not input:
-        offset = start if storage_offset is None else storage_offset
+    base = _memory(input)
+    if base is input:
+        offset = 0 if storage_offset is None else storage_offset - input.storage_offset()
     else:
-        begin = input.storage_offset() if isinstance(input._data, np.ndarray) else 0
-        offset = 0 if storage_offset is None else storage_offset - begin
+        offset = input._data.place if storage_offset is None else storage_offset - base.storage_offset()
+    check = getattr(state.recorder, "check_reach", None)
+    if check is not None:
+        check(base, tuple(size), tuple(stride), offset)
     return views.as_strided_(base, tuple(size), tuple(stride), offset, tuple(base.stride()))
 
 
-def _memory(input: Tensor) -> tuple[Tensor, int]:
-    """The tensor whose elements `as_strided` reaches, and where `input` starts in it.
+def _memory(input: Tensor) -> Tensor:
+    """The tensor whose elements `as_strided` reaches.
 
     That is `input` itself, except for a recorded view: a value has no memory around it, so its base takes its place.
     """
     storage = getattr(input._data, "storage", None)
     base: Tensor | None = None if storage is None else storage.base
-    if base is None or base is input or base.dtype is not input.dtype:
-        return input, 0
-    first, inner = (t._layout().__array_interface__["data"][0] for t in (base, input))
-    return base, (inner - first) // input.dtype.itemsize
+    return input if base is None or base.dtype is not input.dtype else base
 
 
 @function(method=True)

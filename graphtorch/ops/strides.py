@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.tensor.formats import ORDERS
+
 
 def concrete(size: Any) -> int:
     """The example value of a size: itself, or what a symbolic size was when the capture began."""
@@ -179,6 +181,12 @@ def laid_out(array: np.ndarray[Any, Any], strides: tuple[int, ...]) -> np.ndarra
     return moved
 
 
+def under(array: np.ndarray[Any, Any], strides: Sequence[int]) -> np.ndarray[Any, Any]:
+    """The array under strides, in elements, that differ from its own in dimensions of size 1 at most."""
+    wanted = tuple(s * array.itemsize for s in strides)
+    return array if array.strides == wanted else np.lib.stride_tricks.as_strided(array, array.shape, wanted)
+
+
 def ordered_strides(
     order: str | None, shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> tuple[int, ...]:
@@ -198,6 +206,32 @@ def ordered_strides(
     if order == "input" and tuple(shape) == tuple(operands[0][0]):
         return pointwise_strides(shape, operands[:1])
     return contiguous_strides(shape)
+
+
+def strides_in(
+    memory_format: str | None, shape: Sequence[int], operand: tuple[Sequence[int], Sequence[int]]
+) -> tuple[int, ...]:
+    """The strides of a tensor of `shape` made in a memory format; without one, those that a copy of `operand` (shape,
+    strides) gets.
+
+    Raises RuntimeError for a format of another rank.
+    """
+    if memory_format is None:
+        dense = tuple(operand[0]) == tuple(shape) and _is_dense(shape, operand[1], _by_stride(shape, operand[1]))
+        return tuple(operand[1]) if dense else pointwise_strides(shape, [operand])
+    order = ORDERS.get(memory_format)
+    if order is None:
+        return contiguous_strides(shape)
+    if len(shape) != len(order):
+        raise RuntimeError(f"required rank {len(order)} tensor to use {memory_format} format")
+    return dense_strides(shape, order[::-1])
+
+
+def suggested_format(shape: Sequence[int], strides: Sequence[int]) -> str:
+    """PyTorch's `suggest_memory_format`: by its strides, gaps allowed."""
+    if not channels_innermost(shape, strides):
+        return "contiguous_format"
+    return "channels_last" if len(shape) == 4 else "channels_last_3d"
 
 
 def channels_innermost(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -225,6 +259,13 @@ def like_pointwise(result: np.ndarray[Any, Any], operands: Sequence[Any]) -> np.
     `operands` in the operator's order: arrays, and Python numbers where the operator takes tensors.
     """
     return laid_out(result, pointwise_strides(result.shape, [layout_of(a) for a in operands]))
+
+
+def gradient_strides(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """The strides of the `.grad` of a leaf: the leaf's, if it lies without gaps, else row-major ones. See
+    `AccumulateGrad` in PyTorch."""
+    dense = _is_dense(shape, strides, _by_stride(shape, strides))
+    return tuple(strides) if dense else contiguous_strides(shape)
 
 
 def pointwise_strides(shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[int, ...]:

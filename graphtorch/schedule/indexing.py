@@ -141,7 +141,7 @@ def reshape_layout(layout: Layout, shape: tuple[Any, ...]) -> Layout | None:
     step: Any = 1
     for size in shape:
         if is_one(size):
-            strides.append(step)
+            strides.append(0)
             continue
         if is_one(left):
             if not runs:
@@ -151,7 +151,12 @@ def reshape_layout(layout: Layout, shape: tuple[Any, ...]) -> Layout | None:
         if left is None:
             return None
         strides.append(left * step)
-    return Layout(shape, tuple(strides), layout.offset) if not runs and is_one(left) else None
+    if runs or not is_one(left):
+        return None
+    for i in reversed(range(len(shape))):  # a dimension of size 1 is as far as all of the next one, as in PyTorch
+        if is_one(shape[i]):
+            strides[i] = shape[i + 1] * strides[i + 1] if i + 1 < len(shape) else 1
+    return Layout(shape, tuple(strides), layout.offset)
 
 
 def _permute_layout(layout: Layout, node: Node) -> Layout:

@@ -46,6 +46,15 @@ sparse_coo = layout("sparse_coo")
 ORDERS = {"channels_last": (0, 2, 3, 1), "channels_last_3d": (0, 2, 3, 4, 1)}
 
 
+def format_name(given: Any) -> str | None:
+    """A memory format by name; None keeps the operand's own. Raises TypeError for anything that is no memory format."""
+    if given is None or given is preserve_format:
+        return None
+    if not isinstance(given, memory_format):
+        raise TypeError(f"argument 'memory_format' must be torch.memory_format, not {type(given).__name__}")
+    return given.name
+
+
 def lies_in(array: Any, name: str) -> bool:
     """Whether an ndarray's memory is in the order of the format of that name; any other name means row-major."""
     order = ORDERS.get(name)

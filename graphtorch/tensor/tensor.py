@@ -228,15 +228,16 @@ class Tensor(metaclass=_TensorMeta):
 
     def stride(self, dim: int | None = None) -> Any:
         """Steps in elements between neighbours along each dimension."""
-        layout = self._layout()
-        strides = tuple(s // self._dtype.itemsize for s in _canonical_strides(layout))
+        recorded = None if isinstance(self._data, np.ndarray) else getattr(self._data, "stride", None)
+        strides = element_strides(self._layout()) if recorded is None else recorded()
         return strides if dim is None else strides[self._wrapped(dim)]
 
-    def storage_offset(self) -> int:
+    def storage_offset(self) -> Any:
         """The first element's distance from the start of the storage, in elements."""
-        if state.recorder is not None and not isinstance(self._data, np.ndarray):
-            self._host("storage_offset()")  # values have no memory around them
-        if self._storage is None or not isinstance(self._data, np.ndarray) or not self._data.size:
+        if not isinstance(self._data, np.ndarray):
+            recorded = getattr(self._data, "storage_offset", None)
+            return 0 if recorded is None else recorded()
+        if self._storage is None or not self._data.size:
             return 0
         address = self._data.__array_interface__["data"][0]
         return int(address - self._storage.data_ptr()) // self._dtype.itemsize
@@ -696,16 +697,11 @@ def _rebuild(
     return tensor
 
 
-def _canonical_strides(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    """Strides as PyTorch reports them: in a fresh array without elements, NumPy's may be 0."""
-    if layout.size or 0 not in layout.strides:
-        return layout.strides
-    strides: list[int] = []
-    step = layout.itemsize
-    for size in reversed(layout.shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
+def element_strides(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    """Strides in elements as PyTorch reports them: in a fresh array without elements, NumPy's may be 0."""
+    if not layout.size and 0 in layout.strides:
+        layout = np.empty([max(size, 1) for size in layout.shape], layout.dtype)
+    return tuple(s // layout.itemsize for s in layout.strides)
 
 
 def meta_array(shape: Sequence[int], of: dtype) -> np.ndarray[Any, Any]:

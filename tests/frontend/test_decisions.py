@@ -472,7 +472,7 @@ def draws_in_memory_order(decorate):
 
 
 def test_draws_into_other_memory_orders():
-    with pytest.warns(UserWarning, match="another order than row by row"):
+    with pytest.warns(UserWarning, match="not contiguous"):
         check_with_warnings(draws_in_memory_order)
 
 

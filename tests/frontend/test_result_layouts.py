@@ -134,3 +134,29 @@ def test_a_copy_whose_elements_share_memory_shows_what_eager_execution_writes() 
     expected, actual = function(x), torch.compile(function)(x)
     assert torch.equal(actual, expected)
     assert actual.stride() == expected.stride()
+
+
+@pytest.mark.parametrize("backend", ["eager", "numpy", "cpu"])
+def test_images_that_lie_channels_last_are_joined_so(backend):
+    last, rows = torch.rand(2, 4, 3, 3).to(memory_format=torch.channels_last), torch.rand(2, 4, 3, 3)
+
+    def join(x, y, dim):
+        joined = torch.cat([x, y], dim)
+        return joined, joined * 2
+
+    run = join if backend == "eager" else torch.compile(join, backend=backend)
+    for x, y, dim, strides in (
+        (last, last, 1, (72, 1, 24, 8)),
+        (last, last, 0, (36, 1, 12, 4)),
+        (last, rows, 1, (72, 9, 3, 1)),
+        (last, torch.rand(2, 4, 1, 3).expand(2, 4, 3, 3), 1, (72, 9, 3, 1)),
+        (rows, rows, 1, (72, 9, 3, 1)),
+    ):
+        for result in run(x, y, dim):
+            assert result.stride() == strides
+        assert run(x, y, dim)[0].equal(torch.cat([x.contiguous(), y.contiguous()], dim))
+    torch.manual_seed(0)
+    kept = torch.nn.functional.dropout(torch.cat([last, last], 1), 0.5)
+    torch.manual_seed(0)
+    dropped = run(last, last, 1)[0].new_empty((2, 3, 3, 8)).bernoulli_(0.5).permute(0, 3, 1, 2)
+    assert ((kept != 0) == (dropped != 0)).all()  # chance goes through memory

@@ -292,3 +292,33 @@ def test_numbers_of_integers_quantiles_and_windows_of_nothing() -> None:
     scalar = torch.tensor(2.0, device="cuda").requires_grad_()
     (scalar.unfold(0, 1, 1) * 3).sum().backward()
     assert scalar.grad is not None and scalar.grad.item() == 3.0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.roll(1, 0),
+        lambda x: x.roll((1, -2), (0, 0)),
+        lambda x: x + (-3) % x.shape[0],
+        lambda x: x + (-3) // x.shape[0],
+        lambda x: x[(2 - x.shape[0]) % 5 % x.shape[0] :] * 1,
+    ],
+)
+def test_quotients_of_negative_sizes_round_down(function: Callable[[Any], Any]) -> None:
+    compiled = torch.compile(function, dynamic=True)
+    for n in (4, 7, 9):
+        x = torch.arange(float(n))
+        assert compiled(x.cuda()).tolist() == function(x).tolist()
+
+
+def test_results_lie_channels_last() -> None:
+    def function(x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = F.conv2d(x, weight)
+        return x, y, y.relu() + 1, torch.cat([x, x], 1), torch.zeros_like(y), F.max_pool2d(y, 2)
+
+    given = (torch.rand(2, 3, 6, 6), torch.rand(4, 3, 3, 3))
+    compiled = torch.compile(function)
+    for expected, actual in zip(function(*given), compiled(*(t.cuda() for t in given)), strict=True):
+        assert actual.stride() == expected.stride()
+        torch.testing.assert_close(actual.cpu(), expected)

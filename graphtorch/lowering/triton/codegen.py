@@ -161,7 +161,8 @@ class Sizes:
         for name in symbols_of(size):
             self.symbols.setdefault(name, symbol(name))
         text = str(substitute(size, {n: symbol(size_argument(n), lower=0) for n in symbols_of(size)}))
-        return ast.unparse(_Products().visit(ast.parse(text, mode="eval"))) if "**" in text else text
+        divides = "-" in text and ("%" in text or "//" in text)
+        return ast.unparse(_InTriton().visit(ast.parse(text, mode="eval"))) if divides or "**" in text else text
 
     def factor(self, size: Any) -> str:
         """A size as one operand of a product."""
@@ -177,17 +178,26 @@ class Sizes:
         return frozenset(size_argument(s) for s in self.symbols if bindings[s] % 16 == 0)
 
 
-class _Products(ast.NodeTransformer):
-    """Powers as products: Triton has none."""
+class _InTriton(ast.NodeTransformer):
+    """Powers as products, of which Triton has none, and quotients of what may be negative rounded down as Python's
+    are: Triton rounds towards zero."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
+        if isinstance(node.op, ast.Mod | ast.FloorDiv) and _may_be_negative(node.left):
+            a, b = node.left, node.right
+            rest: ast.expr = ast.BinOp(ast.BinOp(ast.BinOp(a, ast.Mod(), b), ast.Add(), b), ast.Mod(), b)
+            return rest if isinstance(node.op, ast.Mod) else ast.BinOp(ast.BinOp(a, ast.Sub(), rest), ast.FloorDiv(), b)
         if not isinstance(node.op, ast.Pow):
             return node
         made = node.left
         for _ in range(ast.literal_eval(node.right) - 1):
             made = ast.BinOp(made, ast.Mult(), node.left)
         return made
+
+
+def _may_be_negative(expression: ast.expr) -> bool:
+    return any(isinstance(part, ast.Sub | ast.USub) for part in ast.walk(expression))
 
 
 @dataclass

@@ -250,7 +250,7 @@ def instance_norm(
 
     means, variances = repeated(running_mean), repeated(running_var)
     result = batch_norm(
-        input.reshape(1, batch * channels, *input.shape[2:]),
+        input.contiguous().reshape(1, batch * channels, *input.shape[2:]),
         means,
         variances,
         repeated(weight),

@@ -281,7 +281,7 @@ adaptive_avg_pool3d = autocasts("float32")(_adaptive_mean(3))
 
 def _adaptive_max(name: str, input: Tensor, output_size: Any, spatial: int) -> tuple[Tensor, Tensor]:
     """The maxima and their positions in the flattened spatial dimensions, the first of equal ones."""
-    wanted = _wanted(name, input, output_size, spatial)
+    given, wanted = input, _wanted(name, input, output_size, spatial)
     sizes = tuple(input.shape[-spatial:])
     positions = as_tensor(np.arange(math.prod(sizes)).reshape(sizes), device=input.device).expand(input.shape)
     # The last dimension first: of equal values the first in memory wins.
@@ -294,7 +294,7 @@ def _adaptive_max(name: str, input: Tensor, output_size: Any, spatial: int) -> t
             best.append(value)
             where.append(positions.narrow(dim, start, length).gather(dim, index))
         input, positions = ops.cat(best, dim), ops.cat(where, dim)
-    return input, positions
+    return (channels_as(input, given), channels_as(positions, given)) if spatial == 2 else (input, positions)
 
 
 def _adaptive_max_pools(spatial: int) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -137,9 +137,10 @@ def _shuffled(input: Tensor, r: int) -> Tensor:
     *rest, channels, height, width = input.shape
     n = len(rest)
     split = input.reshape(*rest, channels // (r * r), r, r, height, width)
-    return split.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2).reshape(
+    shuffled = split.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2).reshape(
         *rest, channels // (r * r), height * r, width * r
     )
+    return channels_as(shuffled, input)
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
@@ -161,9 +162,10 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
             )
     n = len(rest)
     split = input.reshape(*rest, channels, height // r, r, width // r, r)
-    return split.permute(*range(n), n, n + 2, n + 4, n + 1, n + 3).reshape(
+    unshuffled = split.permute(*range(n), n, n + 2, n + 4, n + 1, n + 3).reshape(
         *rest, channels * r * r, height // r, width // r
     )
+    return channels_as(unshuffled, input)
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:

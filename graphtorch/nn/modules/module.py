@@ -475,9 +475,8 @@ class Module:
 
         def convert(tensor: Tensor) -> Tensor:
             wanted = dtype if tensor.is_floating_point() or tensor.is_complex() else None
-            if memory_format is not None and tensor.dim() in (4, 5):
-                tensor = tensor.contiguous(memory_format=memory_format)
-            return tensor.to(device=device, dtype=wanted, non_blocking=non_blocking)
+            layout = memory_format if tensor.dim() in (4, 5) else None
+            return tensor.to(device=device, dtype=wanted, non_blocking=non_blocking, memory_format=layout)
 
         return self._apply(convert)
 
