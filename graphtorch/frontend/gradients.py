@@ -19,6 +19,7 @@ from graphtorch.autodiff.checkpointing import in_region
 from graphtorch.autodiff.custom import CUSTOM
 from graphtorch.autodiff.flow import differing, flows
 from graphtorch.autodiff.gradient import GRADIENT
+from graphtorch.autodiff.graft import GRAFT
 from graphtorch.autodiff.reverse import append_gradients
 from graphtorch.autograd import hooks as autograd_hooks
 from graphtorch.autograd.engine import check_start
@@ -273,6 +274,8 @@ class GradientRecorder(GraphBuilder):
         if recorded._base is not None and not recorded._requires_grad:
             return []  # a view made under no_grad
         if recorded._node is not None:
+            while value.node is not None and value.node.op is GRAFT:  # changed under no_grad, with the history it had
+                value = value.node.args[0]
             return [value]
         return [value, *(v for v, leaf in self.leaves.items() if leaf is recorded and v is not value)]
 

@@ -77,3 +77,24 @@ def test_as_in_eager_execution(program: Callable[[Any, Any], Any], backend: str)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert run(lambda f: torch.compile(f, backend=backend)) == run(lambda f: f)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "numpy"])
+def test_a_gradient_of_what_was_changed_without_history_is_that_of_all_its_uses(backend: str) -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        x = x * 1
+        before = x[0]
+        with torch.no_grad():
+            x[:, None] *= -1
+        return torch.autograd.grad((before * 2).sum() + (x * x).sum(), [x])[0]
+
+    def unused_since(x: torch.Tensor) -> torch.Tensor:
+        x = x * 1
+        y = x * x
+        with torch.no_grad():
+            x.mul_(3)
+        return torch.autograd.grad(y.detach().sum() + x[[0, 0]].sum(), [x])[0]
+
+    for f in (function, unused_since):
+        x = torch.arange(9.0).reshape(3, 3).requires_grad_()
+        assert torch.equal(torch.compile(f, backend=backend)(x), f(x))
