@@ -699,9 +699,14 @@ def _rebuild(
 
 def element_strides(layout: np.ndarray[Any, Any]) -> tuple[int, ...]:
     """Strides in elements as PyTorch reports them: in a fresh array without elements, NumPy's may be 0."""
-    if not layout.size and 0 in layout.strides:
-        layout = np.empty([max(size, 1) for size in layout.shape], layout.dtype)
-    return tuple(s // layout.itemsize for s in layout.strides)
+    if layout.size or 0 not in layout.strides:
+        return tuple(s // layout.itemsize for s in layout.strides)
+    strides: list[int] = []
+    step = 1
+    for size in reversed(layout.shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
 
 
 def meta_array(shape: Sequence[int], of: dtype) -> np.ndarray[Any, Any]:
