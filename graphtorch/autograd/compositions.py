@@ -1,4 +1,4 @@
-"""Compositions of operators that run in one piece on large operands.
+"""Compositions of operators that run in one piece.
 
 Eagerly, a composition (`group_norm`, say) runs operator by operator, and each of them reads and writes all elements.
 Decorated with `in_one_piece`, it is one native program where `ops/native.py` says that this pays, and one node of the
@@ -25,14 +25,14 @@ from graphtorch.tensor.type import TensorType, type_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def in_one_piece(name: str, strided: bool = False, linear: bool = False, large: bool = True) -> Callable[[F], F]:
+def in_one_piece(name: str, strided: bool = False, linear: bool = False, compiled: bool = True) -> Callable[[F], F]:
     """Decorate a composition of operators that returns a tensor or a tuple of them.
 
     `name` is PyTorch's name of its node in the history; empty: that of the last operator. The function may not change
     a tensor, draw random numbers or read data, and which operators it calls may depend on types, sizes and attributes
     only; it has a tensor among its arguments, on whose device its constants are. `strided`: its results lie row by row,
     however its operands lie. `linear`: gradients do not depend on the values of operands, which therefore are not kept
-    and may be changed. `large`: native code is for large operands."""
+    and may be changed. `compiled`: whether native code is worth while."""
 
     def decorate(function: F) -> F:
         signature = functools.cache(lambda: inspect.signature(function))
@@ -45,7 +45,7 @@ def in_one_piece(name: str, strided: bool = False, linear: bool = False, large: 
                     bound = signature().bind(*args, **kwargs)
                     bound.apply_defaults()
                     given = bound.args
-                made = _native(function, name, given, strided, linear) if large and native.switch.on else None
+                made = _native(function, name, given, strided, linear) if compiled and native.switch.on else None
                 if made is None:
                     made = _small(function, name, given, linear)
                 if made is not None:
@@ -118,7 +118,7 @@ def _native(function: Callable[..., Any], name: str, args: tuple[Any, ...], stri
             data = arg._data
             if arg._device is not CPU or type(data) is not np.ndarray:
                 return None
-            if data.size >= native.LARGE:
+            if data.size >= native.SMALL:
                 is_large = True
             if not strided and not data.flags.c_contiguous:
                 return None
@@ -266,20 +266,21 @@ class CompositionNode(Node):
     ) -> list[Tensor | None] | None:
         if self.inner is not None:
             return _gradients(*self.inner, cotangents, wanted, create_graph=False)
-        if self.kernels is None and not self.is_large:
-            return replay.compose_gradients(
-                self.function, args, cotangents, wanted, lambda: self._by_operators(args, cotangents, wanted)
-            )
-        flowing: list[Any] = [None if c is None else c._data for c in cotangents]
-        arrays = [a._data if isinstance(a, Tensor) else a for a in args]
-        if any([c is not None and type(c) is not np.ndarray for c in flowing]):
-            return None
-        made: list[Any] | None
-        if self.kernels is not None:
-            made = quiet.run(self.kernels.backward, self.kept, arrays, flowing, wanted)
-        else:
-            made = native.compose_gradients(self.function, arrays, flowing, wanted)
-        return None if made is None else [None if array is None else Tensor._wrap(array) for array in made]
+        made: list[Any] | None = None
+        if self.kernels is not None or self.is_large:
+            flowing: list[Any] = [None if c is None else c._data for c in cotangents]
+            arrays = [a._data if isinstance(a, Tensor) else a for a in args]
+            if any([c is not None and type(c) is not np.ndarray for c in flowing]):
+                return None
+            if self.kernels is not None:
+                made = quiet.run(self.kernels.backward, self.kept, arrays, flowing, wanted)
+            else:
+                made = native.compose_gradients(self.function, arrays, flowing, wanted)
+            if made is not None:
+                return [None if array is None else Tensor._wrap(array) for array in made]
+        return replay.compose_gradients(
+            self.function, args, cotangents, wanted, lambda: self._by_operators(args, cotangents, wanted)
+        )
 
     def _by_operators(
         self, args: list[Any], cotangents: Sequence[Tensor | None], wanted: Sequence[int]

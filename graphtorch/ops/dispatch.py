@@ -19,7 +19,6 @@ from graphtorch.autograd.state import modes_entered, state
 from graphtorch.autograd.views import of_no_grad
 from graphtorch.diagnostics import advice
 from graphtorch.ops import native
-from graphtorch.ops.native import LARGE
 from graphtorch.ops.record import Operator
 from graphtorch.ops.strides import (
     contiguous_strides,
@@ -85,6 +84,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
     needs_grad = False
     elsewhere = False
     is_large = False
+    least = op.least
     arrays: list[Any] = []
     for arg in args:
         if isinstance(arg, Tensor):
@@ -93,7 +93,7 @@ def call(op: Operator, args: tuple[Any, ...]) -> Any:
             if arg._device is not CPU:
                 elsewhere = True
             data = arg._data
-            if data.size >= LARGE:
+            if data.size >= least:
                 is_large = True
             arrays.append(data)
         elif type(arg) is tuple and arg and op.has_list_operands:
@@ -438,7 +438,7 @@ def call_inplace(op: Operator, args: tuple[Any, ...]) -> Tensor:
             for a in args
         ]
         watched = bool(modes_entered and state.modes)
-        is_large = op.native and target._data.size >= LARGE and not watched
+        is_large = op.native and target._data.size >= op.least and not watched
         if (
             not needs_grad
             and not watched

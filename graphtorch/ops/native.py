@@ -2,12 +2,13 @@
 
 NumPy makes one pass over memory an instruction, and leaves 16-bit floats to scalar code. Where that takes several
 passes or is slow, operators and derivative formulas on operands of at least `LARGE` elements run as the kernels of the
-backend `cpu` (`lowering/cpu/eager.py`), which compiled code has too. Small operands, other dtypes and machines without
-that backend get NumPy. What is computed depends on shapes, dtypes and layout only, never on earlier calls: equal calls
-give equal bits."""
+backend `cpu` (`lowering/cpu/eager.py`), which compiled code has too; compositions and what takes NumPy very many passes
+do from `SMALL` elements on. Other operands and dtypes, and machines without that backend, get NumPy. What is computed
+depends on shapes, dtypes and layout only, never on earlier calls: equal calls give equal bits."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from graphtorch.ops.record import Operator
+    from graphtorch.tensor.generator import Generator
 
 
 def _names(text: str) -> frozenset[str]:
@@ -24,6 +26,11 @@ def _names(text: str) -> frozenset[str]:
 
 
 LARGE = 1 << 14  # elements: NumPy takes some ten microseconds, a native call a few
+SMALL = 1 << 8  # the same for compositions, and for operators that take NumPy many passes: `EARLY`
+EARLY = _names("digamma erf erfinv gelu lgamma logaddexp remainder")
+
+DRAWN = 1 << 13  # numbers of one kind that are drawn before native code draws them
+_KEPT = 4096  # kinds
 
 # Pointwise operators that are one vectorised pass of NumPy in float32 and float64.
 ONE_PASS = _names(
@@ -53,6 +60,11 @@ _FLOATS = {np.dtype(d).num: np.dtype(d).itemsize for d in (ml_dtypes.bfloat16, n
 _HALF = 2  # bytes
 _COMPLEX = frozenset((np.dtype(np.complex64).num, np.dtype(np.complex128).num))
 _ndarray = np.ndarray
+
+
+def least(name: str) -> int:
+    """The number of elements from which on an operator may run as native code."""
+    return SMALL if name in EARLY else LARGE
 
 
 def is_native(name: str, kind: str, random: bool) -> bool:
@@ -135,10 +147,35 @@ def gradients(
     values = (*known.values(), *cotangents)
     if not switch.on or op.name in HALF or op.name in _ONE_STEP or not _is_real(values):
         return None
-    if not any([type(v) is _ndarray and v.size >= LARGE for v in values]):
+    if not any([type(v) is _ndarray and v.size >= op.least for v in values]):
         return None  # what is large is no more than a view
     module = switch.module()
     return None if module is None else module.gradients(op, differentiated, known, cotangents, targets)
+
+
+_drawn: dict[tuple[Any, ...], int] = {}  # a call of a random operator, but for its size -> elements so far
+
+
+def draw(op: Operator, arguments: Sequence[Any], at: int, generator: Generator) -> Any:
+    """The numbers of a random operator, an array; None for those that are NumPy's.
+
+    At position `at` of its arguments it has a size, or an array whose size it is; the last one is the generator. The
+    numbers are the same in native code, so that calls may come before it is worth its compilation.
+    """
+    given = arguments[at]
+    shape = given.shape if type(given) is _ndarray else tuple(given) if isinstance(given, tuple | list) else (given,)
+    count = math.prod(shape)
+    if count < SMALL or not switch.on:
+        return None
+    key = (op.name, *[None if i == at else a for i, a in enumerate(arguments[:-1])])
+    before = _drawn.get(key, 0)
+    if before < DRAWN:
+        if len(_drawn) >= _KEPT:
+            _drawn.clear()
+        _drawn[key] = before + count
+        return None
+    module = switch.module()
+    return None if module is None else module.draw(op, arguments, at, shape, generator)
 
 
 def compose(function: Callable[..., Any], arrays: Sequence[Any]) -> list[Any] | None:

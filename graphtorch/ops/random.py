@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.state import state
+from graphtorch.ops import native
 from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import call, call_inplace, write_out
@@ -141,10 +142,27 @@ def _factory_samples(make: Any) -> Iterable[Sample]:
     yield sample((0,), make.dtype)
 
 
+def _drawn(name: str, at: int, sample: Callable[..., Any], exact: Callable[..., bool] | bool = True) -> Any:
+    """The NumPy function of a record: native code where that is worth while, else `sample`, called with the generator
+    and the other arguments. At position `at` is the size. `exact`: whether both give the same numbers, or a function of
+    the other arguments that says so."""
+
+    def numpy(*arguments: Any) -> Any:
+        *given, generator = arguments
+        generator = default_generator if generator is None else generator
+        if exact(*given) if callable(exact) else exact:
+            made = native.draw(lookup(name), arguments, at, generator)
+            if made is not None:
+                return made
+        return sample(generator, *given)
+
+    return numpy
+
+
 _rand = operator(
     "rand(int[] size, dtype dtype, device? device=None, any generator=None)",
     type=_rand_type,
-    numpy=lambda size, dtype, device, generator: _generator(generator).uniform(size, dtype.numpy),
+    numpy=_drawn("rand", 0, lambda g, size, dtype, device: g.uniform(size, dtype.numpy)),
     random=True,
     samples=_factory_samples,
     public=False,
@@ -153,7 +171,12 @@ _rand = operator(
 _randn = operator(
     "randn(int[] size, dtype dtype, device? device=None, any generator=None)",
     type=_randn_type,
-    numpy=lambda size, dtype, device, generator: _generator(generator).normal(size, dtype.numpy),
+    numpy=_drawn(
+        "randn",
+        0,
+        lambda g, size, dtype, device: g.normal(size, dtype.numpy),
+        lambda size, dtype, device: dtype is not dtypes.float64,
+    ),
     random=True,
     samples=_factory_samples,
     public=False,
@@ -162,7 +185,7 @@ _randn = operator(
 _randint = operator(
     "randint(int low, int high, int[] size, dtype dtype, device? device=None, any generator=None)",
     type=_randint_type,
-    numpy=lambda low, high, size, dtype, device, generator: _generator(generator).randint(low, high, size, dtype.numpy),
+    numpy=_drawn("randint", 2, lambda g, low, high, size, dtype, device: g.randint(low, high, size, dtype.numpy)),
     random=True,
     samples=lambda make: [sample(0, 5, (3, 2), dtypes.int64)],
     public=False,
@@ -171,7 +194,7 @@ _randint = operator(
 _randperm = operator(
     "randperm(int n, dtype dtype, device? device=None, any generator=None)",
     type=_randperm_type,
-    numpy=lambda n, dtype, device, generator: _generator(generator).randperm(n, dtype.numpy),
+    numpy=_drawn("randperm", 0, lambda g, n, dtype, device: g.randperm(n, dtype.numpy)),
     random=True,
     samples=lambda make: [sample(7, dtypes.int64)],
     public=False,
@@ -324,30 +347,26 @@ def _sampler(
     draw: Callable[..., Any],
     example: Callable[[Any], Iterable[Sample]],
     check: Any = None,
-    **fields: Any,
+    exact: Callable[..., bool] | bool = False,
 ) -> Callable[..., Any]:
-    """A record `name(input, parameters..., generator)` whose in-place form `name_` fills the tensor with draws."""
+    """A record `name(input, parameters..., generator)` whose in-place form `name_` fills the tensor with draws.
+    `exact`: as in `_drawn`."""
 
     def type_rule(input: Any, *rest: Any) -> TensorType:
         if check is not None:
             check(input, *rest)
         return _same_type(input)
 
-    def numpy(input: Any, *rest: Any) -> Any:
-        *parameters, generator = rest
-        return draw(_generator(generator), input, *parameters)
-
     return operator(
         signature,
         type=type_rule,
-        numpy=numpy,
+        numpy=_drawn(signature.partition("(")[0], 0, draw, exact),
         # What was there before does not matter to the result.
         derivative={"input": lambda g: g * 0},
         random=True,
         samples=example,
         public=False,
         method=False,
-        **fields,
     )
 
 
@@ -387,6 +406,7 @@ _uniform = _sampler(
     lambda g, x, low, high: g.uniform(x.shape, x.dtype, low, high),
     lambda make: [sample(make(3, 2), -1.0, 2.0)],
     _check_uniform,
+    True,
 )
 
 
@@ -405,12 +425,14 @@ _normal = _sampler(
     _draw_normal,
     lambda make: [sample(make(3, 2), 1.0, 2.0)],
     _check_normal,
+    lambda x, mean, std: x.dtype != np.float64,
 )
 _bernoulli_fill = _sampler(
     "bernoulli_fill(Tensor input, float p=0.5, any generator=None)",
     lambda g, x, p: g.bernoulli(p, x.shape, x.dtype),
     lambda make: [sample(make(3, 2), 0.3)],
     _check_probability,
+    True,
 )
 _exponential = _sampler(
     "exponential(Tensor input, float lambd=1.0, any generator=None)",
@@ -459,11 +481,13 @@ _random_range = _sampler(
     "random_range(Tensor input, int low, int high, any generator=None)",
     lambda g, x, low, high: g.randint(low, high, x.shape, x.dtype),
     lambda make: [sample(make(3, 2), 0, 5)],
+    exact=True,
 )
 _random_full = _sampler(
     "random_full(Tensor input, any generator=None)",
     lambda g, x: g.random(x.shape, x.dtype),
     lambda make: [sample(make(3, 2))],
+    exact=True,
 )
 
 
@@ -499,7 +523,10 @@ def _numpy_bernoulli(input: Any, generator: Any) -> Any:
             "Expected p_in >= 0 && p_in <= 1 to be true, but got false.  (Could this error message be improved?  If "
             "so, please report an enhancement request to PyTorch.)"
         )
-    return _generator(generator).bernoulli(input, input.shape, input.dtype)
+    return _draw_bernoulli(input, generator)
+
+
+_draw_bernoulli = _drawn("bernoulli", 0, lambda g, p: g.bernoulli(p, p.shape, p.dtype))
 
 
 _bernoulli = operator(

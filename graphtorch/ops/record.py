@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from graphtorch.ops.native import is_native
+from graphtorch.ops.native import is_native, least
 from graphtorch.tensor.type import TensorType
 
 MISSING = inspect.Parameter.empty
@@ -144,6 +144,7 @@ class Operator:
     is_view: bool = field(init=False)
     has_list_operands: bool = field(init=False)
     native: bool = field(init=False)  # whether it may run as native code; see ops/native.py
+    least: int = field(init=False)  # from this number of elements on
     positions: dict[str, int] = field(init=False)
     device_at: int | None = field(init=False)  # the parameter that says where the result is made of no operand
 
@@ -151,6 +152,7 @@ class Operator:
         self.is_view = self.kind == VIEW
         self.has_list_operands = any(p.kind.endswith("[]") and p.is_operand for p in self.parameters)
         self.native = is_native(self.name, self.kind, self.random)
+        self.least = least(self.name)
         self.positions = {p.name: i for i, p in enumerate(self.parameters)}
         self.device_at = None if any(p.is_operand for p in self.parameters) else self.positions.get("device")
 

@@ -61,6 +61,7 @@ def pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(CompositionNode, "__init__", noting)
     monkeypatch.setattr(native, "LARGE", 1)
+    monkeypatch.setattr(native, "SMALL", 1)
     monkeypatch.setattr(native.switch, "on", True)
     yield found
 

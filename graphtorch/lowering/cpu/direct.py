@@ -24,6 +24,7 @@ from graphtorch.lowering.cpu.pool import SIZE, THREADS, get_drowsy_pool
 from graphtorch.lowering.cpu.translation import Translation
 from graphtorch.schedule import build_schedule
 from graphtorch.schedule.memory import plan
+from graphtorch.tensor.generator import Generator, GeneratorState
 
 Array = np.ndarray[Any, Any]
 
@@ -65,8 +66,9 @@ class DirectProgram:
     dtypes      NumPy dtypes of the outputs
     """
 
-    def __init__(self, graph: Graph, donations: Mapping[int, int] | None = None) -> None:
-        """Raises RefusedError for a graph that is not one native segment without random numbers."""
+    def __init__(self, graph: Graph, donations: Mapping[int, int] | None = None, draws: bool = False) -> None:
+        """`draws`: whether it may draw random numbers, from a generator that each call names. Raises RefusedError for a
+        graph that is not one native segment."""
         if not layout_is_known():
             raise RefusedError("Python's objects lie in memory in an unknown way")
         schedule = build_schedule(graph, donations)
@@ -76,7 +78,7 @@ class DirectProgram:
             raise RefusedError(made.fallbacks[0])
         outputs = [v.buffer for v in schedule.outputs]
         extra = [b for b in program.io if b not in schedule.inputs and b not in outputs]
-        if extra or program.generators or len(set(outputs)) < len(outputs):
+        if extra or (program.generators and not draws) or len(set(outputs)) < len(outputs):
             raise RefusedError("a value that is neither an operand nor a result")
         if len(program.segments) != 1 or len(program.segments[0].steps) != len(schedule.steps):
             raise RefusedError("not a single segment")
@@ -146,12 +148,21 @@ class Bound:
         header[launch.EXPECTED] = self.expected.ctypes.data
         words = launch.context_words(native, bindings, planned)
         self.words = [*header, *([0] * len(native.io)), *words]
+        behind = len(self.words) - len(words)
+        self.states = [(behind + i, w.part) for i, w in enumerate(native.words) if isinstance(w, GeneratorState)]
         self.free: list[tuple[Array, int, list[Array]]] = []
         self.roomy = made.stack_bytes > stack.ANY
 
-    def run(self, arrays: Sequence[Any], numbers: Sequence[float], results: Sequence[Array]) -> None:
+    def run(
+        self,
+        arrays: Sequence[Any],
+        numbers: Sequence[float],
+        results: Sequence[Array],
+        generator: Generator | None = None,
+    ) -> None:
         """Compute `results`, which lie row by row, from arrays that do too, with the dtypes and sizes that the graph
-        says. Raises what native code found wrong with values, such as an index out of range."""
+        says. `generator`: the one to draw from, inside its `drawing()`. Raises what native code found wrong with
+        values, such as an index out of range."""
         try:
             context, address, held = self.free.pop()
         except IndexError:
@@ -160,6 +171,9 @@ class Bound:
             held = [np.zeros((), d) for _, d in self.program.numbers]
         for place, value in zip(held, numbers, strict=True):
             place[()] = value
+        if generator is not None:
+            for at, part in self.states:
+                context[at] = GeneratorState(generator, part).address
         memory = None
         if self.bytes:
             memory = _memory.of(self.bytes)

@@ -8,6 +8,7 @@ here."""
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,9 +24,11 @@ from graphtorch.ir.passes import default_pipeline
 from graphtorch.lowering.backend import get_backend
 from graphtorch.lowering.cpu.direct import DirectProgram
 from graphtorch.lowering.cpu.instructions import RefusedError
+from graphtorch.ops.dispatch import quiet
 from graphtorch.ops.native import ONE_PASS
 from graphtorch.ops.record import Operator
 from graphtorch.tensor import dtypes
+from graphtorch.tensor.generator import Generator
 from graphtorch.tensor.symint import SymbolScope
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType
@@ -204,6 +207,7 @@ class _Program:
 
 _Build = Callable[["SymbolScope | None"], "_Program | None"]
 _programs: dict[tuple[Any, ...], list[tuple[SymbolScope | None, _Program]] | None] = {}
+_chosen: dict[tuple[Any, tuple[int, ...]], _Program | None] = {}  # of a key and sizes, once guards have been asked
 _NEVER: list[tuple[SymbolScope | None, _Program]] = []  # of calls that have no program
 _lock = threading.RLock()
 
@@ -222,13 +226,24 @@ def _find(key: tuple[Any, ...], operands: _Operands, build: _Build, symbolic: bo
 
     One program serves all sizes. Where the operator has no such form, or not `symbolic`, each combination has its own.
     """
-    sizes = operands.sizes
     try:
-        known = _programs.get(key, ())
-        if known is None or not (symbolic or known is _NEVER):
-            known = _programs.get((key, sizes)) or ()
+        return _chosen[key, operands.sizes]
+    except KeyError:
+        pass
     except TypeError:  # an attribute that is no key
         return None
+    if len(_chosen) >= _KEPT:
+        _chosen.clear()
+    with quiet.nested():  # operators may be called
+        found = _chosen[key, operands.sizes] = _choose(key, operands, build, symbolic)
+    return found
+
+
+def _choose(key: tuple[Any, ...], operands: _Operands, build: _Build, symbolic: bool) -> _Program | None:
+    sizes = operands.sizes
+    known = _programs.get(key, ())
+    if known is None or not (symbolic or known is _NEVER):
+        known = _programs.get((key, sizes)) or ()
     for scope, program in known:
         if scope is None or not scope.guards:
             return program
@@ -318,8 +333,9 @@ class _Builder:
         d, shape, full = entry
         return TensorType(_dtype(d), self.shape(shape)), None if full is None else self.shape(full)
 
-    def finish(self, results: Sequence[Any], onto: int | None = None) -> _Program | None:
-        """Compile. `results` are tensors of the graph; `onto`: the input whose memory the only result takes."""
+    def finish(self, results: Sequence[Any], onto: int | None = None, draws: bool = False) -> _Program | None:
+        """Compile. `results` are tensors of the graph; `onto`: the input whose memory the only result takes; `draws`:
+        whether there are random numbers."""
         values = [None if r is None else self.builder.value_of(r) for r in results]
         passed = [_NOTHING if v is None else self.inputs.index(v) if v in self.inputs else _MADE for v in values]
         for value in values:
@@ -330,7 +346,7 @@ class _Builder:
             self.constants = [array for _, array in self.builder.constants.values()]
         if self.graph.outputs:
             graph = default_pipeline(False).run(self.graph)
-            direct = DirectProgram(graph, None if onto is None else {0: onto})
+            direct = DirectProgram(graph, None if onto is None else {0: onto}, draws)
         return _Program(direct, passed, self.constants)
 
 
@@ -466,6 +482,36 @@ def update(op: Operator, arguments: list[Any]) -> bool:
         return False
     program.direct.bound(operands.sizes).run(operands.given, numbers, ())
     return True
+
+
+def draw(op: Operator, arguments: Sequence[Any], at: int, shape: tuple[int, ...], generator: Generator) -> Any:
+    """The numbers of a random operator; None where it has no program.
+
+    Its last argument says which generator; at position `at` it has a size, or an array whose size it is.
+    """
+    sized = arguments[at]
+    is_operand = type(sized) is _ndarray
+    operands = _Operands([sized] if is_operand else [])
+    if not is_operand:
+        operands.vectors, operands.shape, operands.sizes = True, shape, (math.prod(shape),)
+    elif not operands.vectors or operands.order is not None or type(operands.key[0]) is not int:
+        return None
+    key = (op, *(_constant(a) for i, a in enumerate(arguments[:-1]) if i != at), operands.key)
+
+    def build(scope: SymbolScope | None) -> _Program | None:
+        made = _Builder(op.name, operands, 0, scope)
+        filled, n = [*arguments[:-1], None], made.symbols[0]
+        filled[at] = made.arrays[0] if is_operand else (n,) if isinstance(sized, tuple | list) else n
+        with made.builder:
+            return made.finish([made.builder.call(op, tuple(filled))], draws=True)
+
+    program = _find(key, operands, build)
+    if program is None or program.direct is None:
+        return None
+    found = np.empty(shape, program.direct.dtypes[0])
+    with generator.drawing():
+        program.direct.bound(operands.sizes).run(operands.given, (), [found], generator)
+    return found
 
 
 # -- derivatives ------------------------------------------------------------------------------------------------------

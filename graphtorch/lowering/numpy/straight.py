@@ -18,8 +18,8 @@ from graphtorch.autograd.rules import evaluate, fit
 from graphtorch.ir.builder import GraphBuilder, wrap
 from graphtorch.ir.digest import is_own
 from graphtorch.ir.graph import Graph, Node, Value
+from graphtorch.ops import native
 from graphtorch.ops.dispatch import call_view, lay_out, quiet
-from graphtorch.ops.native import LARGE
 from graphtorch.ops.pointwise import direct
 from graphtorch.ops.record import POINTWISE, VIEW, Operator
 from graphtorch.ops.strides import laid_out, layout_of
@@ -280,7 +280,8 @@ class _Writer:
                 fixes.append(f"{name} = asarray({name})")
             if laid is not as_is:
                 fixes.append(f"{name} = laid_out({name}, {layout_of(laid)[1]})")
-            if laid.dtype != result.type.dtype.numpy or laid.shape != tuple(result.type.shape) or laid.size >= LARGE:
+            described = result.type
+            if laid.dtype != described.dtype.numpy or laid.shape != tuple(described.shape) or laid.size >= native.LARGE:
                 raise UnsuitableError(node.op.name)
             self.values[result] = laid
         if not node.results or (not any(r in self.fresh for r in node.results) and self.is_constant(node)):
@@ -298,6 +299,10 @@ class _Writer:
         """The function that computes a node, and how many of its arguments it takes."""
         if node.op.name == "view":
             return np.reshape, 2  # a copy where eager execution's operand, which had other strides, was viewed
+        if any(type(a) is np.ndarray and a.size >= node.op.least for a in args):
+            op = node.op
+            if native.run(op, list(args)) is not None:
+                return (lambda *given: native.run(op, list(given))), len(args)
         return direct(node.op.numpy, args) if node.op.kind == POINTWISE else (node.op.numpy, len(args))
 
     def key(self, node: Node) -> Any:

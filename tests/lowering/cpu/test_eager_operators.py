@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch.ops import dispatch, native
+from graphtorch.ops import native
 from graphtorch.ops.record import REGISTRY, Operator
 from graphtorch.ops.testing import Sampler
 from graphtorch.tensor import Tensor, dtypes
@@ -45,8 +45,9 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(native.switch, "on", True)
     for name in ("run", "update", "gradients"):
         monkeypatch.setattr(eager, name, noting(name))
-    monkeypatch.setattr(dispatch, "LARGE", 1)
     monkeypatch.setattr(native, "LARGE", 1)
+    for op in REGISTRY.values():
+        monkeypatch.setattr(op, "least", 1)
     yield found
 
 
@@ -210,9 +211,9 @@ def test_one_program_serves_all_sizes(launches: list[str]) -> None:
     from graphtorch.lowering.cpu import eager
 
     torch.nn.functional.softplus(torch.rand(3, 5))
+    operands = [torch.rand(shape) for shape in ((3, 6), (7,), (2, 3, 4), (40_000,))]
     known = len(eager._programs)
-    for shape in ((3, 6), (7,), (2, 3, 4), (40_000,)):
-        x = torch.rand(shape)
+    for x in operands:
         np.testing.assert_allclose(torch.nn.functional.softplus(x)._data, np.log1p(np.exp(x._data)), rtol=1e-6)
     assert len(eager._programs) == known
     assert launches == ["softplus"] * 5
@@ -240,10 +241,13 @@ def test_attributes_that_compare_equal_are_told_apart(launches: list[str]) -> No
 
 def test_small_operands_and_other_dtypes_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native.switch, "module", lambda: pytest.fail("native code was asked for"))
-    torch.nn.functional.gelu(torch.rand(native.LARGE - 1))
-    torch.rand(native.LARGE) * 2.0
+    torch.nn.functional.silu(torch.ones(native.LARGE - 1))
+    torch.nn.functional.gelu(torch.ones(native.SMALL - 1))
+    torch.nn.functional.glu(torch.ones(native.SMALL - 2))
+    torch.ones(native.LARGE) * 2.0
     torch.nn.functional.relu(torch.arange(2 * native.LARGE))
-    torch.rand(native.LARGE).to(torch.complex64).sigmoid()
+    torch.ones(native.LARGE).to(torch.complex64).sigmoid()
+    torch.rand(native.SMALL - 1)
 
 
 def test_errors_are_those_of_the_record(launches: list[str]) -> None:
