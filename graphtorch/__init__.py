@@ -41,6 +41,7 @@ from graphtorch.tensor.dtypes import (
 )
 from graphtorch.tensor.dtypes import bool_ as _bool
 from graphtorch.tensor.generator import Generator, default_generator
+from graphtorch.tensor.memory import keep_freed_memory as _keep_freed_memory
 from graphtorch.tensor.storage import TypedStorage, UntypedStorage
 
 # isort: split
@@ -231,5 +232,6 @@ else:
 
 
 diagnostics.install()
+_keep_freed_memory()
 
 __version__ = "0.1.0"

@@ -26,7 +26,7 @@ from graphtorch.lowering.cpu.direct import DirectProgram
 from graphtorch.lowering.cpu.instructions import RefusedError
 from graphtorch.ops.dispatch import quiet
 from graphtorch.ops.native import ONE_PASS
-from graphtorch.ops.record import Operator
+from graphtorch.ops.record import Operator, Parameter
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.generator import Generator
 from graphtorch.tensor.symint import SymbolScope
@@ -49,6 +49,8 @@ _BY_SIZE = frozenset(
     ("avg_pool2d", "avg_pool2d_backward", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d_backward",
      "max_pool2d_with_indices")
 )  # fmt: skip
+# What they multiply by changes from call to call, as an optimizer's steps do.
+_SCALED = frozenset(("add", "addcdiv", "addcmul", "rsub", "sub"))
 # Their numbers decide what is computed.
 _CONSTANTS = frozenset(("pow", "full", "arange"))
 
@@ -372,6 +374,13 @@ def _launch(program: _Program, operands: _Operands, numbers: Sequence[float]) ->
 # -- operators --------------------------------------------------------------------------------------------------------
 
 
+def _varies(op: Operator, parameter: Parameter, number: float) -> bool:
+    """Whether a number of a call is an argument of its program, and no part of it."""
+    if parameter.kind == "Number":
+        return op.name in _SCALED and number != 1
+    return parameter.kind == "Tensor|Number" and op.name not in _CONSTANTS
+
+
 def _template(op: Operator, arguments: Sequence[Any]) -> tuple[tuple[Any, ...], list[Array], list[float]] | None:
     """What a call looks like without its data, its arrays, and its numbers that may change from call to call."""
     arrays: list[Array] = []
@@ -382,7 +391,7 @@ def _template(op: Operator, arguments: Sequence[Any]) -> tuple[tuple[Any, ...], 
         if kind is _ndarray:
             arrays.append(value)
             parts.append(None)
-        elif kind is float and parameter.kind == "Tensor|Number" and op.name not in _CONSTANTS:
+        elif kind is float and _varies(op, parameter, value):
             numbers.append(value)
             parts.append(float)
         elif kind is tuple and op.has_list_operands and parameter.is_operand:
@@ -403,14 +412,14 @@ def _call(op: Operator, arguments: Sequence[Any], made: _Builder) -> Any:
     for parameter, value in zip(op.parameters, arguments, strict=True):
         if type(value) is _ndarray:
             filled.append(next(arrays))
-        elif type(value) is float and parameter.kind == "Tensor|Number" and op.name not in _CONSTANTS:
+        elif type(value) is float and _varies(op, parameter, value):
             filled.append(next(numbers))
         elif type(value) is tuple and parameter.is_operand:
             filled.append(tuple([None if v is None else next(arrays) for v in value]))
         else:
             filled.append(value)
     with made.builder:
-        is_sum = op.name in _ROUNDED and op.name != "pow" and filled[2] != 1
+        is_sum = op.name in _ROUNDED and op.name != "pow" and arguments[2] != 1
         if (is_sum or (made.numbers and op.name in _EXACT)) and any(a.dtype.itemsize == 2 for a in made.arrays):
             wide = [a.to(dtypes.float32) if isinstance(a, Tensor) and not a.is_number else a for a in filled]
             return made.builder.call(op, tuple(wide)).to(made.arrays[0].dtype)

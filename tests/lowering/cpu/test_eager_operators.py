@@ -133,6 +133,7 @@ def plain(function: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
         lambda x, y: x / 0.3,
         lambda x, y: torch.add(x, y, alpha=0.3),
         lambda x, y: torch.sub(x, y, alpha=0.7),
+        lambda x, y: torch.addcdiv(x, x, y.abs() + 1, value=-0.3),
         lambda x, y: x > 0.3,
         lambda x, y: x.abs() ** 0.3,
         lambda x, y: x % 0.3,
@@ -222,11 +223,18 @@ def test_one_program_serves_all_sizes(launches: list[str]) -> None:
 def test_numbers_are_arguments_of_a_program(launches: list[str]) -> None:
     from graphtorch.lowering.cpu import eager
 
-    x = torch.rand(50)
-    torch.lerp(x, x + 1, 0.5)
+    def check(weight: float) -> None:
+        np.testing.assert_allclose(torch.lerp(x, x + 1, weight)._data, x._data + weight, rtol=1e-6)
+        np.testing.assert_allclose(torch.addcdiv(x, y, y, value=weight)._data, x._data + weight, rtol=1e-6)
+        np.testing.assert_allclose(x.clone().addcmul_(y, y, value=weight)._data, x._data + 4 * weight, rtol=1e-6)
+        half = torch.ones(50, dtype=torch.bfloat16)
+        np.testing.assert_allclose(half.add(half, alpha=weight).double()._data, 1 + weight, rtol=1e-2)
+
+    x, y = torch.rand(50), torch.full((50,), 2.0)
+    check(0.5)
     known = len(eager._programs)
     for weight in (0.25, 0.75, float("inf")):
-        np.testing.assert_allclose(torch.lerp(x, x + 1, weight)._data, x._data + weight, rtol=1e-6)
+        check(weight)
     assert len(eager._programs) == known
 
 
