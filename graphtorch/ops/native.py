@@ -193,5 +193,20 @@ def compose_gradients(
     return None if module is None else module.compose_gradients(function, arrays, cotangents, wanted)
 
 
+def step(function: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    """A composition that is to run many times on arrays of the same shapes; see `lowering/cpu/eager.py`. None where it
+    has no program."""
+    module = switch.module() if _is_real(arguments) else None
+    return None if module is None else module.step(function, arguments)
+
+
+def gradient_step(
+    function: Callable[..., Any], arguments: Sequence[Any], cotangents: Sequence[Any], wanted: Sequence[int]
+) -> Any:
+    """The same of its gradients."""
+    module = switch.module() if _is_real((*arguments, *cotangents)) else None
+    return None if module is None else module.gradient_step(function, arguments, cotangents, wanted)
+
+
 def _is_real(arrays: Sequence[Any]) -> bool:
     return not any([type(a) is _ndarray and a.dtype.num in _COMPLEX for a in arrays])

@@ -255,3 +255,46 @@ def test_lengths_may_be_an_argument_of_a_compiled_function(backend):
         wanted, _ = run(x, sizes)
         assert found.allclose(wanted, atol=1e-6)
         assert counted.tolist() == lengths
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"bias": False, "num_layers": 2}])
+@pytest.mark.parametrize("mode", ["LSTM", "GRU"])
+def test_native_steps_are_those_of_numpy(mode, options, monkeypatch):
+    pytest.importorskip("llvmlite")
+    from graphtorch.nn.functional import recurrent_steps
+    from graphtorch.ops import native
+
+    gt.manual_seed(0)
+    layer = getattr(gt.nn, mode)(6, 8, **options)
+    x = gt.randn(9, 5, 6, requires_grad=True)
+
+    def run():
+        outputs, state = layer(x)
+        loss = (outputs**2).sum()
+        for n, part in enumerate(state if mode == "LSTM" else (state,)):
+            loss = loss + (n + 1) * (part**3).sum()
+        whole = gt.autograd.grad(loss, [x, *layer.parameters()])
+        return [outputs.detach(), *whole, *gt.autograd.grad(layer(x)[0].sum(), [x, *layer.parameters()])]
+
+    steps = []
+    known = native.step
+    monkeypatch.setattr(native, "step", lambda *given: steps.append(mode) or known(*given))
+    monkeypatch.setattr(recurrent_steps, "LEAST", 1)
+    ours = run()
+    assert steps
+    monkeypatch.setattr(native.switch, "on", False)
+    for a, b in zip(ours, run(), strict=True):
+        np.testing.assert_allclose(a._data, b._data, rtol=1e-5, atol=1e-6)
+
+
+def test_without_native_steps_going_back_numpy_does_it(monkeypatch):
+    pytest.importorskip("llvmlite")
+    from graphtorch.nn.functional import recurrent_steps
+    from graphtorch.ops import native
+
+    monkeypatch.setattr(recurrent_steps, "LEAST", 1)
+    layer, x = gt.nn.LSTM(6, 8), gt.randn(9, 5, 6)
+    whole = gt.autograd.grad(layer(x)[0].sum(), list(layer.parameters()))
+    monkeypatch.setattr(native, "gradient_step", lambda *given: None)
+    for a, b in zip(whole, gt.autograd.grad(layer(x)[0].sum(), list(layer.parameters())), strict=True):
+        np.testing.assert_allclose(a._data, b._data, rtol=1e-5, atol=1e-6)

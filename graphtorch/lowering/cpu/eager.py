@@ -636,8 +636,8 @@ def _composition_key(function: Any, arguments: Sequence[Any], operands: _Operand
     return (function, attributes, operands.key, dtypes.get_default_dtype(), *more)
 
 
-def compose(function: Callable[..., Any], arguments: Sequence[Any]) -> list[Array] | None:
-    """The results of a composition of operators as new arrays; None where it has no program."""
+def _composition(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[_Program | None, _Operands]:
+    """The program of a composition, and its operands."""
     operands = _Operands.shaped([a for a in arguments if type(a) is _ndarray])
 
     def build(scope: SymbolScope | None) -> _Program | None:
@@ -647,17 +647,20 @@ def compose(function: Callable[..., Any], arguments: Sequence[Any]) -> list[Arra
             raise RefusedError("a result that is an operand")
         return program
 
-    program = _find(_composition_key(function, arguments, operands), operands, build)
+    return _find(_composition_key(function, arguments, operands), operands, build), operands
+
+
+def compose(function: Callable[..., Any], arguments: Sequence[Any]) -> list[Array] | None:
+    """The results of a composition of operators as new arrays; None where it has no program."""
+    program, operands = _composition(function, arguments)
     found = None if program is None else _launch(program, operands, ())
     return None if found is None else [a if a.flags.c_contiguous else a.copy() for a in found]
 
 
-def compose_gradients(
+def _composition_gradients(
     function: Callable[..., Any], arguments: Sequence[Any], cotangents: Sequence[Any], wanted: Sequence[int]
-) -> list[Array | None] | None:
-    """The gradients of the arguments at the positions `wanted`; None where they have no program.
-
-    Those that the results with cotangents do not depend on are None."""
+) -> tuple[_Program | None, _Operands]:
+    """The program for a composition's gradients, and its operands: the arguments, then the cotangents."""
     arrays = [a for a in arguments if type(a) is _ndarray]
     operands = _Operands.shaped([*arrays, *(c for c in cotangents if c is not None)])
     flows = tuple([c is not None for c in cotangents])
@@ -677,9 +680,48 @@ def compose_gradients(
         with made.builder:
             return made.finish([None if v is None else wrap(v) for v in found])
 
-    key = _composition_key(function, arguments, operands, flows, tuple(wanted))
-    program = _find(key, operands, build)
+    return _find(_composition_key(function, arguments, operands, flows, tuple(wanted)), operands, build), operands
+
+
+def compose_gradients(
+    function: Callable[..., Any], arguments: Sequence[Any], cotangents: Sequence[Any], wanted: Sequence[int]
+) -> list[Array | None] | None:
+    """The gradients of the arguments at the positions `wanted`; None where they have no program.
+
+    Those that the results with cotangents do not depend on are None."""
+    program, operands = _composition_gradients(function, arguments, cotangents, wanted)
     if program is None or program.direct is None:
         return None
     made = iter(_launch(program, operands, ()))
     return [next(made) if p == _MADE else None if p == _NOTHING else operands.given[p] for p in program.passed]
+
+
+# -- compositions that run again and again ----------------------------------------------------------------------------
+
+Step = Callable[[Sequence[Any], Sequence[Array]], None]
+
+
+def step(function: Callable[..., Any], arguments: Sequence[Any]) -> Step | None:
+    """A composition for arrays of the very shapes and dtypes of those among the arguments: called with such arrays and
+    with those that take the results, all of which lie row by row. None where it has no program."""
+    return _step(*_composition(function, arguments))
+
+
+def gradient_step(
+    function: Callable[..., Any], arguments: Sequence[Any], cotangents: Sequence[Any], wanted: Sequence[int]
+) -> Step | None:
+    """The same of its gradients: called with the arrays among the arguments and the cotangents. None too where a
+    gradient is no array of its own."""
+    return _step(*_composition_gradients(function, arguments, cotangents, wanted))
+
+
+def _step(program: _Program | None, operands: _Operands) -> Step | None:
+    if program is None or program.direct is None or any(p != _MADE for p in program.passed):
+        return None
+    bound = program.direct.bound(operands.sizes)
+    if any(v is not None for v in bound.views) or any(full is not None for _, _, full in operands.key):
+        return None
+    run, constants = bound.run, program.constants
+    if constants:
+        return lambda arrays, results: run([*arrays, *constants], (), results)
+    return lambda arrays, results: run(arrays, (), results)

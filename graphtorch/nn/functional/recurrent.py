@@ -7,9 +7,10 @@ from typing import Any
 
 from graphtorch import ops
 from graphtorch.autograd.compositions import Kernels, by_kernels
-from graphtorch.nn.functional import recurrent_kernels
+from graphtorch.nn.functional import recurrent_kernels, recurrent_steps
 from graphtorch.nn.functional.convolutions import linear
 from graphtorch.nn.functional.dropouts import dropout as drop
+from graphtorch.nn.functional.recurrent_steps import next_state
 from graphtorch.tensor.tensor import Tensor
 
 __all__ = ["gru_step", "lstm_step", "recurrent_layer", "recurrent_layers", "recurrent_scan", "rnn_step"]
@@ -43,20 +44,8 @@ def _next_state(mode: str, gates: Tensor, now: State, weights: Sequence[Tensor |
     """One step, operator by operator."""
     _, _, weight, bias, projection = weights
     assert weight is not None
-    hidden = now[0]
-    own = linear(hidden, weight, bias)
-    if mode == "LSTM":
-        enter, keep, new, show = (gates + own).chunk(4, -1)
-        cell = keep.sigmoid() * now[1] + enter.sigmoid() * new.tanh()
-        hidden = show.sigmoid() * cell.tanh()
-        return hidden if projection is None else linear(hidden, projection), cell
-    if mode == "GRU":
-        reset, update, new = gates.chunk(3, -1)
-        own_reset, own_update, own_new = own.chunk(3, -1)
-        new = (new + (reset + own_reset).sigmoid() * own_new).tanh()
-        return ((hidden - new) * (update + own_update).sigmoid() + new,)
-    total = gates + own
-    return (total.tanh() if mode == "RNN_TANH" else total.relu(),)
+    after = next_state(mode, gates, linear(now[0], weight, bias), now)
+    return after if projection is None else (linear(after[0], projection), *after[1:])
 
 
 def _steps(
@@ -80,7 +69,7 @@ def _steps(
     return (outputs[0] if steps == 1 else ops.cat(outputs)), *now
 
 
-_KERNELS = Kernels(recurrent_kernels.applies, recurrent_kernels.forward, recurrent_kernels.backward)
+_KERNELS = Kernels(recurrent_kernels.applies, recurrent_steps.forward, recurrent_steps.backward)
 # The same, named as PyTorch's histories end.
 _sequence = by_kernels("CatBackward0", _KERNELS)(_steps)
 _lstm_step = by_kernels("MulBackward0", _KERNELS)(_steps)

@@ -1,5 +1,5 @@
 """The steps of one direction of a recurrent layer in NumPy, forwards and backwards: what eager execution runs instead
-of a dozen operators a step.
+of a dozen operators a step where `recurrent_steps.py` does not.
 
 Gates lie beside each other, (steps, N, gates * H), as PyTorch has them: input, forget, cell, output of an LSTM; reset,
 update, new of a GRU. Going back, everything that does not depend on later steps is computed for all steps at once, and
@@ -37,7 +37,8 @@ def _sigmoid_(x: Array) -> None:
     np.reciprocal(x, out=x)
 
 
-def _order(steps: int, reverse: bool) -> range:
+def order_of(steps: int, reverse: bool) -> range:
+    """The steps in the order in which they are taken."""
     return range(steps - 1, -1, -1) if reverse else range(steps)
 
 
@@ -57,7 +58,7 @@ def forward(
     before = np.empty((steps, count, size), gates.dtype)  # the hidden state that each step began with
     outputs = np.empty((steps, count, size), gates.dtype)
     transposed = weight.T
-    order = _order(steps, reverse)
+    order = order_of(steps, reverse)
     if mode == "GRU":
         saved = _gru(given, hidden, transposed, bias, order, before, outputs)
     else:
@@ -132,7 +133,7 @@ def backward(
     _, count, size = before.shape
     flowing = None if cotangents[0] is None else cotangents[0].reshape(steps, count, size)
     g_hidden = np.zeros((count, size), gates.dtype) if cotangents[1] is None else cotangents[1].copy()
-    order = _order(steps, reverse)[::-1]
+    order = order_of(steps, reverse)[::-1]
     g_cell = None
     if mode == "LSTM":
         g_cell = np.zeros((count, size), gates.dtype) if cotangents[2] is None else cotangents[2].copy()
