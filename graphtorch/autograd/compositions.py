@@ -25,14 +25,14 @@ from graphtorch.tensor.type import TensorType, type_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def in_one_piece(name: str, strided: bool = False, linear: bool = False, compiled: bool = True) -> Callable[[F], F]:
+def in_one_piece(name: str, strided: bool = False, linear: bool = False) -> Callable[[F], F]:
     """Decorate a composition of operators that returns a tensor or a tuple of them.
 
     `name` is PyTorch's name of its node in the history; empty: that of the last operator. The function may not change
     a tensor, draw random numbers or read data, and which operators it calls may depend on types, sizes and attributes
     only; it has a tensor among its arguments, on whose device its constants are. `strided`: its results lie row by row,
     however its operands lie. `linear`: gradients do not depend on the values of operands, which therefore are not kept
-    and may be changed. `compiled`: whether native code is worth while."""
+    and may be changed."""
 
     def decorate(function: F) -> F:
         signature = functools.cache(lambda: inspect.signature(function))
@@ -45,7 +45,7 @@ def in_one_piece(name: str, strided: bool = False, linear: bool = False, compile
                     bound = signature().bind(*args, **kwargs)
                     bound.apply_defaults()
                     given = bound.args
-                made = _native(function, name, given, strided, linear) if compiled and native.switch.on else None
+                made = _native(function, name, given, strided, linear) if native.switch.on else None
                 if made is None:
                     made = _small(function, name, given, linear)
                 if made is not None:

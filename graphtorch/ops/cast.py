@@ -343,6 +343,29 @@ def _copy_type(input: Any, src: Any, non_blocking: bool) -> TensorType:
     return TensorType(input.dtype, tuple(input.shape), input.device)
 
 
+def _copy_into(input: Any, src: Any, non_blocking: bool) -> bool:
+    """Copy an array of the same dtype, whatever it has in common with the target."""
+    if type(src) is not np.ndarray or src.dtype != input.dtype:
+        return False
+    np.copyto(input, src)
+    return True
+
+
+def _fill_into(input: Any, value: Any) -> bool:
+    """Fill with a number, or with an array's one element."""
+    if type(value) is int and value == 0 and input.ndim and input.flags.c_contiguous:
+        input.view(np.uint8).fill(0)  # several times as fast
+        return True
+    if type(value) is np.ndarray:
+        if value.dtype != input.dtype:
+            return False
+        value = value[()]
+    elif type(value) not in (int, float) or input.dtype.kind != "f" or input.itemsize < 4:
+        return False
+    input.fill(value)
+    return True
+
+
 _copy = operator(
     "copy(Tensor input, Tensor src, bool non_blocking=False)",
     type=_copy_type,
@@ -356,6 +379,7 @@ _copy = operator(
     samples=lambda make: [sample(make(3, 4), make(3, 4)), sample(make(3, 4), make(4))],
     categories="bifc",
     grad_name="torch::autograd::CopyBackwards",
+    update=_copy_into,
 )
 
 
@@ -398,6 +422,7 @@ fill = operator(
     samples=lambda make: [sample(make(3, 4), 1), sample(make(3, 4), make())],
     categories="bifc",
     inplace=True,
+    update=_fill_into,
 )
 
 _fill_ = FUNCTIONS["fill_"]

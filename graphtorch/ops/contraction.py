@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from typing import Any
 
+from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.ops.build import function
 from graphtorch.ops.products import bmm
 from graphtorch.ops.shaping import reshape
@@ -80,7 +81,7 @@ def _without_repeats(tensor: Tensor, labels: Labels, operand: int) -> tuple[Tens
     return tensor, labels
 
 
-def _align(tensor: Tensor, labels: Labels, wanted: Labels) -> Tensor:
+def _align(tensor: Tensor, labels: tuple[Any, ...], wanted: tuple[Any, ...]) -> Tensor:
     """Dimensions in the order of `wanted`, of size 1 where the operand lacks one."""
     present = [n for n in wanted if n in labels]
     tensor = permute(tensor, tuple(labels.index(n) for n in present))
@@ -122,19 +123,31 @@ def _contract(a: Tensor, la: Labels, b: Tensor, lb: Labels, keep: set[Any]) -> t
     drop_b = [n for n in lb if n in real or n in right]
     a, b = _dropped(a, la, drop_a), _dropped(b, lb, drop_b)
 
-    def sizes(tensor: Tensor, labels: Labels, names: Labels) -> list[Any]:
+    groups = tuple(batch), tuple(left), tuple(summed), tuple(right)
+    return _multiplied(a, tuple(drop_a), b, tuple(drop_b), groups, len(ones)), batch + left + right + ones
+
+
+@in_one_piece("ViewBackward0")
+def _multiplied(
+    a: Tensor,
+    la: tuple[Any, ...],
+    b: Tensor,
+    lb: tuple[Any, ...],
+    groups: tuple[tuple[Any, ...], ...],
+    ones: int,
+) -> Tensor:
+    """A batch of matrix products: `groups` are the labels of the batch, of the left operand alone, those summed over,
+    and those of the right operand alone. As many dimensions of size 1 stand behind."""
+    batch, left, summed, right = groups
+
+    def sizes(tensor: Tensor, labels: tuple[Any, ...], names: tuple[Any, ...]) -> list[Any]:
         return [tensor.shape[labels.index(n)] for n in names]
 
-    shape_batch, shape_left = sizes(a, drop_a, batch), sizes(a, drop_a, left)
-    shape_right, shape_sum = sizes(b, drop_b, right), sizes(a, drop_a, summed)
-    x = reshape(
-        _align(a, drop_a, batch + left + summed), (product(shape_batch), product(shape_left), product(shape_sum))
-    )
-    y = reshape(
-        _align(b, drop_b, batch + summed + right), (product(shape_batch), product(shape_sum), product(shape_right))
-    )
-    made = reshape(bmm(x, y), (*shape_batch, *shape_left, *shape_right, *(1 for _ in ones)))
-    return made, batch + left + right + ones
+    shape_batch, shape_left = sizes(a, la, batch), sizes(a, la, left)
+    shape_right, shape_sum = sizes(b, lb, right), sizes(a, la, summed)
+    x = reshape(_align(a, la, batch + left + summed), (product(shape_batch), product(shape_left), product(shape_sum)))
+    y = reshape(_align(b, lb, batch + summed + right), (product(shape_batch), product(shape_sum), product(shape_right)))
+    return reshape(bmm(x, y), (*shape_batch, *shape_left, *shape_right, *(1 for _ in range(ones))))
 
 
 def _is_one(size: Any) -> bool:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.autograd.state import state
+from graphtorch.autograd.state import modes_entered, state
 from graphtorch.ops.arguments import also_by_name
 from graphtorch.ops.build import FUNCTIONS, function, operator
-from graphtorch.ops.dispatch import call, executor, on_device
+from graphtorch.ops.dispatch import call, executor, on_device, quiet
 from graphtorch.ops.record import SOURCE, Sample, sample
 from graphtorch.ops.strides import contiguous_strides, laid_out, layout_of, strides_in
 from graphtorch.tensor import dtypes
@@ -483,6 +483,9 @@ def _spread(start: Any, end: Any, steps: int, d: dtype_class, device: Any) -> Te
     if d in (dtypes.float16, dtypes.bfloat16):
         inner = dtypes.float32
     start, end = (v.item() if isinstance(v, Tensor) else v for v in (start, end))
+    eager = state.recorder is None and not modes_entered and canonical(device) is CPU
+    if eager and d is dtypes.float32 and steps > 1 and not isinstance(start, complex) and not isinstance(end, complex):
+        return Tensor._wrap(quiet.run(_spread_float32, start, end, steps))
     index = arange(steps, device=device)
     position = index.to(inner)
     if d.category < dtypes.FLOATING and not isinstance(start, Tensor) and not isinstance(end, Tensor):
@@ -499,6 +502,22 @@ def _spread(start: Any, end: Any, steps: int, d: dtype_class, device: Any) -> Te
     where = FUNCTIONS["where"]
     spread: Tensor = where(index < steps // 2, up, down) if steps > 1 else up
     return spread if spread.dtype is d else spread.to(d)
+
+
+def _spread_float32(start: Any, end: Any, steps: int) -> Any:
+    """`_spread` on an array, each half in one go."""
+    start, end = np.float32(start).item(), np.float32(end).item()
+    gap = (np.float32(end - start) / np.float32(steps - 1)).item()
+    made, half = np.empty(steps, np.float32), steps // 2
+    for part, first, last, step, origin in (
+        (made[:half], 0, half, gap, start),
+        (made[half:], steps - 1 - half, -1, -gap, end),
+    ):
+        places = np.arange(first, last, 1 if last > first else -1, dtype=np.float64)
+        places *= step
+        places += origin
+        part[...] = places
+    return made
 
 
 def _check_steps(name: str, start: Any, end: Any, steps: Any) -> None:

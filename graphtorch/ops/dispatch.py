@@ -279,6 +279,9 @@ def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
                 results._data = under(data, contiguous_strides(data.shape))  # NumPy keeps strides of what it folds
             return
         results = (results,)
+    rows = op.keeps_rows and all([r._data.flags.c_contiguous for r in results])
+    if rows and all([_lies_plainly(a) for a in arrays if type(a) is _ndarray]):
+        return
     for name, result in zip(op.results, results, strict=False):
         data = result._data
         order = op.order.get(name) if op.order else None
@@ -286,6 +289,11 @@ def _put_in_order(op: Operator, arrays: list[Any], results: Any) -> None:
             continue
         layouts = [layout_of(a) for a in _operands(op, arrays)] if order in ("channels", "input", "operands") else []
         result._data = laid_out(data, ordered_strides(order, data.shape, layouts))
+
+
+def _lies_plainly(array: Any) -> bool:
+    """Whether an array lies row by row and in no other order too, as it may with dimensions of size 1."""
+    return array.flags.c_contiguous and 1 not in array.shape
 
 
 def _elsewhere(op: Operator, args: tuple[Any, ...], arrays: list[Any], where: device) -> Any:

@@ -714,7 +714,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = 
     return renamed(padded, f"{kind}{len(widths) // 2}DBackward0" if kind else "CopySlices")
 
 
-@in_one_piece("", linear=True, compiled=False)
+@in_one_piece("", linear=True)
 def _padded(input: Tensor, widths: tuple[int, ...], mode: str) -> Tensor:
     """The input with its last dimensions padded with elements of its own."""
     given = input

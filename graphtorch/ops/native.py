@@ -27,7 +27,7 @@ def _names(text: str) -> frozenset[str]:
 
 LARGE = 1 << 14  # elements: NumPy takes some ten microseconds, a native call a few
 SMALL = 1 << 8  # the same for compositions, and for operators that take NumPy many passes: `EARLY`
-EARLY = _names("digamma erf erfinv gelu lgamma logaddexp remainder")
+EARLY = _names("digamma erf erfinv gelu lgamma logaddexp max_pool2d_with_indices remainder scatter_reduce topk")
 
 DRAWN = 1 << 13  # numbers of one kind that are drawn before native code draws them
 _KEPT = 4096  # kinds
@@ -47,7 +47,7 @@ OTHERS = _names(
     "layer_norm lgamma linalg_vector_norm log_softmax logcumsumexp logsumexp masked_scatter max max_dim "
     "max_pool2d_backward max_pool2d_with_indices mean median median_dim min min_dim mse_loss one_hot prod repeat roll "
     "scatter scatter_add scatter_reduce select_backward slice_backward smooth_l1_loss softmax sort stack std std_mean "
-    "sum tril triu var var_mean"
+    "sum topk tril triu var var_mean"
 )
 # Their derivatives are a single step, which is an operator of its own.
 _ONE_STEP = _names("add cast clone copy exp fill mul neg rsub sub to_device")

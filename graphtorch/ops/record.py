@@ -145,6 +145,7 @@ class Operator:
     has_list_operands: bool = field(init=False)
     native: bool = field(init=False)  # whether it may run as native code; see ops/native.py
     least: int = field(init=False)  # from this number of elements on
+    keeps_rows: bool = field(init=False)  # whether results lie row by row where all operands do; of no pointwise one
     positions: dict[str, int] = field(init=False)
     device_at: int | None = field(init=False)  # the parameter that says where the result is made of no operand
 
@@ -153,6 +154,7 @@ class Operator:
         self.has_list_operands = any(p.kind.endswith("[]") and p.is_operand for p in self.parameters)
         self.native = is_native(self.name, self.kind, self.random)
         self.least = least(self.name)
+        self.keeps_rows = all(v in ("channels", "input", "operands") for v in self.order.values())
         self.positions = {p.name: i for i, p in enumerate(self.parameters)}
         self.device_at = None if any(p.is_operand for p in self.parameters) else self.positions.get("device")
 

@@ -9,7 +9,7 @@ import numpy as np
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.state import state
-from graphtorch.optim.arrays import count_of, update
+from graphtorch.ops.arrays import count_of, update
 from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, move_counts, new_state
 from graphtorch.tensor.dtypes import float32
 from graphtorch.tensor.tensor import Tensor

@@ -7,7 +7,7 @@ from typing import Any
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.state import state
-from graphtorch.optim.arrays import count_up
+from graphtorch.ops.arrays import count_up
 from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, move_counts, new_state
 from graphtorch.tensor.dtypes import float32, float64, get_default_dtype
 from graphtorch.tensor.tensor import Tensor

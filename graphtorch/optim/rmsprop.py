@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch import ops
-from graphtorch.optim.arrays import update
+from graphtorch.ops.arrays import update
 from graphtorch.optim.optimizer import ParamGroup
 from graphtorch.optim.per_parameter import (
     PerParameterOptimizer,

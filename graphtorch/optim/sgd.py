@@ -8,7 +8,7 @@ import numpy as np
 
 from graphtorch import ops
 from graphtorch.autograd.grad_mode import set_grad_enabled
-from graphtorch.optim.arrays import update
+from graphtorch.ops.arrays import update
 from graphtorch.optim.optimizer import Closure, Optimizer, ParamGroup, new_state
 from graphtorch.tensor.dtypes import float64
 from graphtorch.tensor.tensor import Tensor

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import graphtorch as torch
-from graphtorch.optim import arrays
+from graphtorch.ops import arrays
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.1}),

@@ -125,6 +125,12 @@ class Builder:
             lanes,
         )
 
+    def reversed(self, value: Val) -> Val:
+        """The lanes from the last to the first."""
+        picks = ", ".join(f"i32 {i}" for i in range(value.lanes - 1, -1, -1))
+        text = f"shufflevector {value.typed}, {value.type} poison, <{value.lanes} x i32> <{picks}>"
+        return self.emit(text, value.kind, value.lanes)
+
     def match(self, *values: Val) -> list[Val]:
         """Operands with a common number of lanes."""
         lanes = max(v.lanes for v in values)
@@ -299,6 +305,11 @@ class Builder:
         return self.emit(
             f"call {type_} @{name}(ptr {pointer}, i32 {align}, {mask.typed}, {type_} zeroinitializer)", kind, lanes
         )
+
+    def load_reversed(self, pointer: str, kind: str, lanes: int, mask: Val | None) -> Val:
+        """The element at an address and, in further lanes, those before it."""
+        first = self.offset(pointer, const(1 - lanes, "i64"), kind)
+        return self.reversed(self.load(first, kind, lanes, None if mask is None else self.reversed(mask)))
 
     def store(self, value: Val, pointer: str, mask: Val | None = None) -> None:
         align = max(BITS[value.kind] // 8, 1)

@@ -722,7 +722,9 @@ class _Emitter:
         d = access.buffer.dtype
         pointer, indices = self._place(access, u)
         lanes = nest.lanes if nest.vector >= 0 and nest.mask_of(access.strides) & (1 << nest.vector) else 1
-        if indices is not None:
+        if indices is not None and nest.is_reversed(access):
+            x = b.load_reversed(pointer, MEMORY[d], lanes, self.b.mask)
+        elif indices is not None:
             x = b.gather(pointer, indices, MEMORY[d], self.b.mask)
         else:
             x = b.load(pointer, MEMORY[d], lanes, self.b.mask)

@@ -216,6 +216,8 @@ class Nest:
                 weight = (2.0 if any(s.access is access for s in self.kernel.stores) else 1.0) * elements / most
                 if type(stride) is int and stride == 1:
                     score += weight
+                elif type(stride) is int and stride == -1:
+                    score += 0.5 * weight
                 elif not (type(stride) is int and stride == 0):
                     score -= 0.5 * weight
             score += 0.01
@@ -300,7 +302,12 @@ class Nest:
         if self.vector < 0:
             return 1
         stride = self.strides(access.strides)[self.vector]
-        return 1 if type(stride) is int and stride in (0, 1) else 8
+        return 1 if type(stride) is int and stride in (-1, 0, 1) else 8
+
+    def is_reversed(self, access: Access) -> bool:
+        """Whether a vector's elements lie side by side from the last to the first."""
+        stride = self.strides(access.strides)[self.vector]
+        return type(stride) is int and stride == -1
 
 
 def _computing_bits(d: dtype) -> int:

@@ -9,10 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from graphtorch import ops
 from graphtorch.autograd.compositions import in_one_piece
 from graphtorch.autograd.grad_mode import no_grad
 from graphtorch.autograd.graph import composes
+from graphtorch.ops.arrays import update
 from graphtorch.ops.shaping import channels_as
 from graphtorch.tensor.dtypes import bfloat16, finfo, float16, float32
 from graphtorch.tensor.tensor import Tensor
@@ -182,12 +185,13 @@ def batch_norm(
     result, mean, variance = _batch_norm(input, weight, bias, eps)
     count = input.shape[0] * math.prod(input.shape[2:])
     with no_grad():
-        _move_towards(running_mean, mean, momentum)
-        if getattr(count, "is_symbolic_int", False):  # a quotient of symbolic sizes would fix them
-            unbiased = variance * count / (count - 1)
-        else:
-            unbiased = variance * (count / (count - 1))
-        _move_towards(running_var, unbiased, momentum)
+        if running_mean is not None:
+            _move_towards(running_mean, mean, 1.0, momentum)
+        if running_var is not None:
+            if getattr(count, "is_symbolic_int", False):  # a quotient of symbolic sizes would fix them
+                _move_towards(running_var, variance * count / (count - 1), 1.0, momentum)
+            else:
+                _move_towards(running_var, variance, count / (count - 1), momentum)
     return result
 
 
@@ -198,7 +202,8 @@ def _batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: 
     dims = (0, *range(2, input.dim()))
     # One operator: its derivative does not go through the mean, whose part is zero; gradients then take one pass.
     variance, mean = ops.var_mean(x, dims, correction=0, keepdim=True)
-    return _scaled(x - mean, variance, weight, bias, eps).to(input.dtype), mean, variance
+    result = _scaled(x - mean, variance, weight, bias, eps).to(input.dtype)
+    return result, mean.reshape(x.shape[1]), variance.reshape(x.shape[1])
 
 
 @in_one_piece("NativeBatchNormBackward0")
@@ -220,9 +225,19 @@ def _scaled(centred: Tensor, variance: Tensor, weight: Tensor | None, bias: Tens
     )
 
 
-def _move_towards(running: Tensor | None, batch: Tensor, momentum: Any) -> None:
-    if running is not None:
-        running.mul_(1 - momentum).add_(batch.detach().reshape(running.shape).to(running.dtype) * momentum)
+def _move_towards(running: Tensor, batch: Tensor, factor: float, momentum: Any) -> None:
+    """Move a running statistic towards a batch's times `factor`."""
+    if type(momentum) is float and update(_moved, (running,), batch, factor, momentum):
+        return
+    wanted = batch.detach() if factor == 1 else batch.detach() * factor
+    running.mul_(1 - momentum).add_(wanted.reshape(running.shape).to(running.dtype) * momentum)
+
+
+def _moved(running: Any, batch: Any, factor: float, momentum: float) -> None:
+    """`_move_towards` on arrays."""
+    np.multiply(running, 1 - momentum, running)
+    change = batch * momentum if factor == 1 else batch * factor * momentum
+    np.add(running, change, running)
 
 
 @composes("ViewBackward0")

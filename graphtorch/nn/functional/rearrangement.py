@@ -49,7 +49,7 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
     return _windows(input, kernel, dilations, pads, steps)
 
 
-@in_one_piece("Im2ColBackward0", linear=True, compiled=False)
+@in_one_piece("Im2ColBackward0", linear=True)
 def _windows(input: Tensor, kernel: Any, dilations: Any, pads: Any, steps: Any) -> Tensor:
     """The windows as columns."""
     batch, channels = input.shape[:2]
@@ -131,7 +131,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     return _shuffled(input, r)
 
 
-@in_one_piece("PixelShuffleBackward0", linear=True, compiled=False)
+@in_one_piece("PixelShuffleBackward0", linear=True)
 def _shuffled(input: Tensor, r: int) -> Tensor:
     """Channels as positions."""
     *rest, channels, height, width = input.shape

@@ -1,6 +1,7 @@
-"""Updates of small parameters as NumPy code on their arrays: a parameter of a few thousand elements is updated in less
-time than a single operator takes to be called. The numbers are those of the operators, which do it in all other cases:
-large parameters, other dtypes and layouts, other devices, under a recorder, or where the update is differentiated."""
+"""Updates of small parameters and statistics as NumPy code on their arrays: a parameter of a few thousand elements is
+updated in less time than a single operator takes to be called. The numbers are those of the operators, which do it in
+all other cases: large parameters, other dtypes and layouts, other devices, under a recorder, or where the update is
+differentiated."""
 
 from __future__ import annotations
 
