@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import cache as once
 from typing import Any
 
-from graphtorch.lowering.cpu import cache, helpers
+from graphtorch.lowering import cache
+from graphtorch.lowering.cpu import helpers
 from graphtorch.lowering.cpu.function import Function
 
 _lock = threading.RLock()
@@ -186,7 +187,7 @@ class Library:
     def __init__(self, texts: Sequence[str], exported: Iterable[str], imported: dict[str, int] | None = None) -> None:
         self.keys = [_key(text) for text in texts]
         self.seconds = 0.0
-        paths = [cache.place(key, SUFFIX) for key in self.keys]
+        paths = [cache.place("cpu", key, SUFFIX) for key in self.keys]
         with _lock:
             codes = [None if path is None else cache.read(path) for path in paths]
             missing = [i for i, code in enumerate(codes) if code is None]
@@ -203,7 +204,7 @@ class Library:
     @classmethod
     def from_cache(cls, keys: Sequence[str], exported: Iterable[str], imported: dict[str, int]) -> Library | None:
         """The library of modules that were compiled before; None if the code of one is not there any more."""
-        paths = [cache.place(key, SUFFIX) for key in keys]
+        paths = [cache.place("cpu", key, SUFFIX) for key in keys]
         codes = [None if path is None else cache.read(path) for path in paths]
         present = [code for code in codes if code is not None]
         if len(present) < len(keys):

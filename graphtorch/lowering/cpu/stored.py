@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from functools import cache as once
 from pathlib import Path
 from typing import Any
 
 from graphtorch.ir.digest import digest
 from graphtorch.ir.graph import Graph, Value
-from graphtorch.lowering.cpu import cache, launch
+from graphtorch.lowering import cache
+from graphtorch.lowering.cpu import launch
 from graphtorch.lowering.cpu.blas import find_blas
 from graphtorch.lowering.cpu.compiler import Library, surroundings
 from graphtorch.lowering.cpu.executable import CpuExecutable, imports, layout_is_known
@@ -33,7 +32,6 @@ from graphtorch.schedule.memory import MemoryPlan
 from graphtorch.tensor.dtypes import BY_NAME
 from graphtorch.tensor.generator import GeneratorState, default_generator
 from graphtorch.tensor.type import TensorType
-from graphtorch.version import __version__
 
 VERSION = 1  # of the documents
 SUFFIX = ".json"
@@ -46,32 +44,15 @@ used = True  # tests that look at how a program is made turn this off
 
 def place(graph: Graph, donations: Mapping[int, int]) -> Path | None:
     """Where the graph's program is kept; None if it can't be."""
-    if not used or cache.cache_folder() is None or not layout_is_known():
+    if not used or cache.folder("cpu") is None or not layout_is_known():
         return None
     found = digest(graph, *sorted(donations.items()))
     if found is None:
         return None
     blas = find_blas()
     linked = "" if blas is None else f"{blas.index} {bool(blas.set_threads)}"
-    what = (str(VERSION), found, _package(), str(get_pool().threads), linked, *surroundings())
-    return cache.place(hashlib.blake2b("\0".join(what).encode(), digest_size=20).hexdigest(), SUFFIX)
-
-
-@once
-def _package() -> str:
-    """The package's version and the state of its source files, by size and time of change."""
-    root = Path(__file__).parents[2]
-    found = [__version__]
-    for folder in SOURCES:
-        try:
-            with os.scandir(root / folder) as entries:
-                for entry in sorted(entries, key=lambda e: e.name):
-                    if entry.name.endswith(".py"):
-                        status = entry.stat()
-                        found.append(f"{folder}/{entry.name} {status.st_size} {status.st_mtime_ns}")
-        except OSError:  # the package is no folder: its version stands for it
-            continue
-    return hashlib.blake2b("\n".join(found).encode(), digest_size=20).hexdigest()
+    what = (str(VERSION), found, cache.state_of_sources(SOURCES), str(get_pool().threads), linked, *surroundings())
+    return cache.place("cpu", hashlib.blake2b("\0".join(what).encode(), digest_size=20).hexdigest(), SUFFIX)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

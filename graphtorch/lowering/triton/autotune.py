@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 
+from graphtorch.lowering import cache
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, Kernel
 from graphtorch.lowering.triton import attention
 from graphtorch.lowering.triton.agreement import Result, difference, results_of, tolerance
 from graphtorch.lowering.triton.codegen import Generated, generate
-from graphtorch.lowering.triton.compiler import Compiled, cache_folder, cache_key, compile_each, resources, target
+from graphtorch.lowering.triton.compiler import BACKEND, Compiled, cache_key, compile_each, resources, target
 from graphtorch.lowering.triton.errors import ResourceError, UnsupportedError
 from graphtorch.lowering.triton.fused import ATTENTION
 from graphtorch.lowering.triton.groups import GroupedKernel
@@ -348,7 +349,7 @@ _FORMAT = "3"  # of keys
 
 
 def _path(key: str) -> Path | None:
-    folder = cache_folder()
+    folder = cache.folder(BACKEND)
     return None if folder is None else folder / "tuned" / f"{key}.json"
 
 

@@ -255,17 +255,25 @@ class TritonBackend(Backend):
         reason = self.unavailable()
         if reason is not None:
             raise RuntimeError(f"the backend 'triton' cannot run here: {reason}")
+        from graphtorch.lowering.triton import stored
         from graphtorch.lowering.triton.execution import DeviceExecutable
 
-        place = device_of(graph)
-        device = devices.device(None if place is None else place.index)
-        return DeviceExecutable(
-            build_schedule(graph, donations),
-            device,
-            graphs=self.mode in REPLAYING_MODES,
-            on_host=[v.type.device.type == "cpu" and not v.type.is_number for v in graph.outputs],
-            choose=self._chooser(device),
+        where = device_of(graph)
+        device = devices.device(None if where is None else where.index)
+        graphs = self.mode in REPLAYING_MODES
+        on_host = [v.type.device.type == "cpu" and not v.type.is_number for v in graph.outputs]
+        choose = self._chooser(device)
+        donations = dict(donations or {})
+        place = stored.place(graph, donations, device) if choose is None else None
+        found = None if place is None else stored.load(place, graph, donations, device, graphs, on_host)
+        if found is not None:
+            return found
+        made = DeviceExecutable(
+            build_schedule(graph, donations), device, graphs=graphs, on_host=on_host, choose=choose
         )
+        if place is not None:
+            stored.save(place, made)
+        return made
 
     def _chooser(self, device: devices.Device) -> Choose | None:
         """What chooses block sizes by measurement, in the modes that ask for it."""

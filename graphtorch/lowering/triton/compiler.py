@@ -21,10 +21,11 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
+from graphtorch.lowering import cache
 from graphtorch.lowering.triton import processes
 from graphtorch.lowering.triton.codegen import Generated, without_comments
 from graphtorch.lowering.triton.errors import ResourceError
@@ -35,6 +36,7 @@ from graphtorch.lowering.triton.processes import Job
 logger = logging.getLogger(__name__)
 
 _FORMAT = "1"  # of cache entries
+BACKEND = "triton"  # whose part of the cache is ours
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Compiled:
         return self.num_warps * target(self.target).warp
 
 
-@cache
+@once
 def version() -> str:
     """The version of Triton, found without importing it. Raises ImportError where there is none."""
     try:
@@ -353,40 +355,15 @@ def cache_key(function: Generated, to: Target) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=20).hexdigest()
 
 
-@cache
-def _home() -> Path | None:
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "graphtorch" / "triton"
-    except RuntimeError:  # no home folder
-        return None
-
-
-def cache_folder() -> Path | None:
-    """Where compiled kernels are kept: GRAPHTORCH_CACHE, else the user's cache folder; None if it is empty."""
-    chosen = os.environ.get("GRAPHTORCH_CACHE")
-    if chosen is not None:
-        return Path(chosen) / "triton" if chosen else None
-    return _home()
-
-
 def _path(key: str) -> Path | None:
-    folder = cache_folder()
-    return None if folder is None else folder / key[:2] / f"{key}.kernel"
+    return cache.place(BACKEND, key, ".kernel")
 
 
 def _read(key: str) -> Compiled | None:
     """An entry; None where there is none or it is damaged."""
     path = _path(key)
-    if path is None:
-        return None
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    digest, body = content[:32], content[32:]
-    if hashlib.blake2b(body, digest_size=32).digest() != digest:
-        logger.info("ignoring a damaged cache entry %s", path)
+    body = None if path is None else cache.read(path)
+    if body is None:
         return None
     head, _, code = body.partition(b"\n")
     data: dict[str, Any] = json.loads(head)
@@ -400,16 +377,4 @@ def _write(key: str, compiled: Compiled) -> None:
         return
     data = {k: getattr(compiled, k) for k in ("name", "target", "shared", "num_warps", "num_ctas", "global_scratch")}
     head = json.dumps({**data, "binary_size": len(compiled.binary)}).encode()
-    body = head + b"\n" + compiled.binary + compiled.assembly.encode()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.blake2b(body, digest_size=32).digest() + body)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        logger.warning("the cache of compiled kernels can't be written (%s): compiling without it", error)
+    cache.write(path, head + b"\n" + compiled.binary + compiled.assembly.encode())

@@ -33,7 +33,9 @@ from graphtorch.lowering.triton.strided import strided_view, tell_about_host, wr
 from graphtorch.lowering.triton.tiling import Limits
 from graphtorch.runtime.cuda import devices, graphs, transfer
 from graphtorch.runtime.cuda.memory import Allocation
+from graphtorch.schedule.memory import MemoryPlan
 from graphtorch.tensor.remote import DeviceArray, contiguous, device_array
+from graphtorch.tensor.symint import SymInt
 
 Array = np.ndarray[Any, Any]
 _ALIGNED = 16  # bytes: what kernels are compiled for
@@ -57,6 +59,10 @@ class DeviceExecutable(Executable):
 
     checks_inputs = True
     contiguous_results = True
+    symbols = False
+    _dims: Sequence[tuple[int, int, SymInt]] = ()
+    _only: Program | None = None  # where there are no symbolic sizes
+    _latest: Program | None = None
 
     def __init__(
         self,
@@ -69,18 +75,31 @@ class DeviceExecutable(Executable):
         symbols: bool = False,
         choose: Choose | None = None,
     ) -> None:
-        self.schedule: Schedule = prepare_schedule(schedule)
-        self.device = device
+        self._schedule = prepare_schedule(schedule)
         self.limits = limits
+        self.choose = choose
+        self._open(device, graphs, on_host, expects)
+        self.symbols = symbols
+        self._dims = symbolic_dims([b.value for b in schedule.inputs])
+        if not self._dims and not symbols:
+            self._only = self._program({})
+
+    def _open(self, device: devices.Device, graphs: bool, on_host: Sequence[bool], expects: bool = True) -> None:
+        """What running needs beside programs."""
+        self.device = device
         self.graphs = self.keeps = graphs
         self.expects = expects
-        self.symbols = symbols
-        self.choose = choose
         self.on_host = [i for i, wanted in enumerate(on_host) if wanted]
-        self._dims = symbolic_dims([b.value for b in schedule.inputs])
         self._programs: dict[tuple[int, ...], Program] = {}
         self._lock = threading.RLock()
-        self._only = None if self._dims or symbols else self._program({})
+
+    @property
+    def schedule(self) -> Schedule:  # type: ignore[override]  # nobody assigns it
+        return self._schedule
+
+    @property
+    def plan(self) -> MemoryPlan | None:  # type: ignore[override]
+        return None if self._latest is None else self._latest.plan.memory
 
     def run(self, inputs: Sequence[Any]) -> Results:
         return self.run_again(inputs, None, ())
@@ -121,10 +140,10 @@ class DeviceExecutable(Executable):
             with self._lock:
                 if len(self._programs) >= _PROGRAMS:
                     self._programs.pop(next(iter(self._programs)))
-                plan = make_plan(self.schedule, bindings, self.limits, self.choose)
-                found = self._programs[key] = Program(self.schedule, plan, self.device, self.graphs, self.expects)
+                plan = make_plan(self._schedule, bindings, self.limits, self.choose)
+                found = self._programs[key] = Program(plan, self.device, self.graphs, self.expects)
                 self.fallbacks = [f"{s.step}: {s.reason}" for s in plan.unsupported]
-        self.plan = found.plan.memory
+        self._latest = found
         return found
 
     def sources(self) -> dict[str, str]:
@@ -182,23 +201,19 @@ class _Input:
 
 
 class Program:
-    """A schedule for given sizes, and the frames that run it."""
+    """A launch plan, and the frames that run it."""
 
-    def __init__(
-        self, schedule: Schedule, plan: LaunchPlan, device: devices.Device, graphs: bool, expects: bool
-    ) -> None:
+    def __init__(self, plan: LaunchPlan, device: devices.Device, graphs: bool, expects: bool) -> None:
         self.expects = expects
-        self.schedule = schedule
         self.plan = plan
         self.device = device
         self.graphs = graphs and not plan.unsupported
-        written = {b for s in schedule.steps for b in s.writes()}
-        self.inputs = [self._input(i, b, b in written) for i, b in enumerate(schedule.inputs)]
-        given = set(schedule.inputs)
-        made = dict.fromkeys([*(v.buffer for v in schedule.outputs), *(b for s in schedule.steps for b in s.writes())])
-        self.outputs = [self._output(b) for b in made if b not in given and b not in plan.memory.offsets]
+        self.inputs = [self._input(i, b, b in plan.written) for i, b in enumerate(plan.inputs)]
+        self.outputs = [self._output(b) for b in plan.made]
         self.small_bytes, self.output_bytes = lay_out(self.outputs)
-        results = [self._result(v) for v in schedule.outputs]
+        self._sources = {b: i for i, b in enumerate(plan.inputs)}
+        self._made = {b: k for k, b in enumerate(plan.made)}
+        results = [self._result(v) for v in plan.outputs]
         # Donated inputs come back as they are; all other results are looked up in each run.
         self.returned = [r.source if r.view is None else -1 for r in results]
         self.fresh = [(j, r) for j, r in enumerate(results) if self.returned[j] < 0]
@@ -228,8 +243,7 @@ class Program:
 
     def _result(self, view: View) -> _Result:
         shape, strides, offset = (concrete(x, self.plan.bindings) for x in (view.shape, view.strides, view.offset))
-        source = next((i.position for i in self.inputs if i.buffer is view.buffer), -1)
-        output = next((k for k, o in enumerate(self.outputs) if o.buffer is view.buffer), -1)
+        source, output = self._sources.get(view.buffer, -1), self._made.get(view.buffer, -1)
         whole = not offset and shape == concrete(view.buffer.shape, self.plan.bindings)
         return _Result(source, output, None if whole and _is_row_major(shape, strides) else (shape, strides, offset))
 

@@ -20,8 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import (
     Access,
@@ -40,7 +38,7 @@ from graphtorch.lowering.triton.codegen import Generated, KernelEmitter, Segment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import GroupedKernel
 from graphtorch.lowering.triton.instructions import memory
-from graphtorch.lowering.triton.memory import AddressOf, Table
+from graphtorch.lowering.triton.memory import Addresses, Spans
 from graphtorch.lowering.triton.random import Draws
 from graphtorch.lowering.triton.tiling import Blocks, Limits, Tiling, is_one, is_zero, warps
 from graphtorch.schedule.indexing import estimate
@@ -357,20 +355,11 @@ class _GroupEmitter(KernelEmitter):
         shared = [all(other[i] is b for other in self.own) for i, b in enumerate(self.own[0])]
         kept = {b: self.buffers[b] for b, s in zip(self.own[0], shared, strict=True) if s}
         self.columns = [i for i, s in enumerate(shared) if not s]
-        width = len(self.columns) + 1
-        size = self.blocks.x
-        spans = [-(-n // size) for n in self.counts]
-
-        def table(address: AddressOf) -> np.ndarray[Any, Any]:
-            rows = [[n, *(address(own[c]) for c in self.columns)] for n, own in zip(self.counts, self.own, strict=True)]
-            return np.array(rows, np.uint64).view(np.int64).reshape(-1)
-
-        def numbers(address: AddressOf) -> np.ndarray[Any, Any]:
-            return np.concatenate([(i << 32) + np.arange(span, dtype=np.int64) for i, span in enumerate(spans)])
-
+        spans = [-(-n // self.blocks.x) for n in self.counts]
         self.total = sum(spans)
-        rows = Table(f"{self.group.name}_table", width * len(self.counts), table)
-        return {**kept, rows: "table", Table(f"{self.group.name}_blocks", self.total, numbers): "blocks"}
+        rows = [[n, *(own[c] for c in self.columns)] for n, own in zip(self.counts, self.own, strict=True)]
+        table = Addresses(f"{self.group.name}_table", rows)
+        return {**kept, table: "table", Spans(f"{self.group.name}_blocks", spans): "blocks"}
 
     def _grid(self) -> tuple[tuple[Any, int], ...]:
         return ((self.total, 1),)
@@ -405,13 +394,8 @@ class _EqualEmitter(KernelEmitter):
     def _pointers(self) -> dict[Buffer, str]:
         shared = [all(other[i] is b for other in self.own) for i, b in enumerate(self.own[0])]
         self.columns = [i for i, s in enumerate(shared) if not s]
-
-        def table(address: AddressOf) -> np.ndarray[Any, Any]:
-            rows = [[address(own[c]) for c in self.columns] for own in self.own]
-            return np.array(rows, np.uint64).view(np.int64).reshape(-1)
-
-        rows = Table(f"{self.group.name}_table", len(self.columns) * len(self.own), table)
-        return {**{b: self.buffers[b] for b, s in zip(self.own[0], shared, strict=True) if s}, rows: "table"}
+        table = Addresses(f"{self.group.name}_table", [[own[c] for c in self.columns] for own in self.own])
+        return {**{b: self.buffers[b] for b, s in zip(self.own[0], shared, strict=True) if s}, table: "table"}
 
     def _grid(self) -> tuple[tuple[Any, int], ...]:
         return ((len(self.own) * self.each, 1),)

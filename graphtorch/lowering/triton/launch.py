@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule
+from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, Schedule, View
 from graphtorch.lowering.triton.codegen import Generated, generate
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.memory import RandomState, Scratch, Table
@@ -56,6 +56,9 @@ class LaunchPlan:
     memory      the plan of the temporaries
     tables      what the host writes once, when the block is there
     states      what the host writes before each run: the random streams' positions
+    inputs, outputs     the schedule's
+    written     the inputs that steps overwrite
+    made        what each run makes in memory of its own: neither inputs nor temporaries
     """
 
     steps: list[Launch | HostCall]
@@ -66,6 +69,10 @@ class LaunchPlan:
     tables: tuple[Table, ...] = ()
     states: tuple[RandomState, ...] = ()
     fixed: int = 0
+    inputs: Sequence[Buffer] = ()
+    outputs: Sequence[View] = ()
+    written: frozenset[Buffer] = frozenset()
+    made: tuple[Buffer, ...] = ()
 
     @property
     def launches(self) -> list[Launch]:
@@ -91,11 +98,13 @@ def make_plan(
     memory = plan(schedule, bindings)
     offsets: dict[Buffer, int] = {}
     end = 0
-    fixed = [*schedule.inputs, *(v.buffer for v in schedule.outputs), *(b for s in schedule.steps for b in s.writes())]
-    for buffer in dict.fromkeys(fixed):
+    written = {b: None for s in schedule.steps for b in s.writes()}
+    for buffer in dict.fromkeys([*schedule.inputs, *(v.buffer for v in schedule.outputs), *written]):
         if buffer not in memory.offsets:
             offsets[buffer] = end
             end += -(-nbytes(buffer, bindings) // ALIGNMENT) * ALIGNMENT
+    given = frozenset(schedule.inputs)
+    made = tuple(b for b in offsets if b not in given)
     for buffer, offset in memory.offsets.items():
         offsets[buffer] = end + offset
     steps: list[Launch | HostCall] = []
@@ -108,7 +117,20 @@ def make_plan(
     size = _place_extra(steps, schedule.states, offsets, end + memory.arena_bytes, bindings)
     tables = tuple(b for b in offsets if isinstance(b, Table))
     states = tuple(b for b in offsets if isinstance(b, RandomState))
-    return LaunchPlan(steps, offsets, size, memory, bindings, tables, states, end)
+    return LaunchPlan(
+        steps,
+        offsets,
+        size,
+        memory,
+        bindings,
+        tables,
+        states,
+        end,
+        schedule.inputs,
+        schedule.outputs,
+        given.intersection(written),
+        made,
+    )
 
 
 def _defaults(

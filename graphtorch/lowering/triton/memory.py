@@ -7,7 +7,7 @@ RandomState     seed and offset of a random stream, which the host writes before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,43 @@ class Scratch(Buffer):
 
 
 class Table(Buffer):
-    """int64 numbers that stay as they are as long as buffers keep their places.
+    """int64 numbers that stay as they are as long as buffers keep their places."""
 
-    contents    called with what gives a buffer's address: the numbers, `shape[0]` of them
-    """
+    __slots__ = ()
 
-    __slots__ = ("contents",)
-
-    def __init__(self, name: str, size: int, contents: Callable[[AddressOf], np.ndarray[Any, Any]]) -> None:
+    def __init__(self, name: str, size: int) -> None:
         super().__init__(name, int64, (size,), "table", Value(TensorType(int64, (size,)), name))
-        self.contents = contents
+
+    def contents(self, address: AddressOf) -> np.ndarray[Any, Any]:
+        """The numbers, `shape[0]` of them, where `address` gives that of a buffer."""
+        raise NotImplementedError
+
+
+class Addresses(Table):
+    """Rows of numbers, and of buffers that stand for their addresses."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, name: str, rows: Sequence[Sequence[int | Buffer]]) -> None:
+        super().__init__(name, sum(map(len, rows)))
+        self.rows = rows
+
+    def contents(self, address: AddressOf) -> np.ndarray[Any, Any]:
+        numbers = [address(x) if isinstance(x, Buffer) else x for row in self.rows for x in row]
+        return np.array(numbers, np.uint64).view(np.int64)
+
+
+class Spans(Table):
+    """For each program of a launch over several parts, which part it is in (the high 32 bits), and its number there."""
+
+    __slots__ = ("spans",)
+
+    def __init__(self, name: str, spans: Sequence[int]) -> None:
+        super().__init__(name, sum(spans))
+        self.spans = spans
+
+    def contents(self, address: AddressOf) -> np.ndarray[Any, Any]:
+        return np.concatenate([(i << 32) + np.arange(span, dtype=np.int64) for i, span in enumerate(self.spans)])
 
 
 class RandomState(Buffer):

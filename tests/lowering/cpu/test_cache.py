@@ -15,7 +15,8 @@ import pytest
 from programs import f32, trace
 
 import graphtorch as torch
-from graphtorch.lowering.cpu import CpuExecutable, backend, cache, compiler
+from graphtorch.lowering import cache
+from graphtorch.lowering.cpu import CpuExecutable, backend, compiler
 from graphtorch.lowering.cpu.pool import get_pool
 from graphtorch.schedule import build_schedule
 
@@ -117,7 +118,7 @@ def test_processes_compile_the_same_step_at_once(folder):
 def test_killed_process_leaves_a_cache_that_works(folder):
     script = textwrap.dedent("""
         import os, signal
-        from graphtorch.lowering.cpu import cache
+        from graphtorch.lowering import cache
         cache.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
         import graphtorch as torch
         torch.compile(lambda x: x.exp() * 2, backend="cpu")(torch.ones(100))

@@ -181,7 +181,7 @@ def test_the_key_has_everything_that_decides(monkeypatch: pytest.MonkeyPatch):
         stored.place(trace(lambda x: x.sum(0, keepdim=True), f32(3)), {}),
         stored.place(trace(lambda x: x.sum(), f32(3)), {}),
     ]
-    monkeypatch.setattr(stored, "_package", lambda: "other sources")
+    monkeypatch.setattr(stored.cache, "state_of_sources", lambda folders: "other sources")
     others.append(stored.place(graph(), {}))
     monkeypatch.undo()
     monkeypatch.setenv("GRAPHTORCH_CACHE", str(place.parents[2]) if place else "")

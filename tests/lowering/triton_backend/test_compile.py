@@ -26,6 +26,7 @@ pytest.importorskip("triton")
 
 from test_interpreted import KERNELS, graph_of_call
 
+from graphtorch.lowering import cache
 from graphtorch.lowering.triton import compiler
 from graphtorch.lowering.triton.codegen import Generated, without_comments
 from graphtorch.lowering.triton.compiler import TARGETS, Compiled, compile_all, compile_one, resources
@@ -209,7 +210,7 @@ def test_sixty_four_bit_indices_compile() -> None:
 
 
 def entries() -> list[Path]:
-    folder = compiler.cache_folder()
+    folder = cache.folder("triton")
     assert folder is not None
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
@@ -260,7 +261,7 @@ def test_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, monkeypatc
 
 def test_no_cache_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHTORCH_CACHE", "")
-    assert compiler.cache_folder() is None
+    assert cache.folder("triton") is None
     assert compile_one(functions(pointwise())[0]).binary
 
 
