@@ -14,6 +14,7 @@ from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.diagnostics import advice
 from graphtorch.frontend.decisions import generators_of
 from graphtorch.frontend.errors import CaptureError
+from graphtorch.frontend.places import fetch, put
 from graphtorch.frontend.tree import flatten
 from graphtorch.ir.graph import Graph, Node, Value
 from graphtorch.lowering.backend import get_backend
@@ -76,22 +77,27 @@ class _State:
                 tensors[id(value)] = (source.name, value)
         self.tensors = [t for _, t in tensors.values()]
         self.names = [n for name, _ in tensors.values() for n in (name, f"{name}.grad")]
+        self.places = [(namespace, key) for namespace, key, _ in captured.changes]
+        self.names += [str(key) for _, key in self.places]
         self.generators = list({id(g): g for g in (default_generator, *generators_of(captured.graph.nodes))}.values())
         self.saved = self.now_raw()
 
     def now(self) -> list[Any]:
         """The values of tensors and gradients."""
-        return [v for t in self.tensors for v in (_copy(t), None if t._grad is None else _copy(t._grad))]
+        found = [v for t in self.tensors for v in (_copy(t), None if t._grad is None else _copy(t._grad))]
+        return found + [fetch(*place) for place in self.places]
 
     def now_raw(self) -> Any:
         tensors = [
             (t._data.copy(), t._grad, None if t._grad is None else t._grad._data.copy(), _history(t))
             for t in self.tensors
         ]
-        return tensors, [g.state_array() for g in self.generators]
+        return tensors, [g.state_array() for g in self.generators], [fetch(*place) for place in self.places]
 
     def put(self, taken: Any) -> None:
-        tensors, states = taken
+        tensors, states, values = taken
+        for place, value in zip(self.places, values, strict=True):
+            put(*place, value)
         for tensor, (data, grad, grad_data, history) in zip(self.tensors, tensors, strict=True):
             overwrite(tensor._data, data)
             tensor._grad = grad

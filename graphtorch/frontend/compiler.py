@@ -19,8 +19,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from graphtorch.autograd.state import modes_entered, state
+from graphtorch.frontend.arithmetic import check_values
 from graphtorch.frontend.collection import collection_paused
 from graphtorch.frontend.decisions import Decision, Decisions
+from graphtorch.frontend.descriptions import Constant
 from graphtorch.frontend.effects import RunEagerly, effect, effects_watched
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
@@ -31,82 +33,31 @@ from graphtorch.frontend.logs import log_specialization
 from graphtorch.frontend.modes import Modes
 from graphtorch.frontend.names import name_of, parameters_of, title_of
 from graphtorch.frontend.paths import PathTree, run_path
-from graphtorch.frontend.program import Captured, Constant, assemble, refuse_known_containers
+from graphtorch.frontend.places import Place
+from graphtorch.frontend.program import Captured, assemble, refuse_known_containers
 from graphtorch.frontend.reach import tensor_names
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
-from graphtorch.frontend.scalars import ANY, FixedNumbers, changed_numbers, check_numbers, values_of
+from graphtorch.frontend.scalars import ANY, FixedNumbers, changed_numbers, check_numbers, compute_alike, values_of
+from graphtorch.frontend.sizes import FixedSizes, Sizes
 from graphtorch.frontend.specialization import Specialization
 from graphtorch.frontend.stance import DEFAULT, Stance
 from graphtorch.frontend.stance import holder as stance
 from graphtorch.frontend.tree import flatten, unflatten
+from graphtorch.frontend.varying import NumbersVary, TrackedPlaces, Varying, is_number
+from graphtorch.ir.graph import Graph
 from graphtorch.lowering.backend import default_backend, get_backend
 from graphtorch.ops.dispatch import user_frame
 from graphtorch.tensor import dtypes
-from graphtorch.tensor.symint import SymbolScope, UndecidedError, free_symbols
+from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor
 
 logger = logging.getLogger("graphtorch.compile")
 
 RECOMPILE_LIMIT = 8
+CHEAP_VARIANTS = 8  # that need no compilation of their own, for which one could be compiled
 _PRODUCES = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-
-
-class Sizes:
-    """The symbolic sizes of one capture, and where a call's arguments have them."""
-
-    def __init__(self) -> None:
-        self.scope = SymbolScope()
-        self.bindings: dict[str, str] = {}
-        self.dims: dict[tuple[int, int], str] = {}  # (argument, dimension) -> symbol
-        self.counts: set[str] = set()  # symbols for sizes that depend on data
-
-    def count(self, size: int) -> Any:
-        """A symbol for a size that depends on data."""
-        made = self.scope.symbol(hint=size)
-        self.counts.add(str(made))
-        return made
-
-    def asks_counts(self) -> bool:
-        """Whether something was decided by a size that depends on data, which no guard can look at."""
-        return any(not self.counts.isdisjoint(free_symbols(g.expression)) for g in self.scope.guards)
-
-    def fixed(self) -> dict[int, set[int]]:
-        """The dimensions, by argument, whose symbols the program's own guards fix at a number."""
-        names: set[str] = set()
-        for guard in self.scope.guards:
-            free = free_symbols(guard.expression)
-            if guard.relation == "==" and guard.truth and len(free) == 1:
-                names |= free
-        found: dict[int, set[int]] = {}
-        for (argument, dim), name in self.dims.items():
-            if name in names:
-                found.setdefault(argument, set()).add(dim)
-        return found
-
-    def check(self) -> None:
-        """Raise FixedSizes where symbols are of no use."""
-        fixed = self.fixed()
-        if fixed or self.asks_counts():
-            raise FixedSizes(fixed)
-
-    def add_guards(self, guards: GuardSet) -> None:
-        """Assume what the capture and the compilation decided by the example sizes."""
-        for guard in self.scope.guards:
-            names = [n for n in self.bindings if n in free_symbols(guard.expression)]
-            check = guards.name(eval(f"lambda {', '.join(names)}: {guard}"))
-            where = f" (asked at {guard.location})" if guard.location else ""
-            guards.add(f"{check}({', '.join(self.bindings[n] for n in names)})", f"the sizes satisfied {guard}{where}")
-
-
-class FixedSizes(Exception):
-    """The program assumes numbers for sizes that were to be symbolic: it is captured again with these numbers, for what
-    would still call them symbols has no use for their freedom. No dimensions: for sizes that depend on data."""
-
-    def __init__(self, dims: dict[int, set[int]]) -> None:
-        super().__init__(str(dims))
-        self.dims = dims
 
 
 class CompiledFunction:
@@ -162,6 +113,8 @@ class CompiledFunction:
         self._warned = False
         self._called = False
         self._apart, self._numbers = False, True  # if captures take `cond` apart; if floats that change may be numbers
+        self._varying, self._tracks = Varying(), True  # numbers in Python objects; if captures may follow them
+        self._tracked = False  # if the last capture did
         self._forced: dict[str, CompiledFunction] = {}  # the same for backends that a stance asks for
         CompiledFunction.instances.add(self)
 
@@ -374,15 +327,23 @@ class CompiledFunction:
         reason = self._reason(tree, leaves) if paths is None else f"this time {known[-1]}"
         changed = self._changed_sizes(tree, leaves)
         paths = PathTree() if paths is None else paths
+        for made in self.specializations:
+            self._varying.compare(made.captured.assumed)
+        failed: BaseException | None = None  # of a capture that followed numbers
+        plain: Graph | None = None  # of one that did not
         try:
             with collection_paused():
                 counts = self.dynamic is not False
                 while True:
                     try:
-                        made = self._capture(tree, leaves, changed, paths, known, counts)
+                        made = self._capture(tree, leaves, changed, paths, known, counts, plain)
                         break
                     except TakeApart:
                         self._apart = True
+                    except NumbersVary as found:
+                        plain = found.graph
+                        if not self._varying.add(found.places):
+                            raise
                     except FixedSizes as fixed:
                         changed = {i: dims - fixed.dims.get(i, set()) for i, dims in changed.items()}
                         counts = counts and bool(fixed.dims)
@@ -397,6 +358,11 @@ class CompiledFunction:
                             self._numbers = isinstance(error, FixedNumbers)
                         elif sizes and isinstance(error, Exception) and not isinstance(error, CaptureError):
                             counts, sizes = False, {}  # the user's error is to name the sizes
+                        elif failed is not None:  # what is not due to numbers
+                            self._tracks = not isinstance(error, PythonStateChange)
+                            raise (error if self._tracks else failed) from None
+                        elif self._tracked and not getattr(error, "first", False):
+                            failed, self._tracks = error, False
                         else:
                             raise
                         changed = sizes
@@ -419,11 +385,13 @@ class CompiledFunction:
 
     def _variants(self) -> int:
         """How often calls of a new kind came: those that were compiled and those that no graph can hold."""
-        return len(self._programs()) + self._refusals
+        count = len(self._programs())
+        return count + (len(self.specializations) - count) // CHEAP_VARIANTS + self._refusals
 
     def _programs(self) -> set[int]:
-        """The specialisations by id, where those that differ in decisions on tensor data are one."""
-        return {id(s.paths or s) for s in self.specializations}
+        """The programs by id: specialisations that differ in decisions on tensor data have one, as have those that
+        differ in what Python computes beside it."""
+        return {id(s.paths or s.compiled) for s in self.specializations}
 
     def _note(self, why: RunEagerly) -> None:
         """Remember that a call, or every call, can't be compiled."""
@@ -493,10 +461,13 @@ class CompiledFunction:
         for optimizer in recorder.optimizers:
             getattr(optimizer, "_prepare_for_capture", bool)()
         environment = recorder.environment = Environment(self.function, leaves, guards, self.fullgraph)
+        places = TrackedPlaces(environment, self._varying if self._tracks else None, recorder.arithmetic)
+        environment.met = places.install
         args, kwargs = unflatten(tree, iter(given))
         modes = Modes()
         changed_modes: list[str] = []
         try:
+            places.install()
             watching = effects_watched(environment.renamed(), self.fullgraph)
             with watching, environment.watch_reads(), recorder, environment.entered.noted(environment.meet):
                 owner = getattr(self.function, "__self__", None)
@@ -506,13 +477,18 @@ class CompiledFunction:
                 result = self.function(*args, **kwargs)
                 if root is not None:
                     recorder.exit_module(root)
+                places.collect()
                 refuse_known_containers(result, (args, kwargs), environment)
                 result_leaves: list[Any] = []
                 result_tree = flatten(result, result_leaves)
-                captured = assemble(recorder, result_leaves, result_tree, environment.find_assigned())
+                assigned = environment.find_assigned()
+                captured = assemble(recorder, result_leaves, result_tree, assigned, places.changes)
             if recorder.refused is not None:
                 raise recorder.refused
         except BaseException as error:
+            self._tracked = bool(recorder.arithmetic.nodes) and self._tracks
+            recorder.arithmetic.active = False
+            places.restore()
             environment.undo_changes()
             recorder.attributes_set()
             if isinstance(error, Exception) and not isinstance(error, CaptureError):
@@ -533,16 +509,31 @@ class CompiledFunction:
         if flatten((args, kwargs), after) != tree or any(a is not b for a, b in zip(after, given, strict=False)):
             side_effects.append("a container among the arguments")
         if side_effects or (environment.made and self.fullgraph):
-            raise PythonStateChange(side_effects + environment.made)
+            raise PythonStateChange(side_effects + [place.meaning for place in places.fresh] + environment.made)
+        self._varying.add(places.fresh if environment.made else ())
+        if not (self.specializations or self._refusals or self.fullgraph):  # what a first call sets is often set once
+            environment.made += [place.meaning for place in places.flags]
         if environment.made:  # the next call will find it
             raise RunEagerly(f"it makes {', '.join(environment.made[:5])}", first=True)
+        if places.fresh:
+            raise NumbersVary(places.fresh, captured.graph if "type" in environment.names else None)
         environment = environment.narrowed()
         if environment.made:
             raise PythonStateChange(environment.made)
         recorder.assume_hooks()
         recorder.assume_tables(environment.modules)
         taken = {number[:2] for number in recorder.numbers}
-        environment.add_guards(lambda container, key: (id(container), key) in taken)
+
+        def is_read(place: Place) -> bool:
+            known = id(place.namespace) in recorder.states and isinstance(place.value, Tensor)
+            return known or place in places or (id(place.namespace), place.key) in taken
+
+        environment.add_guards(is_read, recorder.states)
+        captured.assumed = [p for p in environment.places if is_number(p) and not is_read(p)]
+        places.add_guards(guards, recorder.assumed)
+        check_values(recorder.arithmetic, [s.captured.arithmetic for s in self.specializations])
+        captured.arithmetic = recorder.arithmetic
+        self._tracked = bool(recorder.arithmetic.nodes) and self._tracks
         return captured, guards, sizes
 
     def _capture(
@@ -553,14 +544,18 @@ class CompiledFunction:
         paths: PathTree,
         known: Sequence[Decision] = (),
         counts: bool = False,
+        plain: Graph | None = None,
     ) -> Specialization:
         captured, guards, sizes = self.capture(tree, leaves, changed, known, counts)
         sizes.check()
+        if plain is not None and self._tracked and not compute_alike(captured.graph, plain):
+            raise RunEagerly("it asks for the class of a number that changes", once=True)
         numbers = values_of(leaves, changed)
         if ANY in numbers.values():
             check_numbers(captured, self.specializations, tree)
         name = name_of(self.function)
-        made = Specialization(captured, guards, tree, self._backend_for(captured), name, paths, self.memory_budget)
+        backend_name, earlier = self._backend_for(captured), self.specializations
+        made = Specialization(captured, guards, tree, backend_name, name, paths, self.memory_budget, earlier)
         backend = get_backend(made.backend)
         if assumed := backend.settings():
             guards.add(f"{guards.name(backend)}.settings() == {assumed!r}", f"the backend's settings were {assumed!r}")

@@ -11,6 +11,7 @@ import datetime
 import functools
 import io
 import linecache
+import math
 import os
 import random
 import subprocess
@@ -26,6 +27,7 @@ import numpy as np
 from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import refuse
 from graphtorch.ops.dispatch import user_frame
+from graphtorch.tensor.tracked import FOLLOWED, FOLLOWED_BY_ID
 
 
 class RunEagerly(BaseException):
@@ -144,7 +146,8 @@ def effects_watched(renamed: Sequence[tuple[Any, Any, Any]] = (), fullgraph: boo
 
 def watch_renamed(namespace: Any, key: Any, function: Any) -> None:
     """Watch a function under another name."""
-    namespace[key] = _watcher(function, _ORIGINALS[id(function)], True)
+    followed = FOLLOWED_BY_ID.get(id(function))
+    namespace[key] = _watcher(function, _ORIGINALS[id(function)], True) if followed is None else followed
 
 
 def _watch() -> None:
@@ -153,6 +156,9 @@ def _watch() -> None:
         original = getattr(where, name)
         _restore.append((where, name, original))
         setattr(where, name, _watcher(original, does, anyone))
+    for name, (original, followed) in FOLLOWED.items():
+        _restore.append((math, name, original))
+        setattr(math, name, followed)
     reading, writing = ("read", "readline", "readlines", "fileno"), ("write", "writelines")
     asking = "reads from the terminal"
     for name, does, names in (("stdout", "prints", writing), ("stderr", "prints", writing), ("stdin", asking, reading)):

@@ -46,7 +46,7 @@ from graphtorch.frontend.effects import (
 from graphtorch.frontend.entered import Entered
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.frontend.library import LibraryUses
-from graphtorch.frontend.places import Cell, ClassSpace, Holder, Memory, Place, Slots, same
+from graphtorch.frontend.places import Cell, ClassSpace, Entries, Holder, Memory, Place, Slots, same
 from graphtorch.frontend.reach import (
     asks_for_absence,
     callable_code,
@@ -68,6 +68,7 @@ from graphtorch.frontend.watch import Fact
 from graphtorch.ir.builder import Traced
 from graphtorch.tensor.size import Size
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tracked import FOLLOWED_BY_ID, TrackedNumber
 
 MAX_BYTES = 1 << 24  # of a NumPy array that is compared by its contents
 MAX_ENTRIES = 256  # of a list or dictionary whose entries have guards of their own
@@ -97,6 +98,7 @@ class Environment:
         self.filled = ""  # a memoizing function that kept what the capture made
         self.made: list[str] = []  # what the run made that was not there before, and put nothing else in its place
         self.places: list[Place] = []
+        self.met: Callable[[], object] = tuple  # called when places were found during the run
         self.containers: list[tuple[Place, Any, Any]] = []  # (place, list or dictionary, copy of it)
         self.sets: list[tuple[Place, Any, frozenset[Any]]] = []
         self.arrays: list[tuple[Place, Any, Any]] = []  # (place, array, copy of it)
@@ -205,6 +207,8 @@ class Environment:
     def _visit(self, place: Place) -> None:
         value = place.value
         kind = type(value)
+        if kind is TrackedNumber:  # met during the run, which has put it there
+            raise effect(f"keeps a number in {place.meaning}", self.fullgraph)
         if is_scalar(value) or kind in _VALUES:
             self.places.append(place)
         elif isinstance(value, ModuleType | type):
@@ -319,10 +323,12 @@ class Environment:
             self._visit_attributes(place, value)
 
     def _visit_entries(self, place: Place, entries: Any, namespace: Any = None) -> None:
+        entry_of = Entries(place.value) if type(place.value) is list else None
         for key, item in entries:
             shown = repr(key) if type(key) in (str, int, bool, bytes) else self.guards.name(key)
             expression, meaning = f"{place.expression}[{shown}]", f"{place.meaning}[{key!r}]"
-            self._queue.append(Place(expression, meaning, item, namespace, key))
+            held = namespace if entry_of is None else entry_of if is_scalar(item) else None
+            self._queue.append(Place(expression, meaning, item, held, key, owner=place.expression))
 
     def _visit_module(self, place: Place, value: Any) -> None:
         """An nn.Module and all modules below it."""
@@ -380,6 +386,7 @@ class Environment:
         elif hasattr(type(value), "add_param_group"):
             for table in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"):
                 self._visit_hooks(vars(value).get(table), place.meaning)
+            self._visit_groups(place, value)
         elif type(value).__module__.startswith("graphtorch.distributions"):
             for name, content in vars(value).items():  # its methods, which are not followed, read them all
                 expression, meaning = f"{place.expression}.__dict__[{name!r}]", f"{place.meaning}.{name}"
@@ -389,6 +396,17 @@ class Environment:
         if not is_library(value):
             kind = Place(f"{place.expression}.__class__", f"the class of {place.meaning}", type(value))
             self._queue.append(kind)
+
+    def _visit_groups(self, place: Place, optimizer: Any) -> None:
+        """The options of an optimizer of this package, which user's code may set; those that it reads are assumed by
+        the groups."""
+        for i, group in enumerate(vars(optimizer).get("param_groups", ())):
+            held, title = f"{place.expression}.param_groups[{i}]", f"{place.meaning}.param_groups[{i}]"
+            self.tables.append((title, group, dict(group)))
+            for key, option in group.items():
+                if is_scalar(option):
+                    expression, meaning = f"{held}[{key!r}]", f"{title}[{key!r}]"
+                    self.places.append(Place(expression, meaning, option, group, key, assumed=False, owner=held))
 
     def _visit_space(self, place: Place, space: Any) -> None:
         """A class or a Python module: what the code mentions of it."""
@@ -443,7 +461,8 @@ class Environment:
                 if isinstance(content, ModuleType) and isinstance(value, ModuleType) and content is not os:
                     continue
                 fact = self.guards.watch.attributes(value) if cheap else None
-                self._queue.append(Place(expression, meaning, content, own, name, cheap, fact=fact))
+                held = f"{holder.expression}.__dict__"
+                self._queue.append(Place(expression, meaning, content, own, name, cheap, fact=fact, owner=held))
         for name in slots_of(value):
             if name in names and hasattr(value, name):
                 expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
@@ -477,7 +496,8 @@ class Environment:
                 cheap = attribute(self.guards, value, name) if holder.named else None
                 fact = self.guards.watch.attributes(value) if cheap else None
                 expression, meaning = f"{holder.expression}.{name}", f"{holder.meaning}.{name}"
-                self._queue.append(Place(expression, meaning, own[name], own, name, cheap, fact=fact))
+                held = f"{holder.expression}.__dict__"
+                self._queue.append(Place(expression, meaning, own[name], own, name, cheap, fact=fact, owner=held))
             elif not hasattr(type(value), name) and not (is_module(value) and hasattr(value, name)):
                 look, absent = self.guards.name(getattr), self.guards.name(_ABSENT)
                 expression = f"{look}({holder.expression}, {name!r}, {absent}) is {absent}"
@@ -558,6 +578,7 @@ class Environment:
                     self._enter(function)
                 self._explore()
                 reads.extend(self._owners())
+                self.met()
         finally:
             self.reads = reads
             for renamed in self.renamed():
@@ -582,7 +603,9 @@ class Environment:
 
     def renamed(self) -> list[tuple[Any, Any, Any]]:
         """Where the user has other names for functions that are watched: (namespace, key, function)."""
-        found = (p for p in self.places if p.namespace is not None and is_watched(p.value))
+        found = (
+            p for p in self.places if p.namespace is not None and (is_watched(p.value) or id(p.value) in FOLLOWED_BY_ID)
+        )
         self._renamed[:] = [(p.namespace, p.key, p.value) for p in found]
         return self._renamed
 
@@ -651,8 +674,9 @@ class Environment:
             os.environ.update(self.environ)
         return list(dict.fromkeys(changed + self.settings.undo()))
 
-    def add_guards(self, skip: Callable[[Any, Any], bool]) -> None:
-        """Assume every place. `skip(container, key)` excludes dictionary entries that are inputs of the graph."""
+    def add_guards(self, skip: Callable[[Place], bool], fixed: set[int]) -> None:
+        """Assume every place but those that `skip` excludes, which each call reads or which are assumed otherwise.
+        Containers with ids in `fixed` are assumed to be the same objects."""
         guards = self.guards
         known = {id(vars(o)) for o in self.reads.owners.values() if self.reads.names(o) is not None}
         assume_settings(guards, self.names)
@@ -664,7 +688,7 @@ class Environment:
             if content is not None and not is_watched(content):
                 guards.same_object(f"{builtin}[{name!r}]", content, f"the builtin {name} was the same object")
         for place, container, copy in self.containers:
-            self._assume_entries(place, container, copy)
+            self._assume_entries(place, container, copy, id(container) in fixed)
         for place, _, kept in self.sets:
             guards.add(f"{place.expression} == {guards.name(kept)}", f"{place.meaning} had {len(kept)} members")
         for place, _, content in self.arrays:
@@ -693,7 +717,7 @@ class Environment:
                     count = f"len({guards.name(cls)}.__dict__) == {len(vars(cls))}"
                     guards.add(count, f"{cls.__name__} had {len(vars(cls))} attributes")
         for place in self.places:
-            if not place.assumed or (isinstance(place.namespace, dict) and skip(place.namespace, place.key)):
+            if not place.assumed or skip(place):
                 continue
             if is_scalar(place.value) or type(place.value) in _VALUES:
                 guards.same_value(place.expression, place.value, place.meaning, place.cheap, (place.fact,))
@@ -701,7 +725,7 @@ class Environment:
                 meaning = f"{place.meaning} was the same object"
                 guards.same_object(place.expression, place.value, meaning, place.cheap, (place.fact,))
 
-    def _assume_entries(self, place: Place, container: Any, copy: Any) -> None:
+    def _assume_entries(self, place: Place, container: Any, copy: Any, fixed: bool) -> None:
         """Assume how many entries a container has; which keys; and, of many, that all are the same."""
         guards, count = self.guards, len(container)
         if count > MAX_ENTRIES:
@@ -709,7 +733,8 @@ class Environment:
             guards.add(check, f"{place.meaning} had the same {count} entries")
         elif isinstance(container, dict) and count:
             keys = guards.name(list(container))
-            guards.add(f"[*{place.expression}] == {keys}", f"{place.meaning} had the same {count} entries")
+            cheap = f"[*{guards.name(container)}] == {keys}" if fixed else None
+            guards.add(f"[*{place.expression}] == {keys}", f"{place.meaning} had the same {count} entries", cheap)
         else:
             guards.add(f"len({place.expression}) == {count}", f"{place.meaning} had {count} entries")
 

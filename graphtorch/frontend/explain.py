@@ -25,7 +25,8 @@ class SpecializationInfo:
     kernels                kernels and library calls after fusion
     planned_bytes          the arena that a call needs for intermediates, in bytes
     fallbacks              steps that run another way than the backend's own, and why
-    decisions              what Python asked of tensor data on this path, with the answer and the line
+    decisions              what Python asked of tensor data on this path, and of numbers that change, with the answer
+                           and the line
     """
 
     reason: str
@@ -85,6 +86,8 @@ def describe_specialization(specialization: Any, backend: str) -> Specialization
         InputInfo(value.name, kind, str(value.type), i in written)
         for i, (value, kind) in enumerate(zip(captured.graph.inputs, captured.graph.input_kinds, strict=True))
     )
+    arithmetic = captured.arithmetic
+    asked = [arithmetic.describe(made) for made in arithmetic.assumptions] if arithmetic else []
     executable = specialization.compiled.executable
     schedule = getattr(executable, "schedule", None)
     plan = getattr(executable, "plan", None)
@@ -100,6 +103,6 @@ def describe_specialization(specialization: Any, backend: str) -> Specialization
         planned_bytes=0 if plan is None else plan.arena_bytes,
         fusion=() if schedule is None else tuple(schedule.report),
         calls=specialization.calls,
-        decisions=tuple(str(d) for d in captured.decisions),
+        decisions=(*map(str, captured.decisions), *asked),
         fallbacks=() if executable is None else tuple(executable.fallbacks),
     )

@@ -25,7 +25,8 @@ EXPECTED = (IndexError, RuntimeError, ValueError, ArithmeticError)  # what opera
 def is_repeatable(specialization: Specialization) -> bool:
     """Whether a call that failed left nothing behind and draws no random numbers."""
     captured = specialization.captured
-    changes = captured.written or captured.grads or captured.own_grads or captured.flags or captured.histories
+    changes: Sequence[Any] = captured.written or captured.grads or captured.own_grads or captured.flags
+    changes = changes or captured.histories or captured.changes
     return not changes and not any(node.op.random for node in captured.graph.nodes)
 
 

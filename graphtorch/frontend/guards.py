@@ -54,6 +54,7 @@ class GuardSet:
         self.snapshot_names: dict[Any, str] = {}
         self.required: dict[str, None] = {}
         self.watch = Watch()
+        self.explanations: dict[str, Callable[[], str]] = {}  # of guards that stand for several: the one that failed
         self.locals: dict[str, str] = {}  # expression -> the variable to which a cheap form has bound its value
 
     def name(self, value: Any) -> str:
@@ -165,7 +166,8 @@ class GuardSet:
             except (AttributeError, KeyError, IndexError, TypeError, ValueError):
                 holds = False
             if not holds:
-                return guard.meaning
+                explain = self.explanations.get(guard.expression)
+                return guard.meaning if explain is None else explain()
         return None
 
 

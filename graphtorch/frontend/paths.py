@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphtorch.frontend.arithmetic import ComputedNumber, Read, Result
 from graphtorch.frontend.decisions import MAX_PATHS, MAX_VALUES, Decision, answer_of, generators_of
 from graphtorch.frontend.effects import RunEagerly
+from graphtorch.frontend.places import owner_of
 from graphtorch.frontend.replay import MISS, write_replay
 from graphtorch.frontend.sources import (
     ArgumentSource,
@@ -33,6 +35,7 @@ from graphtorch.frontend.sources import (
     carrier,
 )
 from graphtorch.frontend.tree import flatten
+from graphtorch.ir.equality import constant_key
 from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
 from graphtorch.lowering.backend import Executable, get_backend
@@ -189,6 +192,8 @@ class PathTree:
             return "grad", self._place(source.owner)
         if isinstance(source, SizeSource):
             return "size", source.place
+        if isinstance(source, ComputedNumber):
+            return "computed", self._number(source, source.index, {})
         if isinstance(source, NumberSource):
             return "number", self.expressions.keep(source.container), source.key, source.index
         assert isinstance(source, TensorSource)
@@ -196,6 +201,24 @@ class PathTree:
             array = np.ascontiguousarray(readable(source.tensor._data))
             return "constant", array.dtype.str, array.shape, array.tobytes()
         return "tensor", self.expressions.keep(source.tensor)
+
+    def _number(self, source: ComputedNumber, index: int, known: dict[int, Key]) -> Key:
+        """A number that is computed in Python, as a key."""
+        found = known.get(index)
+        if found is not None:
+            return found
+        node = source.arithmetic.nodes[index]
+        if isinstance(node, Read):
+            held = self.expressions.keep(owner_of(node.namespace))
+            found = self.expressions.number(("read", held, node.key, node.part, node.kind))
+        else:
+            given = tuple(
+                self._number(source, o.index, known) if type(o) is Result else ("constant", constant_key(o))
+                for o in node.operands
+            )
+            found = self.expressions.number(("step", node.function, given))
+        known[index] = found
+        return found
 
 
 class PathExecutable(Executable):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import CellType
 from typing import Any
 
-from graphtorch.frontend.guards import is_scalar
+from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.watch import Fact
 
 
@@ -50,13 +50,67 @@ class Slots:
         setattr(self.owner, key, value)
 
 
+class Entries:
+    """The entries of a list as a namespace."""
+
+    def __init__(self, owner: list[Any]) -> None:
+        self.owner = owner
+
+    def get(self, key: int) -> Any:
+        return self.owner[key] if key < len(self.owner) else None
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        self.owner[key] = value
+
+
+def owner_of(namespace: Any) -> Any:
+    """The object whose entries or attributes a namespace has."""
+    if type(namespace) is Cell:
+        return namespace.cell
+    return namespace.owner if type(namespace) in (ClassSpace, Slots, Entries) else namespace
+
+
+def fetch(namespace: Any, key: Any) -> Any:
+    """What is there."""
+    return dict.__getitem__(namespace, key) if isinstance(namespace, dict) else namespace.get(key)
+
+
+def put(namespace: Any, key: Any, value: Any) -> None:
+    """Change it, as nothing but the place itself sees."""
+    if isinstance(namespace, dict):
+        dict.__setitem__(namespace, key, value)
+    else:
+        namespace[key] = value
+
+
+def access(guards: GuardSet, namespace: Any, key: Any) -> str:
+    """An expression for a place."""
+    held = guards.name(owner_of(namespace))
+    if isinstance(namespace, Cell):
+        return f"{held}.cell_contents"
+    if isinstance(namespace, Slots) or (isinstance(namespace, ClassSpace) and str(key).isidentifier()):
+        return f"{held}.{key}"
+    shown = repr(key) if type(key) in (str, int, bool, bytes) else guards.name(key)
+    plain = type(namespace) in (dict, Entries)
+    return f"{held}[{shown}]" if plain else f"{guards.name(dict.__getitem__)}({held}, {shown})"
+
+
+def assignment(guards: GuardSet, namespace: Any, key: Any, value: str) -> str:
+    """The statement that gives a place the value of an expression."""
+    if isinstance(namespace, dict) and type(namespace) is not dict:
+        shown = repr(key) if type(key) in (str, int, bool, bytes) else guards.name(key)
+        return f"{guards.name(dict.__setitem__)}({guards.name(namespace)}, {shown}, {value})"
+    return f"{access(guards, namespace, key)} = {value}"
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """One variable, attribute or entry: how to name it in a guard, and what it held before the capture.
 
     `namespace[key]` is the place itself; None for one that can't be assigned (an argument, an entry of a list, whose
     changes the list's own copy shows). `cheap` is a faster expression for it. `assumed`: whether its content is
-    assumed; that of a list is assumed entry by entry.
+    assumed; that of a list is assumed entry by entry. `owner`: an expression for what the namespace belongs to, where
+    another object may take its place.
     """
 
     expression: str
@@ -67,6 +121,12 @@ class Place:
     cheap: str | None = None
     fact: Fact | None = None  # what it depends on, if that is watched
     assumed: bool = True
+    owner: str = ""
+
+    @property
+    def site(self) -> tuple[int, Any]:
+        """The place as a key."""
+        return id(owner_of(self.namespace)), self.key
 
     def changed(self) -> bool:
         """Whether the place holds something else now."""

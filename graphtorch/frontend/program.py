@@ -20,14 +20,27 @@ import numpy as np
 from graphtorch.autograd.grad_mode import set_grad_enabled
 from graphtorch.autograd.graph import Node, edge_of
 from graphtorch.autograd.views import overlay, replay, stale
+from graphtorch.frontend.arithmetic import Arithmetic, ComputedNumber
 from graphtorch.frontend.arrangement import Within, by_rows, laid_out, within_of
 from graphtorch.frontend.attributes import Assigned
 from graphtorch.frontend.decisions import Decision
+from graphtorch.frontend.descriptions import (
+    Alias,
+    Computed,
+    Constant,
+    Made,
+    Output,
+    OutputView,
+    Position,
+    Size,
+    Watched,
+)
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import CustomCall
 from graphtorch.frontend.layouts import order_of
 from graphtorch.frontend.memory import assume_other, assume_writable
 from graphtorch.frontend.parts import Part
+from graphtorch.frontend.places import Place, put
 from graphtorch.frontend.reach import has_attributes, is_library
 from graphtorch.frontend.recorded import Recorded, RecordedStorage, Steps
 from graphtorch.frontend.recorder import Recorder
@@ -41,6 +54,7 @@ from graphtorch.ops.record import lookup
 from graphtorch.tensor.remote import DeviceArray, readable
 from graphtorch.tensor.symint import SymInt, evaluate
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tracked import TrackedNumber
 from graphtorch.tensor.type import type_of
 
 if TYPE_CHECKING:
@@ -66,88 +80,7 @@ def _may_raise(node: GraphNode) -> bool:
     return name in CHECKED or name.startswith("linalg_")
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """A result that is no tensor of the graph: returned as it is."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A result that is no tensor and that the function makes: a copy at each call, for the caller may change it."""
-
-    value: Any
-
-
 _COPIED = (set, bytearray, np.ndarray, array.array, list, dict, deque)
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A result that is a symbolic size: this call's value of it."""
-
-    value: SymInt
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """The place at which `x[i]` with a tensor `i` starts: known to each call only, as an output of the graph."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """A result that is an input, or a view of one. `is_leaf` for one that the user made a leaf inside; `modes` say of
-    each step whether gradients were recorded, `stale` that the memory of a view made under no_grad changed since."""
-
-    source: Source
-    steps: Steps
-    modes: tuple[bool, ...] = ()
-    is_leaf: bool = False
-    stale: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A result that is a graph output.
-
-    `requires_grad` as eager's result has it; `is_leaf` for one made inside by the user as a leaf; `number` for a
-    run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the
-    result out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down, and for a
-    view `within`: the tensor that it is a part of). A history that was used up inside the function, or that needs what
-    was overwritten since, is the name of its node and the `error` that a backward pass through it raises."""
-
-    index: int
-    requires_grad: bool = False
-    is_leaf: bool = False
-    number: bool = False
-    broken: str = ""
-    error: str = ""
-    strides: tuple[int, ...] | None = None
-    order: tuple[int, ...] | None = None
-    within: Within | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """Memory that eager execution would have saved for a backward pass: who changes it in place before that gets an
-    error. `of` is an input's source or the description of a result; `what` names the saver."""
-
-    of: Any
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutputView:
-    """A result that is a view of an output, whose memory other results share."""
-
-    base: Output
-    steps: Steps
-    modes: tuple[bool, ...]
-    is_leaf: bool
-    stale: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +122,9 @@ class Captured:
     inference   results made in inference mode
     quiet       inputs that were changed through `.data` only, which autograd does not count
     decisions   what Python asked of tensor data, and got
+    arithmetic  what each call computes in Python
+    changes     (namespace, key, what it becomes) of plain values in Python objects
+    assumed     where there are numbers whose values are assumed
     """
 
     graph: Graph
@@ -211,6 +147,9 @@ class Captured:
     flags: list[tuple[Source, bool]] = field(default_factory=list)
     quiet: set[int] = field(default_factory=set)
     decisions: list[Decision] = field(default_factory=list)
+    arithmetic: Arithmetic | None = None
+    changes: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    assumed: list[Place] = field(default_factory=list)
 
 
 def holds_recorded(value: Any, depth: int = 4) -> bool:
@@ -218,6 +157,8 @@ def holds_recorded(value: Any, depth: int = 4) -> bool:
     recorded tensors."""
     if isinstance(value, Tensor):
         return isinstance(value._data, Traced)
+    if type(value) is TrackedNumber:
+        return True
     if not depth or isinstance(value, type | ModuleType | str | int | float | np.ndarray):
         return False
     if isinstance(value, GeneratorType):
@@ -250,10 +191,16 @@ class BrokenNode(Node):
         raise RuntimeError(self._error)
 
 
-def assemble(recorder: Recorder, leaves: list[Any], tree: Any, attributes: Sequence[Assigned] = ()) -> Captured:
+def assemble(
+    recorder: Recorder,
+    leaves: list[Any],
+    tree: Any,
+    attributes: Sequence[Assigned] = (),
+    changes: Sequence[tuple[Place, Any]] = (),
+) -> Captured:
     """Turn a finished capture into graph outputs and the description of results and side effects. `attributes` are
-    those that each call sets."""
-    return _Assembler(recorder).run(leaves, tree, attributes)
+    those that each call sets, `changes` the plain values."""
+    return _Assembler(recorder).run(leaves, tree, attributes, changes)
 
 
 def refuse_known_containers(result: Any, given: Any, environment: Environment) -> None:
@@ -278,7 +225,9 @@ class _Assembler:
         self.bases: dict[int, Output] = {}  # id of a storage -> the output that is its base
         self.shown: dict[int, Any] = {}  # id of a storage -> a result that shows some of its memory
 
-    def run(self, leaves: list[Any], tree: Any, attributes: Sequence[Assigned] = ()) -> Captured:
+    def run(
+        self, leaves: list[Any], tree: Any, attributes: Sequence[Assigned], changes: Sequence[tuple[Place, Any]]
+    ) -> Captured:
         recorder = self.recorder
         tensors = [leaf for leaf in (*leaves, *(each.content for each in attributes)) if isinstance(leaf, Tensor)]
         finals = [recorder.grads[key] for key in recorder.assigned_grads]
@@ -291,6 +240,10 @@ class _Assembler:
         captured.custom = recorder.custom
         memo: dict[int, Any] = {}
         for number, leaf in enumerate(leaves):
+            if type(leaf) is TrackedNumber:
+                recorder.arithmetic.used.add(leaf.index)
+                captured.results.append(Computed(leaf.index))
+                continue
             if not isinstance(leaf, Tensor):
                 if holds_recorded(leaf):
                     raise refuse(
@@ -311,6 +264,11 @@ class _Assembler:
                 memo[id(content)] = self.describe(content, sharing, f"{title}.{name}")
                 self.shown.setdefault(id(content._data.storage), memo[id(content)])
             captured.attributes.append((module, name, memo[id(content)]))
+        for changed, content in changes:
+            spec = Computed(content.index) if type(content) is TrackedNumber else Constant(content)
+            if isinstance(content, Tensor):
+                spec = self.describe(content, sharing, f"new {changed.meaning}")
+            captured.changes.append((changed.namespace, changed.key, spec))
         self.check_lent()
         position = {v: i for i, v in enumerate(self.graph.inputs)}
         for storage in recorder.storages:
@@ -571,7 +529,7 @@ class ResultBuilder:
 
     def _bindings(self, leaves: Sequence[Any], arrays: Sequence[Any]) -> dict[str, int]:
         """The sizes of this call by symbol."""
-        found = [source.fetch(leaves) for source in self.captured.sources]
+        found = [None if isinstance(s, ComputedNumber) else s.fetch(leaves) for s in self.captured.sources]
         self.set_carriers(found, arrays)
         return bind(self._dims, found)
 
@@ -594,11 +552,15 @@ class ResultBuilder:
             source.fetch(leaves).requires_grad_(flag)
 
     def build(
-        self, arrays: Sequence[Any], leaves: Sequence[Any], history: Sequence[tuple[CompiledBackward, int]]
+        self,
+        arrays: Sequence[Any],
+        leaves: Sequence[Any],
+        history: Sequence[tuple[CompiledBackward, int]],
+        numbers: Sequence[Any] = (),
     ) -> tuple[list[Any], list[tuple[Tensor, Any]]]:
         """The result leaves, and (leaf, new .grad) pairs. `history` has the grad_fn of each differentiable output, and
-        the output's place in it."""
-        call = _Call(self, arrays, leaves, history)
+        the output's place in it; `numbers` are those that the call has computed in Python."""
+        call = _Call(self, arrays, leaves, history, numbers)
         make = call.make
         for position, output in self.captured.histories:
             set_history(self.captured.sources[position].fetch(leaves), *call.history_of(output))
@@ -617,6 +579,8 @@ class ResultBuilder:
             node.watch(own, [(_shown(call, leaves, w.of), w.what) for w in entries])
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
+        for namespace, key, spec in self.captured.changes:
+            put(namespace, key, make(spec))
         return results, grads
 
 
@@ -624,7 +588,7 @@ class _Call:
     """The results of one call as they are made. No closure that refers to itself: reference counts alone must free the
     arrays, for large results hand their memory to the next call."""
 
-    __slots__ = ("arrays", "bases", "builder", "history", "leaves", "memo", "order")
+    __slots__ = ("arrays", "bases", "builder", "history", "leaves", "memo", "numbers", "order")
 
     def __init__(
         self,
@@ -632,8 +596,10 @@ class _Call:
         arrays: Sequence[Any],
         leaves: Sequence[Any],
         history: Sequence[tuple[CompiledBackward, int]],
+        numbers: Sequence[Any],
     ) -> None:
         self.builder = builder
+        self.numbers = numbers
         self.arrays = arrays
         self.leaves = leaves
         self.history = history
@@ -677,6 +643,8 @@ class _Call:
             return spec.value
         if type(spec) is Made:
             return copy.deepcopy(spec.value)
+        if type(spec) is Computed:
+            return self.numbers[spec.index]
         if type(spec) is Size:
             return evaluate(spec.value, self.builder._bindings(self.leaves, self.arrays))
         if id(spec) in self.memo:

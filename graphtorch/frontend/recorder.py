@@ -45,6 +45,7 @@ from graphtorch.ops.strides import gradient_strides, layout_of, strides_in
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymInt, UndecidedError
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tracked import pinned
 from graphtorch.tensor.type import TensorType, type_of
 
 PARTIAL = (COND, SCAN)  # whose results do not all depend on all operands
@@ -496,8 +497,8 @@ class Recorder(StateRecorder):
         if isinstance(arg, Tensor):
             return self.recorded(arg)
         if type(arg) is tuple:
-            return tuple(self.recorded(a) if isinstance(a, Tensor) else a for a in arg)
-        return arg.item() if isinstance(arg, np.generic) else arg
+            return tuple(self.recorded(a) if isinstance(a, Tensor) else pinned(a) for a in arg)
+        return arg.item() if isinstance(arg, np.generic) else pinned(arg)
 
     def _check_same_device(self, args: tuple[Any, ...]) -> None:
         from graphtorch.ops.dispatch import _check_devices, tensors_of

@@ -13,9 +13,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphtorch.frontend.arithmetic import ComputedNumber
 from graphtorch.frontend.arrangement import laid_out
+from graphtorch.frontend.descriptions import Alias, Computed, Constant, Made, Output
 from graphtorch.frontend.kept import KeptGradients, keepable
-from graphtorch.frontend.program import Alias, BrokenNode, Constant, Made, Output
+from graphtorch.frontend.places import assignment
+from graphtorch.frontend.program import BrokenNode
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
@@ -78,12 +81,15 @@ class _Writer:
                 f"({self.name(memory().take)}(places).tobytes() != seen and not {self.name(settled.refresh)}())"
                 " or (rest is not None and not rest())"
             )
+        arithmetic = self.captured.arithmetic
+        if arithmetic:
+            self.lines += arithmetic.source(self.guards, f"return {self.name(MISS)}")
         source = [
             "def replay(args, kwargs):",
             "  try:",
             *(f"    {line}" for line in self.lines),
             # A name is missing where a condition that would have bound it was not reached.
-            "  except (AttributeError, KeyError, IndexError, TypeError, ValueError, NameError):",
+            "  except (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError, NameError):",
             f"    return {self.name(MISS)}",
         ]
         self.lines = []
@@ -162,6 +168,8 @@ class _Writer:
             return f"{self._tensor(source.owner)}.{gradient_of(source.owner)}"
         if isinstance(source, SizeSource):
             return self.name(source.sample)
+        if isinstance(source, ComputedNumber):
+            return f"h{source.index}"
         assert isinstance(source, NumberSource)
         expression = f"{self.name(source.container)}.get({source.key!r})"
         plain = f"dict.__getitem__({self.name(source.container)}, {source.key!r})"
@@ -172,7 +180,7 @@ class _Writer:
         """What the executable gets for an input."""
         if isinstance(source, ArgumentSource):
             return f"x{source.index}"
-        if isinstance(source, NumberSource | NumberArgument):
+        if isinstance(source, NumberSource | NumberArgument | ComputedNumber):
             return self._tensor(source)
         if isinstance(source, TensorSource) and self.checked:
             # Guards have compared the array with this one.
@@ -219,7 +227,11 @@ class _Writer:
             check = self.name(self.guards.check)
             self.lines.append(f"assert {check}({leaves}), 'a cheap form held where its guard did not'")
         if not simple:
-            self.lines.append(f"return {self.name(specialization.finish)}({leaves}, found, arrays)")
+            numbers = ""
+            if captured.arithmetic:
+                computed = [f"{event}: h{event}" for event in captured.arithmetic.events if isinstance(event, int)]
+                numbers = f", {{{', '.join(computed)}}}"
+            self.lines.append(f"return {self.name(specialization.finish)}({leaves}, found, arrays{numbers})")
             return
         self.lines.append(f"{self.name(specialization)}.calls += 1")
         counted = [captured.sources[p] for p, _ in captured.written if p not in captured.quiet]
@@ -249,6 +261,8 @@ class _Writer:
             if not (isinstance(r, Output) and r.index in done)
         ]
         self.lines += [f"{leaf}._gradient = {gradient}" for leaf, gradient in grads]
+        for namespace, key, spec in captured.changes:
+            self.lines.append(assignment(self.guards, namespace, key, self._result(spec, made)))
         names = iter(results)
         returned = self._tree(captured.tree, names)
         if returned is None:
@@ -317,7 +331,7 @@ class _Writer:
             elif isinstance(spec, Alias):
                 if spec.steps or spec.is_leaf:
                     return False
-            elif not (spec is None or isinstance(spec, Constant | Made)):
+            elif not (spec is None or isinstance(spec, Constant | Made | Computed)):
                 return False
         return True
 
@@ -325,6 +339,8 @@ class _Writer:
         """A variable or name for a result."""
         if isinstance(spec, Constant):
             return self.name(spec.value)
+        if isinstance(spec, Computed):
+            return f"h{spec.index}"
         if isinstance(spec, Made):
             return f"{self.name(copy.deepcopy)}({self.name(spec.value)})"
         if isinstance(spec, Alias):

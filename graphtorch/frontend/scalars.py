@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphtorch.frontend.program import Captured
-from graphtorch.ir.graph import Node
+from graphtorch.ir.graph import Graph, Node
 
 if TYPE_CHECKING:
     from graphtorch.frontend.specialization import Specialization
@@ -41,18 +41,25 @@ def check_numbers(captured: Captured, earlier: Sequence[Specialization], tree: A
     """Raise FixedNumbers unless a capture with run-time numbers did to tensors what one with values did, and decided
     nothing by them."""
     known = next(made for made in reversed(earlier) if made.tree == tree and made.paths is None).captured
-    mine, others = _computed(captured), _computed(known)
-    if captured.decisions or captured.tree != known.tree or len(mine) != len(others):
+    if captured.decisions or captured.tree != known.tree or not compute_alike(captured.graph, known.graph):
         raise FixedNumbers
-    for node, other in zip(mine, others, strict=True):
-        dtypes = [[result.type.dtype for result in each.results] for each in (node, other)]
-        if node.op is not other.op or dtypes[0] != dtypes[1] or not _alike(node, other):
-            raise FixedNumbers
 
 
-def _computed(captured: Captured) -> list[Node]:
+def compute_alike(graph: Graph, other: Graph) -> bool:
+    """Whether a graph does to tensors what another does, where run-time numbers may stand for constants."""
+    pairs = list(zip(_computed(graph), _computed(other), strict=False))
+    if not len(pairs) == len(_computed(graph)) == len(_computed(other)):
+        return False
+    for node, known in pairs:
+        dtypes = [[result.type.dtype for result in each.results] for each in (node, known)]
+        if node.op is not known.op or dtypes[0] != dtypes[1] or not _alike(node, known):
+            return False
+    return True
+
+
+def _computed(graph: Graph) -> list[Node]:
     """The calls that compute more than numbers."""
-    return [node for node in captured.graph.nodes if not all(result.type.is_number for result in node.results)]
+    return [node for node in graph.nodes if not all(result.type.is_number for result in node.results)]
 
 
 def _alike(node: Node, other: Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from graphtorch.frontend.arithmetic import ComputedNumber
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.joint import JointProgram
 from graphtorch.frontend.paths import PathExecutable, PathTree
@@ -13,6 +14,7 @@ from graphtorch.frontend.program import Captured, ResultBuilder
 from graphtorch.frontend.replay import Replay
 from graphtorch.frontend.tree import unflatten
 from graphtorch.frontend.watch import Settled
+from graphtorch.ir.equality import graph_equal
 from graphtorch.tensor.storage import Writer
 from graphtorch.tensor.tensor import Tensor
 
@@ -29,6 +31,7 @@ class Specialization:
         name: str,
         paths: PathTree | None = None,
         memory_budget: float = 1.0,
+        earlier: Sequence[Specialization] = (),
     ) -> None:
         self.captured = captured
         self.guards = guards
@@ -54,7 +57,20 @@ class Specialization:
             self.joint = JointProgram(captured, backend, lower, memory_budget)
             self.compiled: Compiled = self.joint.forward
         else:
-            self.compiled = compile_graph(captured.graph, backend, self._written, lower)
+            known = self._compiled_before(earlier)
+            self.compiled = compile_graph(captured.graph, backend, self._written, lower) if known is None else known
+
+    def _compiled_before(self, earlier: Sequence[Specialization]) -> Compiled | None:
+        """The program of an earlier variant of the same graph: they differ in what Python computes beside it, or in
+        the tensors that they are about."""
+        graph = self.captured.graph
+        if self.paths is not None or graph.symbols:  # what sizes its compilation assumed is not known
+            return None
+        for other in reversed(earlier):
+            same = other.backend == self.backend and other._written == self._written
+            if same and other.joint is None and other.paths is None and graph_equal(other.captured.graph, graph):
+                return other.compiled
+        return None
 
     def _path_of(self, paths: PathTree, backend: str) -> Lower:
         """How the program of one way through a function that decides on tensor data becomes an executable."""
@@ -87,13 +103,21 @@ class Specialization:
     def run(self, leaves: Sequence[Any]) -> Any:
         """One call: gather inputs, execute, write back, build the results."""
         captured = self.captured
-        found = [source.fetch(leaves) for source in captured.sources]
+        numbers = captured.arithmetic.evaluate() if captured.arithmetic else ()
+        assert numbers is not None, "the numbers of a call changed while it was looked at"
+        found = [
+            numbers[source.index] if isinstance(source, ComputedNumber) else source.fetch(leaves)
+            for source in captured.sources
+        ]
         inputs = [t._data if isinstance(t, Tensor) else t for t in found]
         arrays = self.compiled.run(inputs, self._written)
-        return self.finish(leaves, found, arrays)
+        return self.finish(leaves, found, arrays, numbers)
 
-    def finish(self, leaves: Sequence[Any], found: Sequence[Any], arrays: Sequence[Any]) -> Any:
-        """What follows the execution: write back, and build the results. `found` are the inputs' tensors."""
+    def finish(
+        self, leaves: Sequence[Any], found: Sequence[Any], arrays: Sequence[Any], numbers: Sequence[Any] = ()
+    ) -> Any:
+        """What follows the execution: write back, and build the results. `found` are the inputs' tensors, `numbers`
+        what the call has computed in Python."""
         captured = self.captured
         self.calls += 1
         self._results.set_flags(leaves)
@@ -106,7 +130,7 @@ class Specialization:
         for position, _ in captured.written:
             if position not in captured.quiet:
                 found[position]._bump_version()
-        results, grads = self._results.build(arrays, leaves, history)
+        results, grads = self._results.build(arrays, leaves, history, numbers)
         for leaf, gradient in grads:
             leaf._grad = gradient
         return unflatten(captured.tree, iter(results))

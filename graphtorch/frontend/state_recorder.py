@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphtorch.autograd.hooks import ALL_MODULES, HookTable
+from graphtorch.frontend.arithmetic import Arithmetic, ComputedNumber
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import attribute, dictionary, identical, is_scalar
@@ -13,6 +15,7 @@ from graphtorch.frontend.sources import NumberArgument, NumberSource, Source
 from graphtorch.ir.builder import wrap
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tracked import TrackedNumber, operand_of
 from graphtorch.tensor.type import TensorType
 
 TABLES = ("_parameters", "_buffers", "_modules")  # what a module's forward may read
@@ -28,7 +31,11 @@ class StateRecorder(GradientRecorder):
         self.modules: list[str] = []
         self.module_names: dict[int, str] = {}
         self.environment: Environment | None = None
-        self.numbers: dict[tuple[int, Any, int | None], Tensor] = {}
+        self.numbers: dict[tuple[int, Any, int | None], Any] = {}
+        self.arithmetic = Arithmetic(self)
+        # By id: dictionaries that are assumed to be the same objects; and those of them whose tensors are assumed, too.
+        self.assumed: set[int] = set()
+        self.states: set[int] = set()
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
 
@@ -38,9 +45,29 @@ class StateRecorder(GradientRecorder):
         self.sources.append(NumberArgument(index, name))
         return wrap(self.graph.add_input(TensorType(dtypes.float64, (), is_number=True), name, "number"))
 
+    def computed_input(self, source: ComputedNumber, integer: bool) -> Tensor:
+        """A number that is computed in Python as a run-time number."""
+        self.sources.append(source)
+        of = TensorType(dtypes.int64 if integer else dtypes.float64, (), is_number=True)
+        return wrap(self.graph.add_input(of, source.name, source.kind))
+
     def number_input(self, container: Any, key: Any) -> Any:
-        """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture."""
+        """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture. The user's
+        code gets a number that it may compute with in Python as it likes."""
         value = dict.__getitem__(container, key)
+        tracked = not _is_own(sys._getframe(2))
+        if type(value) is TrackedNumber:
+            found: Any = value if tracked else operand_of(value)
+            return found
+        numbers = value if type(value) is tuple else (value,)
+        if tracked and numbers and all(type(x) in (int, float) for x in numbers):
+            read = [
+                self.arithmetic.read(container, key, x, i if type(value) is tuple else None)
+                for i, x in enumerate(numbers)
+            ]
+            self.numbers.setdefault((id(container), key, None), read[0])
+            self._alive.append(container)
+            return tuple(read) if type(value) is tuple else read[0]
         if isinstance(value, Tensor):
             self.guards.same_object(
                 f"dict.__getitem__({self.guards.name(container)}, {key!r})", value, f"{key!r} was a tensor"
@@ -58,7 +85,7 @@ class StateRecorder(GradientRecorder):
 
     def _number(
         self, container: Any, key: Any, index: int | None, value: Any, expression: str, place: str | None
-    ) -> Tensor:
+    ) -> Any:
         """An entry, or an element of one, as an input of the graph."""
         known = self.numbers.get((id(container), key, index))
         if known is not None:
@@ -185,6 +212,8 @@ class StateRecorder(GradientRecorder):
         keys, values = f"[*{held}.state]", f"[*{held}.state.values()]"
         count = len(optimizer.param_groups)
         self.guards.add(f"len({held}.param_groups) == {count}", f"the optimizer had {count} param groups")
+        self.states.update(map(id, optimizer.state.values()))
+        self.assumed.update(self.states, map(id, optimizer.param_groups))
         for i, group in enumerate(optimizer.param_groups):
             self.guards.same_object(f"{held}.param_groups[{i}]", group, f"param group {i} was the same object")
         watch = self.guards.watch
@@ -204,3 +233,8 @@ class StateRecorder(GradientRecorder):
 
     def exit_module(self, module: Any) -> None:
         self.modules.pop()
+
+
+def _is_own(frame: Any) -> bool:
+    """Whether code of this package runs in a frame."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]

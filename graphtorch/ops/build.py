@@ -24,6 +24,7 @@ from graphtorch.ops.record import MISSING, OPAQUE, REGISTRY, Operator, Sample, m
 from graphtorch.tensor.devices import canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tracked import TrackedNumber, operand_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -297,6 +298,8 @@ def _is_symbolic(value: Any) -> bool:
 def _tensor_or_number(op: Operator, i: int, value: Any) -> Any:
     if isinstance(value, np.generic):  # before float: NumPy's float64 is one, and has a dtype as tensors have
         return value.item()
+    if type(value) is TrackedNumber:
+        return operand_of(value)
     if isinstance(value, Tensor | bool | int | float | complex) or _is_symbolic(value):
         return value
     raise _no_tensor(op, i, "Tensor", value)
@@ -305,6 +308,8 @@ def _tensor_or_number(op: Operator, i: int, value: Any) -> Any:
 def _number(op: Operator, i: int, value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
+    if type(value) is TrackedNumber:
+        return operand_of(value)
     if isinstance(value, bool | int | float | complex) or _is_symbolic(value):
         return value
     if isinstance(value, Tensor) and value.numel() == 1:
@@ -313,6 +318,8 @@ def _number(op: Operator, i: int, value: Any) -> Any:
 
 
 def _int(op: Operator, i: int, value: Any) -> Any:
+    if type(value) is TrackedNumber:
+        value = value.__index__()
     if _is_symbolic(value) or (isinstance(value, int) and not isinstance(value, bool)):
         return value
     if isinstance(value, bool):

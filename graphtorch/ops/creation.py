@@ -25,6 +25,7 @@ from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.formats import ORDERS, format_name
 from graphtorch.tensor.tensor import Tensor, meta_array
 from graphtorch.tensor.threads import get_num_threads
+from graphtorch.tensor.tracked import operand_of
 from graphtorch.tensor.type import TensorType
 
 FRESH_BYTES = 1 << 16  # what is larger may come from the system anew
@@ -265,6 +266,7 @@ def full(
 ) -> Tensor:  # fmt: skip
     """One value everywhere; the dtype follows the value unless given. See torch.full."""
     shape = _size("full", (size,) if isinstance(size, list | tuple) else ((size,),))
+    fill_value = operand_of(fill_value)
     value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
     if dtype is None:
         d = value.dtype if isinstance(value, Tensor) else dtypes.dtype_of_number(value)
@@ -340,6 +342,7 @@ def full_like(
     requires_grad: bool = False, memory_format: Any = None,
 ) -> Tensor:  # fmt: skip
     """One value in the operand's shape, dtype and device. See torch.full_like."""
+    fill_value = operand_of(fill_value)
     value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
     return _like(input, value, dtype, device, requires_grad, memory_format)
 
@@ -416,6 +419,7 @@ def _new_full(
     layout: Any = None, pin_memory: bool = False,
 ) -> Tensor:  # fmt: skip
     """One value in this tensor's dtype and device. See torch.Tensor.new_full."""
+    fill_value = operand_of(fill_value)
     value = fill_value.item() if isinstance(fill_value, Tensor | np.generic) else fill_value
     return _new(self, "new_full", (size,), value, dtype, device, requires_grad)
 

@@ -348,7 +348,8 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def hooked(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         given: tuple[Any, ...] = (self, *args)
-        for hook in self._optimizer_step_pre_hooks.values():
+        own = self.__dict__  # without the tables, if its class has an __init__ that does not call this one
+        for hook in own.get("_optimizer_step_pre_hooks", {}).values():
             replaced = hook(self, given, kwargs)
             if replaced is None:
                 continue
@@ -357,14 +358,14 @@ def _with_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
             given, kwargs = replaced
         if graphs.underway and graphs.current() is not None:
             self._check_recorded()
-        if "_opt_called" in self.__dict__:  # a learning rate schedule wants to know
+        if "_opt_called" in own:  # a learning rate schedule wants to know
             self._opt_called = True
-        if state.recorder is not None:
-            state.recorder.guard_item(self.__dict__, "_generation")
+        if state.recorder is not None and "_generation" in own:
+            state.recorder.guard_item(own, "_generation")
         result = step(*given, **kwargs)
         if state.recorder is not None:
             state.recorder.assume_optimizer(self)
-        for hook in self._optimizer_step_post_hooks.values():
+        for hook in own.get("_optimizer_step_post_hooks", {}).values():
             hook(self, given, kwargs)
         return result
 

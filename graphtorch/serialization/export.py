@@ -12,7 +12,7 @@ import numpy as np
 
 from graphtorch.autodiff.gradient import ExpandGradients
 from graphtorch.frontend.compiler import CompiledFunction
-from graphtorch.frontend.program import Constant, Output
+from graphtorch.frontend.descriptions import Constant, Output
 from graphtorch.frontend.recorded import Recorded
 from graphtorch.frontend.sources import ArgumentSource, NumberSource
 from graphtorch.frontend.tree import LEAF, flatten, unflatten

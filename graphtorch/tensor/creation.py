@@ -6,6 +6,7 @@ operator first uses them.
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
@@ -17,6 +18,7 @@ from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.dtypes import dtype as dtype_class
 from graphtorch.tensor.symint import UndecidedError
 from graphtorch.tensor.tensor import Tensor, meta_array
+from graphtorch.tensor.tracked import TrackedNumber, operand_of, pinned
 
 # -- dtype and shape of Python data -----------------------------------------------------------------------------------
 
@@ -213,6 +215,11 @@ def tensor(
     Raises ValueError for ragged sequences, TypeError and RuntimeError for what is no number.
     """
     dtype = _named(dtype)
+    if state.recorder is not None:
+        if type(data) is TrackedNumber and isinstance(found := operand_of(data), Tensor):
+            made: Tensor = importlib.import_module("graphtorch.ops").full((), found, dtype=dtype, device=device)
+            return made.requires_grad_(True) if requires_grad else made
+        data = pinned(data)
     if isinstance(data, Tensor):
         warnings.warn(
             "To copy construct from a tensor, it is recommended to use sourceTensor.detach().clone() or "
@@ -220,7 +227,7 @@ def tensor(
             UserWarning,
             stacklevel=2,
         )
-        made: Tensor = data.detach().clone()
+        made = data.detach().clone()
         made = made if dtype is None else made.to(dtype)
         made = made if device is None else made.to(device)
         return made.requires_grad_(True) if requires_grad else made
