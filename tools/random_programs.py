@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "frontend")]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kind", choices=("program", "training"), default="program")
+    parser.add_argument("--kind", choices=("program", "training", "counting"), default="program")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--backends", default="cpu,numpy")

@@ -111,7 +111,7 @@ class Arithmetic:
     """What one capture computed with tracked numbers, in order."""
 
     def __init__(self, recorder: StateRecorder) -> None:
-        self.recorder = recorder
+        self.recorder: StateRecorder | None = recorder
         self.active = True
         self.nodes: list[Read | Step] = []
         self.values: list[Any] = []  # in the captured call
@@ -133,6 +133,9 @@ class Arithmetic:
             if index in needed and isinstance(node, Step):
                 needed.update(o.index for o in node.operands if type(o) is Result)
         self.events = [e for e in self.events if isinstance(e, Assumption) or e in needed]
+        self.recorder = None
+        self._numbers.clear()
+        self._operands.clear()
 
     # -- while the function is captured --------------------------------------------------------------------------------
 
@@ -198,7 +201,8 @@ class Arithmetic:
 
     def operand(self, number: TrackedNumber) -> Any:
         """What an operator on recorded tensors takes: a run-time number."""
-        if not self.active or state.recorder is None or number.index in self._assumed:
+        recorder = self.recorder
+        if not self.active or state.recorder is None or recorder is None or number.index in self._assumed:
             return self.pin(number)
         value = number.value
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
@@ -207,11 +211,11 @@ class Arithmetic:
         if known is None:
             node = self.nodes[number.index]
             name = unique = node.name if isinstance(node, Read) else "number"
-            while any(unique == source.name for source in self.recorder.sources):
+            while any(unique == source.name for source in recorder.sources):
                 unique = f"{name}{int(unique[len(name) :] or 0) + 1}"
             self.used.add(number.index)
             source = ComputedNumber(self, number.index, unique)
-            known = self._operands[number.index] = self.recorder.computed_input(source, isinstance(value, int))
+            known = self._operands[number.index] = recorder.computed_input(source, isinstance(value, int))
         return known
 
     # -- at each call --------------------------------------------------------------------------------------------------

@@ -461,7 +461,7 @@ class CompiledFunction:
         for optimizer in recorder.optimizers:
             getattr(optimizer, "_prepare_for_capture", bool)()
         environment = recorder.environment = Environment(self.function, leaves, guards, self.fullgraph)
-        places = TrackedPlaces(environment, self._varying if self._tracks else None, recorder.arithmetic)
+        places = TrackedPlaces(environment, self._varying if self._tracks else None, recorder)
         environment.met = places.install
         args, kwargs = unflatten(tree, iter(given))
         modes = Modes()
@@ -548,8 +548,10 @@ class CompiledFunction:
     ) -> Specialization:
         captured, guards, sizes = self.capture(tree, leaves, changed, known, counts)
         sizes.check()
-        if plain is not None and self._tracked and not compute_alike(captured.graph, plain):
+        if self._tracked and plain is not None and not compute_alike(captured.graph, plain):
             raise RunEagerly("it asks for the class of a number that changes", once=True)
+        if self._tracked and captured.differentiable and (captured.custom or captured.hooks):
+            raise RunEagerly("Python code of a backward pass outside may know a number that changes", once=True)
         numbers = values_of(leaves, changed)
         if ANY in numbers.values():
             check_numbers(captured, self.specializations, tree)

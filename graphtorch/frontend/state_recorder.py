@@ -36,6 +36,7 @@ class StateRecorder(GradientRecorder):
         # By id: dictionaries that are assumed to be the same objects; and those of them whose tensors are assumed, too.
         self.assumed: set[int] = set()
         self.states: set[int] = set()
+        self.set_numbers: dict[tuple[int, Any], Any] = {}  # entries that the run has set, and what has them
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
 
@@ -51,6 +52,10 @@ class StateRecorder(GradientRecorder):
         of = TensorType(dtypes.int64 if integer else dtypes.float64, (), is_number=True)
         return wrap(self.graph.add_input(of, source.name, source.kind))
 
+    def number_set(self, container: Any, key: Any) -> None:
+        """An entry of a dictionary is set: what it was, and what it is at the next call, counts no more."""
+        self.set_numbers[id(container), key] = container
+
     def number_input(self, container: Any, key: Any) -> Any:
         """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture. The user's
         code gets a number that it may compute with in Python as it likes."""
@@ -59,6 +64,8 @@ class StateRecorder(GradientRecorder):
         if type(value) is TrackedNumber:
             found: Any = value if tracked else operand_of(value)
             return found
+        if (id(container), key) in self.set_numbers:
+            return value
         numbers = value if type(value) is tuple else (value,)
         if tracked and numbers and all(type(x) in (int, float) for x in numbers):
             read = [

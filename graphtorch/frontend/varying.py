@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphtorch.frontend.arithmetic import Arithmetic, Read
+from graphtorch.frontend.arithmetic import Read
 from graphtorch.frontend.errors import PythonStateChange
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.places import ClassSpace, Place, access, fetch, owner_of, put, same
@@ -24,6 +24,7 @@ from graphtorch.tensor.tracked import TrackedNumber
 
 if TYPE_CHECKING:
     from graphtorch.frontend.environment import Environment
+    from graphtorch.frontend.state_recorder import StateRecorder
 
 _NUMBERS = (int, float, np.float64)
 _PLAIN = (*_NUMBERS, bool, str, type(None))
@@ -72,10 +73,11 @@ class TrackedPlaces:
     fresh    numbers that the run changed, which were taken for constants
     """
 
-    def __init__(self, environment: Environment, varying: Varying | None, arithmetic: Arithmetic) -> None:
+    def __init__(self, environment: Environment, varying: Varying | None, recorder: StateRecorder) -> None:
         self.environment = environment
         self.varying = varying
-        self.arithmetic = arithmetic
+        self.arithmetic = recorder.arithmetic
+        self.set_again = recorder.set_numbers  # by site: options of optimizers that the run has set
         self.changes: list[tuple[Place, Any]] = []
         self.flags: list[Place] = []
         self.fresh: list[Place] = []
@@ -117,13 +119,16 @@ class TrackedPlaces:
             tracked = self._tracked.get(place.site)
             if tracked is not None and type(now) is TrackedNumber and now.index == tracked[1].index:
                 put(place.namespace, place.key, place.value)
-            elif (tracked is not None or not same(now, place.value)) and _is_plain(now):
+                continue
+            known = same(now, place.value)
+            rewritten = known and place.site in self.set_again
+            if (tracked is not None or not known or rewritten) and _is_plain(now):
                 put(place.namespace, place.key, place.value)
-                if tracked is None and type(place.value) in _NUMBERS:
+                if tracked is None and not known and type(place.value) in _NUMBERS:
                     self.fresh.append(place)
                     continue
                 self.changes.append((place, now))
-                if tracked is None:
+                if tracked is None and not known:
                     self.flags.append(place)
                 if type(now) is TrackedNumber:
                     self.arithmetic.used.add(now.index)

@@ -274,6 +274,10 @@ class Level:
     def number_input(self, container: Any, key: Any) -> Any:
         return dict.__getitem__(container, key) if self.outer is None else self.outer.number_input(container, key)
 
+    def number_set(self, container: Any, key: Any) -> None:
+        if self.outer is not None:
+            self.outer.number_set(container, key)
+
     def guard_item(self, container: Any, key: Any) -> Any:
         return dict.__getitem__(container, key) if self.outer is None else self.outer.guard_item(container, key)
 

@@ -57,6 +57,9 @@ class ParamGroup(dict[str, Any]):
         return super().__getitem__(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
+        note = getattr(state.recorder, "number_set", None)
+        if note is not None:
+            note(self, key)
         if key not in self.varying and _changes(self.get(key), value):
             self.varying |= {key}
         super().__setitem__(key, value)

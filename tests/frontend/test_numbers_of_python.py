@@ -417,3 +417,51 @@ def test_random_numbers_and_gradients_outside() -> None:
         torch.testing.assert_close(found, wanted)
         torch.testing.assert_close(x.grad, y.grad)
     assert box.n == 5
+
+
+def test_a_rate_that_the_step_sets() -> None:
+    """What the function gives an optimizer counts, whatever others have set before the call."""
+
+    def losses(decorate: Any) -> list[Any]:
+        torch.manual_seed(0)
+        model, box = nn.Linear(3, 1), Box()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x: Any) -> Any:
+            box.n += 1
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 if box.n < 4 else 0.01 * box.n
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        f, found = decorate(step), []
+        for i in range(8):
+            if i % 2:
+                optimizer.param_groups[0]["lr"] = 5.0
+            found += [f(X).item(), optimizer.param_groups[0]["lr"]]
+        return found
+
+    assert losses(lambda f: torch.compile(f, backend="numpy")) == losses(lambda f: f)
+
+
+def test_numbers_in_a_backward_pass_outside() -> None:
+    class Reverse(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, alpha: float) -> Any:
+            ctx.alpha = alpha
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, g: Any) -> Any:
+            return -ctx.alpha * g, None
+
+    box = Box()
+    step = torch.compile(lambda x: Reverse.apply(x, box.x).sum(), backend="numpy")
+    for i in range(5):
+        box.x = i / 4
+        x = X.clone().requires_grad_()
+        step(x).backward()
+        assert torch.equal(x.grad, torch.full((3,), -i / 4))
