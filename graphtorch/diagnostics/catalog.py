@@ -371,12 +371,13 @@ ENTRIES: tuple[Entry, ...] = (
         42,
         "A change of Python objects at each call",
         r"each call changes",
-        "A graph repeats what is done to tensors. A counter, a list that grows or a mode set for good is no tensor.",
-        "Return the new value, keep it in a tensor that changes in place, or leave fullgraph=True out.",
-        "count = [0]\n\n\n@torch.compile(fullgraph=True)\ndef f(x):\n    count[0] += 1\n    return x * 2\n\n\n"
+        "A graph repeats what is done to tensors, and Python's arithmetic beside it. A list that grows or a "
+        "mode set for good is neither.",
+        "Return the new value, keep a number or a tensor that changes in place, or leave fullgraph=True out.",
+        "seen = [0]\n\n\n@torch.compile(fullgraph=True)\ndef f(x):\n    seen.append(x.shape[0])\n    return x * 2\n\n\n"
         "f(torch.ones(3))",
-        "count = torch.zeros(1)\n\n\n@torch.compile(fullgraph=True)\ndef f(x):\n    count.add_(1)\n    return x * 2\n"
-        "\n\nf(torch.ones(3))",
+        "seen = [0]\n\n\n@torch.compile(fullgraph=True)\ndef f(x):\n    seen[0] += x.shape[0]\n    return x * 2\n\n\n"
+        "f(torch.ones(3))",
     ),
     _entry(
         43,

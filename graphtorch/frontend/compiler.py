@@ -742,9 +742,9 @@ def compile(
     Use as `@compile`, `@compile(...)` or `compile(f, ...)`. The first call captures the function; later calls replay it
     while the guards hold, and a call that fails them compiles a further specialisation (see `.explain()`).
 
-    fullgraph         raise for a function that one graph can't express: one that changes Python state (a counter, a
-                      list), prints, or decides on tensor data. Otherwise such a function runs eagerly, with one
-                      warning, or, for decisions, becomes one program for each way that it takes.
+    fullgraph         raise for a function that one graph can't express: one that changes Python state other than
+                      numbers (a list that grows), prints, or decides on tensor data. Otherwise such a function runs
+                      eagerly, with one warning, or, for decisions, becomes one program for each way that it takes.
     dynamic           None: a size that changes becomes symbolic; True: all sizes are symbolic at once; False: never.
     backend           "cpu" (native code), "numpy" (fused kernels in NumPy) or "interpreter" (operator by operator).
                       None, or PyTorch's default name "inductor": GRAPHTORCH_BACKEND, else "cpu" where this machine can
