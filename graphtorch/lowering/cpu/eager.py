@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 Array = np.ndarray[Any, Any]
 _ndarray = np.ndarray
 _KEPT = 4096  # calls that look different
+PACKED = 64  # rows and columns of the smallest product over packed operands
 _VARIANTS = 8  # of one call, where what is computed depends on relations of sizes
 
 # A number beside their 16-bit floats keeps its digits, as in PyTorch's kernels; elsewhere it is rounded first.
@@ -71,11 +72,12 @@ class _Operands:
     order       with vectors: the dimensions in that order; None: as they are
     """
 
-    __slots__ = ("given", "key", "order", "shape", "sizes", "symbols", "vectors")
+    __slots__ = ("given", "key", "known", "order", "shape", "sizes", "symbols", "vectors")
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         self.order: tuple[int, ...] | None = None
         self.symbols: dict[int, int] = {}
+        self.known: tuple[int, ...] = ()
         shape: tuple[int, ...] | None = None
         key: list[Any] = []
         for array in arrays:
@@ -104,21 +106,25 @@ class _Operands:
             self._describe(arrays)
 
     @staticmethod
-    def shaped(arrays: Sequence[Array]) -> _Operands:
-        """The arrays with their shapes, whatever these are."""
+    def shaped(arrays: Sequence[Array], known: tuple[int, ...] = (), turned: bool = False) -> _Operands:
+        """The arrays with their shapes, whatever these are. `known`: sizes that are no symbols; `turned`: transposed
+        ones are taken as such, and not copied first."""
         made = object.__new__(_Operands)
-        made.order, made.symbols = None, {}
-        made._describe(arrays)
+        made.order, made.symbols, made.known = None, {}, known
+        made._describe(arrays, turned)
         return made
 
-    def _describe(self, arrays: Sequence[Array]) -> None:
+    def _describe(self, arrays: Sequence[Array], turned: bool = False) -> None:
         """Take arrays as they are, but for expanded dimensions and gaps."""
         self.vectors = False
         key: list[Any] = []
         given: list[Array] = []
         for array in arrays:
             pattern = tuple([self._symbol(n) for n in array.shape])
-            if not array.flags.c_contiguous and 0 in array.strides:
+            if turned and array.flags.f_contiguous and not array.flags.c_contiguous:
+                key.append((array.dtype.num, pattern[::-1], _TURNED))
+                array = array.T
+            elif not array.flags.c_contiguous and 0 in array.strides:
                 # What is expanded is read as often as needed instead of being copied.
                 kept = array[tuple([slice(0, 1) if s == 0 else slice(None) for s in array.strides])]
                 key.append((array.dtype.num, tuple([self._symbol(n) for n in kept.shape]), pattern))
@@ -160,8 +166,8 @@ class _Operands:
         return True
 
     def _symbol(self, size: int) -> int:
-        """0 and 1 as they are, -1, -2, ... for other sizes in the order in which they come."""
-        return size if size < 2 else self.symbols.setdefault(size, -1 - len(self.symbols))
+        """0, 1 and known sizes as they are, -1, -2, ... for others in the order in which they come."""
+        return size if size < 2 or size in self.known else self.symbols.setdefault(size, -1 - len(self.symbols))
 
     def pattern(self, shape: Sequence[int]) -> tuple[int, ...] | None:
         """The pattern of a further shape, which is not an operand's. With vectors: of one that is theirs or has no
@@ -186,6 +192,17 @@ class _Operands:
 
 
 _MADE, _NOTHING = -1, -2  # results that the program makes, and such as there are none
+
+
+_TURNED = "turned"  # an operand whose dimensions are in reverse order
+
+
+def _seen(tensor: Tensor, full: Any) -> Tensor:
+    """An input as the call has it: expanded or transposed."""
+    if full is None:
+        return tensor
+    found: Tensor = tensor.permute(tuple(range(tensor.ndim))[::-1]) if full is _TURNED else tensor.expand(full)
+    return found
 
 
 class _LightError(Exception):
@@ -316,24 +333,22 @@ class _Builder:
             for i in range(numbers)
         ]
         with self.builder:
-            self.arrays = [
-                wrap(v) if full is None else wrap(v).expand(full) for v, (_, full) in zip(inputs, types, strict=True)
-            ]
+            self.arrays: list[Any] = [_seen(wrap(v), full) for v, (_, full) in zip(inputs, types, strict=True)]
             self.numbers = [wrap(v) for v in of]
 
     def shape(self, pattern: Sequence[int]) -> tuple[Any, ...]:
         """The shape of a pattern, with symbols for its sizes."""
         return tuple([n if n >= 0 else self.symbols[-1 - n] for n in pattern])
 
-    def _type(self, entry: Any) -> tuple[TensorType, tuple[Any, ...] | None]:
-        """The input of an entry of the key, and the shape to which it is expanded."""
+    def _type(self, entry: Any) -> tuple[TensorType, Any]:
+        """The input of an entry of the key, and the shape to which it is expanded, or `_TURNED`."""
         if type(entry) is int:
             d, shape = (entry, (-1,)) if entry >= 0 else (-1 - entry, ())
             return TensorType(_dtype(d), self.shape(shape)), None
         if len(entry) == 1:
             return TensorType(_dtype(entry[0]), (1,)), self.shape((-1,))
         d, shape, full = entry
-        return TensorType(_dtype(d), self.shape(shape)), None if full is None else self.shape(full)
+        return TensorType(_dtype(d), self.shape(shape)), self.shape(full) if type(full) is tuple else full
 
     def finish(self, results: Sequence[Any], onto: int | None = None, draws: bool = False) -> _Program | None:
         """Compile. `results` are tensors of the graph; `onto`: the input whose memory the only result takes; `draws`:
@@ -436,6 +451,12 @@ def _rounded(op: Operator, arguments: Sequence[Any]) -> list[Any]:
     return found
 
 
+def _is_packed(a: Array, b: Array) -> bool:
+    """Whether a product is made over packed operands, for which the size of the second one, a weight's mostly, has to
+    be known when it is compiled (`packed.py`)."""
+    return a.flags.c_contiguous and min(a.shape[0], *b.shape) >= PACKED
+
+
 def run(op: Operator, arguments: list[Any]) -> Any:
     """The results of an operator as new arrays, a tuple where it has several; None where it has no program."""
     if op.name in _ROUNDED:
@@ -445,7 +466,9 @@ def run(op: Operator, arguments: list[Any]) -> Any:
         return None
     parts, arrays, numbers = template
     operands = _Operands(arrays)
-    if operands.vectors and op.kind != "pointwise":
+    if op.name == "mm":
+        operands = _Operands.shaped(arrays, arrays[1].shape if _is_packed(*arrays) else (), turned=True)
+    elif operands.vectors and op.kind != "pointwise":
         operands = _Operands.shaped(arrays)
     key = (parts, operands.key, operands.vectors, dtypes.get_default_dtype())
 

@@ -288,3 +288,23 @@ def test_threads_may_call_at_the_same_time(launches: list[str]) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(call, range(1, 33)))
     np.testing.assert_allclose(found, 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("d", ["float16", "bfloat16"])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("right", [False, True])
+def test_products_of_16_bit_floats(left: bool, right: bool, d: str, launches: list[str]) -> None:
+    from graphtorch.lowering.cpu import eager
+
+    make = Sampler(getattr(dtypes, d))
+    b = make(80, 70).t() if right else make(70, 80)
+    for rows in (100, 64, 130, 3):
+        a = make(70, rows).t() if left else make(rows, 70)
+        exact = a._data.astype(np.float64) @ b._data.astype(np.float64)
+        ours = a @ b
+        assert ours.dtype is a.dtype and ours.is_contiguous()
+        np.testing.assert_allclose(ours.double()._data, exact, rtol=TOLERANCE["bfloat16"], atol=0.05)
+        known = len(eager._programs)
+    assert launches.count("mm") == 4
+    torch.mm(make(70, 200).t() if left else make(200, 70), b)
+    assert len(eager._programs) == known  # any number of rows
