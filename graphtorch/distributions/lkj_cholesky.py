@@ -51,7 +51,7 @@ class LKJCholesky(Distribution):
         y = self._beta.sample(sample_shape).unsqueeze(-1)
         normal = torch.randn(self._extended_shape(sample_shape), dtype=y.dtype, device=y.device).tril(-1)
         direction = normal / normal.norm(dim=-1, keepdim=True)
-        first = torch.arange(self.dim).unsqueeze(-1) == 0  # the first row has no direction
+        first = torch.arange(self.dim, device=y.device).unsqueeze(-1) == 0  # the first row has no direction
         w = torch.sqrt(y) * torch.where(first, 0.0, direction)
         left = torch.clamp(1 - torch.sum(w**2, dim=-1), min=torch.finfo(w.dtype).tiny)
         return w + torch.diag_embed(left.sqrt())

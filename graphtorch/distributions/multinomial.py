@@ -91,7 +91,7 @@ class Multinomial(Distribution):
         return ways + (logits * value).sum(-1)
 
     def entropy(self) -> Tensor:
-        n = torch.tensor(self.total_count)
+        n = torch.tensor(self.total_count, device=self.probs.device)
         counts = self._binomial.enumerate_support(expand=False)[1:]
         chances = torch.exp(self._binomial.log_prob(counts))
         expected = (chances * torch.lgamma(counts + 1)).sum([0, -1])

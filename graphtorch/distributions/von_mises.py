@@ -58,10 +58,10 @@ class VonMises(Distribution):
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             r, kappa = self._proposal_r, self.concentration.to(torch.float64)
-            x = torch.empty(shape, dtype=torch.float64)
-            done = torch.zeros(shape, dtype=torch.bool)
+            x = torch.empty(shape, dtype=torch.float64, device=r.device)
+            done = torch.zeros(shape, dtype=torch.bool, device=r.device)
             while not done.all():
-                u1, u2, u3 = torch.rand((3, *shape), dtype=torch.float64).unbind()
+                u1, u2, u3 = torch.rand((3, *shape), dtype=torch.float64, device=r.device).unbind()
                 z = torch.cos(math.pi * u1)
                 f = (1 + r * z) / (r + z)
                 c = kappa * (r - f)

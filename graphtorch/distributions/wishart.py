@@ -147,7 +147,8 @@ class Wishart(ExponentialFamily):
         root = self._dist_chi2.rsample(sample_shape).sqrt()
         noise = root.clamp(min=torch.finfo(root.dtype).eps).diag_embed()
         rows, columns = torch.tril_indices(p, p, offset=-1)
-        below = torch.randn((*sample_shape, *self._batch_shape, p * (p - 1) // 2), dtype=noise.dtype)
+        shape = (*sample_shape, *self._batch_shape, p * (p - 1) // 2)
+        below = torch.randn(shape, dtype=noise.dtype, device=noise.device)
         noise[..., rows, columns] = below
         factor = self._unbroadcasted_scale_tril @ noise
         return factor @ factor.mT

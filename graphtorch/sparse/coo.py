@@ -190,7 +190,7 @@ class SparseTensor:
         a, b = (d % self.ndim for d in (dim0, dim1))
         order[a], order[b] = order[b], order[a]
         shape = [*(self.shape[d] for d in order), *self.shape[self.sparse_dim() :]]
-        return SparseTensor(self._index[torch.tensor(order)], self._values_, shape)
+        return SparseTensor(self._index[torch.tensor(order, device=self._index.device)], self._values_, shape)
 
     def t(self) -> SparseTensor:
         """The transposed matrix."""
@@ -284,9 +284,9 @@ def sparse_coo_tensor(
     if values is None:
         shape = tuple(indices if size is None else size)
         made = torch.zeros(0, dtype=dtype, device=device, requires_grad=requires_grad)
-        return SparseTensor(torch.zeros((len(shape), 0), dtype=torch.int64), made, shape, True)
-    index = torch.as_tensor(indices, dtype=torch.int64)
+        return SparseTensor(torch.zeros((len(shape), 0), dtype=torch.int64, device=made.device), made, shape, True)
     given = torch.as_tensor(values, dtype=dtype, device=device)
+    index = torch.as_tensor(indices, dtype=torch.int64, device=given.device)
     if requires_grad:
         given = given.detach().requires_grad_()
     if index.ndim == 1:
@@ -376,7 +376,7 @@ def sum(input: SparseTensor, dim: Any = None, dtype: Any = None) -> Any:
     shape = [s for d, s in enumerate(input.shape) if d not in dims]
     if not left:
         return values.sum(0)
-    kept = torch.tensor(left)
+    kept = torch.tensor(left, device=values.device)
     return SparseTensor(input._index.index_select(0, kept), values, shape).coalesce()
 
 
@@ -400,7 +400,7 @@ def softmax(input: SparseTensor, dim: int, *, dtype: Any = None) -> SparseTensor
     _, group = torch.unique(group, return_inverse=True)
     shape = (int(group.max()) + 1 if group.numel() else 0, *values.shape[1:])
     index = group.reshape((-1, *(1,) * (values.ndim - 1))).expand_as(values)
-    top = torch.full(shape, -math.inf, dtype=values.dtype).scatter_reduce(0, index, values.detach(), "amax")
+    top = values.new_full(shape, -math.inf, requires_grad=False).scatter_reduce(0, index, values.detach(), "amax")
     powers = (values - top.index_select(0, group)).exp()
-    totals = torch.zeros(shape, dtype=values.dtype).index_add(0, group, powers)
+    totals = values.new_zeros(shape).index_add(0, group, powers)
     return given._with_values(powers / totals.index_select(0, group))

@@ -701,7 +701,8 @@ class KernelEmitter(Expressions):
         name = f"acc{len(self.partial)}"
         start = identity(fold.combine, fold.operand.dtype)
         chunk = self._chunk(fold)
-        shape = f"[X_BLOCK, R_BLOCK // {chunk}]" if chunk > 1 else "[X_BLOCK, R_BLOCK]"
+        x = self._rows(fold)
+        shape = f"[{x}, R_BLOCK // {chunk}]" if chunk > 1 else f"[{x}, R_BLOCK]"
         segment.add(f"{name} = tl.full({shape}, {start}, {self._fold_type(fold)})")
         if fold.combine.startswith("arg"):
             last = "0x7FFFFFFFFFFFFFFF, tl.int64" if self.wide else "0x7FFFFFFF, tl.int32"
@@ -721,7 +722,7 @@ class KernelEmitter(Expressions):
         kind = fold.combine
         chunk = self._chunk(fold)
         if chunk > 1:
-            value = f"tl.reduce({self._chunked(value, chunk)}, 2, _maximum)"
+            value = f"tl.reduce({self._chunked(fold, value, chunk)}, 2, _maximum)"
         if kind.startswith("arg"):
             combine = "_larger_first" if kind == "argmax" else "_smaller_first"
             segment.add(f"{name}, {name}_at = {combine}({name}, {name}_at, {value}, r)")
@@ -742,9 +743,13 @@ class KernelEmitter(Expressions):
             return 1
         return min(self.tiling.chunk, self.blocks.r)
 
-    @staticmethod
-    def _chunked(value: str, chunk: int) -> str:
-        return f"tl.reshape({value}, [X_BLOCK, R_BLOCK // {chunk}, {chunk}])"
+    def _chunked(self, fold: Reduce, value: str, chunk: int) -> str:
+        return f"tl.reshape({value}, [{self._rows(fold)}, R_BLOCK // {chunk}, {chunk}])"
+
+    def _rows(self, fold: Reduce) -> str:
+        """How many rows a block of what is folded has: one that is the same along x is stored at one place."""
+        varies = "x" in self.tiling.varies[id(fold.operand)] or self.tiling.part is not None
+        return "X_BLOCK" if varies else "1"
 
     def _advance_online(self, segment: Segment, name: str, largest: Reduce) -> None:
         """A sum of exponentials relative to the largest number so far, each lane for itself."""
@@ -753,7 +758,7 @@ class KernelEmitter(Expressions):
         chunk = self._chunk(largest)
         above, sums = f"{name}_top", ""
         if chunk > 1:
-            segment.add(f"{name}_x = {self._chunked(value, chunk)}")
+            segment.add(f"{name}_x = {self._chunked(largest, value, chunk)}")
             segment.add(f"{name}_top = _maximum({before}, tl.reduce({name}_x, 2, _maximum))")
             above, sums = f"{name}_top[:, :, None]", ", 2"
         else:

@@ -199,7 +199,7 @@ class BlockMask:
         """The mask of some batches and heads; dimensions stay."""
         index = index if isinstance(index, tuple) else (index,)
         chosen = [
-            torch.arange(size)[slice(i, i + 1 or None) if isinstance(i, int) else i]
+            torch.arange(size, device=self.kv_num_blocks.device)[slice(i, i + 1 or None) if isinstance(i, int) else i]
             for i, size in itertools.zip_longest(index, self._batch, fillvalue=slice(None))
         ]
         outer = self

@@ -123,7 +123,7 @@ def flex_attention(
         key, value = key.repeat_interleave(times, 1), value.repeat_interleave(times, 1)
     columns = key.shape[-2]
     scores = (query @ key.mT) * (1 / math.sqrt(width) if scale is None else scale)
-    indices = indices_of(batch, heads, rows, columns)
+    indices = indices_of(batch, heads, rows, columns, query.device)
     if score_mod is not None:
         scores = score_mod(scores, *indices)
     if block_mask is not None:

@@ -88,7 +88,7 @@ def _pad_symmetric(img: Tensor, left: int, top: int, right: int, bottom: int) ->
         if max(before, after) > size:
             raise IndexError(f"symmetric padding of {max(before, after)} in a dimension of size {size}")
         order = [*range(before - 1, -1, -1), *range(size), *range(size - 1, size - 1 - after, -1)]
-        img = img.index_select(dim, torch.tensor(order, dtype=torch.int64))
+        img = img.index_select(dim, torch.tensor(order, dtype=torch.int64, device=img.device))
     return img
 
 
@@ -120,16 +120,17 @@ def _check_sampling(img: Tensor, interpolation: str, fill: Fill) -> None:
         raise ValueError(f"Interpolation mode '{interpolation}' is unsupported with Tensor input")
 
 
-def _centres(size: int, first: float, dtype: torch.dtype) -> Tensor:
+def _centres(size: int, first: float, like: Tensor) -> Tensor:
     """`size` coordinates a pixel apart."""
-    return torch.linspace(first, first + size - 1, steps=size, dtype=torch.float32).to(dtype)
+    centres = torch.linspace(first, first + size - 1, steps=size, dtype=torch.float32, device=like.device)
+    return centres.to(like.dtype)
 
 
-def _homogeneous(height: int, width: int, top: float, left: float, dtype: torch.dtype) -> Tensor:
-    """(1, height * width, 3): x, y and 1 of every pixel."""
-    across = _centres(width, left, dtype).expand(height, width)
-    down = _centres(height, top, dtype)[:, None].expand(height, width)
-    return torch.stack([across, down, torch.ones(height, width, dtype=dtype)], dim=-1).view(1, height * width, 3)
+def _homogeneous(height: int, width: int, top: float, left: float, like: Tensor) -> Tensor:
+    """(1, height * width, 3): x, y and 1 of every pixel, in the dtype and on the device of `like`."""
+    across = _centres(width, left, like).expand(height, width)
+    down = _centres(height, top, like)[:, None].expand(height, width)
+    return torch.stack([across, down, like.new_ones(height, width)], dim=-1).view(1, height * width, 3)
 
 
 def _sample(img: Tensor, grid: Tensor, mode: str, fill: Fill) -> Tensor:
@@ -143,7 +144,7 @@ def _sample(img: Tensor, grid: Tensor, mode: str, fill: Fill) -> Tensor:
     sampled = F.grid_sample(batch, grid, mode=mode, padding_mode="zeros", align_corners=False)
     if fill is not None:
         sampled, inside = sampled[:, :-1], sampled[:, -1:].expand_as(sampled[:, :-1])
-        colour = torch.tensor(list(fill) if isinstance(fill, Sequence) else [fill], dtype=sampled.dtype)
+        colour = sampled.new_tensor(list(fill) if isinstance(fill, Sequence) else [fill])
         colour = colour.view(1, -1, 1, 1).expand_as(sampled)
         if mode == "nearest":
             sampled = torch.where(inside < 0.5, colour, sampled)
@@ -157,9 +158,9 @@ def _affine_grid(
 ) -> Tensor:
     """Where each pixel of the result comes from, in units of half the image; `matrix` is about the image's centre."""
     dtype = img.dtype if img.is_floating_point() else torch.float32
-    theta = torch.tensor(list(matrix), dtype=dtype).reshape(1, 2, 3)
-    points = _homogeneous(out_height, out_width, 0.5 - 0.5 * out_height, 0.5 - 0.5 * out_width, dtype)
-    scaled = theta.transpose(1, 2) / torch.tensor([0.5 * width, 0.5 * height], dtype=dtype)
+    theta = torch.tensor(list(matrix), dtype=dtype, device=img.device).reshape(1, 2, 3)
+    points = _homogeneous(out_height, out_width, 0.5 - 0.5 * out_height, 0.5 - 0.5 * out_width, theta)
+    scaled = theta.transpose(1, 2) / theta.new_tensor([0.5 * width, 0.5 * height])
     return torch.bmm(points, scaled).view(1, out_height, out_width, 2)
 
 
@@ -197,9 +198,9 @@ def perspective(img: Tensor, coefficients: Sequence[float], interpolation: str, 
     _, height, width = get_dimensions(img)
     dtype = img.dtype if img.is_floating_point() else torch.float32
     a, b, c, d, e, f, g, h = coefficients
-    numerator = torch.tensor([[[a, b, c], [d, e, f]]], dtype=dtype).transpose(1, 2)
-    numerator = numerator / torch.tensor([0.5 * width, 0.5 * height], dtype=dtype)
-    denominator = torch.tensor([[[g, h, 1.0], [g, h, 1.0]]], dtype=dtype).transpose(1, 2)
-    points = _homogeneous(height, width, 0.5, 0.5, dtype)
+    numerator = torch.tensor([[[a, b, c], [d, e, f]]], dtype=dtype, device=img.device).transpose(1, 2)
+    numerator = numerator / numerator.new_tensor([0.5 * width, 0.5 * height])
+    denominator = numerator.new_tensor([[[g, h, 1.0], [g, h, 1.0]]]).transpose(1, 2)
+    points = _homogeneous(height, width, 0.5, 0.5, numerator)
     grid = torch.bmm(points, numerator) / torch.bmm(points, denominator) - 1.0
     return _sample(img, grid.view(1, height, width, 2), interpolation, fill)

@@ -198,15 +198,16 @@ def adjust_gamma(img: Tensor, gamma: float, gain: float) -> Tensor:
     return convert_image_dtype((gain * scaled.pow(gamma)).clamp(0, 1), img.dtype)
 
 
-def _gaussian(size: int, sigma: float, dtype: torch.dtype) -> Tensor:
+def _gaussian(size: int, sigma: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     half = (size - 1) * 0.5
-    density = torch.exp(-0.5 * (torch.linspace(-half, half, steps=size, dtype=dtype) / sigma).pow(2))
+    places = torch.linspace(-half, half, steps=size, dtype=dtype, device=device)
+    density = torch.exp(-0.5 * (places / sigma).pow(2))
     return density / density.sum()
 
 
 def gaussian_blur(img: Tensor, kernel_size: list[int], sigma: list[float]) -> Tensor:
     dtype = _float_type(img)
-    across, down = (_gaussian(size, width, dtype) for size, width in zip(kernel_size, sigma, strict=True))
+    across, down = (_gaussian(size, width, dtype, img.device) for size, width in zip(kernel_size, sigma, strict=True))
     channels = get_dimensions(img)[0]
     kernel = torch.mm(down[:, None], across[None, :]).expand(channels, 1, kernel_size[1], kernel_size[0])
     batch = to_float_batch(img, dtype)
@@ -221,7 +222,7 @@ def adjust_sharpness(img: Tensor, sharpness_factor: float) -> Tensor:
     if img.shape[-1] <= 2 or img.shape[-2] <= 2:
         return img
     dtype = _float_type(img)
-    weights = torch.tensor([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]], dtype=dtype)
+    weights = torch.tensor([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]], dtype=dtype, device=img.device)
     kernel = (weights / weights.sum()).expand(channels, 1, 3, 3)
     smooth = img.clone()
     smooth[..., 1:-1, 1:-1] = to_original(F.conv2d(to_float_batch(img, dtype), kernel, groups=channels), img)

@@ -166,7 +166,7 @@ def normalize(tensor: Tensor, mean: Sequence[float], std: Sequence[float], inpla
         raise ValueError(
             f"Expected tensor to be a tensor image of size (..., C, H, W). Got tensor.size() = {tensor.size()}"
         )
-    centre, spread = (torch.as_tensor(values, dtype=tensor.dtype) for values in (mean, std))
+    centre, spread = (torch.as_tensor(values, dtype=tensor.dtype, device=tensor.device) for values in (mean, std))
     if (spread == 0).any():
         raise ValueError(f"std evaluated to zero after conversion to {tensor.dtype}, leading to division by zero.")
     centre, spread = (t.view(-1, 1, 1) if t.ndim == 1 else t for t in (centre, spread))

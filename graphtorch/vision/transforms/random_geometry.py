@@ -370,9 +370,9 @@ class RandomErasing(nn.Module):
             if not (height < rows and width < columns):
                 continue
             if value is None:
-                values = torch.empty([channels, height, width], dtype=torch.float32).normal_()
+                values = torch.empty([channels, height, width], dtype=torch.float32, device=img.device).normal_()
             else:
-                values = torch.tensor(list(value))[:, None, None]
+                values = torch.tensor(list(value), device=img.device)[:, None, None]
             top = _below(0, rows - height + 1)
             return top, _below(0, columns - width + 1), height, width, values
         return 0, 0, rows, columns, img

@@ -222,3 +222,21 @@ def test_machine_code(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert resources(made_of).stack == 0
         if "part_mask" in launch.function.source and "tl.load(in0 + (16*" in launch.function.source:
             assert "ld.global.v4.b32" in made_of.assembly or "ld.global.v2.b64" in made_of.assembly, launch.step
+
+
+@pytest.mark.parametrize("kind", ["mean", "amax", "argmax", "logsumexp"])
+def test_a_fold_of_positions_beside_folds_of_elements(kind: str) -> None:
+    """What is folded of positions is the same for every column, and is stored at one place."""
+
+    def program(x: Any) -> Any:
+        places = torch.arange(x.shape[0]).float().sin()
+        folded = torch.logsumexp(places, 0) if kind == "logsumexp" else getattr(places, kind)()
+        return (x.abs() * x).sum() * folded, x.amax(0), folded + 1
+
+    for columns in (4, 300):
+        graph = trace(program, rows("float32", columns, hint=10))
+        executable = InterpretedBackend().compile(graph)
+        for n in (10, 2, 2000):
+            x = made("float32", (n, columns))
+            for actual, wanted in zip(executable.run([x]), interpret(graph, [x]), strict=True):
+                close(actual, wanted, 1e-4, 1e-4 * float(np.abs(wanted).max() + 1))

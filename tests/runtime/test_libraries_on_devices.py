@@ -1,0 +1,97 @@
+"""What is made of other functions (distributions, sparse tensors, attention with score functions, image transforms) on
+a device: constants and draws that it makes itself lie where its operands do."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graphtorch as torch
+from graphtorch import distributions
+from graphtorch.nn.attention.flex_attention import create_block_mask, flex_attention
+from graphtorch.vision import transforms
+from graphtorch.vision.transforms import functional as V
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "probability"))
+from distribution_cases import cases
+
+pytestmark = pytest.mark.usefixtures("cuda")
+
+
+def moved(value: Any, device: str) -> Any:
+    if isinstance(value, np.ndarray):
+        tensor = torch.from_numpy(value)
+        return (tensor.float() if tensor.is_floating_point() else tensor).to(device)
+    return value
+
+
+@pytest.mark.parametrize("number", range(len(cases())))
+def test_distributions_draw_and_judge_on_the_device(number: int) -> None:
+    name, arguments = cases()[number]
+    if not hasattr(distributions, name) or any(not isinstance(v, np.ndarray | int | float) for v in arguments.values()):
+        pytest.skip("made of other distributions")
+    here, there = (
+        getattr(distributions, name)(**{k: moved(v, d) for k, v in arguments.items()}) for d in ("cpu", "cuda")
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operators that run on the host
+        assert there.sample((2,)).is_cuda
+        torch.manual_seed(0)
+        drawn = here.sample((2,))
+        found = there.log_prob(drawn.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), here.log_prob(drawn), rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+def sparse(x: Any) -> Any:
+    return torch.sparse_coo_tensor([[0, 1, 1], [2, 0, 2]], x.flatten()[:3], (2, 3))
+
+
+CORNERS = [[0, 0], [4, 0], [4, 4], [0, 4]], [[0, 1], [4, 0], [3, 4], [0, 4]]
+
+# Functions of an image of three rows of five by five numbers between 0 and 1.
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "score function": lambda x: flex_attention(x[None], x[None], x[None], score_mod=lambda s, b, h, i, j: s + i - j),
+    "block mask": lambda x: flex_attention(
+        *[x[None]] * 3,
+        block_mask=create_block_mask(lambda b, h, i, j: i >= j, None, None, 5, 5, device=x.device),
+    ),
+    "part of a block mask": lambda x: create_block_mask(lambda b, h, i, j: i >= j, 2, 1, 5, 5, device=x.device)[
+        1
+    ].to_dense(),
+    "sparse": lambda x: sparse(x).to_dense(),
+    "sparse transposed": lambda x: sparse(x).transpose(0, 1).to_dense(),
+    "sparse sum": lambda x: torch.sparse.sum(sparse(x), 0).to_dense(),
+    "sparse softmax": lambda x: torch.sparse.softmax(sparse(x), 1).to_dense(),
+    "sparse product": lambda x: torch.sparse.mm(sparse(x), x[0][:3, :2]),
+    "sparse zeros": lambda x: torch.sparse_coo_tensor((2, 3), device=x.device).to_dense(),
+    "rotate": lambda x: V.rotate(x, 30.0, expand=True, fill=[0.5]),
+    "affine": lambda x: V.affine(x, 10.0, [1, 0], 1.1, [2.0]),
+    "perspective": lambda x: V.perspective(x, *CORNERS, fill=[0.3, 0.2, 0.1]),
+    "normalize": lambda x: V.normalize(x, [0.5] * 3, [0.2] * 3),
+    "blur": lambda x: V.gaussian_blur(x, [3, 3]),
+    "sharpness": lambda x: V.adjust_sharpness(x, 2.0),
+    "equalize": lambda x: V.equalize((x * 255).to(torch.uint8)),
+    "pad": lambda x: V.pad(x, [1, 1], padding_mode="symmetric"),
+    "erase": lambda x: transforms.RandomErasing(1.0, value=[0.1, 0.2, 0.3])(x) * 0,
+    "erase by noise": lambda x: transforms.RandomErasing(1.0, value="random")(x) * 0,
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_calls_give_what_the_cpu_gives(name: str, compiled: bool) -> None:
+    x = torch.arange(75.0).reshape(3, 5, 5) / 75
+    call = CALLS[name]
+    expected = call(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = (torch.compile(call) if compiled else call)(x.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
