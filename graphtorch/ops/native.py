@@ -27,7 +27,9 @@ def _names(text: str) -> frozenset[str]:
 
 LARGE = 1 << 14  # elements: NumPy takes some ten microseconds, a native call a few
 SMALL = 1 << 8  # the same for compositions, and for operators that take NumPy many passes: `EARLY`
-EARLY = _names("digamma erf erfinv gelu lgamma logaddexp max_pool2d_with_indices remainder scatter_reduce topk")
+EARLY = _names(
+    "digamma erf erfinv gelu index_add lgamma logaddexp max_pool2d_with_indices remainder scatter_reduce topk"
+)
 
 DRAWN = 1 << 13  # numbers of one kind that are drawn before native code draws them
 _KEPT = 4096  # kinds

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.autograd.graph import composes, renamed
-from graphtorch.autograd.state import state
+from graphtorch.autograd.state import modes_entered, state
 from graphtorch.ops.arithmetic import conjugate
 from graphtorch.ops.build import function, method, operator
 from graphtorch.ops.dispatch import _scalar_name
@@ -237,6 +237,10 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         if m == 1:
             return matmul(transpose(other, -2, -1), input)
         return transpose(matmul(transpose(other, -2, -1), transpose(input, 0, 1)), -2, -1)
+    history = state.grad_enabled and (input.requires_grad or other.requires_grad)
+    recorded = state.recorder is not None
+    if m == n == 3 and input.shape[0] == other.shape[0] and not (recorded or history or modes_entered):
+        return bmm(input, other)  # what follows is how PyTorch's history shows it
     batch = broadcast_shapes(input.shape[:-2], other.shape[:-2])
     count = product(batch)
     a = reshape(expand(input, (*batch, *input.shape[-2:])), (count, *input.shape[-2:]))
