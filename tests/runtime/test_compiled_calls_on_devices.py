@@ -113,6 +113,39 @@ def test_out_of_a_compiled_function_may_be_other_memory() -> None:
         torch.compile(lambda x: torch.gather(x, 0, torch.zeros_like(x, dtype=torch.int64), out=x))(x)
 
 
+@pytest.mark.parametrize(
+    "select",
+    [
+        lambda z, rows, mask: z.masked_select(mask),
+        lambda z, rows, mask: z[rows],
+        lambda z, rows, mask: z.index_select(1, rows),
+        lambda z, rows, mask: z.gather(0, rows.expand(2, 2)),
+        lambda z, rows, mask: z.index_add(0, rows, z[1:].conj()),
+        lambda z, rows, mask: z.flatten().index_put((rows,), z[0, :2], True),
+        lambda z, rows, mask: z.cumsum(0).prod(1),
+    ],
+)
+def test_gradients_of_complex_selections(select: Callable[..., torch.Tensor]) -> None:
+    """Complex numbers are worked on by the host, in the steps that the schedule cuts the operators into."""
+    real = torch.arange(9.0).reshape(3, 3)
+    z, rows = torch.complex(real.cos(), real.sin() + 1), torch.tensor([2, 0])
+    mask = real % 2 == 0
+
+    def step(z: torch.Tensor, rows: torch.Tensor, mask: torch.Tensor) -> Any:
+        z = z.detach().requires_grad_()
+        made = select(z, rows, mask)
+        (slope,) = torch.autograd.grad((made * made.detach()).abs().sum(), z)
+        return torch.view_as_real(made.detach()), torch.view_as_real(slope)
+
+    expected = step(z, rows, mask)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for function in (step, torch.compile(step)):
+            for found, wanted in zip(function(z.cuda(), rows.cuda(), mask.cuda()), expected, strict=True):
+                assert found.is_cuda
+                torch.testing.assert_close(found.cpu(), wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(1, 6, 3), (2, 6, 3), (1, 8, 5, 4), (1, 64, 40)])
 @pytest.mark.parametrize("of", [torch.float32, torch.float64])
 def test_a_compiled_group_norm_and_its_gradients(shape: tuple[int, ...], of: torch.dtype) -> None:

@@ -55,6 +55,8 @@ def on_host(
                 continue
             if type(result) is not DeviceArray:
                 packed = np.empty(concrete(buffer.shape, bindings), buffer.dtype.numpy)
+                if np.size(result) == packed.size:  # operands may be views with more dimensions than the value has
+                    result = np.reshape(result, packed.shape)
                 np.copyto(packed, result, casting="unsafe")
                 result = packed
             write_into(array_of(buffer), result)
