@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Records: all products and convolutions end in one of these.
 LOWER_PRECISION = ("mm", "bmm", "addmm", "baddbmm", "linear", "conv2d")
-LOWER_PRECISION_FUNCTIONS = ("addbmm", "linalg_vecdot", "inner")
+LOWER_PRECISION_FUNCTIONS = ("addbmm", "linalg_vecdot", "inner", "prelu")
 FLOAT32 = (
     "prod", "quantile", "nanquantile", "trace", "cdist", "polar", "view_as_complex", "stft", "geqrf", "orgqr",
     "ormqr", "qr", "svd", "inverse", "pinverse", "cholesky", "cholesky_inverse", "cholesky_solve", "lu_solve",

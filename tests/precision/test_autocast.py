@@ -41,6 +41,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "conv1d": lambda m, a, v, x, w: m.nn.functional.conv1d(x[0], w[:, :, 0]),
     "conv_transpose2d": lambda m, a, v, x, w: m.nn.functional.conv_transpose2d(x, w.transpose(0, 1).contiguous()),
     "attention": lambda m, a, v, x, w: m.nn.functional.scaled_dot_product_attention(a[None], a[None], a[None]),
+    "prelu": lambda m, a, v, x, w: m.nn.functional.prelu(a, v),
+    "prelu of two dtypes": lambda m, a, v, x, w: m.nn.functional.prelu(a @ a, v.float()),
     "softmax": lambda m, a, v, x, w: a.softmax(-1),
     "log_softmax": lambda m, a, v, x, w: a.log_softmax(-1),
     "layer_norm": lambda m, a, v, x, w: m.nn.functional.layer_norm(a, (4,)),
