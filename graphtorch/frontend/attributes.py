@@ -33,6 +33,10 @@ class ModuleAttributes:
         """Remember a module's."""
         self._before[id(module)] = title, module, dict(vars(module))
 
+    def sets(self, namespace: Any, name: str) -> bool:
+        """Whether a place is an attribute of a module, which `assigned` finds if the run has set it."""
+        return any(vars(module) is namespace for _, module, _ in self._before.values())
+
     def assigned(self, reads: ReadLog) -> list[Assigned]:
         """What the run has set and had not read before."""
         found: list[Assigned] = []

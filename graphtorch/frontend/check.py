@@ -77,7 +77,7 @@ class _State:
                 tensors[id(value)] = (source.name, value)
         self.tensors = [t for _, t in tensors.values()]
         self.names = [n for name, _ in tensors.values() for n in (name, f"{name}.grad")]
-        self.places = [(namespace, key) for namespace, key, _ in captured.changes]
+        self.places = [(change.namespace, change.key) for change in captured.changes]
         self.names += [str(key) for _, key in self.places]
         self.generators = list({id(g): g for g in (default_generator, *generators_of(captured.graph.nodes))}.values())
         self.saved = self.now_raw()
@@ -85,7 +85,7 @@ class _State:
     def now(self) -> list[Any]:
         """The values of tensors and gradients."""
         found = [v for t in self.tensors for v in (_copy(t), None if t._grad is None else _copy(t._grad))]
-        return found + [fetch(*place) for place in self.places]
+        return found + [_copy(fetch(*place)) for place in self.places]
 
     def now_raw(self) -> Any:
         tensors = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphtorch.frontend.arrangement import Within
 from graphtorch.frontend.recorded import Steps
-from graphtorch.frontend.sources import Source
+from graphtorch.frontend.sources import Slot, Source
 from graphtorch.tensor.symint import SymInt
 
 
@@ -86,6 +86,17 @@ class Watched:
 
     of: Any
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What each call puts in the place of something in a Python object; `slot` knows of the place, if later calls read
+    tensors there."""
+
+    namespace: Any
+    key: Any
+    spec: Any
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)

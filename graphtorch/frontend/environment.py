@@ -326,8 +326,10 @@ class Environment:
         entry_of = Entries(place.value) if type(place.value) is list else None
         for key, item in entries:
             shown = repr(key) if type(key) in (str, int, bool, bytes) else self.guards.name(key)
-            expression, meaning = f"{place.expression}[{shown}]", f"{place.meaning}[{key!r}]"
-            held = namespace if entry_of is None else entry_of if is_scalar(item) else None
+            title = f"a {type(key).__name__} of shape {list(key.shape)}" if isinstance(key, Tensor) else repr(key)
+            expression, meaning = f"{place.expression}[{shown}]", f"{place.meaning}[{title}]"
+            kept = entry_of if is_scalar(item) or isinstance(item, Tensor) else None
+            held = namespace if entry_of is None else kept
             self._queue.append(Place(expression, meaning, item, held, key, owner=place.expression))
 
     def _visit_module(self, place: Place, value: Any) -> None:

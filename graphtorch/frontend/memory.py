@@ -14,7 +14,7 @@ import numpy as np
 
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.guards import GuardSet
-from graphtorch.frontend.sources import ArgumentSource, GradSource, Source, TensorSource
+from graphtorch.frontend.sources import ArgumentSource, GradSource, SlotSource, Source, TensorSource
 from graphtorch.ops.strides import extent, layout_of, product
 from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.tensor import Tensor
@@ -91,8 +91,12 @@ def assume_apart(guards: GuardSet, inputs: Sequence[tuple[Source, Tensor, bool]]
 
     Raises CaptureError if one does now."""
     arguments = [(s.index, s.name, t, w) for s, t, w in inputs if isinstance(s, ArgumentSource)]
-    state = [(s.name, t, w) for s, t, w in inputs if isinstance(s, TensorSource)]
+    state = [(s.name, t, w) for s, t, w in inputs if isinstance(s, TensorSource | SlotSource)]
     gradients = [(s, t, w) for s, t, w in inputs if isinstance(s, GradSource)]
+    slots = [(s.name, w) for s, _, w in inputs if isinstance(s, SlotSource)]
+    if slots and any((*(w for _, w in slots), *(w for *_, w in arguments))):
+        what = f"{slots[0][0]} is given another tensor at each call, and is or may be changed in place as well"
+        raise refuse(what, "change it in place only, or only replace it")
     shares = guards.name(overlap)
     for n, (i, name, tensor, written) in enumerate(arguments):
         for j, other_name, other, other_written in arguments[n + 1 :]:

@@ -30,6 +30,7 @@ from graphtorch.frontend.sources import (
     NumberArgument,
     NumberSource,
     SizeSource,
+    SlotSource,
     Source,
     TensorSource,
     carrier,
@@ -194,6 +195,8 @@ class PathTree:
             return "size", source.place
         if isinstance(source, ComputedNumber):
             return "computed", self._number(source, source.index, {})
+        if isinstance(source, SlotSource):
+            return "slot", self.expressions.keep(source.slot)
         if isinstance(source, NumberSource):
             return "number", self.expressions.keep(source.container), source.key, source.index
         assert isinstance(source, TensorSource)

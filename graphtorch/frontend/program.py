@@ -26,6 +26,7 @@ from graphtorch.frontend.attributes import Assigned
 from graphtorch.frontend.decisions import Decision
 from graphtorch.frontend.descriptions import (
     Alias,
+    Change,
     Computed,
     Constant,
     Made,
@@ -123,7 +124,7 @@ class Captured:
     quiet       inputs that were changed through `.data` only, which autograd does not count
     decisions   what Python asked of tensor data, and got
     arithmetic  what each call computes in Python
-    changes     (namespace, key, what it becomes) of plain values in Python objects
+    changes     what plain values and tensors in Python objects become
     assumed     where there are numbers whose values are assumed
     """
 
@@ -148,7 +149,7 @@ class Captured:
     quiet: set[int] = field(default_factory=set)
     decisions: list[Decision] = field(default_factory=list)
     arithmetic: Arithmetic | None = None
-    changes: list[tuple[Any, Any, Any]] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
     assumed: list[Place] = field(default_factory=list)
 
 
@@ -229,7 +230,8 @@ class _Assembler:
         self, leaves: list[Any], tree: Any, attributes: Sequence[Assigned], changes: Sequence[tuple[Place, Any]]
     ) -> Captured:
         recorder = self.recorder
-        tensors = [leaf for leaf in (*leaves, *(each.content for each in attributes)) if isinstance(leaf, Tensor)]
+        kept = (*(each.content for each in attributes), *(content for _, content in changes))
+        tensors = [leaf for leaf in (*leaves, *kept) if isinstance(leaf, Tensor)]
         finals = [recorder.grads[key] for key in recorder.assigned_grads]
         sharing: dict[int, int] = {}
         for tensor in {id(t): t for t in (*tensors, *(f for f in finals if f is not None))}.values():
@@ -266,9 +268,15 @@ class _Assembler:
             captured.attributes.append((module, name, memo[id(content)]))
         for changed, content in changes:
             spec = Computed(content.index) if type(content) is TrackedNumber else Constant(content)
+            slot = None
             if isinstance(content, Tensor):
-                spec = self.describe(content, sharing, f"new {changed.meaning}")
-            captured.changes.append((changed.namespace, changed.key, spec))
+                if id(content) not in memo:
+                    memo[id(content)] = self.describe(content, sharing, f"new {changed.key}")
+                    if isinstance(content._data, Recorded):
+                        self.shown.setdefault(id(content._data.storage), memo[id(content)])
+                spec = memo[id(content)]
+                slot = recorder.slots.get(id(changed.value))
+            captured.changes.append(Change(changed.namespace, changed.key, spec, slot))
         self.check_lent()
         position = {v: i for i, v in enumerate(self.graph.inputs)}
         for storage in recorder.storages:
@@ -579,8 +587,11 @@ class ResultBuilder:
             node.watch(own, [(_shown(call, leaves, w.of), w.what) for w in entries])
         grads = [(source.fetch(leaves), None if spec is None else make(spec)) for source, spec in self.captured.grads]
         grads += [(make(leaf), make(spec)) for leaf, spec in self.captured.own_grads]
-        for namespace, key, spec in self.captured.changes:
-            put(namespace, key, make(spec))
+        made = [make(change.spec) for change in self.captured.changes]
+        for change, content in zip(self.captured.changes, made, strict=True):
+            put(change.namespace, change.key, content)
+            if change.slot is not None and isinstance(content, Tensor):
+                change.slot.tensor = content
         return results, grads
 
 

@@ -30,13 +30,13 @@ from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
     SizeSource,
+    SlotSource,
     Source,
     TensorSource,
     carrier,
     gradient_of,
 )
 from graphtorch.frontend.state_recorder import StateRecorder
-from graphtorch.frontend.watch import Fact
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
 from graphtorch.ops.dispatch import _check_result, call, tensors_of, user_frame
@@ -93,6 +93,7 @@ class Recorder(StateRecorder):
         if known is not None:
             source = known._data.storage.source
             if isinstance(source, ArgumentSource) and known is not tensor:
+                self.check_slot(id(tensor) not in self.slots)
                 if not _static(known.shape):
                     raise UndecidedError(
                         f"the sizes of {source.name}, which the function also reaches by itself, are fixed"
@@ -107,13 +108,14 @@ class Recorder(StateRecorder):
                 "return it from the compiled function that made it, instead of keeping it in an object",
                 final=True,
             )
-        source = self._known.get(id(tensor))
+        source = self._known.get(id(tensor)) or self._slot_of(tensor)
         if source is None:
             base = tensor._base
             if base is not None and tensor._storage is not base._storage:
                 base = None  # one of them was given other memory by `.data =`
             if base is not None and not (tensor._requires_grad and tensor._node is None):
                 # A view kept outside: capture the memory that it views, so that writes through either are seen by both.
+                self.check_slot(id(base) not in self.slots)
                 viewed = self.capture(base)
                 names = self.guards.name(tensor), self.guards.name(base)
                 same = f"{names[0]}._storage is {names[1]}._storage"
@@ -242,34 +244,10 @@ class Recorder(StateRecorder):
             return f"leaves[{source.index}]"
         if isinstance(source, GradSource):
             return f"{self._expression(source.owner)}.{gradient_of(source.owner)}"
+        if isinstance(source, SlotSource):
+            return f"{self.guards.name(source.slot)}.tensor"
         assert isinstance(source, TensorSource)
         return self.guards.name(source.tensor)
-
-    def _guard_tensor(self, expression: str, tensor: Tensor, name: str) -> None:
-        same = implied = None
-        facts: tuple[Fact | None, ...] = ()
-        if expression == self.guards.name(tensor):
-            facts = (self.guards.watch.attributes(tensor),)
-            # The array that was checked last time. Nothing but an executable sees it if that is given another shape.
-            same = f"{expression}._data is {self.guards.snapshot(('data', id(tensor)), lambda: tensor._data)}"
-            implied = ""
-        shape = self.guards.name(tuple(tensor._data.shape))
-        meaning = f"the shape of {name} was {tuple(tensor.shape)}"
-        self.guards.add(f"{expression}._data.shape == {shape}", meaning, same, same is not None, facts)
-        strides = self.guards.name(tuple(tensor._data.strides))
-        meaning = f"the strides of {name} were {tensor.stride()}"
-        self.guards.add(f"{expression}._data.strides == {strides}", meaning, implied, same is not None, facts)
-        self.guards.add(
-            f"{expression}._dtype is {self.guards.name(tensor._dtype)}",
-            f"the dtype of {name} was {tensor._dtype!r}",
-            implied,
-            facts=facts,
-        )
-        self.guards.add(
-            f"{expression}._requires_grad is {tensor._requires_grad}",
-            f"{name}.requires_grad was {tensor._requires_grad}",
-            facts=facts,
-        )
 
     def assume_apart(self, guards: GuardSet) -> None:
         """Assume that inputs share no memory with what is changed. Raises CaptureError if they do."""

@@ -25,6 +25,7 @@ from graphtorch.frontend.sources import (
     NumberArgument,
     NumberSource,
     SizeSource,
+    SlotSource,
     Source,
     TensorSource,
     gradient_of,
@@ -170,6 +171,8 @@ class _Writer:
             return self.name(source.sample)
         if isinstance(source, ComputedNumber):
             return f"h{source.index}"
+        if isinstance(source, SlotSource):  # what was there before the call puts something else there
+            return f"q{self.captured.sources.index(source)}"
         assert isinstance(source, NumberSource)
         expression = f"{self.name(source.container)}.get({source.key!r})"
         plain = f"dict.__getitem__({self.name(source.container)}, {source.key!r})"
@@ -194,6 +197,9 @@ class _Writer:
         specialization, captured = self.specialization, self.captured
         leaves = f"[{', '.join(f'a{i}' for i in range(self.leaf_count))}]"
         simple = self._is_simple()
+        for place, source in enumerate(captured.sources):
+            if isinstance(source, SlotSource):
+                self.lines.append(f"q{place} = {self.name(source.slot)}.tensor")
         if not simple:
             self.lines.append(f"found = [{', '.join(self._tensor(s) for s in captured.sources)}]")
         inputs = [self._input(s) for s in captured.sources]
@@ -261,8 +267,11 @@ class _Writer:
             if not (isinstance(r, Output) and r.index in done)
         ]
         self.lines += [f"{leaf}._gradient = {gradient}" for leaf, gradient in grads]
-        for namespace, key, spec in captured.changes:
-            self.lines.append(assignment(self.guards, namespace, key, self._result(spec, made)))
+        for change in captured.changes:
+            given = self._result(change.spec, made)
+            self.lines.append(assignment(self.guards, change.namespace, change.key, given))
+            if change.slot is not None and not isinstance(change.spec, Constant | Computed):
+                self.lines.append(f"{self.name(change.slot)}.tensor = {given}")
         names = iter(results)
         returned = self._tree(captured.tree, names)
         if returned is None:
@@ -276,7 +285,7 @@ class _Writer:
         captured, compiled = self.captured, self.specialization.compiled
         if not (self._is_simple() and compiled.executable.keeps and not compiled.copies and keepable()):
             return []
-        given = [*captured.results, *(r for _, r in captured.grads)]
+        given = [*captured.results, *(r for _, r in captured.grads), *(c.spec for c in captured.changes)]
         uses = Counter(spec.index for spec in given if isinstance(spec, Output))
         return [
             (source.tensor, spec.index)
@@ -322,7 +331,7 @@ class _Writer:
             return False
         if captured.flags:
             return False
-        for spec in (*captured.results, *(g for _, g in captured.grads)):
+        for spec in (*captured.results, *(g for _, g in captured.grads), *(c.spec for c in captured.changes)):
             if isinstance(spec, Output):
                 if spec.requires_grad and not (spec.is_leaf or spec.error):
                     return False

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from graphtorch.frontend.places import fetch
 from graphtorch.tensor.tensor import Tensor
 
 
@@ -45,6 +47,47 @@ class TensorSource(Source):
 
     def fetch(self, leaves: Sequence[Any]) -> Any:
         return self.tensor
+
+
+class Slot:
+    """A place that each call may give another tensor: `namespace[key]`. `tensor` is the one that is known to lie there.
+
+    No call changes that tensor itself, and no other input may be it or a view of it."""
+
+    def __init__(self, namespace: Any, key: Any, tensor: Tensor) -> None:
+        self.namespace = namespace
+        self.key = key
+        self.tensor = tensor
+
+    def adopts(self) -> bool:
+        """Whether what lies there is the known tensor, or may become it: one that nobody else has."""
+        found = fetch(self.namespace, self.key)
+        if found is self.tensor:
+            return True
+        if type(found) is not type(self.tensor) or not is_own(found):
+            return False
+        references = sys.getrefcount(found._data) - 2 - (found._storage is not None)
+        if type(found._data) is not np.ndarray or found._data.base is not None or references > 0:
+            return False
+        self.tensor = found
+        return True
+
+
+def is_own(tensor: Tensor) -> bool:
+    """Whether a tensor is no view, and has no history."""
+    return tensor._base is None and not tensor._requires_grad and tensor._node is None
+
+
+@dataclass(frozen=True, eq=False)
+class SlotSource(Source):
+    """The tensor that lies in a slot when the call begins."""
+
+    slot: Slot
+    name: str
+    kind: str = "state"
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return self.slot.tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,13 @@ from typing import Any
 from graphtorch.autograd.hooks import ALL_MODULES, HookTable
 from graphtorch.frontend.arithmetic import Arithmetic, ComputedNumber
 from graphtorch.frontend.environment import Environment
+from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import attribute, dictionary, identical, is_scalar
-from graphtorch.frontend.sources import NumberArgument, NumberSource, Source
-from graphtorch.ir.builder import wrap
+from graphtorch.frontend.places import access, owner_of
+from graphtorch.frontend.sources import NumberArgument, NumberSource, Slot, SlotSource, Source, is_own
+from graphtorch.frontend.watch import Fact
+from graphtorch.ir.builder import Traced, wrap
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.tracked import TrackedNumber, operand_of
@@ -36,6 +39,9 @@ class StateRecorder(GradientRecorder):
         # By id: dictionaries that are assumed to be the same objects; and those of them whose tensors are assumed, too.
         self.assumed: set[int] = set()
         self.states: set[int] = set()
+        self.slots: dict[int, Slot] = {}  # by id, tensors in places that each call may give another one
+        self.shared: set[int] = set()  # those of them that are in several places
+        self._sites: dict[int, set[tuple[int, Any]]] | None = None  # where there are tensors, by id
         self.set_numbers: dict[tuple[int, Any], Any] = {}  # entries that the run has set, and what has them
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
@@ -137,6 +143,64 @@ class StateRecorder(GradientRecorder):
         # A subclass may see each subscript, which a plain look-up need not tell it.
         return f"{self.guards.name(container)}.get({key!r})" if kind.get is dict.get else None
 
+    @staticmethod
+    def check_slot(alone: bool) -> None:
+        """Refuse a tensor that is replaced at each call unless its slot is the only way to it and its memory."""
+        if not alone:
+            raise refuse("a tensor that is replaced at each call is used, and is elsewhere too", "clone() it first")
+
+    def _is_elsewhere(self, tensor: Tensor, slot: Slot) -> bool:
+        """Whether the function may find a tensor in other places than its slot, or as a gradient."""
+        if self.environment is None:
+            return False
+        if self._sites is None:
+            self._sites = {}
+            found = [(p.value, p.site) for p in self.environment.places if isinstance(p.value, Tensor)]
+            found += [(v, (0, n)) for _, _, table in self.environment.tables for n, v in table.items()]
+            for value, site in found:
+                self._sites.setdefault(id(value), set()).add(site)
+                gradient = getattr(value, "_gradient", None) if id(value) not in self.slots else None
+                if gradient is not None:
+                    self._sites.setdefault(id(gradient), set()).add((0, "grad"))
+        return bool(self._sites.get(id(tensor), set()) - {(id(owner_of(slot.namespace)), slot.key)})
+
+    def _slot_of(self, tensor: Tensor) -> SlotSource | None:
+        """The source of a tensor in whose place each call may put another one."""
+        slot = self.slots.get(id(tensor))
+        if slot is None:
+            return None
+        self.check_slot(id(tensor) not in self.shared and is_own(tensor) and not self._is_elsewhere(tensor, slot))
+        held = self.guards.name(slot)
+        there = access(self.guards, slot.namespace, slot.key)
+        self.guards.add(f"{held}.adopts()", f"{slot.key!r} was a tensor of its own", f"{there} is {held}.tensor")
+        return SlotSource(slot, self._tensor_name(tensor))
+
+    def _guard_tensor(self, expression: str, tensor: Tensor, name: str) -> None:
+        same = implied = None
+        facts: tuple[Fact | None, ...] = ()
+        if expression == self.guards.name(tensor):
+            facts = (self.guards.watch.attributes(tensor),)
+            # The array that was checked last time. Nothing but an executable sees it if that is given another shape.
+            same = f"{expression}._data is {self.guards.snapshot(('data', id(tensor)), lambda: tensor._data)}"
+            implied = ""
+        shape = self.guards.name(tuple(tensor._data.shape))
+        meaning = f"the shape of {name} was {tuple(tensor.shape)}"
+        self.guards.add(f"{expression}._data.shape == {shape}", meaning, same, same is not None, facts)
+        strides = self.guards.name(tuple(tensor._data.strides))
+        meaning = f"the strides of {name} were {tensor.stride()}"
+        self.guards.add(f"{expression}._data.strides == {strides}", meaning, implied, same is not None, facts)
+        self.guards.add(
+            f"{expression}._dtype is {self.guards.name(tensor._dtype)}",
+            f"the dtype of {name} was {tensor._dtype!r}",
+            implied,
+            facts=facts,
+        )
+        self.guards.add(
+            f"{expression}._requires_grad is {tensor._requires_grad}",
+            f"{name}.requires_grad was {tensor._requires_grad}",
+            facts=facts,
+        )
+
     def enter_module(self, module: Any) -> None:
         """Note the module being called, and assume what its forward may read of it."""
         name = self.module_names.get(id(module), type(module).__name__)
@@ -233,7 +297,7 @@ class StateRecorder(GradientRecorder):
                 cheap = f"{self.guards.bind(keys)}[{i}] is {found} and {self.guards.bind(values)}[{i}] is {there}"
                 self.guards.add(expression, "an optimizer state was the same object", cheap, facts=facts)
             for key, value in own.items():
-                if isinstance(value, Tensor):
+                if isinstance(value, Tensor) and not isinstance(value._data, Traced) and id(value) not in self.slots:
                     place = self._entry(own, key) if isinstance(own, dict) else None
                     meaning = f"the optimizer's {key} was the same tensor"
                     self.guards.same_object(f"{there}.get({key!r})", value, meaning, place, (watch.entries(own),))

@@ -8,15 +8,18 @@ are assumed as they are, and changed by each call as the run did."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphtorch.autograd.state import recorder_paused
 from graphtorch.frontend.arithmetic import Read
 from graphtorch.frontend.errors import PythonStateChange
 from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.places import ClassSpace, Place, access, fetch, owner_of, put, same
+from graphtorch.frontend.sources import Slot
 from graphtorch.ir.builder import Traced
 from graphtorch.ir.graph import Graph
 from graphtorch.tensor.tensor import Tensor
@@ -24,10 +27,11 @@ from graphtorch.tensor.tracked import TrackedNumber
 
 if TYPE_CHECKING:
     from graphtorch.frontend.environment import Environment
-    from graphtorch.frontend.state_recorder import StateRecorder
+    from graphtorch.frontend.recorder import Recorder
 
 _NUMBERS = (int, float, np.float64)
-_PLAIN = (*_NUMBERS, bool, str, type(None))
+_FLAGS = (bool, str, type(None))
+_PLAIN = (*_NUMBERS, *_FLAGS)
 _GONE = object()
 
 
@@ -46,6 +50,7 @@ class Varying:
 
     def __init__(self) -> None:
         self._owners: dict[tuple[int, Any], Any] = {}  # by site; alive, so that ids stay their own
+        self._slots: dict[tuple[int, Any], Slot] = {}
 
     def __contains__(self, place: Place) -> bool:
         return place.site in self._owners
@@ -56,6 +61,12 @@ class Varying:
         for place in places:
             self._owners[place.site] = owner_of(place.namespace)
         return len(self._owners) > before
+
+    def slot(self, place: Place) -> Slot:
+        """What later calls find in a place that held a tensor."""
+        found = self._slots.setdefault(place.site, Slot(place.namespace, place.key, place.value))
+        found.tensor = place.value
+        return found
 
     def compare(self, places: Iterable[Place]) -> None:
         """Note those of an earlier capture that hold another number now."""
@@ -73,19 +84,22 @@ class TrackedPlaces:
     fresh    numbers that the run changed, which were taken for constants
     """
 
-    def __init__(self, environment: Environment, varying: Varying | None, recorder: StateRecorder) -> None:
+    def __init__(self, environment: Environment, varying: Varying | None, recorder: Recorder) -> None:
         self.environment = environment
         self.varying = varying
         self.arithmetic = recorder.arithmetic
+        self.recorder = recorder
         self.set_again = recorder.set_numbers  # by site: options of optimizers that the run has set
         self.changes: list[tuple[Place, Any]] = []
         self.flags: list[Place] = []
         self.fresh: list[Place] = []
         self._tracked: dict[tuple[int, Any], tuple[Place, TrackedNumber]] = {}
+        self._slots: dict[tuple[int, Any], Slot] = {}
+        self._kinds: dict[int, tuple[Tensor, type]] = {}  # by id, tensors in slots and their classes
         self._seen = 0  # how many of the environment's places have been looked at
 
     def __contains__(self, place: Place) -> bool:
-        return place.namespace is not None and place.site in self._tracked
+        return place.namespace is not None and (place.site in self._tracked or place.site in self._slots)
 
     def install(self) -> None:
         """Put tracked numbers in the places that are known by now."""
@@ -94,6 +108,8 @@ class TrackedPlaces:
         if varying is None:
             return
         for place in places:
+            if isinstance(place.value, Tensor) and place.namespace is not None and place in varying:
+                self._install_tensor(place, varying)
             if not is_number(place) or place not in varying:
                 continue
             if place.site not in self._tracked and _content(place) is place.value:
@@ -102,17 +118,32 @@ class TrackedPlaces:
                 self._tracked[place.site] = place, number
                 put(place.namespace, place.key, number)
 
+    def _install_tensor(self, place: Place, varying: Varying) -> None:
+        """Let a tensor in whose place each call may put another one note whether it is looked at."""
+        tensor, slots = place.value, self.recorder.slots
+        if place.site in self._slots:
+            return
+        slot = self._slots[place.site] = varying.slot(place)
+        if id(tensor) in slots:
+            self.recorder.shared.add(id(tensor))
+        slots[id(tensor)] = slot
+        self._kinds.setdefault(id(tensor), (tensor, type(tensor)))
+        tensor.__class__ = _noting(self._kinds[id(tensor)][1])
+
     def restore(self) -> None:
-        """Put back the numbers, where nothing else has come in their places."""
+        """Put back the numbers, where nothing else has come in their places, and the classes of tensors."""
+        self._restore_classes()
         for place, number in self._tracked.values():
             if _content(place) is number:
                 put(place.namespace, place.key, place.value)
 
     def collect(self) -> None:
         """After a run: find what it has changed, and put that back."""
+        self._end_slots()
         seen: set[tuple[int, Any]] = set()
         for place in self.environment.places:
-            if place.namespace is None or type(place.value) not in _PLAIN or place.site in seen:
+            plain = type(place.value) in _PLAIN or isinstance(place.value, Tensor)
+            if place.namespace is None or not plain or place.site in seen:
                 continue
             seen.add(place.site)
             now = _content(place)
@@ -122,16 +153,38 @@ class TrackedPlaces:
                 continue
             known = same(now, place.value)
             rewritten = known and place.site in self.set_again
-            if (tracked is not None or not known or rewritten) and _is_plain(now):
+            followed = tracked is not None or place.site in self._slots
+            if (tracked is not None or not known or rewritten) and self._is_plain(place, now):
                 put(place.namespace, place.key, place.value)
-                if tracked is None and not known and type(place.value) in _NUMBERS:
+                if not followed and not known and type(place.value) not in _FLAGS:
                     self.fresh.append(place)
                     continue
                 self.changes.append((place, now))
-                if tracked is None and not known:
+                if not followed and not known:
                     self.flags.append(place)
                 if type(now) is TrackedNumber:
                     self.arithmetic.used.add(now.index)
+
+    def _restore_classes(self) -> None:
+        for tensor, kind in self._kinds.values():
+            tensor.__class__ = kind
+
+    def _end_slots(self) -> None:
+        """Give tensors their classes back, and assume what was asked of them."""
+        self._restore_classes()
+        for slot in self._slots.values():
+            tensor, recorder = slot.tensor, self.recorder
+            if id(tensor) in _looked_at:
+                with recorder_paused():
+                    recorder.capture(tensor)
+        _looked_at.difference_update(self._kinds)
+
+    def _is_plain(self, place: Place, value: Any) -> bool:
+        """Whether a value can be put into a place at each call."""
+        if isinstance(value, Tensor):
+            owner = place.namespace
+            return isinstance(value._data, Traced) and not self.environment.attributes.sets(owner, place.key)
+        return type(value) in _PLAIN or type(value) is TrackedNumber
 
     def add_guards(self, guards: GuardSet, assumed: set[int]) -> None:
         """Assume what each call reads and changes: that the objects which have these places are the same, if those
@@ -141,6 +194,7 @@ class TrackedPlaces:
         nodes = (arithmetic.nodes[e] for e in arithmetic.events if isinstance(e, int))
         sites = {(id(owner_of(n)), key) for r in nodes if isinstance(r, Read) for n, key in r.places()}
         used = [place for site, (place, _) in self._tracked.items() if site in sites]
+        used += [p for p in self.environment.places if p.namespace is not None and p.site in self._slots]
         for place in (*used, *(place for place, _ in self.changes)):
             owner = owner_of(place.namespace)
             if place.owner and id(owner) not in assumed:
@@ -167,10 +221,20 @@ def _content(place: Place) -> Any:
         return _GONE
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value can be put into a place at each call."""
-    number = isinstance(value, Tensor) and value.is_number and isinstance(value._data, Traced)
-    return number or type(value) in _PLAIN or type(value) is TrackedNumber
+_looked_at: set[int] = set()  # ids of tensors in slots
+
+
+@functools.cache
+def _noting(kind: type) -> type:
+    """A class of tensors that note whether anything is asked of them."""
+
+    find: Any = kind.__getattribute__
+
+    def note(self: Any, name: str) -> Any:
+        _looked_at.add(id(self))
+        return find(self, name)
+
+    return type(kind.__name__, (kind,), {"__getattribute__": note, "__module__": kind.__module__})
 
 
 __all__ = ["NumbersVary", "TrackedPlaces", "Varying", "is_number"]

@@ -1,5 +1,5 @@
 """Random training programs with Python numbers that change at each call: in a dictionary, in the attributes of objects
-and modules, and in the state of an optimizer of the program's own."""
+and modules, and in the state of an optimizer of the program's own; and with tensors that each call replaces."""
 
 from __future__ import annotations
 
@@ -81,6 +81,13 @@ COUNTS = (
     "state['flag'] = not state['flag']\nloss = loss if state['flag'] else -loss",
     "optimizer.param_groups[0]['lr'] = 0.1 / (1 + state['n'])\nstate['n'] += 1",
     "for g in optimizer.param_groups: g['lr'] *= 0.9",
+    "state['h'] = 0.5 * state['h'] + z.detach().mean(0)\nloss = loss + state['h'].sum()",
+    "kept['z'] = z.detach()",
+    "kept['z'] = z\nkept['y'] = kept['z'] * 2",
+    "state['h'] = z[0].detach()",
+    "ema[0] = 0.9 * ema[0] + 0.1 * next(model.parameters()).detach()",
+    "state['h'], state['i'] = state['h'] + 1, state['h']",
+    "loss = loss + (kept['z'].sum() if kept['z'] is not None else 0)\nkept['z'] = z.detach() * 2",
 )
 CHANGES = (
     "state['n'] = 7",
@@ -93,6 +100,12 @@ CHANGES = (
     "state = dict(state)",
     "state['n'] += 1",
     "optimizer = Counted(model.parameters())",
+    "state['h'] = torch.zeros(4)",
+    "state['h'] = state['h'] * 2",
+    "state['i'] = state['h']",
+    "kept['z'] = None",
+    "kept['y'] = next(model.parameters()).detach()",
+    "next(model.parameters()).data = next(model.parameters()).detach() + 1",
 )
 
 
@@ -113,8 +126,9 @@ class Counting(Trainer):
         setup = [line.replace("optim.Counted(", "Counted(") for line in made.setup]
         assert setup[0] == CLASSES
         numbers = "state.update(n=0, m=0.5, counts=[0, 0.0], last=None, best=9, flag=False)"
-        setup = ["import math", CLASSES + COUNTING, *setup[1:], numbers]
-        return dataclasses.replace(made, setup=tuple(setup), watched=(*made.watched, "vars(settings)"))
+        tensors = "kept = {'z': None, 'y': None}\nstate['h'] = state['i'] = torch.zeros(4)"
+        setup = ["import math", CLASSES + COUNTING, *setup[1:], numbers, tensors]
+        return dataclasses.replace(made, setup=tuple(setup), watched=(*made.watched, "vars(settings)", "kept"))
 
 
 def random_counting(choose: Callable[[int], int]) -> Program:
