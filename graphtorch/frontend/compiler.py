@@ -38,8 +38,16 @@ from graphtorch.frontend.program import Captured, assemble, refuse_known_contain
 from graphtorch.frontend.reach import tensor_names
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
-from graphtorch.frontend.scalars import ANY, FixedNumbers, changed_numbers, check_numbers, compute_alike, values_of
-from graphtorch.frontend.sizes import FixedSizes, Sizes
+from graphtorch.frontend.scalars import (
+    ANY,
+    FixedNumbers,
+    changed_numbers,
+    check_numbers,
+    compute_alike,
+    symbols_for,
+    values_of,
+)
+from graphtorch.frontend.sizes import NUMBER, FixedSizes, Sizes
 from graphtorch.frontend.specialization import Specialization
 from graphtorch.frontend.stance import DEFAULT, Stance
 from graphtorch.frontend.stance import holder as stance
@@ -348,12 +356,15 @@ class CompiledFunction:
                         changed = {i: dims - fixed.dims.get(i, set()) for i, dims in changed.items()}
                         counts = counts and bool(fixed.dims)
                     except UndecidedError:
+                        if any(NUMBER in dims for dims in changed.values()):
+                            changed = {i: dims - {NUMBER} for i, dims in changed.items()}
+                            continue
                         # Something in the program has no symbolic form: compile for these sizes alone.
                         if not counts and not changed:
                             raise
                         counts, changed = False, changed if counts else {}
                     except (Exception, RunEagerly) as error:
-                        sizes = {i: dims for i, dims in changed.items() if type(leaves[i]) is not float}
+                        sizes = {i: dims for i, dims in changed.items() if isinstance(leaves[i], Tensor)}
                         if len(sizes) < len(changed):  # what is not due to numbers goes wrong again
                             self._numbers = isinstance(error, FixedNumbers)
                         elif sizes and isinstance(error, Exception) and not isinstance(error, CaptureError):
@@ -430,8 +441,10 @@ class CompiledFunction:
             if isinstance(leaf, Tensor):
                 given.append(self._argument(recorder, sizes, leaf, i, labels[i], changed.get(i, set())))
                 continue
-            if type(leaf) is float and i in changed:
-                leaf = recorder.number_argument(i, labels[i])
+            if i in changed and NUMBER in changed[i]:
+                leaf = recorder.integer_argument(i, labels[i], sizes.integer(i, leaf))
+            elif i in changed:
+                leaf = recorder.number_argument(i, labels[i], type(leaf))
             elif is_scalar(leaf):
                 guards.same_value(expression, leaf, labels[i])
             else:
@@ -553,7 +566,7 @@ class CompiledFunction:
         if self._tracked and captured.differentiable and (captured.custom or captured.hooks):
             raise RunEagerly("Python code of a backward pass outside may know a number that changes", once=True)
         numbers = values_of(leaves, changed)
-        if ANY in numbers.values():
+        if any(v is ANY and not sizes.decided_by(i) for i, v in numbers.items()):
             check_numbers(captured, self.specializations, tree)
         name = name_of(self.function)
         backend_name, earlier = self._backend_for(captured), self.specializations
@@ -592,7 +605,7 @@ class CompiledFunction:
                 place = f"{data}.shape[{d}]"
                 if d in symbolic:
                     # Sizes that are equal now share a symbol: batches of several arguments change together.
-                    symbol = next((x for x in scope.symbols.values() if x.hint == size), None)
+                    symbol = next((x for x in sizes.of_tensors() if x.hint == size), None)
                     if symbol is None:
                         symbol = scope.symbol(hint=size)
                         bindings[str(symbol)] = place
@@ -644,7 +657,7 @@ class CompiledFunction:
 
     def _changed_sizes(self, tree: Any, leaves: Sequence[Any]) -> dict[int, set[int]]:
         """The dimensions to make symbolic: all, none, or those whose size differs from an earlier specialisation's.
-        Floats that are to be run-time numbers are keys, too."""
+        Numbers that are to be run-time numbers are keys, too; integers that are to be symbols have one `NUMBER`."""
         found: dict[int, set[int]] = {}
         if self.dynamic is False:
             return found
@@ -664,7 +677,7 @@ class CompiledFunction:
                         differing = {d for d in range(leaf.ndim) if shape[d] != leaf.shape[d]}
                         found.setdefault(i, set()).update(differing - {*leaf._static_dims})
         numbers = changed_numbers(self.specializations, tree, leaves) if self._numbers else ()
-        return {i: dims for i, dims in found.items() if dims} | {i: set() for i in numbers}
+        return {i: dims for i, dims in found.items() if dims} | {i: symbols_for(leaves[i]) for i in numbers}
 
     def _reason(self, tree: Any, leaves: Sequence[Any]) -> str:
         if not self.specializations:

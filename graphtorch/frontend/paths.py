@@ -27,6 +27,7 @@ from graphtorch.frontend.replay import MISS, write_replay
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
+    IntegerArgument,
     NumberArgument,
     NumberSource,
     SizeSource,
@@ -197,6 +198,8 @@ class PathTree:
             return "computed", self._number(source, source.index, {})
         if isinstance(source, SlotSource):
             return "slot", self.expressions.keep(source.slot)
+        if isinstance(source, IntegerArgument):
+            return "integer", source.index
         if isinstance(source, NumberSource):
             return "number", self.expressions.keep(source.container), source.key, source.index
         assert isinstance(source, TensorSource)

@@ -26,6 +26,7 @@ from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.layouts import hints, is_stated, pointwise_layout, stated_layout
 from graphtorch.frontend.memory import assume_apart, reaches_around
 from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage, Steps
+from graphtorch.frontend.sizes import WINDOWS, with_numbers
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
@@ -39,7 +40,7 @@ from graphtorch.frontend.sources import (
 from graphtorch.frontend.state_recorder import StateRecorder
 from graphtorch.ir.builder import Traced, hint, wrap
 from graphtorch.ir.graph import Location, Node, Value
-from graphtorch.ops.dispatch import _check_result, call, tensors_of, user_frame
+from graphtorch.ops.dispatch import _check_devices, _check_result, call, tensors_of, user_frame
 from graphtorch.ops.record import POINTWISE, Operator, lookup
 from graphtorch.ops.strides import gradient_strides, layout_of, strides_in
 from graphtorch.tensor import dtypes
@@ -403,6 +404,8 @@ class Recorder(StateRecorder):
     def call(self, op: Operator, args: tuple[Any, ...]) -> Any:
         """Record an operator call; views share the storage of their first operand."""
         args = tuple(self._concrete_args(a) for a in args)
+        if op.name in WINDOWS and args[0]._device.type == "cuda":
+            args = with_numbers(op, args)
         if dtypes.get_default_dtype() is not self.default_dtype:
             args = self._without_default(op, args)
         if op.kind == POINTWISE and not tensors_of(args):
@@ -479,8 +482,6 @@ class Recorder(StateRecorder):
         return arg.item() if isinstance(arg, np.generic) else pinned(arg)
 
     def _check_same_device(self, args: tuple[Any, ...]) -> None:
-        from graphtorch.ops.dispatch import _check_devices, tensors_of
-
         if len({t._device for t in tensors_of(args)}) > 1:
             _check_devices(args)
 

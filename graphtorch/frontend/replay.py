@@ -22,12 +22,14 @@ from graphtorch.frontend.program import BrokenNode
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
+    IntegerArgument,
     NumberArgument,
     NumberSource,
     SizeSource,
     SlotSource,
     Source,
     TensorSource,
+    carrier,
     gradient_of,
 )
 from graphtorch.frontend.tree import Leaf, unflatten
@@ -173,6 +175,8 @@ class _Writer:
             return f"h{source.index}"
         if isinstance(source, SlotSource):  # what was there before the call puts something else there
             return f"q{self.captured.sources.index(source)}"
+        if isinstance(source, IntegerArgument):
+            return f"{self.name(Tensor._wrap)}({self.name(carrier)}(a{source.index}))"
         assert isinstance(source, NumberSource)
         expression = f"{self.name(source.container)}.get({source.key!r})"
         plain = f"dict.__getitem__({self.name(source.container)}, {source.key!r})"
@@ -185,6 +189,8 @@ class _Writer:
             return f"x{source.index}"
         if isinstance(source, NumberSource | NumberArgument | ComputedNumber):
             return self._tensor(source)
+        if isinstance(source, IntegerArgument):
+            return f"{self.name(carrier)}(a{source.index})"
         if isinstance(source, TensorSource) and self.checked:
             # Guards have compared the array with this one.
             snapshot = self.guards.snapshot_names.get(("data", id(source.tensor)))

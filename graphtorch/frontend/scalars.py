@@ -1,9 +1,10 @@
-"""Arguments that are Python floats and change from call to call (a coefficient that is annealed, a temperature): a
-capture after the first change has them as run-time numbers, so that further values need none.
+"""Arguments that are Python numbers and change from call to call (a coefficient that is annealed, a length): a capture
+after the first change has them as run-time numbers, so that further values need none.
 
-That is sound where the number goes into arithmetic alone. A program that asks what it is (`if beta > 0`,
-`isinstance(beta, float)`), or hands it to what takes no tensor, is compiled for each value, as it is for integers,
-strings and flags."""
+An integer is tried as a symbol first, as sizes are: it may be a size, and what is decided by it is a guard. Where a
+symbol is of no use (`n / 3`), and for floats, it is a number as `item()` gives. That is sound where it goes into
+arithmetic alone. A program that asks what it is (`if beta > 0`, `isinstance(beta, float)`), or hands it to what takes
+no tensor, is compiled for each value, as it is for strings and flags."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from graphtorch.frontend.program import Captured
+from graphtorch.frontend.sizes import NUMBER
+from graphtorch.frontend.sources import LARGEST
 from graphtorch.ir.graph import Graph, Node
 
 if TYPE_CHECKING:
@@ -24,17 +27,26 @@ class FixedNumbers(Exception):
 
 
 def values_of(leaves: Sequence[Any], changed: Mapping[int, set[int]]) -> dict[int, float | None]:
-    """The floats among the arguments, ANY for those that were captured as numbers (they are keys of `changed`)."""
-    return {i: ANY if i in changed else leaf for i, leaf in enumerate(leaves) if type(leaf) is float}
+    """The numbers among the arguments, ANY for those that were captured as numbers (they are keys of `changed`)."""
+    return {i: ANY if i in changed else leaf for i, leaf in enumerate(leaves) if type(leaf) in (float, int)}
+
+
+def symbols_for(leaf: float) -> set[int]:
+    """What becomes a symbol of an argument that changes: see `sizes.NUMBER`. Sizes of 0 and 1 are none."""
+    return {NUMBER} if type(leaf) is int and 2 <= leaf < LARGEST else set()
 
 
 def changed_numbers(earlier: Sequence[Specialization], tree: Any, leaves: Sequence[Any]) -> set[int]:
-    """The arguments that are floats, and had another value in an earlier specialisation."""
+    """The arguments that are numbers, and had another value in an earlier specialisation."""
     found: set[int] = set()
     for made in earlier:
         if made.tree == tree and made.paths is None:
-            found |= {i for i, value in made.numbers.items() if type(leaves[i]) is float and value != leaves[i]}
+            found |= {i for i, value in made.numbers.items() if _is_another(leaves[i], value)}
     return found
+
+
+def _is_another(leaf: Any, value: float | None) -> bool:
+    return type(leaf) in (float, int) and (value is ANY or (type(value) is type(leaf) and value != leaf))
 
 
 def check_numbers(captured: Captured, earlier: Sequence[Specialization], tree: Any) -> None:

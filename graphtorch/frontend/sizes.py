@@ -5,7 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 from graphtorch.frontend.guards import GuardSet
-from graphtorch.tensor.symint import SymbolScope, free_symbols
+from graphtorch.ops.record import Operator
+from graphtorch.tensor.symint import SymbolScope, SymInt, free_symbols
+
+NUMBER = -1  # in place of a dimension: an argument that is an integer itself
+
+
+# Operators that devices have kernels of for known attributes only; sizes of results may be symbols.
+WINDOWS = frozenset(
+    ("avg_pool2d", "conv2d", "conv2d_input_grad", "conv2d_weight_grad", "max_pool2d_with_indices", "polygamma")
+)
+
+
+def with_numbers(op: Operator, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of a call with numbers for symbolic attributes, which fixes these."""
+
+    def fixed(arg: Any) -> Any:
+        if type(arg) is tuple:
+            return tuple(map(fixed, arg))
+        return int(arg) if type(arg) is SymInt else arg
+
+    pairs = zip(op.parameters, args, strict=True)
+    return tuple(a if p.name.endswith("_sizes") else fixed(a) for p, a in pairs)
 
 
 class Sizes:
@@ -22,6 +43,23 @@ class Sizes:
         made = self.scope.symbol(hint=size)
         self.counts.add(str(made))
         return made
+
+    def integer(self, index: int, value: int) -> Any:
+        """A symbol for an integer among the arguments."""
+        made = self.scope.symbol(hint=value)
+        self.bindings[str(made)] = f"leaves[{index}]"
+        self.dims[index, NUMBER] = str(made)
+        return made
+
+    def of_tensors(self) -> list[Any]:
+        """The symbols for sizes of arguments."""
+        integers = {name for (_, dim), name in self.dims.items() if dim == NUMBER}
+        return [made for name, made in self.scope.symbols.items() if name not in integers]
+
+    def decided_by(self, index: int) -> bool:
+        """Whether something was decided by an argument that is a symbol."""
+        name = self.dims.get((index, NUMBER))
+        return name is not None and any(name in free_symbols(guard.expression) for guard in self.scope.guards)
 
     def asks_counts(self) -> bool:
         """Whether something was decided by a size that depends on data, which no guard can look at."""

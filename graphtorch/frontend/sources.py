@@ -114,6 +114,21 @@ class NumberArgument(Source):
         return leaves[self.index]
 
 
+@dataclass(frozen=True, eq=False)
+class IntegerArgument(Source):
+    """The i-th leaf of the arguments, an integer that is a symbol: an array without contents, of that length."""
+
+    index: int
+    name: str
+    kind: str = "size"
+
+    def fetch(self, leaves: Sequence[Any]) -> Any:
+        return Tensor._wrap(carrier(leaves[self.index]))
+
+
+LARGEST = 1 << 24  # past the integers that are symbols: their arrays are allocated
+
+
 def gradient_of(owner: Source) -> str:
     """The attribute in which a source's tensor has its gradient: the slot itself for a tensor that had one at the
     capture, the property for arguments, which may be tensors that never had."""

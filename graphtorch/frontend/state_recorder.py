@@ -13,7 +13,16 @@ from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import attribute, dictionary, identical, is_scalar
 from graphtorch.frontend.places import access, owner_of
-from graphtorch.frontend.sources import NumberArgument, NumberSource, Slot, SlotSource, Source, is_own
+from graphtorch.frontend.sources import (
+    LARGEST,
+    IntegerArgument,
+    NumberArgument,
+    NumberSource,
+    Slot,
+    SlotSource,
+    Source,
+    is_own,
+)
 from graphtorch.frontend.watch import Fact
 from graphtorch.ir.builder import Traced, wrap
 from graphtorch.tensor import dtypes
@@ -46,11 +55,23 @@ class StateRecorder(GradientRecorder):
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
 
-    def number_argument(self, index: int, name: str) -> Tensor:
-        """A float among the arguments as a run-time number."""
-        self.guards.add(f"leaves[{index}].__class__ is {self.guards.name(float)}", f"{name} was a Python float")
+    def number_argument(self, index: int, name: str, kind: type) -> Tensor:
+        """A number among the arguments as a run-time number."""
+        meaning = f"{name} was a Python {kind.__name__}"
+        self.guards.add(f"leaves[{index}].__class__ is {self.guards.name(kind)}", meaning)
+        if kind is int:
+            self.guards.add(f"-{1 << 63} <= leaves[{index}] < {1 << 63}", f"{name} had 64 bits")
         self.sources.append(NumberArgument(index, name))
-        return wrap(self.graph.add_input(TensorType(dtypes.float64, (), is_number=True), name, "number"))
+        of = TensorType(dtypes.float64 if kind is float else dtypes.int64, (), is_number=True)
+        return wrap(self.graph.add_input(of, name, "number"))
+
+    def integer_argument(self, index: int, name: str, symbol: Any) -> Any:
+        """An integer among the arguments as a symbol."""
+        kind = f"leaves[{index}].__class__ is {self.guards.name(int)} and 2 <= leaves[{index}] < {LARGEST}"
+        self.guards.add(kind, f"{name} was symbolic, an integer from 2 to {LARGEST - 1}")
+        self.sources.append(IntegerArgument(index, name))
+        self.graph.add_input(TensorType(dtypes.bool_, (symbol,)), name, "size")
+        return symbol
 
     def computed_input(self, source: ComputedNumber, integer: bool) -> Tensor:
         """A number that is computed in Python as a run-time number."""

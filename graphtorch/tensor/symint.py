@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, NamedTuple, Union
 
+from graphtorch.autograd.state import state
 from graphtorch.tensor import polynomial
 from graphtorch.tensor.dtypes import BY_ABBREVIATION
 from graphtorch.tensor.polynomial import Terms
@@ -248,10 +249,20 @@ class SymInt:
         """Structural equality; records nothing."""
         return type(other) is SymInt and self._hash == other._hash and self._terms == other._terms
 
+    @property  # type: ignore[misc]  # the class itself is none that anybody assigns
+    def __class__(self) -> Any:
+        """The class that programs are told of: they know sizes as integers."""
+        return int if self._is_captured() and not _asked_by_package() else SymInt
+
     def __str__(self) -> str:
+        if self._is_captured() and not _asked_by_package():
+            return str(int(self))  # as a key or a name, it would have to be that of the number
         return _text(self._terms)
 
     __repr__ = __str__
+
+    def _is_captured(self) -> bool:
+        return state.recorder is not None and self.scope is not None
 
     def __hash__(self) -> int:
         # In a set or dictionary of the user's, a size would have to meet the number that it is equal to.
@@ -426,7 +437,9 @@ class SymInt:
         return float(self.__index__())
 
     def __format__(self, spec: str) -> str:
-        return format(str(self), spec)
+        if self._is_captured() and not _asked_by_package():
+            return format(int(self), spec)
+        return format(_text(self._terms), spec)
 
 
 # -- making and taking apart ------------------------------------------------------------------------------------------

@@ -322,3 +322,23 @@ def test_results_lie_channels_last() -> None:
     for expected, actual in zip(function(*given), compiled(*(t.cuda() for t in given)), strict=True):
         assert actual.stride() == expected.stride()
         torch.testing.assert_close(actual.cpu(), expected)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, n: (x**n, n**x, x * n),
+        lambda x, n: (F.pad(x, (1, 1), value=n), torch.full_like(x, n)),
+        lambda x, n: (F.avg_pool1d(x[None], n), F.max_pool1d(x[None], n)),
+        lambda x, n: (F.conv1d(x[None, None], x[None, None, :2], stride=n, padding=n), torch.special.polygamma(n, x)),
+    ],
+)
+def test_numbers_that_are_sizes(function: Callable[[Any, int], Any]) -> None:
+    x = torch.arange(1.0, 9.0)
+    for compiled, argument in (
+        (torch.compile(function), int),
+        (torch.compile(lambda x, of: function(x, of.shape[0])), lambda n: torch.zeros(n, device="cuda")),
+    ):
+        for n in (2, 3, 4, 5):
+            for actual, expected in zip(compiled(x.cuda(), argument(n)), function(x, n), strict=True):
+                torch.testing.assert_close(actual.cpu(), expected)

@@ -283,7 +283,7 @@ class Expressions:
         if expr.instruction.startswith("logical_"):  # each operand has a dtype of its own
             names = [convert(n, o.dtype, dtypes.bool_) for n, o in zip(names, operands, strict=True)]
             return apply(expr.instruction, [f"({n})" if " " in n else n for n in names], dtypes.bool_)
-        if operands and operands[0].dtype.is_floating_point and power in (2, 3):
+        if operands and operands[0].dtype.is_floating_point and type(power) is not SymInt and power in (2, 3):
             return " * ".join([names[0]] * int(power))
         return apply(expr.instruction, names, operands[-1].dtype)
 

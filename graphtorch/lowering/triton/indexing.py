@@ -13,7 +13,7 @@ from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
-from graphtorch.lowering.triton.codegen import Generated
+from graphtorch.lowering.triton.codegen import Generated, Sizes
 from graphtorch.lowering.triton.elementwise import ELEMENTWISE, generate_frexp
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import convert, memory, register
@@ -26,7 +26,7 @@ from graphtorch.lowering.triton.writer import Writer, check_atomic, names_of, po
 from graphtorch.ops.indexing import indexed_shape
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
-from graphtorch.tensor.symint import same_shape
+from graphtorch.tensor.symint import SymInt, same_shape
 
 Template = Callable[[Callable[..., Writer], tuple[Any, ...], Buffer], list[Generated]]
 
@@ -70,10 +70,12 @@ def _generate(call: ExternCall, bindings: Mapping[str, int], limits: Limits) -> 
     return (ELEMENTWISE.get(name) or TEMPLATES[name])(writer, call.args, out)
 
 
-def number(value: Any, of: dtype) -> str:
-    """A Python number as source."""
+def number(value: Any, of: dtype, sizes: Sizes) -> str:
+    """A Python number, or a symbolic size, as source."""
     if isinstance(value, View):
         raise UnsupportedError("a number that is known at run time only")
+    if type(value) is SymInt:
+        return sizes.factor(value)
     filler = float(value) if of.is_floating_point else int(bool(value)) if of is dtypes.bool_ else int(value)
     if filler != filler or filler in (float("inf"), float("-inf")):
         return f'float("{filler}")'
@@ -154,7 +156,7 @@ def _pad(writer: Callable[..., Writer], args: tuple[Any, ...], out: Buffer) -> l
         names[i] = f"(i{i} - {w.sizes.factor(pad[2 * k])})"
         conditions.append(f"({names[i]} >= 0) & ({names[i]} < {w.sizes.factor(source.shape[i])})")
     inside = w.let("inside", " & ".join(["mask", *conditions]))
-    text = number(value, out.dtype)
+    text = number(value, out.dtype, w.sizes)
     w.store(out, f"tl.where({inside}, {w.load(source, names, inside)}, {text}).to({memory(out.dtype)})")
     return [w.finish()]
 
@@ -244,7 +246,7 @@ def _scatter(writer: Callable[..., Writer], args: tuple[Any, ...], out: Buffer) 
         if source.buffer.dtype is not out.dtype:
             value = f"{convert(value, source.buffer.dtype, out.dtype)}.to({memory(out.dtype)})"
     else:
-        value = f"tl.full([BLOCK], {number(source, out.dtype)}, {memory(out.dtype)})"
+        value = f"tl.full([BLOCK], {number(source, out.dtype, w.sizes)}, {memory(out.dtype)})"
     w.store(out, value, where, inside)
     return [start(writer, out, target), w.finish()]
 
