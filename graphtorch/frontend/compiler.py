@@ -31,22 +31,14 @@ from graphtorch.frontend.failures import EXPECTED, explained, is_repeatable
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.logs import log_specialization
 from graphtorch.frontend.modes import Modes
-from graphtorch.frontend.names import name_of, parameters_of, title_of
+from graphtorch.frontend.names import labels_of, name_of, title_of
 from graphtorch.frontend.paths import PathTree, run_path
 from graphtorch.frontend.places import Place
 from graphtorch.frontend.program import Captured, assemble, refuse_known_containers
 from graphtorch.frontend.reach import tensor_names
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
-from graphtorch.frontend.scalars import (
-    ANY,
-    FixedNumbers,
-    changed_numbers,
-    check_numbers,
-    compute_alike,
-    symbols_for,
-    values_of,
-)
+from graphtorch.frontend.scalars import ANY, FixedNumbers, changed_numbers, check_numbers, compute_alike, values_of
 from graphtorch.frontend.sizes import NUMBER, FixedSizes, Sizes
 from graphtorch.frontend.specialization import Specialization
 from graphtorch.frontend.stance import DEFAULT, Stance
@@ -435,7 +427,7 @@ class CompiledFunction:
             recorder.decisions = Decisions(leaves, known, sizes.count if counts else None)
         guards = recorder.guards
         given: list[Any] = []
-        labels = self._labels(tree, len(leaves))
+        labels = labels_of(self.function, tree, len(leaves))
         for i, leaf in enumerate(leaves):
             expression = f"leaves[{i}]"
             if isinstance(leaf, Tensor):
@@ -676,8 +668,8 @@ class CompiledFunction:
                     if len(shape) == leaf.ndim:
                         differing = {d for d in range(leaf.ndim) if shape[d] != leaf.shape[d]}
                         found.setdefault(i, set()).update(differing - {*leaf._static_dims})
-        numbers = changed_numbers(self.specializations, tree, leaves) if self._numbers else ()
-        return {i: dims for i, dims in found.items() if dims} | {i: symbols_for(leaves[i]) for i in numbers}
+        numbers = changed_numbers(self.specializations, tree, leaves) if self._numbers else {}
+        return {i: dims for i, dims in found.items() if dims} | numbers
 
     def _reason(self, tree: Any, leaves: Sequence[Any]) -> str:
         if not self.specializations:
@@ -693,34 +685,12 @@ class CompiledFunction:
     def _sizes_that_changed(self, tree: Any, latest: Specialization, leaves: Sequence[Any]) -> str:
         """` (x.shape[0] is 5, was 4)` for arguments of as many dimensions as before and other sizes."""
         found: list[str] = []
-        labels = self._labels(tree, len(leaves))
+        labels = labels_of(self.function, tree, len(leaves))
         for label, leaf, before in zip(labels, leaves, latest.shapes, strict=True):
             if isinstance(leaf, Tensor) and before is not None and len(before) == leaf.ndim:
                 pairs = enumerate(zip(leaf.shape, before, strict=True))
                 found += [f"{label}.shape[{d}] is {now}, was {was}" for d, (now, was) in pairs if now != was]
         return f" ({'; '.join(found)})" if found else ""
-
-    def _labels(self, tree: Any, count: int) -> list[str]:
-        """Readable names of the argument leaves, from the signature."""
-        parameters = parameters_of(self.function)
-        labels: list[str] = []
-
-        def walk(node: Any, prefix: str) -> None:
-            children = getattr(node, "children", None)
-            if children is None:
-                labels.append(prefix)
-                return
-            keys = node.keys if node.keys is not None else range(len(children))
-            for key, child in zip(keys, children, strict=True):
-                walk(child, f"{prefix}.{key}" if prefix else str(key))
-
-        positional, keywords = tree.children
-        for i, child in enumerate(positional.children):
-            walk(child, parameters[i] if i < len(parameters) else f"arg{i}")
-        for key, child in zip(keywords.keys or (), keywords.children, strict=True):
-            walk(child, str(key))
-        assert len(labels) == count
-        return labels
 
 
 def _compiled(function: Callable[..., Any], settings: dict[str, Any]) -> CompiledFunction:

@@ -35,3 +35,26 @@ def parameters_of(function: Callable[..., Any]) -> list[str]:
         return [*inspect.signature(function if module is None else module.forward).parameters]
     except (TypeError, ValueError):
         return []
+
+
+def labels_of(function: Callable[..., Any], tree: Any, count: int) -> list[str]:
+    """Readable names of the argument leaves, from the signature."""
+    parameters = parameters_of(function)
+    labels: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        children = getattr(node, "children", None)
+        if children is None:
+            labels.append(prefix)
+            return
+        keys = node.keys if node.keys is not None else range(len(children))
+        for key, child in zip(keys, children, strict=True):
+            walk(child, f"{prefix}.{key}" if prefix else str(key))
+
+    positional, keywords = tree.children
+    for i, child in enumerate(positional.children):
+        walk(child, parameters[i] if i < len(parameters) else f"arg{i}")
+    for key, child in zip(keywords.keys or (), keywords.children, strict=True):
+        walk(child, str(key))
+    assert len(labels) == count
+    return labels

@@ -291,8 +291,7 @@ class Recorder(StateRecorder):
 
     def _arrange(self, made: Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         element = np.empty(1, made._dtype.numpy)
-        steps = [s * element.itemsize for s in strides]
-        self.arrange(made, np.lib.stride_tricks.as_strided(element, shape, steps))
+        self.arrange(made, np.lib.stride_tricks.as_strided(element, shape, [s * element.itemsize for s in strides]))
 
     def _fresh(self, value: Value) -> Tensor:
         """A recorded tensor over memory of its own."""

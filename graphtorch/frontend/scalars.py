@@ -36,13 +36,13 @@ def symbols_for(leaf: float) -> set[int]:
     return {NUMBER} if type(leaf) is int and 2 <= leaf < LARGEST else set()
 
 
-def changed_numbers(earlier: Sequence[Specialization], tree: Any, leaves: Sequence[Any]) -> set[int]:
-    """The arguments that are numbers, and had another value in an earlier specialisation."""
+def changed_numbers(earlier: Sequence[Specialization], tree: Any, leaves: Sequence[Any]) -> dict[int, set[int]]:
+    """The arguments that are numbers, and had another value in an earlier specialisation: what is a symbol of each."""
     found: set[int] = set()
     for made in earlier:
         if made.tree == tree and made.paths is None:
             found |= {i for i, value in made.numbers.items() if _is_another(leaves[i], value)}
-    return found
+    return {i: symbols_for(leaves[i]) for i in found}
 
 
 def _is_another(leaf: Any, value: float | None) -> bool:
