@@ -460,11 +460,11 @@ ENTRIES: tuple[Entry, ...] = (
         "More specialisations than allowed",
         r".*recompile_limit",
         "Calls differ in what the function was specialised for: see explain() for what changed each time.",
-        "Pass numbers that vary as tensors, mark sizes with mark_dynamic, or raise recompile_limit.",
+        "Pass what varies as numbers or tensors, mark sizes with mark_dynamic, or raise recompile_limit.",
+        'f = torch.compile(lambda x, name: x * len(name), recompile_limit=2, on_recompile="error")\n'
+        'for n in range(5):\n    f(torch.ones(3), "n" * n)',
         'f = torch.compile(lambda x, n: x * n, recompile_limit=2, on_recompile="error")\n'
         "for n in range(5):\n    f(torch.ones(3), n)",
-        "f = torch.compile(lambda x, n: x * n, recompile_limit=2)\n"
-        "for n in range(5):\n    f(torch.ones(3), torch.tensor(n))",
     ),
     _entry(
         61,
