@@ -50,10 +50,14 @@ def place(graph: Graph, donations: Mapping[int, int], device: devices.Device) ->
     if not used or device.driver.interprets or cache.folder(BACKEND) is None:
         return None
     found = digest(graph, *sorted(donations.items()))
+    try:
+        compiler = version()
+    except ImportError:  # a device that compiles nothing
+        return None
     if found is None:
         return None
     kind = replace(device.properties, uuid="", total_memory=0)
-    what = (str(VERSION), found, cache.state_of_sources(SOURCES), version(), repr(kind), repr(precision.key()))
+    what = (str(VERSION), found, cache.state_of_sources(SOURCES), compiler, repr(kind), repr(precision.key()))
     return cache.place(BACKEND, hashlib.blake2b("\0".join(what).encode(), digest_size=20).hexdigest(), SUFFIX)
 
 
