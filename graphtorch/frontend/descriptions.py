@@ -66,7 +66,8 @@ class Output:
     run-time number, returned as a Python number; `strides`, in elements, where eager execution would not lay the
     result out in row-major order (with symbolic sizes `order`: the dimensions from the largest stride down, and for a
     view `within`: the tensor that it is a part of). A history that was used up inside the function, or that needs what
-    was overwritten since, is the name of its node and the `error` that a backward pass through it raises."""
+    was overwritten since, is the name of its node, the `error` that a backward pass through it raises, and the inputs
+    that it `leads` to."""
 
     index: int
     requires_grad: bool = False
@@ -77,6 +78,7 @@ class Output:
     strides: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
     within: Within | None = None
+    leads: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

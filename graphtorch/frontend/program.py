@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphtorch.autograd.grad_mode import set_grad_enabled
-from graphtorch.autograd.graph import Node, edge_of
+from graphtorch.autograd.graph import Edge, Node, edge_of
 from graphtorch.autograd.views import overlay, replay, stale
 from graphtorch.frontend.arithmetic import Arithmetic, ComputedNumber
 from graphtorch.frontend.arrangement import Within, by_rows, laid_out, within_of
@@ -176,12 +176,13 @@ def holds_recorded(value: Any, depth: int = 4) -> bool:
 
 
 class BrokenNode(Node):
-    """The history of a result through which no backward pass can go any more."""
+    """The history of a result through which no backward pass can go any more. `edges` say what it led to: a pass that
+    stops elsewhere does not come here."""
 
     __slots__ = ("_error", "_name")
 
-    def __init__(self, name: str, error: str) -> None:
-        super().__init__(())
+    def __init__(self, name: str, error: str, edges: Sequence[Edge | None] = ()) -> None:
+        super().__init__(edges)
         self._name = name
         self._error = error
 
@@ -501,11 +502,12 @@ class _Assembler:
             value = recorder.value_of(recorded)
         index = self.output(value, name)
         broken = error = ""
+        leads: tuple[Source, ...] = ()
         leaf = recorded._requires_grad and recorded._node is None
         if recorded._requires_grad and recorded._node is not None:
             error = recorder.broken_history(value)
             if error:
-                broken = recorded._node.name()
+                broken, leads = recorded._node.name(), self.leads(value)
             else:
                 self.requires[index] = True
         layout = recorded._data.layout
@@ -519,7 +521,14 @@ class _Assembler:
                 strides = tuple(s // layout.itemsize for s in layout.strides)
             else:
                 order, within = order_of(layout), within_of(recorded)
-        return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order, within)
+        return Output(index, recorded._requires_grad, leaf, False, broken, error, strides, order, within, leads)
+
+    def leads(self, value: Value) -> tuple[Source, ...]:
+        """The tensors from outside that the history of a value goes back to."""
+        recorder = self.recorder
+        reached = recorder._reached([value])
+        owners = (recorder._owner(leaf) for end, leaf in recorder.leaves.items() if end in reached)
+        return tuple({recorder._source_of(t): None for t in owners if not isinstance(t._data, Traced)})
 
 
 class ResultBuilder:
@@ -570,8 +579,9 @@ class ResultBuilder:
         the output's place in it; `numbers` are those that the call has computed in Python."""
         call = _Call(self, arrays, leaves, history, numbers)
         make = call.make
-        for position, output in self.captured.histories:
-            set_history(self.captured.sources[position].fetch(leaves), *call.history_of(output))
+        changed = [(position, call.history_of(output)) for position, output in self.captured.histories]
+        for position, (node, place) in changed:
+            set_history(self.captured.sources[position].fetch(leaves), node, place)
         results = [make(spec) for spec in self.captured.results]
         for module, name, spec in self.captured.attributes:
             vars(module)[name] = make(spec)
@@ -620,7 +630,9 @@ class _Call:
 
     def history_of(self, spec: Output) -> tuple[Node, int]:
         """The grad_fn of an output, and its place in it."""
-        return (BrokenNode(spec.broken, spec.error), 0) if spec.error else self.history[self.order[spec.index]]
+        if not spec.error:
+            return self.history[self.order[spec.index]]
+        return BrokenNode(spec.broken, spec.error, [edge_of(s.fetch(self.leaves)) for s in spec.leads]), 0
 
     def _placed(self, steps: Steps) -> Steps:
         """A view's way with this call's positions."""

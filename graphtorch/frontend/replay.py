@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from graphtorch.autograd.graph import edge_of
 from graphtorch.frontend.arithmetic import ComputedNumber
 from graphtorch.frontend.arrangement import laid_out
 from graphtorch.frontend.descriptions import Alias, Computed, Constant, Made, Output
@@ -387,9 +388,18 @@ class _Writer:
         if spec.is_leaf or spec.error:
             self.lines.append(f"{variable}._requires_grad = True")
         if spec.error:
-            node = f"{self.name(BrokenNode)}({self.name(spec.broken)}, {self.name(spec.error)})"
+            node = f"{self.name(BrokenNode)}({self.name(spec.broken)}, {self.name(spec.error)}, {self._leads(spec)})"
             self.lines.append(f"{variable}._node = {node}")
         return variable
+
+    def _leads(self, spec: Output) -> str:
+        """The edges of a used-up history; those to parameters are the same at each call."""
+        fixed = [s for s in spec.leads if isinstance(s, TensorSource) and s.tensor.is_leaf]
+        always = self.name(tuple(edge_of(s.tensor) for s in fixed))
+        others = [s for s in spec.leads if s not in fixed]
+        if not others:
+            return always
+        return f"(*{always}, {', '.join(f'{self.name(edge_of)}({self._tensor(s)})' for s in others)})"
 
     def _tree(self, tree: Any, names: Any) -> str | None:
         """The results in their containers, for the plain ones."""

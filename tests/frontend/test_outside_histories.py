@@ -409,3 +409,43 @@ def test_a_backward_pass_frees_nothing_of_calls_that_it_does_not_reach(backend: 
         first.sum().backward()
         found.append(p.grad.tolist())
     assert found[0] == found[1]
+
+
+# -- histories that the function used up --------------------------------------------------------------------------------
+
+
+def test_a_changed_argument_keeps_the_history_that_the_call_used_up():
+    def function(b: Any, p: Any) -> Any:
+        b.mul_(p)
+        return torch.autograd.grad((b * b).mean(), [p])[0]
+
+    def make() -> Any:
+        return torch.full((2, 2), 0.5, requires_grad=True) * 1, torch.tensor([1.0, 2.0], requires_grad=True)
+
+    check(function, make)
+
+
+@pytest.mark.parametrize("allow_unused", [False, True])
+def test_a_used_up_history_leads_where_it_did(allow_unused):
+    p, q = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0, 4.0], requires_grad=True)
+
+    def function(x: Any) -> Any:
+        loss = (p * x).exp().sum()
+        loss.backward()
+        return loss
+
+    def after(made: Any, arguments: Any) -> None:
+        assert torch.autograd.grad(made + q.sum(), [q])[0].tolist() == [1, 1]  # never comes to what is used up
+        torch.autograd.grad(made, [p], allow_unused=allow_unused)
+
+    def run(step: Any) -> list[str]:
+        found = []
+        for _ in range(4):
+            with pytest.raises(RuntimeError) as error:
+                after(step(torch.ones(2)), ())
+            found.append(str(error.value))
+        return found
+
+    wanted = run(function)
+    assert "a second time" in wanted[0]
+    assert run(torch.compile(function, backend="numpy")) == wanted
