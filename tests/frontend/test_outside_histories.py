@@ -411,7 +411,7 @@ def test_a_backward_pass_frees_nothing_of_calls_that_it_does_not_reach(backend: 
     assert found[0] == found[1]
 
 
-# -- histories that the function used up --------------------------------------------------------------------------------
+# -- histories that the function used up -------------------------------------------------------------------------------
 
 
 def test_a_changed_argument_keeps_the_history_that_the_call_used_up():
