@@ -204,18 +204,18 @@ class Arithmetic:
         recorder = self.recorder
         if not self.active or state.recorder is None or recorder is None or number.index in self._assumed:
             return self.pin(number)
-        value = number.value
-        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
-            return self.pin(number)
         known = self._operands.get(number.index)
         if known is None:
+            whole = isinstance(number.value, int)
+            if whole and not self.apply(fits_int64, (number,)):
+                return self.pin(number)
             node = self.nodes[number.index]
             name = unique = node.name if isinstance(node, Read) else "number"
             while any(unique == source.name for source in recorder.sources):
                 unique = f"{name}{int(unique[len(name) :] or 0) + 1}"
             self.used.add(number.index)
             source = ComputedNumber(self, number.index, unique)
-            known = self._operands[number.index] = recorder.computed_input(source, isinstance(value, int))
+            known = self._operands[number.index] = recorder.computed_input(source, whole)
         return known
 
     # -- at each call --------------------------------------------------------------------------------------------------
@@ -316,6 +316,11 @@ class Arithmetic:
         if type(self.values[made.index]) is int:
             return f"{here} != {made.answer[1]!r}"
         return f"{guards.name(key_of)}({here}) != {guards.name(made.answer)}"
+
+
+def fits_int64(value: int) -> bool:
+    """Whether an integer can be an operand of an operator as it is; larger ones are constants, which it may refuse."""
+    return -(1 << 63) <= value < 1 << 63
 
 
 def check_values(made: Arithmetic, others: Sequence[Arithmetic | None]) -> None:

@@ -44,6 +44,7 @@ from graphtorch.frontend.specialization import Specialization
 from graphtorch.frontend.stance import DEFAULT, Stance
 from graphtorch.frontend.stance import holder as stance
 from graphtorch.frontend.tree import flatten, unflatten
+from graphtorch.frontend.turns import turn
 from graphtorch.frontend.varying import NumbersVary, TrackedPlaces, Varying, is_number
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.backend import default_backend, get_backend
@@ -174,13 +175,21 @@ class CompiledFunction:
             return forced(*args, **kwargs)
         return MISS
 
+    def _fitting(self, tree: Any, leaves: list[Any]) -> Specialization | None:
+        return next((s for s in self.specializations if s.matches(tree, leaves)), None)
+
+    def _specialize_once(self, tree: Any, leaves: list[Any]) -> Specialization:
+        """A new specialisation, or the one that another thread has made meanwhile."""
+        with turn:
+            return self._fitting(tree, leaves) or self.specialize(tree, leaves)
+
     def find_or_compile(self, tree: Any, leaves: list[Any]) -> Specialization | None:
         """The specialisation for a call; None for one that runs eagerly."""
-        fitting = next((s for s in self.specializations if s.matches(tree, leaves)), None)
+        fitting = self._fitting(tree, leaves)
         if fitting is not None or self.eager_reason or self._variants() >= self.recompile_limit:
             return fitting
         try:
-            return self.specialize(tree, leaves)
+            return self._specialize_once(tree, leaves)
         except RunEagerly as why:
             self._note(why)
             return None
@@ -198,9 +207,7 @@ class CompiledFunction:
                 except EXPECTED as error:
                     return self._failed(error, args, kwargs)
                 if specialization.replay is None and not self.check:
-                    specialization.replay = write_replay(specialization)
-                    specialization.matches(tree, leaves)  # so that the next call finds nothing changed
-                    self._replays += (specialization.replay,)
+                    self._add_replay(specialization, tree, leaves)
                 return result
         if self.eager_reason:
             return self._run_eagerly(self.eager_reason, args, kwargs)
@@ -218,7 +225,7 @@ class CompiledFunction:
                 )
             return self._run_eagerly(reason, args, kwargs)
         try:
-            specialization = self.specialize(tree, leaves)
+            specialization = self._specialize_once(tree, leaves)
         except RunEagerly as why:
             self._note(why)
             return self.run_eagerly(why, args, kwargs)
@@ -229,12 +236,19 @@ class CompiledFunction:
         except EXPECTED as error:
             return self._failed(error, args, kwargs)
 
+    def _add_replay(self, specialization: Specialization, tree: Any, leaves: list[Any]) -> None:
+        with turn:
+            if specialization.replay is None:
+                specialization.replay = write_replay(specialization)
+                specialization.matches(tree, leaves)  # so that the next call finds nothing changed
+                self._replays += (specialization.replay,)
+
     def _failed(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call whose compiled code raised: the error as eager execution has it, or what the user's handler makes of
         it."""
         leaves: list[Any] = []
         tree = flatten((args, kwargs), leaves)
-        specialization = next((s for s in self.specializations if s.matches(tree, leaves)), None)
+        specialization = self._fitting(tree, leaves)
         if specialization is None or getattr(error, "_graphtorch_located", False):
             raise error
         if not is_repeatable(specialization):

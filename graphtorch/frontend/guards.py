@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from graphtorch.frontend.watch import Fact, Watch
+from graphtorch.ir.equality import same_constant
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
@@ -100,13 +101,18 @@ class GuardSet:
         """Assume the type and value of a Python scalar (or a tuple of them). `place`: a faster expression for it."""
         place = place or expression
         if type(value) is float and value != value:
-            self.add(f"{expression} != {expression}", f"{meaning} was nan")
+            kind = self.name(float)
+            self.add(f"{expression}.__class__ is {kind} and {expression} != {expression}", f"{meaning} was nan")
         elif type(value) is float and value == 0:
             sign = f"{self.name(math.copysign)}(1.0, {expression}) == {math.copysign(1.0, value)}"
             kind = self.name(float)
             self.add(f"{expression}.__class__ is {kind} and {expression} == 0 and {sign}", f"{meaning} was {value!r}")
         elif value is None or value is True or value is False:
             self.add(f"{expression} is {value!r}", f"{meaning} was {value!r}", f"{place} is {value!r}", facts=facts)
+        elif type(value) in (tuple, complex) or isinstance(value, np.generic):  # (1,) == (True,), and 0j == -0j
+            constant = self.name(value)
+            alike = f"{self.name(same_constant)}({expression}, {constant})"
+            self.add(alike, f"{meaning} was {value!r}", f"{place} is {constant}", facts=facts)
         else:
             kind = self.name(type(value))
             constant = self.name(value)

@@ -37,6 +37,7 @@ from graphtorch.frontend.sources import (
     carrier,
 )
 from graphtorch.frontend.tree import flatten
+from graphtorch.frontend.turns import turn
 from graphtorch.ir.equality import constant_key
 from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
@@ -496,9 +497,10 @@ def run_path(
                 found = diverged
             else:
                 if path.replay is None:
-                    path.replay = write_replay(path)
-                    if not any(type(r) is PathReplay and r.owner is owner for r in function._replays):
-                        function._replays += (PathReplay(function, path),)
+                    with turn:
+                        path.replay = path.replay or write_replay(path)
+                        if not any(type(r) is PathReplay and r.owner is owner for r in function._replays):
+                            function._replays += (PathReplay(function, path),)
                 return result
         for other in owner.going_on(found):
             if other.matches(tree, leaves):
@@ -509,7 +511,9 @@ def run_path(
             reason = owner.full(found)
             if not reason:
                 try:
-                    path = function.specialize(tree, leaves, owner, found.decisions)
+                    with turn:  # another thread may have come here meanwhile
+                        made = next((p for p in owner.going_on(found) if p.matches(tree, leaves)), None)
+                        path = made or function.specialize(tree, leaves, owner, found.decisions)
                     found = None
                     continue
                 except RunEagerly as why:

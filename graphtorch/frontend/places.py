@@ -9,6 +9,7 @@ from typing import Any
 
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.watch import Fact
+from graphtorch.ir.equality import same_constant
 
 
 class Cell:
@@ -186,7 +187,5 @@ class Memory:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two contents are one object, or equal scalars."""
-    if a is b:
-        return True
-    return is_scalar(a) and is_scalar(b) and type(a) is type(b) and bool(a == b or (a != a and b != b))
+    """Whether two contents are one object, or scalars of the same type and bits."""
+    return a is b or (is_scalar(a) and is_scalar(b) and same_constant(a, b))

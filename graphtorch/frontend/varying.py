@@ -165,19 +165,21 @@ class TrackedPlaces:
                 if type(now) is TrackedNumber:
                     self.arithmetic.used.add(now.index)
 
-    def _restore_classes(self) -> None:
+    def _restore_classes(self) -> set[int]:
+        """Give tensors their classes back; the ids of those that were looked at."""
         for tensor, kind in self._kinds.values():
             tensor.__class__ = kind
+        found = _looked_at.intersection(self._kinds)
+        _looked_at.difference_update(found)
+        return found
 
     def _end_slots(self) -> None:
-        """Give tensors their classes back, and assume what was asked of them."""
-        self._restore_classes()
+        """Assume what was asked of tensors."""
+        seen = self._restore_classes()
         for slot in self._slots.values():
-            tensor, recorder = slot.tensor, self.recorder
-            if id(tensor) in _looked_at:
+            if id(slot.tensor) in seen:
                 with recorder_paused():
-                    recorder.capture(tensor)
-        _looked_at.difference_update(self._kinds)
+                    self.recorder.capture(slot.tensor)
 
     def _is_plain(self, place: Place, value: Any) -> bool:
         """Whether a value can be put into a place at each call."""

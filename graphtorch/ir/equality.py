@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import numpy as np
+
 from graphtorch.ir.graph import Graph, Value
 from graphtorch.tensor.symint import SymInt, same_size
 from graphtorch.tensor.type import TensorType
@@ -25,8 +27,8 @@ def same_type(a: TensorType, b: TensorType) -> bool:
 def constant_key(value: Any) -> Any:
     """A hashable key that is equal exactly for constants that are the same.
 
-    1, 1.0 and True differ, and so do 0.0 and -0.0. Values are their own keys. Objects that can't be hashed are keyed by
-    identity.
+    1, 1.0 and True differ, and so do 0.0 and -0.0; a NaN is the same as one of its bits. Values are their own keys.
+    Objects that can't be hashed are keyed by identity.
     """
     kind = type(value)
     if kind is Value:
@@ -35,6 +37,8 @@ def constant_key(value: Any) -> Any:
         return (kind, struct.pack("<d", value))
     if kind is complex:
         return (kind, struct.pack("<dd", value.real, value.imag))
+    if isinstance(value, np.generic):
+        return (kind, value.dtype.str, value.tobytes())
     if kind is tuple or kind is list:
         return (kind, *map(constant_key, value))
     if kind is dict:

@@ -1,0 +1,57 @@
+"""Threads that call a function which is not compiled yet: one compiles it, the others wait for that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import graphtorch as torch
+
+THREADS = 8
+
+
+class Scale:
+    def __init__(self) -> None:
+        self.factor = 1
+
+
+def by_sign(x: Any) -> Any:
+    return x * 2 if x.sum() > 0 else x * 3
+
+
+def with_number(x: Any) -> Any:
+    SCALE.factor = SCALE.factor  # read and written, which others may do meanwhile
+    return x * SCALE.factor * 2
+
+
+SCALE = Scale()
+
+
+@pytest.mark.parametrize(
+    ("function", "programs"), [(by_sign, 2), (with_number, 1), (lambda x: x.exp().log() * 2, 1)], ids=str
+)
+def test_one_compilation_serves_all_threads(function: Callable[[Any], Any], programs: int) -> None:
+    step = torch.compile(function)
+    start = threading.Barrier(THREADS)
+    wrong: list[Any] = []
+
+    def run(number: int) -> None:
+        start.wait()
+        for i in range(10):
+            x = torch.full((4,), float(number + i + 1) * (-1.0 if function is by_sign and i % 2 else 1.0))
+            try:
+                if not step(x).allclose(function(x)):
+                    wrong.append(i)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(step.specializations) == programs and step.eager_calls == 0
