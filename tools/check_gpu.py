@@ -36,6 +36,7 @@ OPERATORS = "tests/runtime/test_gpu_operators.py"
 ALONE = ("test_share_of_the_copy_bandwidth", "test_memory_bandwidth_of_a_copy")  # they measure
 STUCK = 150.0  # seconds that one test may take between two words of what it does
 STARTING = 150.0  # seconds that a process may take before its first test, and between tests
+SHARE = 100  # tests that one process gets at most
 SKIPPED_ALL = "there is no CUDA device"  # why tests are skipped in a process that found none
 GOOD = ("passed", "skipped")
 SHOWN = 12  # groups of failures that are printed; the file has them all
@@ -208,11 +209,12 @@ def smoke(checks: Checks, simulated: bool) -> bool:
     """A few launches; whether any were right."""
     with tempfile.TemporaryFile("w+") as output:
         begin = time.monotonic()
-        process = start([sys.executable, "-c", SMOKE], environment(simulated), output)
-        try:
-            code: int | None = process.wait(timeout=120)
-        except subprocess.TimeoutExpired:
-            code = None
+        process = start([sys.executable, "-u", "-c", SMOKE], environment(simulated), output)
+        said, moved = 0, begin
+        while (code := process.poll()) is None and time.monotonic() - moved < STUCK:
+            time.sleep(0.05)
+            if (size := os.fstat(output.fileno()).st_size) != said:
+                said, moved = size, time.monotonic()
         end(process)
         output.seek(0)
         text = output.read().strip()
@@ -268,8 +270,12 @@ class Pytest:
 
 def run_tests(checks: Checks, tests: list[str], processes: int, until: float, simulated: bool) -> None:
     """Run tests in several processes until a time. Each process gets some, and those that it leaves go to another."""
-    waiting = deque(t for t in tests if t not in checks.found)
-    share = max(min(-(-len(waiting) // max(processes, 1)), 60), 1)
+    missing = [t for t in tests if t not in checks.found]
+    share = max(min(-(-len(missing) // max(processes, 1)), SHARE), 1)
+    shares = -(-len(missing) // share)
+    if shares <= processes:  # all at once: of neighbours, which take long together, each process gets some
+        missing = [t for i in range(shares) for t in missing[i::shares]]
+    waiting = deque(missing)
     working: list[Pytest] = []
     try:
         while (waiting or working) and time.monotonic() < until:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,42 @@ def test_what_hangs_or_dies_costs_itself_only(tool: Any, tmp_path: Path, monkeyp
     assert set(tool.Checks(tmp_path / "out", True, False, True).found) == {
         t for t in tests if outcomes[t.split("test_", 2)[2]] == "passed"
     }
+
+
+def test_neighbours_go_to_different_processes(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The forms of one test take long together; where there are more shares than processes, the order stays."""
+    given: list[list[str]] = []
+
+    class Done:
+        def __init__(self, tests: list[str], simulated: bool) -> None:
+            given.append(tests)
+            self.process = subprocess.Popen(["true"])
+            self.process.wait()
+            self.left, self.running, self.count, self.moved = deque[str](), None, len(tests), 0.0
+
+        def news(self) -> list[dict[str, Any]]:
+            return []
+
+    monkeypatch.setattr(tool, "Pytest", Done)
+    checks = tool.Checks(tmp_path, True, False, False)
+    tests = [f"test_form[{i}]" for i in range(7)]
+    tool.run_tests(checks, tests, 3, time.monotonic() + 60, True)
+    assert given == [[tests[i] for i in several] for several in ([0, 3, 6], [1, 4, 2], [5])]
+    given.clear()
+    monkeypatch.setattr(tool, "SHARE", 2)
+    tool.run_tests(checks, tests, 3, time.monotonic() + 60, True)
+    assert given == [tests[0:2], tests[2:4], tests[4:6], tests[6:]]
+
+
+def test_a_first_launch_that_hangs_ends_the_checks(tool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "STUCK", 3.0)
+    program = "import time; time.sleep(1.5); print('launches: right'); time.sleep(1.5); print('on'); time.sleep(600)"
+    monkeypatch.setattr(tool, "SMOKE", program)
+    checks = tool.Checks(tmp_path, True, False, False)
+    begin = time.monotonic()
+    assert tool.smoke(checks, True) and time.monotonic() - begin < 30
+    assert checks.found["smoke"]["outcome"] == "failed"
+    assert checks.found["smoke"]["text"] == "launches: right\non\nhung"
 
 
 def test_what_is_printed_stays_short(tool: Any, tmp_path: Path) -> None:

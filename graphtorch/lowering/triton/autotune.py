@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -238,7 +239,11 @@ class Tuner:
         def outcome(compiled: Compiled | ResourceError) -> int | str:
             if isinstance(compiled, ResourceError):
                 return str(compiled)
-            return resources(compiled).spilled
+            try:
+                return resources(compiled).spilled
+            except (OSError, subprocess.SubprocessError) as error:
+                logger.warning("%s: what it spills is not known (%s); the times will tell", compiled.name, error)
+                return 0
 
         with ThreadPoolExecutor(min(len(made), os.cpu_count() or 1)) as pool:
             self._outcomes.update(zip(missing, pool.map(outcome, made), strict=True))

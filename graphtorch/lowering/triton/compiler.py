@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -328,7 +329,10 @@ def _tool(name: str, options: list[str], compiled: Compiled) -> str:
         raise ValueError(f"{name} reads code for NVIDIA GPUs, not for {compiled.target}")
     import triton
 
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    bundled = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    tool = bundled if bundled.exists() else shutil.which(name)
+    if tool is None:
+        raise FileNotFoundError(f"{name} is neither part of Triton nor on the path")
     with tempfile.TemporaryDirectory(prefix="graphtorch-triton-") as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(compiled.binary)

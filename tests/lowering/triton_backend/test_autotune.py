@@ -201,6 +201,20 @@ def test_candidates_that_do_not_compile_are_not_measured() -> None:
     assert "no_such_function" in decision.dropped[found[2].label] and "no_such_function" in str(decision)
 
 
+def test_without_the_tool_that_tells_of_spills_all_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build of Triton may lack cuobjdump, and then the path may have none either."""
+    (step,) = steps(softmax())
+    found = candidates(step, {})[:2]
+    compiled = compile_each([c.functions[0] for c in found], "sm_90")
+    monkeypatch.setattr(compiler.Path, "exists", lambda self: False)
+    monkeypatch.setenv("PATH", "")
+    assert isinstance(compiled[0], compiler.Compiled)
+    with pytest.raises(FileNotFoundError, match="cuobjdump is neither part of Triton nor on the path"):
+        compiler.disassemble(compiled[0])
+    chosen = Tuner("sm_90", "made-up", Recorder(lambda launch: 1.0))
+    assert chosen.fitting(found) == found
+
+
 @pytest.mark.parametrize("ending", ["os.abort()", "__import__('time').sleep(60)"])
 def test_a_compiler_that_does_not_return(ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An assertion within LLVM ends its process, and some kernels take forever: neither ends this one."""
