@@ -755,7 +755,7 @@ def test_argument_that_is_a_parameter():
     assert w.grad.tolist() == [2, 4, 6, 8, 10, 12]
 
 
-def test_exception_in_the_middle_leaves_state_alone():
+def test_exception_in_the_middle_leaves_what_was_done_until_then():
     w = vector(requires_grad=True)
     buffer = torch.zeros(6)
 
@@ -769,10 +769,10 @@ def test_exception_in_the_middle_leaves_state_alone():
 
     with pytest.raises(KeyError, match="stop"):
         use(vector(), True)
-    assert buffer.sum().item() == 0
-    assert w.grad is None
-    use(vector(), False)
     assert buffer.sum().item() == 6
+    assert w.grad.tolist() == [1, 2, 3, 4, 5, 6]
+    use(vector(), False)
+    assert buffer.sum().item() == 12
     assert torch.is_grad_enabled()
 
 
@@ -786,9 +786,7 @@ def test_recorded_tensor_kept_by_a_failed_capture():
 
     with pytest.raises(ValueError, match="stop"):
         leak(vector())
-    for tensor in kept:
-        with pytest.raises(RuntimeError):
-            tensor.tolist()
+    assert [t.tolist() for t in kept] == [(vector() * 2).tolist()]  # of the eager run alone
 
 
 def test_hooks_on_tensors_from_outside():

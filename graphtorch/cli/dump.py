@@ -14,7 +14,7 @@ from graphtorch.cli.errors import USAGE, CommandError
 from graphtorch.cli.intercept import Interception, user_frames
 from graphtorch.frontend import CaptureError, CompiledFunction
 from graphtorch.frontend.compiler import Specialization
-from graphtorch.frontend.effects import RunEagerly
+from graphtorch.frontend.effects import Raised, RunEagerly
 from graphtorch.frontend.pipeline import forward_part
 from graphtorch.frontend.program import Captured
 from graphtorch.frontend.tree import flatten
@@ -92,6 +92,8 @@ def _dump_call(compiled: CompiledFunction, args: Any, kwargs: Any, arguments: ar
     except CommandError:
         raise
     except (Exception, RunEagerly) as error:
+        if isinstance(error, Raised):
+            error = error.error
         kind = "" if isinstance(error, CaptureError | RunEagerly) else f"{type(error).__name__}: "
         place = "" if "\n  at " in str(error) else _user_line(error)
         raise CommandError(f"cannot compile {name}: {kind}{error}{place}") from error

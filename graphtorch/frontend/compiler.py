@@ -23,7 +23,7 @@ from graphtorch.frontend.arithmetic import check_values
 from graphtorch.frontend.collection import collection_paused
 from graphtorch.frontend.decisions import Decision, Decisions
 from graphtorch.frontend.descriptions import Constant
-from graphtorch.frontend.effects import RunEagerly, effect, effects_watched
+from graphtorch.frontend.effects import Raised, RunEagerly, effect, effects_watched
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
@@ -109,6 +109,7 @@ class CompiledFunction:
         self._replays: tuple[Replay, ...] = ()  # of specialisations that were used more than once
         self.eager_calls = 0
         self.eager_reason = ""
+        self._raised: Exception | None = None  # what the function raised in a capture
         self._refusals = 0  # captures that ended in something that no graph can hold
         self._refusal = ""
         self._warned = False
@@ -191,7 +192,8 @@ class CompiledFunction:
         try:
             return self._specialize_once(tree, leaves)
         except RunEagerly as why:
-            self._note(why)
+            if not isinstance(why, Raised):
+                self._note(why)
             return None
 
     def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -227,7 +229,8 @@ class CompiledFunction:
         try:
             specialization = self._specialize_once(tree, leaves)
         except RunEagerly as why:
-            self._note(why)
+            if not isinstance(why, Raised):
+                self._note(why)
             return self.run_eagerly(why, args, kwargs)
         if specialization.paths is not None:
             return run_path(self, specialization, tree, leaves, args, kwargs)
@@ -299,6 +302,17 @@ class CompiledFunction:
             logger.info("%r runs its first call eagerly: %s", self, why)
             self.eager_calls += 1
             return self.function(*args, **kwargs)
+        if isinstance(why, Raised):
+            try:
+                result = self.function(*args, **kwargs)
+            except Exception as error:
+                if error.__context__ is why:
+                    error.__context__ = None  # it is the same error
+                raise
+            self._note(why)
+            self.eager_calls += 1
+            self._warn(str(why))
+            return result
         return self._run_eagerly(str(why), args, kwargs)
 
     def _run_eagerly(self, reason: str, args: Any, kwargs: Any) -> Any:
@@ -391,6 +405,12 @@ class CompiledFunction:
             if self.fullgraph or not error.reason:
                 raise
             raise RunEagerly(error.reason, once=True) from None
+        except Exception as error:
+            if error is not self._raised:
+                raise
+            raise Raised(error) from None
+        finally:
+            self._raised = None
         if made.paths is not None:
             paths.paths.append(made)
         made.reason = reason
@@ -513,9 +533,8 @@ class CompiledFunction:
             if isinstance(error, Exception) and not isinstance(error, CaptureError):
                 recorder.assume_apart(GuardSet())  # otherwise the error may be one of the capture alone
                 if recorder.gave_numbers and not self.fullgraph and not isinstance(error, UndecidedError):
-                    raised = f"{type(error).__name__}: {error}"
-                    reason = f"it gave code that takes no tensors the result of item() ({raised})"
-                    raise RunEagerly(reason, once=True) from None
+                    raise Raised(error, "it gave code that takes no tensors the result of item()") from None
+                self._raised = None if self.fullgraph else error
             if isinstance(error, CaptureError) and recorder.refused is not None:
                 error.reason = recorder.refused.reason  # dispatch adds the operator, in an error of its own
             raise

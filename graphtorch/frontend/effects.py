@@ -41,6 +41,15 @@ class RunEagerly(BaseException):
         self.first = first
 
 
+class Raised(RunEagerly):
+    """The function raised an error while it was captured. Eager execution raises it with what the function does to
+    tensors and objects until then."""
+
+    def __init__(self, error: Exception, why: str = "its capture raised an error") -> None:
+        super().__init__(f"{why} ({type(error).__name__}: {error})", once=True)
+        self.error = error
+
+
 _PYTHON_DRAWS = (
     *("random", "uniform", "randint", "randrange", "choice", "choices", "shuffle", "sample", "gauss", "getrandbits"),
     *("normalvariate", "betavariate", "expovariate", "triangular", "randbytes"),

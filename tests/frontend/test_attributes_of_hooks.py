@@ -88,8 +88,11 @@ def test_a_failed_capture_leaves_no_recorded_tensor() -> None:
         raise KeyError("mine")
 
     with pytest.raises(KeyError):
-        torch.compile(fails)(torch.ones(3, 4))
+        torch.compile(fails, fullgraph=True)(torch.ones(3, 4))
     assert layer.weight is before
+    with pytest.raises(KeyError):
+        torch.compile(fails)(torch.ones(3, 4))
+    assert layer.weight.tolist() == before.tolist()
 
 
 class Auxiliary(nn.Module):

@@ -3,8 +3,10 @@ and whether or not anybody uses what it gives."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphtorch as torch
@@ -116,3 +118,69 @@ def test_errors_of_compiled_code_name_the_users_line(backend: str) -> None:
             torch.manual_seed(0)
             with pytest.raises(IndexError, match=rf"(?s)out of bounds.*  at .*test_bad_data\.py:\d+: {line}.*{code}"):
                 function(*rest, bad)
+
+
+# -- what the function raises itself -----------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_call_that_raises_leaves_what_eager_execution_leaves(late):
+    def run(compiled: bool) -> list[Any]:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        seen = {"calls": 0}
+
+        def step(x: Any, stop: bool) -> Any:
+            seen["calls"] += 1
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            if stop and not late:
+                raise Stop("early")
+            loss.backward()
+            optimizer.step()
+            if stop or loss < 0:
+                raise Stop("late")
+            return loss
+
+        if compiled:
+            step = torch.compile(step, backend="numpy")
+        found: list[Any] = []
+        for stop in (False, True, False, True, False):
+            try:
+                result = step(torch.arange(12.0).reshape(4, 3).sin(), stop).item()
+            except Stop as error:
+                result = str(error), error.__context__
+            grads = [None if p.grad is None else p.grad.tolist() for p in model.parameters()]
+            found.append([result, seen["calls"], grads, {k: v.tolist() for k, v in model.state_dict().items()}])
+        return found
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for mine, wanted in zip(run(True), run(False), strict=True):
+            assert mine[:2] == [pytest.approx(wanted[0]) if isinstance(wanted[0], float) else wanted[0], wanted[1]]
+            assert mine[3].keys() == wanted[3].keys()
+            for name in mine[3]:
+                np.testing.assert_allclose(mine[3][name], wanted[3][name], rtol=1e-5, atol=1e-6)
+            for a, b in zip(mine[2], wanted[2], strict=True):
+                assert (a is None) == (b is None)
+
+
+def test_validation_that_raises_is_no_reason_to_run_eagerly():
+    def f(x: Any) -> Any:
+        if x.shape[0] > 5:
+            raise ValueError(f"{x.shape[0]} rows")
+        return x * 2
+
+    step = torch.compile(f, backend="numpy", dynamic=False)
+    for n in range(6, 20):
+        with pytest.raises(ValueError, match=f"{n} rows"):
+            step(torch.ones(n))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert step(torch.ones(2)).tolist() == [2, 2]
+    assert step.explain().eager_calls == 0

@@ -6,6 +6,7 @@ observe must agree."""
 from __future__ import annotations
 
 import gc
+import math
 
 import numpy as np
 import pytest
@@ -557,8 +558,11 @@ class TestErrors:
 
         w = torch.ones(3, requires_grad=True)
         with pytest.raises(RuntimeError, match="second time"):
-            torch.compile(f)(w)
+            torch.compile(f, fullgraph=True)(w)
         assert w.grad is None, "a failed capture changes nothing"
+        with pytest.raises(RuntimeError, match="second time"):
+            torch.compile(f)(w)
+        assert w.grad.tolist() == pytest.approx([math.e] * 3), "the first pass was none of it"
 
     def test_leaf_changed_in_place(self):
         def f(w):
