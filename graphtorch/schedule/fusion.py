@@ -107,11 +107,6 @@ class _Plan(NamedTuple):
     stage: int
 
 
-def scalar_operands(node: Node) -> list[Any]:
-    """The arguments of a pointwise node that its scalar instruction takes: values and Python numbers."""
-    return [a for a, p in zip(node.args, node.op.parameters, strict=True) if p.is_operand]
-
-
 def cost_of(node: Node) -> int:
     """Instructions, with transcendental ones counted as four."""
     return 4 if node.op.scalar in EXPENSIVE else 1

@@ -536,11 +536,6 @@ def substitute(size: Size, replacements: Mapping[str, Size]) -> Size:
     return result
 
 
-def compile_expr(size: Size) -> str:
-    """Python source of the size, over the symbols' names and the builtins `max` and `min`."""
-    return str(size)
-
-
 def _rebuild(text: str, symbols: dict[str, tuple[int, int | None]]) -> Size:
     from graphtorch.tensor.size_text import parse_size
 

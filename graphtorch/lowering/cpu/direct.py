@@ -33,8 +33,6 @@ KEPT_BYTES = 64 << 20  # of temporaries that a thread keeps from call to call
 ALIGNMENT = 64
 SHARED = 1 << 18  # elements of an operand or result whose work threads share
 
-_ErrorMessage = tuple[type[Exception], str]
-
 
 _ALONE = np.zeros(SIZE // 8, np.int64)  # a pool without workers
 _ALONE[THREADS // 8] = 1

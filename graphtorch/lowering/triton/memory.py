@@ -7,6 +7,7 @@ RandomState     seed and offset of a random stream, which the host writes before
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ class Scratch(Buffer):
         super().__init__(name, of, shape, "scratch", Value(TensorType(of, shape), name))
 
 
-class Table(Buffer):
+class Table(Buffer, ABC):
     """int64 numbers that stay as they are as long as buffers keep their places."""
 
     __slots__ = ()
@@ -38,9 +39,9 @@ class Table(Buffer):
     def __init__(self, name: str, size: int) -> None:
         super().__init__(name, int64, (size,), "table", Value(TensorType(int64, (size,)), name))
 
+    @abstractmethod
     def contents(self, address: AddressOf) -> np.ndarray[Any, Any]:
         """The numbers, `shape[0]` of them, where `address` gives that of a buffer."""
-        raise NotImplementedError
 
 
 class Addresses(Table):
