@@ -1,10 +1,10 @@
 """Python's own arithmetic in a captured function: `state["step"] += 1`, `1 - beta2 ** step`, `math.sqrt(bias)`.
 
-Numbers that change from call to call are no part of the graph. Each call reads them where they lie, repeats in Python
-what the function computes with them, hands the executable those that meet tensors, and in the end puts the new ones
-back. The capture learns what that is from numbers that note what is done with them (`tensor.tracked`). What Python
-decided by a number, or needed the very value for, is assumed: calls for which it turns out otherwise are captured
-again."""
+Numbers that change from call to call, arguments or in Python objects, are no part of the graph. Each call reads them
+where they lie, repeats in Python what the function computes with them, hands the executable those that meet tensors,
+and in the end puts the new ones back. The capture learns what that is from numbers that note what is done with them
+(`tensor.tracked`). What Python decided by a number, or needed the very value for, is assumed: calls for which it turns
+out otherwise are captured again."""
 
 from __future__ import annotations
 
@@ -65,6 +65,15 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A number among the arguments: the leaf of that index. Its class is a guard."""
+
+    leaf: int
+    kind: type
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """A call of a function of numbers; operands are `Result`s, or constants."""
 
@@ -102,7 +111,7 @@ class ComputedNumber(Source):
     def fetch(self, leaves: Sequence[Any]) -> Any:
         if self.arithmetic.active:  # while it is captured
             return self.arithmetic.values[self.index]
-        found = self.arithmetic.evaluate()
+        found = self.arithmetic.evaluate(leaves)
         assert found is not None, "the numbers of this call have another history"
         return found[self.index]
 
@@ -113,7 +122,7 @@ class Arithmetic:
     def __init__(self, recorder: StateRecorder) -> None:
         self.recorder: StateRecorder | None = recorder
         self.active = True
-        self.nodes: list[Read | Step] = []
+        self.nodes: list[Read | Given | Step] = []
         self.values: list[Any] = []  # in the captured call
         self.events: list[int | Assumption] = []  # nodes and assumptions in the order of the program
         self.used: set[int] = set()  # what later calls have to compute or assume something about
@@ -123,6 +132,11 @@ class Arithmetic:
 
     def __bool__(self) -> bool:
         return bool(self.used)
+
+    @property
+    def reads(self) -> bool:
+        """Whether numbers lie in Python objects."""
+        return any(isinstance(node, Read) for node in self.nodes)
 
     def finish(self) -> None:
         """The capture is over: numbers that are still somewhere are plain ones from here on."""
@@ -160,7 +174,11 @@ class Arithmetic:
         self._numbers[place] = self._numbers[alike] = made
         return made
 
-    def _add(self, node: Read | Step, value: Any) -> TrackedNumber:
+    def given(self, leaf: int, name: str, value: Any) -> TrackedNumber:
+        """A number among the arguments."""
+        return self._add(Given(leaf, type(value), name), value)
+
+    def _add(self, node: Read | Given | Step, value: Any) -> TrackedNumber:
         self.events.append(len(self.nodes))
         self.nodes.append(node)
         self.values.append(value)
@@ -210,7 +228,7 @@ class Arithmetic:
             if whole and not self.apply(fits_int64, (number,)):
                 return self.pin(number)
             node = self.nodes[number.index]
-            name = unique = node.name if isinstance(node, Read) else "number"
+            name = unique = "number" if isinstance(node, Step) else node.name
             while any(unique == source.name for source in recorder.sources):
                 unique = f"{name}{int(unique[len(name) :] or 0) + 1}"
             self.used.add(number.index)
@@ -220,7 +238,7 @@ class Arithmetic:
 
     # -- at each call --------------------------------------------------------------------------------------------------
 
-    def evaluate(self) -> list[Any] | None:
+    def evaluate(self, leaves: Sequence[Any]) -> list[Any] | None:
         """The numbers of a call by index; None if something that is assumed does not hold."""
         values: list[Any] = [None] * len(self.nodes)
         try:
@@ -228,14 +246,17 @@ class Arithmetic:
                 if isinstance(event, Assumption):
                     if not _holds(event, values[event.index]):
                         return None
-                elif not self._compute(event, values):
+                elif not self._compute(event, values, leaves):
                     return None
         except _FAILS:
             return None
         return values
 
-    def _compute(self, index: int, values: list[Any]) -> bool:
+    def _compute(self, index: int, values: list[Any], leaves: Sequence[Any]) -> bool:
         node = self.nodes[index]
+        if isinstance(node, Given):
+            values[index] = leaves[node.leaf]
+            return type(values[index]) is node.kind
         if isinstance(node, Step):
             values[index] = node.function(*(values[o.index] if type(o) is Result else o for o in node.operands))
             return _fits(node, values[index])
@@ -244,11 +265,11 @@ class Arithmetic:
         alike = all(type(v) is node.kind and v == value for v in (fetch(*place) for place in node.equal))
         return type(value) is node.kind and alike
 
-    def holds(self) -> bool:
+    def holds(self, leaves: Sequence[Any]) -> bool:
         """Whether a call's numbers lead to the same answers."""
-        return self.evaluate() is not None
+        return self.evaluate(leaves) is not None
 
-    def failure(self) -> str:
+    def failure(self, leaves: Sequence[Any]) -> str:
         """What a call's numbers do not satisfy, as a guard's meaning."""
         values: list[Any] = [None] * len(self.nodes)
         for event in self.events:
@@ -256,9 +277,10 @@ class Arithmetic:
                 if isinstance(event, Assumption):
                     if not _holds(event, values[event.index]):
                         return self.describe(event)
-                elif not self._compute(event, values):
+                elif not self._compute(event, values, leaves):
                     node = self.nodes[event]
-                    return f"{node.name!r} was of type {node.kind.__name__}" if isinstance(node, Read) else "numbers"
+                    what = self._text(event) if isinstance(node, Step) else repr(node.name)
+                    return f"{what} was of type {node.kind.__name__}"
             except _FAILS as error:
                 return f"its arithmetic raised no {type(error).__name__}"
         return "the numbers that it computes with were the same"
@@ -271,6 +293,8 @@ class Arithmetic:
     def _text(self, index: int, depth: int = 3) -> str:
         """A number as the program has it, or nearly."""
         node = self.nodes[index]
+        if isinstance(node, Given):
+            return node.name
         if isinstance(node, Read):
             return f"{node.name}" if node.part is None else f"{node.name}[{node.part}]"
         if not depth:
@@ -300,6 +324,9 @@ class Arithmetic:
                 lines.append(f"{here} = {_call(guards, node)}")
                 if not _certain(node):
                     lines.append(f"if {here}.__class__ is not {kind}: {miss}")
+                continue
+            if isinstance(node, Given):
+                lines.append(f"{here} = leaves[{node.leaf}]")
                 continue
             part = "" if node.part is None else f"[{node.part}]"
             lines.append(f"{here} = {access(guards, node.namespace, node.key)}{part}")
@@ -363,4 +390,4 @@ def _literal(guards: GuardSet, value: Any) -> str:
     return f"({value!r})" if plain else guards.name(value)
 
 
-__all__ = ["Arithmetic", "Assumption", "ComputedNumber", "Read", "Result", "Step", "check_values"]
+__all__ = ["Arithmetic", "Assumption", "ComputedNumber", "Given", "Read", "Result", "Step", "check_values"]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from graphtorch.autograd.state import modes_entered, state
+from graphtorch.frontend.arguments import guard_sharing, tensor_argument
 from graphtorch.frontend.arithmetic import check_values
 from graphtorch.frontend.collection import collection_paused
 from graphtorch.frontend.decisions import Decision, Decisions
@@ -34,7 +35,7 @@ from graphtorch.frontend.modes import Modes
 from graphtorch.frontend.names import labels_of, name_of, title_of
 from graphtorch.frontend.paths import PathTree, run_path
 from graphtorch.frontend.places import Place
-from graphtorch.frontend.program import Captured, assemble, refuse_known_containers
+from graphtorch.frontend.program import Captured, assemble, backward_knows_numbers, refuse_known_containers
 from graphtorch.frontend.reach import tensor_names
 from graphtorch.frontend.recorder import Recorder
 from graphtorch.frontend.replay import MISS, Replay, write_replay
@@ -114,7 +115,7 @@ class CompiledFunction:
         self._refusal = ""
         self._warned = False
         self._called = False
-        self._apart, self._numbers = False, True  # if captures take `cond` apart; if floats that change may be numbers
+        self._apart, self._numbers = False, True  # if captures take `cond` apart; if they may follow arguments
         self._varying, self._tracks = Varying(), True  # numbers in Python objects; if captures may follow them
         self._tracked = False  # if the last capture did
         self._forced: dict[str, CompiledFunction] = {}  # the same for backends that a stance asks for
@@ -290,10 +291,13 @@ class CompiledFunction:
     def reset(self) -> None:
         """Forget all specialisations."""
         self.specializations.clear()
+        self._forced.clear()
         self._replays = ()
         self.eager_reason = ""
         self._refusals, self._refusal = 0, ""
         self._warned = False
+        self._apart, self._numbers = False, True
+        self._varying, self._tracks = Varying(), True
 
     def run_eagerly(self, why: RunEagerly, args: Any, kwargs: Any) -> Any:
         """A call that could not be captured. Nobody needs to know of a first call that leaves something behind for
@@ -358,6 +362,7 @@ class CompiledFunction:
         for made in self.specializations:
             self._varying.compare(made.captured.assumed)
         failed: BaseException | None = None  # of a capture that followed numbers
+        dropped = False  # whether one that followed arguments failed
         plain: Graph | None = None  # of one that did not
         try:
             with collection_paused():
@@ -384,9 +389,10 @@ class CompiledFunction:
                             raise
                         counts, changed = False, changed if counts else {}
                     except (Exception, RunEagerly) as error:
+                        self._numbers |= dropped  # what is not due to numbers goes wrong again
                         sizes = {i: dims for i, dims in changed.items() if isinstance(leaves[i], Tensor)}
-                        if len(sizes) < len(changed):  # what is not due to numbers goes wrong again
-                            self._numbers = isinstance(error, FixedNumbers)
+                        if len(sizes) < len(changed):
+                            dropped, self._numbers = True, isinstance(error, FixedNumbers)
                         elif sizes and isinstance(error, Exception) and not isinstance(error, CaptureError):
                             counts, sizes = False, {}  # the user's error is to name the sizes
                         elif failed is not None:  # what is not due to numbers
@@ -465,18 +471,18 @@ class CompiledFunction:
         for i, leaf in enumerate(leaves):
             expression = f"leaves[{i}]"
             if isinstance(leaf, Tensor):
-                given.append(self._argument(recorder, sizes, leaf, i, labels[i], changed.get(i, set())))
+                given.append(tensor_argument(recorder, sizes, leaf, i, labels[i], changed.get(i, set())))
                 continue
             if i in changed and NUMBER in changed[i]:
                 leaf = recorder.integer_argument(i, labels[i], sizes.integer(i, leaf))
             elif i in changed:
-                leaf = recorder.number_argument(i, labels[i], type(leaf))
+                leaf = recorder.number_argument(i, labels[i], leaf)
             elif is_scalar(leaf):
                 guards.same_value(expression, leaf, labels[i])
             else:
                 guards.same_object(expression, leaf, f"{labels[i]} was the same object")
             given.append(leaf)
-        self._guard_sharing(guards, leaves)
+        guard_sharing(guards, leaves)
         state_name = guards.name(state)
         guards.add(f"{state_name}.grad_enabled is {state.grad_enabled}", f"grad mode was {state.grad_enabled}")
         guards.add(f"{state_name}.anomaly is False", "no anomaly was looked for")
@@ -525,7 +531,7 @@ class CompiledFunction:
             if recorder.refused is not None:
                 raise recorder.refused
         except BaseException as error:
-            self._tracked = bool(recorder.arithmetic.nodes) and self._tracks
+            self._tracked = recorder.arithmetic.reads and self._tracks
             recorder.arithmetic.active = False
             places.restore()
             environment.undo_changes()
@@ -553,8 +559,9 @@ class CompiledFunction:
             environment.made += [place.meaning for place in places.flags]
         if environment.made:  # the next call will find it
             raise RunEagerly(f"it makes {', '.join(environment.made[:5])}", first=True)
+        captured.names_type = "type" in environment.names
         if places.fresh:
-            raise NumbersVary(places.fresh, captured.graph if "type" in environment.names else None)
+            raise NumbersVary(places.fresh, captured.graph if captured.names_type else None)
         environment = environment.narrowed()
         if environment.made:
             raise PythonStateChange(environment.made)
@@ -571,7 +578,7 @@ class CompiledFunction:
         places.add_guards(guards, recorder.assumed)
         check_values(recorder.arithmetic, [s.captured.arithmetic for s in self.specializations])
         captured.arithmetic = recorder.arithmetic
-        self._tracked = bool(recorder.arithmetic.nodes) and self._tracks
+        self._tracked = recorder.arithmetic.reads and self._tracks
         return captured, guards, sizes
 
     def _capture(
@@ -590,8 +597,11 @@ class CompiledFunction:
             raise RunEagerly("it asks for the class of a number that changes", once=True)
         if self._tracked and captured.differentiable and (captured.custom or captured.hooks):
             raise RunEagerly("Python code of a backward pass outside may know a number that changes", once=True)
+        if captured.differentiable and backward_knows_numbers(captured):
+            raise FixedNumbers
         numbers = values_of(leaves, changed)
-        if any(v is ANY and not sizes.decided_by(i) for i, v in numbers.items()):
+        asked = [i for i, v in numbers.items() if v is ANY and not sizes.decided_by(i)]
+        if any(captured.names_type or NUMBER in changed[i] for i in asked):
             check_numbers(captured, self.specializations, tree)
         name = name_of(self.function)
         backend_name, earlier = self._backend_for(captured), self.specializations
@@ -605,84 +615,9 @@ class CompiledFunction:
         made.shapes = [tuple(leaf.shape) if isinstance(leaf, Tensor) else None for leaf in leaves]
         return made
 
-    def _argument(
-        self,
-        recorder: Recorder,
-        sizes: Sizes,
-        tensor: Tensor,
-        index: int,
-        label: str,
-        changed: set[int],
-    ) -> Tensor:
-        guards, scope, bindings = recorder.guards, sizes.scope, sizes.bindings
-        expression = f"leaves[{index}]"
-        data = f"{expression}._data"
-        kind = f"{expression}.__class__ is {guards.name(type(tensor))}"
-        guards.add(kind, f"{label} was a {type(tensor).__name__}")
-        shape: list[Any] = []
-        rank = len(tensor.shape)
-        # What is a view, and what a copy, depends on the strides: symbolic sizes come in row-major order only.
-        symbolic = {d for d in changed if tensor.shape[d] > 1} if tensor._data.flags.c_contiguous else set()
-        if symbolic:
-            guards.add(f"len({data}.shape) == {rank}", f"{label} had {rank} dimensions")
-            guards.add(f"{data}.flags.c_contiguous", f"{label} was contiguous")
-            for d, size in enumerate(tensor.shape):
-                place = f"{data}.shape[{d}]"
-                if d in symbolic:
-                    # Sizes that are equal now share a symbol: batches of several arguments change together.
-                    symbol = next((x for x in sizes.of_tensors() if x.hint == size), None)
-                    if symbol is None:
-                        symbol = scope.symbol(hint=size)
-                        bindings[str(symbol)] = place
-                        guards.add(f"{place} > 1", f"{label}.shape[{d}] was symbolic, at least 2")
-                    else:
-                        guards.add(f"{place} == {bindings[str(symbol)]}", f"{label}.shape[{d}] was equal to {symbol}")
-                    sizes.dims[index, d] = str(symbol)
-                    shape.append(symbol)
-                else:
-                    guards.add(f"{place} == {size}", f"{label}.shape[{d}] was {size}")
-                    shape.append(size)
-        else:
-            constant = guards.name(tuple(tensor._data.shape))
-            guards.add(f"{data}.shape == {constant}", f"the shape of {label} was {list(tensor.shape)}")
-            strides = guards.name(tuple(tensor._data.strides))
-            guards.add(f"{data}.strides == {strides}", f"the strides of {label} were {list(tensor.stride())}")
-            shape = list(tensor.shape)
-        if tensor.requires_grad:
-            if tensor._node_version < 0:
-                raise refuse(f"{label} is a view that was made under no_grad, and requires grad", "pass it detached")
-            leaf = tensor.is_leaf
-            own = f"{expression}._node is None and {expression}._base is None" if leaf else None
-            kind = f"{expression}._node_version >= 0 and {expression}.is_leaf is {leaf}"
-            guards.add(kind, f"{label} was {'' if leaf else 'not '}a leaf", own)
-        guards.add(
-            f"{expression}._dtype is {guards.name(tensor._dtype)}", f"the dtype of {label} was {tensor._dtype!r}"
-        )
-        device = guards.name(tensor._device)
-        meaning = f"the device of {label} was {tensor._device}"
-        guards.add(f"{expression}._device == {device}", meaning, f"{expression}._device is {device}")
-        flag = tensor.requires_grad
-        # A view may owe the flag to its base.
-        own = f"{expression}._requires_grad is {flag}" + ("" if flag else f" and {expression}._base is None")
-        meaning = f"{label}.requires_grad was {flag}"
-        guards.add(f"{expression}.requires_grad is {flag}", meaning, own if flag or tensor._base is None else None)
-        return recorder.argument(tensor, index, label, tuple(shape))
-
-    def _guard_sharing(self, guards: GuardSet, leaves: Sequence[Any]) -> None:
-        """Two arguments that were one object (or shared memory) at capture are so at every call, and the others are
-        not."""
-        tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        for n, i in enumerate(tensors):
-            for j in tensors[n + 1 :]:
-                same = leaves[i] is leaves[j]
-                guards.add(
-                    f"(leaves[{i}] is leaves[{j}]) is {same}",
-                    f"arguments {i} and {j} were {'' if same else 'not '}one tensor",
-                )
-
     def _changed_sizes(self, tree: Any, leaves: Sequence[Any]) -> dict[int, set[int]]:
         """The dimensions to make symbolic: all, none, or those whose size differs from an earlier specialisation's.
-        Numbers that are to be run-time numbers are keys, too; integers that are to be symbols have one `NUMBER`."""
+        Numbers that are to be followed are keys, too; integers that are to be symbols have one `NUMBER`."""
         found: dict[int, set[int]] = {}
         if self.dynamic is False:
             return found

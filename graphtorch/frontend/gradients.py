@@ -37,6 +37,7 @@ from graphtorch.frontend.sources import GradSource, Source, TensorSource, gradie
 from graphtorch.ir.builder import GraphBuilder, Traced
 from graphtorch.ir.graph import Graph, Location, Node, Value
 from graphtorch.tensor.tensor import Tensor
+from graphtorch.tensor.tracked import operand_of
 from graphtorch.tensor.type import type_of
 
 
@@ -511,6 +512,7 @@ class GradientRecorder(GraphBuilder):
     def apply_function(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a custom autograd.Function: its forward's operators, and behind them a node that stands for its
         backward."""
+        args = tuple(map(operand_of, args))  # a backward pass outside finds these, and no numbers of Python
         inputs = [self.recorded(a) for a in args if isinstance(a, Tensor)]
         context = FunctionContext()
         context.needs_input_grad = tuple(isinstance(a, Tensor) and self._requires_grad(self.recorded(a)) for a in args)

@@ -55,7 +55,7 @@ class GuardSet:
         self.snapshot_names: dict[Any, str] = {}
         self.required: dict[str, None] = {}
         self.watch = Watch()
-        self.explanations: dict[str, Callable[[], str]] = {}  # of guards that stand for several: the one that failed
+        self.explanations: dict[str, Callable[[Sequence[Any]], str]] = {}  # of guards that stand for several
         self.locals: dict[str, str] = {}  # expression -> the variable to which a cheap form has bound its value
 
     def name(self, value: Any) -> str:
@@ -173,7 +173,7 @@ class GuardSet:
                 holds = False
             if not holds:
                 explain = self.explanations.get(guard.expression)
-                return guard.meaning if explain is None else explain()
+                return guard.meaning if explain is None else explain(leaves)
         return None
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphtorch.frontend.arithmetic import ComputedNumber, Read, Result
+from graphtorch.frontend.arithmetic import ComputedNumber, Given, Read, Result
 from graphtorch.frontend.decisions import MAX_PATHS, MAX_VALUES, Decision, answer_of, generators_of
 from graphtorch.frontend.effects import RunEagerly
 from graphtorch.frontend.places import owner_of
@@ -28,7 +28,6 @@ from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
     IntegerArgument,
-    NumberArgument,
     NumberSource,
     SizeSource,
     SlotSource,
@@ -189,7 +188,7 @@ class PathTree:
         return self.expressions.number(("input", self._place(source), str(value.type)))
 
     def _place(self, source: Source) -> Any:
-        if isinstance(source, ArgumentSource | NumberArgument):
+        if isinstance(source, ArgumentSource):
             return "argument", source.index
         if isinstance(source, GradSource):
             return "grad", self._place(source.owner)
@@ -215,7 +214,9 @@ class PathTree:
         if found is not None:
             return found
         node = source.arithmetic.nodes[index]
-        if isinstance(node, Read):
+        if isinstance(node, Given):
+            found = self.expressions.number(("given", node.leaf, node.kind))
+        elif isinstance(node, Read):
             held = self.expressions.keep(owner_of(node.namespace))
             found = self.expressions.number(("read", held, node.key, node.part, node.kind))
         else:

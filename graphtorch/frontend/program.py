@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import copy
 import enum
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -126,6 +127,7 @@ class Captured:
     arithmetic  what each call computes in Python
     changes     what plain values and tensors in Python objects become
     assumed     where there are numbers whose values are assumed
+    names_type  whether the function names `type`, which tells a tracked number from others
     """
 
     graph: Graph
@@ -151,28 +153,44 @@ class Captured:
     arithmetic: Arithmetic | None = None
     changes: list[Change] = field(default_factory=list)
     assumed: list[Place] = field(default_factory=list)
+    names_type: bool = False
 
 
-def holds_recorded(value: Any, depth: int = 4) -> bool:
-    """Whether an object that is no container of results (a generator, a defaultdict, an object of the user's) refers to
-    recorded tensors."""
-    if isinstance(value, Tensor):
-        return isinstance(value._data, Traced)
-    if type(value) is TrackedNumber:
-        return True
+def holds(value: Any, wanted: Callable[[Any], bool], depth: int = 4) -> bool:
+    """Whether a value, or what an object (a generator, a defaultdict, an object of the user's) refers to, is wanted:
+    `wanted` is asked of tensors and tracked numbers."""
+    if isinstance(value, Tensor) or type(value) is TrackedNumber:
+        return wanted(value)
     if not depth or isinstance(value, type | ModuleType | str | int | float | np.ndarray):
         return False
+    held: Any = getattr(value, "__dict__", None)
     if isinstance(value, GeneratorType):
-        return value.gi_frame is not None and holds_recorded(value.gi_frame.f_locals, depth - 1)
-    if isinstance(value, FunctionType):
-        cells = [c for c in value.__closure__ or () if c != CellType()]
-        return any(holds_recorded(c.cell_contents, depth - 1) for c in cells)
-    if isinstance(value, dict):
-        return any(holds_recorded(item, depth - 1) for item in value.values())
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        return any(holds_recorded(item, depth - 1) for item in value)
-    held = getattr(value, "__dict__", None)
-    return isinstance(held, dict) and not hasattr(value, "named_parameters") and holds_recorded(held, depth - 1)
+        held = [] if value.gi_frame is None else value.gi_frame.f_locals.values()
+    elif isinstance(value, FunctionType):
+        held = [c.cell_contents for c in value.__closure__ or () if c != CellType()]
+    elif isinstance(value, functools.partial):
+        held = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, dict):
+        held = value.values()
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        held = value
+    elif not isinstance(held, dict) or hasattr(value, "named_parameters"):
+        return False
+    else:
+        held = held.values()
+    return any(holds(item, wanted, depth - 1) for item in held)
+
+
+def holds_recorded(value: Any) -> bool:
+    """Whether an object that is no container of results refers to what only the capture has."""
+    return holds(value, lambda found: type(found) is TrackedNumber or isinstance(found._data, Traced))
+
+
+def backward_knows_numbers(captured: Captured) -> bool:
+    """Whether Python code of a backward pass refers to tracked numbers, of which it would find those of the capture."""
+    rules = [(vars(rule.context), rule.function.backward) for rule in captured.custom.values()]
+    hooks = [tuple(each.values()) for each in captured.hooks.values()]
+    return holds((rules, hooks), lambda found: type(found) is TrackedNumber, depth=8)
 
 
 class BrokenNode(Node):

@@ -46,7 +46,7 @@ from graphtorch.ops.strides import gradient_strides, layout_of, strides_in
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import SymInt, UndecidedError
 from graphtorch.tensor.tensor import Tensor
-from graphtorch.tensor.tracked import pinned
+from graphtorch.tensor.tracked import plain
 from graphtorch.tensor.type import TensorType, type_of
 
 PARTIAL = (COND, SCAN)  # whose results do not all depend on all operands
@@ -477,8 +477,8 @@ class Recorder(StateRecorder):
         if isinstance(arg, Tensor):
             return self.recorded(arg)
         if type(arg) is tuple:
-            return tuple(self.recorded(a) if isinstance(a, Tensor) else pinned(a) for a in arg)
-        return arg.item() if isinstance(arg, np.generic) else pinned(arg)
+            return tuple(map(self._concrete_args, arg))
+        return plain(arg)
 
     def _check_same_device(self, args: tuple[Any, ...]) -> None:
         if len({t._device for t in tensors_of(args)}) > 1:

@@ -24,7 +24,6 @@ from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
     IntegerArgument,
-    NumberArgument,
     NumberSource,
     SizeSource,
     SlotSource,
@@ -87,7 +86,7 @@ class _Writer:
             )
         arithmetic = self.captured.arithmetic
         if arithmetic:
-            self.lines += arithmetic.source(self.guards, f"return {self.name(MISS)}")
+            self.lines += map(self._local, arithmetic.source(self.guards, f"return {self.name(MISS)}"))
         source = [
             "def replay(args, kwargs):",
             "  try:",
@@ -164,7 +163,7 @@ class _Writer:
 
     def _tensor(self, source: Source) -> str:
         """The tensor (or number) of an input."""
-        if isinstance(source, ArgumentSource | NumberArgument):
+        if isinstance(source, ArgumentSource):
             return f"a{source.index}"
         if isinstance(source, TensorSource):
             return self.name(source.tensor)
@@ -188,7 +187,7 @@ class _Writer:
         """What the executable gets for an input."""
         if isinstance(source, ArgumentSource):
             return f"x{source.index}"
-        if isinstance(source, NumberSource | NumberArgument | ComputedNumber):
+        if isinstance(source, NumberSource | ComputedNumber):
             return self._tensor(source)
         if isinstance(source, IntegerArgument):
             return f"{self.name(carrier)}(a{source.index})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,15 @@ from graphtorch.frontend.places import fetch
 from graphtorch.tensor.tensor import Tensor
 
 
-class Source:
+class Source(ABC):
     """Finds one input. `leaves` are the flattened arguments of the present call."""
 
     kind = "input"
     name = ""
 
+    @abstractmethod
     def fetch(self, leaves: Sequence[Any]) -> Any:
         """The tensor (or number) of this call."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,18 +101,6 @@ class GradSource(Source):
 
     def fetch(self, leaves: Sequence[Any]) -> Any:
         return self.owner.fetch(leaves)._grad
-
-
-@dataclass(frozen=True, eq=False)
-class NumberArgument(Source):
-    """The i-th leaf of the arguments, a Python number."""
-
-    index: int
-    name: str
-    kind: str = "number"
-
-    def fetch(self, leaves: Sequence[Any]) -> Any:
-        return leaves[self.index]
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ class Specialization:
         self.compile_seconds = 0.0
         self.calls = 0
         self.shapes: list[tuple[int, ...] | None] = []
-        self.numbers: dict[int, float | None] = {}  # arguments that were floats; None: a run-time number
+        self.numbers: dict[int, float | None] = {}  # arguments that were numbers; None: any
         self._written = {output: position for position, output in captured.written}
         self._results = ResultBuilder(captured)
         self.replay: Replay | None = None
@@ -103,7 +103,7 @@ class Specialization:
     def run(self, leaves: Sequence[Any]) -> Any:
         """One call: gather inputs, execute, write back, build the results."""
         captured = self.captured
-        numbers = captured.arithmetic.evaluate() if captured.arithmetic else ()
+        numbers = captured.arithmetic.evaluate(leaves) if captured.arithmetic else ()
         assert numbers is not None, "the numbers of a call changed while it was looked at"
         found = [
             numbers[source.index] if isinstance(source, ComputedNumber) else source.fetch(leaves)

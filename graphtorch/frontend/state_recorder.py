@@ -16,7 +16,6 @@ from graphtorch.frontend.places import access, owner_of
 from graphtorch.frontend.sources import (
     LARGEST,
     IntegerArgument,
-    NumberArgument,
     NumberSource,
     Slot,
     SlotSource,
@@ -55,15 +54,12 @@ class StateRecorder(GradientRecorder):
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
 
-    def number_argument(self, index: int, name: str, kind: type) -> Tensor:
-        """A number among the arguments as a run-time number."""
-        meaning = f"{name} was a Python {kind.__name__}"
+    def number_argument(self, index: int, name: str, value: Any) -> TrackedNumber:
+        """A number among the arguments that may be another at each call."""
+        kind = type(value)
+        meaning = f"{name} was of type {kind.__name__}"
         self.guards.add(f"leaves[{index}].__class__ is {self.guards.name(kind)}", meaning)
-        if kind is int:
-            self.guards.add(f"-{1 << 63} <= leaves[{index}] < {1 << 63}", f"{name} had 64 bits")
-        self.sources.append(NumberArgument(index, name))
-        of = TensorType(dtypes.float64 if kind is float else dtypes.int64, (), is_number=True)
-        return wrap(self.graph.add_input(of, name, "number"))
+        return self.arithmetic.given(index, name, value)
 
     def integer_argument(self, index: int, name: str, symbol: Any) -> Any:
         """An integer among the arguments as a symbol."""

@@ -205,7 +205,7 @@ class TrackedPlaces:
                 found = access(guards, place.namespace, place.key)
                 guards.add(f"{place.expression} is {found}", f"{place.meaning} was that of {owner.__name__}")
         if arithmetic:
-            held = f"{guards.name(arithmetic)}.holds()"
+            held = f"{guards.name(arithmetic)}.holds(leaves)"
             guards.add(held, "the numbers that it computes with led to the same answers", "")
             guards.explanations[held] = arithmetic.failure
 

@@ -17,6 +17,7 @@ import numpy as np
 from graphtorch.tensor.tensor import Tensor
 
 PLAIN = (int, float, bool, np.float64)  # what a tracked number computes with
+_EXACT = frozenset((int, float, bool, str, type(None)))
 
 
 class Ledger(Protocol):
@@ -157,6 +158,21 @@ def pinned(value: Any) -> Any:
     if kind is tuple or kind is list:
         return kind(map(pinned, value))
     return slice(pinned(value.start), pinned(value.stop), pinned(value.step)) if kind is slice else value
+
+
+def plain(value: Any) -> Any:
+    """An attribute of an operator as a graph has it: numbers and texts of Python's own classes for those of NumPy's and
+    of subclasses (enumerations), and no tracked ones."""
+    if isinstance(value, np.generic):
+        return value.item()
+    value = pinned(value)
+    if type(value) in _EXACT:
+        return value
+    if isinstance(value, int):
+        return int.__index__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def operand_of(value: Any) -> Any:

@@ -1,11 +1,13 @@
-"""Float arguments that change at each call: one compilation for all values, where the number goes into arithmetic."""
+"""Float arguments that change at each call: one compilation for all values, where the number goes into arithmetic, as
+Python does it, or is compared."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 import graphtorch as torch
@@ -25,16 +27,16 @@ ARITHMETIC: list[Callable[[Any, float], Any]] = [
     lambda x, e: torch.add(x, x, alpha=e),
     lambda x, e: x * torch.full((3,), e),
     lambda x, e: torch.randn(3) * e + x,
-]
-
-# What asks more of the number than arithmetic is compiled for each value.
-ASKING: list[Callable[[Any, float], Any]] = [
     lambda x, e: x if isinstance(e, float) else x * 2,
     lambda x, e: x * (2.0 if isinstance(e, float) else 3.0),
     lambda x, e: x.float() if torch.is_tensor(e) else x.double(),
     lambda x, e: x * math.cos(e),
-    lambda x, e: x * (2 if e > 0.6 else 1),
     lambda x, e: x * torch.tensor(e),
+]
+
+# What asks more of the number than arithmetic is compiled for each value.
+ASKING: list[Callable[[Any, float], Any]] = [
+    lambda x, e: x * 2 if type(e) is float else x,
     lambda x, e: x * len(f"{e:.3g}"),
     lambda x, e: x * {0.5: 2}.get(e, 3),
     lambda x, e: F.dropout(x, e / 2),
@@ -62,6 +64,82 @@ def test_one_compilation_serves_all_values(function: Callable[[Any, float], Any]
 @pytest.mark.parametrize("function", ASKING)
 def test_what_asks_for_the_value_gets_it(function: Callable[[Any, float], Any]) -> None:
     assert len(compare(function, "numpy").specializations) >= len(VALUES) - 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, e: x * (2 if e > 0.6 else 1) * e,
+        lambda x, e: x * e if x.sum() > e else x - e,
+        lambda x, e: torch.cond(x.sum() > e, lambda x: x * e, lambda x: x - e, (x,)) if e > 0.6 else x,
+    ],
+)
+def test_an_answer_has_a_program(function: Callable[[Any, float], Any]) -> None:
+    assert len(compare(function, "numpy").specializations) == 3  # of the first value, and of either answer
+
+
+def test_python_s_arithmetic_is_python_s() -> None:
+    """Zero divisors, roots of negative numbers, and what leaves the range of a float or of 64 bits."""
+    cases: list[tuple[Callable[[Any], Any], Sequence[Any]]] = [
+        (lambda e: 1 / e, (1.0, 2.0, 0.0, -1.0, 3.0)),
+        (lambda e: e**0.5, (1.0, 2.0, -2.0, 3.0)),
+        (lambda e: 10.0**e, (1.0, 2.0, 400.0, 3.0)),
+        (lambda e: 5 % e, (1.5, 2.0, 0.0, -1.5)),
+        (lambda e: e * 6364136223846793005 % (1 << 31), (1, 2, 1 << 40, -5, 1 << 70)),
+        (lambda e: e**3, (3, 5, 1 << 40, 1 << 70, -(1 << 63))),
+        (lambda e: -e, (3, 5, -(1 << 63))),
+    ]
+    for formula, values in cases:
+        found = []
+        for wrap in (lambda f: f, torch.compile):
+
+            @wrap
+            def function(x: Any, e: Any, formula: Any = formula) -> Any:
+                return x * formula(e), formula(e)
+
+            found.append([])
+            for value in values:
+                try:
+                    tensor, number = function(X.double(), value)
+                    found[-1].append((tensor.tolist(), number))
+                except ArithmeticError as error:
+                    found[-1].append(repr(error))
+        assert found[0] == found[1]
+
+
+def test_scalars_of_numpy() -> None:
+    compiled = torch.compile(lambda x, e: (x * e, e * 2))
+    for value in np.linspace(0, 1, 5):
+        scaled, twice = compiled(X, value)
+        assert scaled.allclose(X * value) and type(twice) is np.float64 and twice == value * 2
+    assert len(compiled.specializations) == 2 and compiled.eager_calls == 0
+
+
+class Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any, factor: float) -> Any:
+        ctx.factor = factor
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return -g * ctx.factor, None
+
+
+def hooked(x: Any, factor: float) -> Any:
+    made = x * 1.0
+    made.register_hook(lambda g: g * factor)
+    return made
+
+
+@pytest.mark.parametrize(("function", "programs"), [(Reverse.apply, 2), (hooked, 4)])
+def test_numbers_in_a_backward_pass_outside(function: Callable[[Any, float], Any], programs: int) -> None:
+    step = torch.compile(lambda x, e: function(x.sin(), e).sum())
+    for value in (0.5, 1.5, 2.5, -1.0):
+        x = X.clone().requires_grad_()
+        step(x, value).backward()
+        assert x.grad.allclose(x.detach().cos() * (-value if programs == 2 else value))
+    assert len(step.specializations) == programs
 
 
 @pytest.mark.parametrize("backend", ["cpu", "numpy"])

@@ -3,6 +3,7 @@ the same and not equal."""
 
 from __future__ import annotations
 
+import enum
 import math
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import graphtorch as torch
 
 NAN = float("nan")
+X = torch.tensor([1.0, 2.0, 3.0])
 SERIES: list[list[Any]] = [
     [(1,), (True,), (1.0,), (1,)],
     [(0.0,), (-0.0,), (0.0,)],
@@ -87,3 +89,27 @@ def test_integers_that_outgrow_64_bits() -> None:
         step = wrap(function)
         found.append([(step(torch.ones(2)).tolist(), held["count"]) for _ in range(7)])
     assert found[0] == found[1]
+
+
+class Many(int):
+    pass
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 3
+
+
+@pytest.mark.parametrize("kind", [Many, Level, np.int64])
+def test_classes_of_integers(kind: Any) -> None:
+    """Enumerations and NumPy's integers are numbers like any other, in shapes, too."""
+
+    def function(x: Any, n: int) -> Any:
+        return x * n, torch.full((2,), n), torch.zeros(n), x.reshape(1, 3).sum(kind(1)), x[: int(n)]
+
+    compiled = torch.compile(function)
+    one, three = kind(1), kind(3)
+    for number in (one, three, one):
+        for found, wanted in zip(compiled(X, number), function(X, number), strict=True):
+            assert found.equal(wanted) and found.dtype is wanted.dtype
+    assert len(compiled.specializations) == 2 and compiled.eager_calls == 0
