@@ -51,6 +51,8 @@ def in_one_piece(name: str, strided: bool = False, linear: bool = False) -> Call
                 if made is not None:
                     return made
             result = function(*args, **kwargs)
+            if not linear and state.recorder is not None:
+                _keep_recorded(args, kwargs, result)
             if name and isinstance(result, Tensor) and not any([result is a for a in args]):
                 renamed(result, name)
             return result
@@ -84,11 +86,24 @@ def by_kernels(name: str, kernels: Kernels) -> Callable[[F], F]:
                 made = _by_kernels(function, name, kernels, args)
                 if made is not None:
                     return made
-            return function(*args)
+            result = function(*args)
+            if state.recorder is not None:
+                _keep_recorded(args, {}, result)
+            return result
 
         return composition  # type: ignore[return-value]
 
     return decorate
+
+
+def _keep_recorded(args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> None:
+    """Let a recorder know what the node of a composition keeps, which its operators may not."""
+    keep = getattr(state.recorder, "keep_for_backward", None)
+    if keep is not None and state.grad_enabled:
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        for result in made if isinstance(made, tuple) else (made,):
+            if not any([result is a for a in tensors]):
+                keep(result, tensors)
 
 
 def _by_kernels(function: Callable[..., Any], name: str, kernels: Kernels, args: tuple[Any, ...]) -> Any:

@@ -36,6 +36,7 @@ from graphtorch.frontend.recorded import Recorded, RecordedNode, RecordedStorage
 from graphtorch.frontend.sources import GradSource, Source, TensorSource, gradient_of
 from graphtorch.ir.builder import GraphBuilder, Traced
 from graphtorch.ir.graph import Graph, Location, Node, Value
+from graphtorch.tensor.devices import CPU
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.tracked import operand_of
 from graphtorch.tensor.type import type_of
@@ -363,6 +364,15 @@ class GradientRecorder(GraphBuilder):
                 tensor._node = RecordedNode("GradientBackward0")
             by_value[target] = tensor
         return [by_value.get(t) for t in targets]
+
+    def keep_for_backward(self, result: Tensor, tensors: Sequence[Tensor]) -> None:
+        """Note that the tape's node of a result keeps these tensors, beside what its operators keep."""
+        if not isinstance(result._data, Recorded) or not result.requires_grad:
+            return
+        node = self.saver(self.value_of(result))
+        known = (self.captured.get(id(t), t) for t in tensors if t._device is CPU)
+        held = (t for t in known if isinstance(t._data, Recorded))
+        self._saved.setdefault(node, []).extend((t._data.storage, t._data.storage.version, t) for t in held)
 
     def saver(self, value: Value) -> Node | Part:
         """What the tape's node of a value would be: the graph's, or a part of it."""

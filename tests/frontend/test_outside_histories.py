@@ -63,6 +63,36 @@ def test_changes_of_what_another_result_saved(function):
     check(function, leaf_and_data, change_and_go_back)
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda p, x: torch.nn.functional.batch_norm(x, None, None, p, training=True),
+        lambda p, x: torch.nn.functional.group_norm(x, 1, p),
+    ],
+)
+@pytest.mark.parametrize("changes", ["x", "p", ""])
+def test_changes_of_what_a_composition_saved(compute, changes):
+    def make() -> Any:
+        return torch.ones(3, requires_grad=True), torch.arange(12.0).reshape(4, 3)
+
+    def inside(p: Any, x: Any) -> Any:
+        made = compute(p, x).square().sum()
+        with torch.no_grad():
+            {"x": x, "p": p, "": torch.zeros(3)}[changes].add_(1)
+        made.backward()
+        return made.detach()
+
+    def outside(made: Any, arguments: Any) -> None:
+        if changes:
+            with torch.no_grad():
+                arguments["px".index(changes)].add_(1)
+        made.square().sum().backward()
+
+    assert ("RuntimeError" in outcome(inside, make, lambda made, arguments: None)) == bool(changes)
+    check(inside, make)
+    check(compute, make, outside)
+
+
 def test_a_global_whose_history_goes_on_from_call_to_call():
     def results(compiled: bool) -> list[Any]:
         q = torch.ones(3, 3)
