@@ -44,7 +44,11 @@ def checked_call(function: CompiledFunction, args: tuple[Any, ...], kwargs: dict
         return function.find(args, kwargs)
     saved = _State(found, leaves)
     before = [_data_of(s.fetch(leaves)) for s in found.captured.sources]
-    compiled = function.find(args, kwargs)
+    deferred, found.captured.deferred = found.captured.deferred, ()  # the eager run does that
+    try:
+        compiled = function.find(args, kwargs)
+    finally:
+        found.captured.deferred = deferred
     mine = [_copy(v) for v in _leaves(compiled)]
     after = saved.now()
     saved.restore()

@@ -127,6 +127,7 @@ class Captured:
     arithmetic  what each call computes in Python
     changes     what plain values and tensors in Python objects become
     assumed     where there are numbers whose values are assumed
+    deferred    what each call does in Python when the rest is done
     names_type  whether the function names `type`, which tells a tracked number from others
     """
 
@@ -153,6 +154,7 @@ class Captured:
     arithmetic: Arithmetic | None = None
     changes: list[Change] = field(default_factory=list)
     assumed: list[Place] = field(default_factory=list)
+    deferred: Sequence[Callable[[], Any]] = ()
     names_type: bool = False
 
 
@@ -257,7 +259,7 @@ class _Assembler:
             if isinstance(tensor._data, Recorded):
                 key = id(tensor._data.storage)
                 sharing[key] = sharing.get(key, 0) + 1
-        captured = Captured(self.graph, recorder.sources, [], tree)
+        captured = Captured(self.graph, recorder.sources, [], tree, deferred=recorder.deferred)
         captured.custom = recorder.custom
         memo: dict[int, Any] = {}
         for number, leaf in enumerate(leaves):
@@ -717,6 +719,16 @@ def _shown(call: _Call, leaves: Sequence[Any], of: Any) -> Tensor:
     """The tensor of this call that shows some memory."""
     found: Tensor = of.fetch(leaves) if isinstance(of, Source) else call.make(of)
     return found
+
+
+def run_deferred(calls: Sequence[Callable[[], Any]]) -> None:
+    """The end of a call. An error is the user's: nothing is to be run again."""
+    for call in calls:
+        try:
+            call()
+        except Exception as error:
+            error._graphtorch_located = True  # type: ignore[attr-defined]
+            raise
 
 
 def set_history(tensor: Tensor, node: Node, index: int) -> None:

@@ -19,7 +19,7 @@ from graphtorch.frontend.arrangement import laid_out
 from graphtorch.frontend.descriptions import Alias, Computed, Constant, Made, Output
 from graphtorch.frontend.kept import KeptGradients, keepable
 from graphtorch.frontend.places import assignment
-from graphtorch.frontend.program import BrokenNode
+from graphtorch.frontend.program import BrokenNode, run_deferred
 from graphtorch.frontend.sources import (
     ArgumentSource,
     GradSource,
@@ -32,6 +32,7 @@ from graphtorch.frontend.sources import (
     carrier,
     gradient_of,
 )
+from graphtorch.frontend.state_recorder import plain_entry
 from graphtorch.frontend.tree import Leaf, unflatten
 from graphtorch.frontend.watch import Fact, Settled, memory
 from graphtorch.ir.passes import verify_by_default
@@ -178,7 +179,7 @@ class _Writer:
         if isinstance(source, IntegerArgument):
             return f"{self.name(Tensor._wrap)}({self.name(carrier)}(a{source.index}))"
         assert isinstance(source, NumberSource)
-        expression = f"{self.name(source.container)}.get({source.key!r})"
+        expression = plain_entry(self.guards, source.container, source.key)
         plain = f"dict.__getitem__({self.name(source.container)}, {source.key!r})"
         found = self.guards.locals.get(expression) or plain
         return found if source.index is None else f"{found}[{source.index}]"
@@ -278,6 +279,8 @@ class _Writer:
             self.lines.append(assignment(self.guards, change.namespace, change.key, given))
             if change.slot is not None and not isinstance(change.spec, Constant | Computed):
                 self.lines.append(f"{self.name(change.slot)}.tensor = {given}")
+        if captured.deferred:
+            self.lines.append(f"{self.name(run_deferred)}({self.name(captured.deferred)})")
         names = iter(results)
         returned = self._tree(captured.tree, names)
         if returned is None:

@@ -10,7 +10,7 @@ from graphtorch.frontend.guards import GuardSet
 from graphtorch.frontend.joint import JointProgram
 from graphtorch.frontend.paths import PathExecutable, PathTree
 from graphtorch.frontend.pipeline import Compiled, Lower, compile_graph
-from graphtorch.frontend.program import Captured, ResultBuilder
+from graphtorch.frontend.program import Captured, ResultBuilder, run_deferred
 from graphtorch.frontend.replay import Replay
 from graphtorch.frontend.tree import unflatten
 from graphtorch.frontend.watch import Settled
@@ -133,4 +133,5 @@ class Specialization:
         results, grads = self._results.build(arrays, leaves, history, numbers)
         for leaf, gradient in grads:
             leaf._grad = gradient
+        run_deferred(captured.deferred)
         return unflatten(captured.tree, iter(results))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphtorch.autograd.hooks import ALL_MODULES, HookTable
@@ -11,7 +11,7 @@ from graphtorch.frontend.arithmetic import Arithmetic, ComputedNumber
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import GradientRecorder
-from graphtorch.frontend.guards import attribute, dictionary, identical, is_scalar
+from graphtorch.frontend.guards import GuardSet, attribute, dictionary, identical, is_scalar
 from graphtorch.frontend.places import access, owner_of
 from graphtorch.frontend.sources import (
     LARGEST,
@@ -51,6 +51,8 @@ class StateRecorder(GradientRecorder):
         self.shared: set[int] = set()  # those of them that are in several places
         self._sites: dict[int, set[tuple[int, Any]]] | None = None  # where there are tensors, by id
         self.set_numbers: dict[tuple[int, Any], Any] = {}  # entries that the run has set, and what has them
+        self.deferred: list[Callable[[], Any]] = []  # what each call does when the graph has run
+        self._later: set[int] = set()  # by id, dictionaries that this changes
         self._seen_modules: set[int] = set()
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
 
@@ -77,13 +79,33 @@ class StateRecorder(GradientRecorder):
 
     def number_set(self, container: Any, key: Any) -> None:
         """An entry of a dictionary is set: what it was, and what it is at the next call, counts no more."""
+        self._check_later(container)
         self.set_numbers[id(container), key] = container
+
+    def defer_step(self, scheduler: Any, *args: Any, **kwargs: Any) -> None:
+        """Step a learning-rate scheduler when the graph has run. That is Python, and changes what the next call reads;
+        the rest of this one must not ask for it."""
+        groups = object.__getattribute__(scheduler, "optimizer").param_groups
+        known = type(scheduler).__module__.partition(".")[0] == __name__.partition(".")[0]
+        if args or kwargs or not known or any(isinstance(dict.get(group, "lr"), Tensor) for group in groups):
+            self.note_effect("steps a learning-rate scheduler")
+        self.deferred.append(object.__getattribute__(scheduler, "step"))
+        self._later.update(map(id, groups))
+
+    def _check_later(self, container: Any) -> None:
+        """Refuse to read what changes at the end of the call: options of groups, or (None) what schedulers know."""
+        if self.deferred and (container is None or id(container) in self._later):
+            self.note_effect("asks for what a learning-rate scheduler has set")
 
     def number_input(self, container: Any, key: Any) -> Any:
         """A Python number in a dictionary as a run-time number, so that a change of it needs no new capture. The user's
         code gets a number that it may compute with in Python as it likes."""
+        self._check_later(container)
         value = dict.__getitem__(container, key)
-        tracked = not _is_own(sys._getframe(2))
+        frame: Any = sys._getframe(1)
+        while frame.f_locals.get("self") is container:  # methods of its own
+            frame = frame.f_back
+        tracked = not _is_own(frame)
         if type(value) is TrackedNumber:
             found: Any = value if tracked else operand_of(value)
             return found
@@ -113,6 +135,39 @@ class StateRecorder(GradientRecorder):
             return self.guard_item(container, key)
         return self._number(container, key, None, value, expression, place)
 
+    def python_value(self, container: Any, key: Any) -> Any:
+        """An entry of a dictionary in which a number, or a list of them, may be another at each call; anything else is
+        assumed."""
+        self._check_later(None)
+        value = dict.__getitem__(container, key)
+        numbers = value if type(value) is list else [value]
+        if numbers and all(type(x) in (int, float) for x in numbers):
+            self._alive.append(container)
+            if type(value) is not list:
+                return self.arithmetic.read(container, key, value)
+            held = f"dict.__getitem__({self.guards.name(container)}, {key!r})"
+            test = f"{held}.__class__ is list and len({held}) == {len(value)}"
+            self.guards.add(test, f"{key!r} had {len(value)} entries")
+            return [self.arithmetic.read(container, key, x, i) for i, x in enumerate(value)]
+        if is_scalar(value):
+            return self.guard_item(container, key)
+        held = f"dict.__getitem__({self.guards.name(container)}, {key!r})"
+        self.guards.same_object(held, value, f"{key!r} was the same object")
+        return value
+
+    def guard_keys(self, container: Any) -> None:
+        """Assume the keys of a dictionary, unless the run has set some of its entries."""
+        self._check_later(container)
+        if not any(owner is container for owner in self.set_numbers.values()):
+            held, keys = self.guards.name(container), [*dict.keys(container)]
+            self.guards.add(f"[*dict.keys({held})] == {keys!r}", f"the options of a group were {keys}")
+
+    def guard_key(self, container: Any, key: Any) -> None:
+        """Assume whether a dictionary has a key, unless the run has set it."""
+        if (id(container), key) not in self.set_numbers:
+            found, held = dict.__contains__(container, key), self.guards.name(container)
+            self.guards.add(f"dict.__contains__({held}, {key!r}) is {found}", f"that {key!r} was there was {found}")
+
     def _number(
         self, container: Any, key: Any, index: int | None, value: Any, expression: str, place: str | None
     ) -> Any:
@@ -137,6 +192,7 @@ class StateRecorder(GradientRecorder):
 
     def guard_item(self, container: Any, key: Any) -> Any:
         """Assume the value of a dictionary's entry."""
+        self._check_later(container)
         value = dict.__getitem__(container, key)
         expression = f"dict.__getitem__({self.guards.name(container)}, {key!r})"
         place = self._entry(container, key)
@@ -158,7 +214,7 @@ class StateRecorder(GradientRecorder):
         if kind is dict:
             return f"{self.guards.name(container)}[{key!r}]"
         # A subclass may see each subscript, which a plain look-up need not tell it.
-        return f"{self.guards.name(container)}.get({key!r})" if kind.get is dict.get else None
+        return plain_entry(self.guards, container, key) if isinstance(container, dict) else None
 
     @staticmethod
     def check_slot(alone: bool) -> None:
@@ -321,6 +377,11 @@ class StateRecorder(GradientRecorder):
 
     def exit_module(self, module: Any) -> None:
         self.modules.pop()
+
+
+def plain_entry(guards: GuardSet, container: Any, key: Any) -> str:
+    """An expression for an entry of a dictionary of some subclass; None where it is not there."""
+    return f"{guards.name(dict.get)}({guards.name(container)}, {key!r})"
 
 
 def _is_own(frame: Any) -> bool:

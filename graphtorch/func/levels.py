@@ -278,6 +278,27 @@ class Level:
         if self.outer is not None:
             self.outer.number_set(container, key)
 
+    def guard_keys(self, container: Any) -> None:
+        if self.outer is not None:
+            self.outer.guard_keys(container)
+
+    def guard_key(self, container: Any, key: Any) -> None:
+        if self.outer is not None:
+            self.outer.guard_key(container, key)
+
+    def python_value(self, container: Any, key: Any) -> Any:
+        return dict.__getitem__(container, key) if self.outer is None else self.outer.python_value(container, key)
+
+    def defer_step(self, scheduler: Any, *args: Any) -> None:
+        if self.outer is None:
+            scheduler.step(*args)
+        else:
+            self.outer.defer_step(scheduler, *args)
+
+    def note_effect(self, does: str) -> None:
+        if self.outer is not None:
+            self.outer.note_effect(does)
+
     def guard_item(self, container: Any, key: Any) -> Any:
         return dict.__getitem__(container, key) if self.outer is None else self.outer.guard_item(container, key)
 

@@ -43,7 +43,9 @@ class ParamGroup(dict[str, Any]):
     """The options of one group of parameters, and under "params" the parameters themselves.
 
     While a capture is running, reading "lr", or what has been changed before (momentum and betas that a scheduler
-    cycles), gives traced numbers, and reading anything else becomes a guard.
+    cycles), gives traced numbers, and reading anything else becomes a guard, in whatever way it is read: what a class
+    that has an `__iter__` of its own holds, Python takes from it by `keys` and `[]`, also for `dict(group)` and
+    `{**group}`.
     """
 
     varying: frozenset[str] = frozenset({"lr"})
@@ -57,12 +59,43 @@ class ParamGroup(dict[str, Any]):
         return super().__getitem__(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        note = getattr(state.recorder, "number_set", None)
-        if note is not None:
-            note(self, key)
-        if key not in self.varying and _changes(self.get(key), value):
+        _note("number_set", self, key)
+        if key not in self.varying and _changes(dict.get(self, key), value):
             self.varying |= {key}
         super().__setitem__(key, value)
+
+    def __contains__(self, key: object) -> bool:
+        _note("guard_key", self, key)
+        return super().__contains__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        _note("guard_keys", self)
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        _note("guard_keys", self)
+        return super().keys()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if state.recorder is not None and key in self:
+            return self[key]
+        return super().get(key, default)
+
+    def items(self) -> Any:
+        return super().items() if state.recorder is None else {key: self[key] for key in self}.items()
+
+    def values(self) -> Any:
+        return super().values() if state.recorder is None else {key: self[key] for key in self}.values()
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self)
+
+
+def _note(name: str, *args: Any) -> None:
+    """Tell a recorder that wants to know."""
+    note = getattr(state.recorder, name, None)
+    if note is not None:
+        note(*args)
 
 
 def _changes(old: Any, new: Any) -> bool:

@@ -113,3 +113,9 @@ def test_classes_of_integers(kind: Any) -> None:
         for found, wanted in zip(compiled(X, number), function(X, number), strict=True):
             assert found.equal(wanted) and found.dtype is wanted.dtype
     assert len(compiled.specializations) == 2 and compiled.eager_calls == 0
+
+
+def test_a_quotient_by_a_number_of_the_graph_is_rounded_once() -> None:
+    compiled = torch.compile(lambda t: (7 / t.item(), 1.0 / t.sum().item()))
+    for number in (3, 5, 49):
+        assert compiled(torch.tensor(number)) == (7 / number, 1 / number)

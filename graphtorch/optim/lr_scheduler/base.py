@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,6 +69,24 @@ class LRScheduler:
         optimizer.__dict__.setdefault("_opt_called", False)
         self._initial_step()
 
+    def __getattribute__(self, name: str) -> Any:
+        """While a function is captured: numbers as each call finds them, and a step for the end of the call."""
+        found = object.__getattribute__(self, name)
+        recorder = state.recorder
+        if recorder is None or (name.startswith("__") and name != "__dict__"):
+            return found
+        if name == "__dict__":
+            recorder.note_effect("asks for all that a learning-rate scheduler knows")
+        if name == "step":
+            return functools.partial(recorder.defer_step, self)
+        own = object.__getattribute__(self, "__dict__")
+        return recorder.python_value(own, name) if name in own else found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if state.recorder is not None:
+            state.recorder.note_effect("changes a learning-rate scheduler")
+        object.__setattr__(self, name, value)
+
     def _initial_step(self) -> None:
         self._step_count = 0
         self._is_initial = True
@@ -95,11 +114,9 @@ class LRScheduler:
     def step(self, epoch: int | None = None) -> None:
         """Go to the next epoch (or, deprecated, to ``epoch``) and set the learning rates.
 
-        A compiled function that calls it runs eagerly, with one warning: a graph would do it once.
+        Each call of a compiled function does it when the rest has run; one that asks for the rates afterwards runs
+        eagerly, with one warning.
         """
-        note = getattr(state.recorder, "note_effect", None)
-        if note is not None:
-            note("steps a learning-rate scheduler")
         if self._step_count == 1:
             self._warn_about_order()
         self._step_count += 1
