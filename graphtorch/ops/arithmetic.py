@@ -628,6 +628,11 @@ def install_operator(name: str, compute: Callable[[Any, Any], Any]) -> None:
     setattr(Tensor, name, dunder)
 
 
+def _reversed_div(divisor: Any, dividend: Any) -> Any:
+    """`dividend / divisor`: for tensors in PyTorch's two steps, for run-time numbers as Python divides."""
+    return div(dividend, divisor) if divisor.is_number else divisor.reciprocal() * dividend
+
+
 for _name, _compute in (
     ("__add__", add),
     ("__radd__", add),
@@ -639,9 +644,9 @@ for _name, _compute in (
     ("__rmul__", mul),
     ("__imul__", FUNCTIONS["mul_"]),
     ("__truediv__", div),
-    ("__rtruediv__", lambda self, other: self.reciprocal() * other),
+    ("__rtruediv__", _reversed_div),
     ("__itruediv__", FUNCTIONS["div_"]),
-    ("__rdiv__", lambda self, other: self.reciprocal() * other),
+    ("__rdiv__", _reversed_div),
     ("__floordiv__", floor_divide),
     ("__rfloordiv__", lambda self, other: floor_divide(other, self)),
     ("__ifloordiv__", FUNCTIONS["floor_divide_"]),
