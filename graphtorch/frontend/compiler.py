@@ -566,6 +566,7 @@ class CompiledFunction:
         if environment.made:
             raise PythonStateChange(environment.made)
         recorder.assume_hooks()
+        recorder.assume_modes()
         recorder.assume_tables(environment.modules)
         taken = {number[:2] for number in recorder.numbers}
 

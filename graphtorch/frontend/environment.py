@@ -616,6 +616,7 @@ class Environment:
     def undo_changes(self) -> list[str]:
         """Put back what the run changed; returns what that was. What it only added is in `made`."""
         changed: list[str] = []
+        self.reads.settle()
         self.attributes.undo(self.assigned or self.find_assigned())  # a run that failed has not looked for them
         if dict(ALL_MODULES) != self._hooks_on_all:
             changed.append("the hooks on all modules")
@@ -674,7 +675,7 @@ class Environment:
             changed.append("the environment variables")
             os.environ.clear()
             os.environ.update(self.environ)
-        return list(dict.fromkeys(changed + self.settings.undo()))
+        return list(dict.fromkeys(changed + self.settings.undo() + self.reads.undo(self.places)))
 
     def add_guards(self, skip: Callable[[Place], bool], fixed: set[int]) -> None:
         """Assume every place but those that `skip` excludes, which each call reads or which are assumed otherwise.

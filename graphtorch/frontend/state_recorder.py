@@ -13,6 +13,7 @@ from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import GuardSet, attribute, dictionary, identical, is_scalar
 from graphtorch.frontend.places import access, owner_of
+from graphtorch.frontend.reach import is_module
 from graphtorch.frontend.sources import (
     LARGEST,
     IntegerArgument,
@@ -54,6 +55,7 @@ class StateRecorder(GradientRecorder):
         self.deferred: list[Callable[[], Any]] = []  # what each call does when the graph has run
         self._later: set[int] = set()  # by id, dictionaries that this changes
         self._seen_modules: set[int] = set()
+        self.modes_set: dict[int, Any] = {}  # the modules whose mode the function sets, by id
         self._hooks_met: list[tuple[Any, str, list[tuple[str, dict[Any, Any]]]]] = []
 
     def number_argument(self, index: int, name: str, value: Any) -> TrackedNumber:
@@ -339,6 +341,19 @@ class StateRecorder(GradientRecorder):
             if id(module) not in self._seen_modules:
                 for group in TABLES:
                     self._assume_table(module, group, vars(module).get(group, {}), name, f"{name}.")
+
+    def assume_modes(self) -> None:
+        """Assume the modes that the function sets of modules which it does not call: they are what they were."""
+        assert self.environment is not None
+        for owner in self.environment.reads.owners_setting("training"):
+            if is_module(owner):
+                self.modes_set[id(owner)] = owner
+        for module in self.modes_set.values():
+            if id(module) not in self._seen_modules and "training" in vars(module):
+                place, own = attribute(self.guards, module, "training"), self.guards.watch.attributes(module)
+                name = self.module_names.get(id(module), type(module).__name__)
+                held = f"{self.guards.name(module)}.training"
+                self.guards.same_value(held, module.training, f"{name}.training", place, (own if place else None,))
 
     def assume_hooks(self) -> None:
         """Assume the hooks of the modules that were called, unless the function changed them itself."""

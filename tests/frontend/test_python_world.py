@@ -1142,3 +1142,88 @@ def test_modes_that_are_set_for_a_while_compile_once() -> None:
     for _ in range(4):
         assert step(torch.ones(3)).tolist() == [1, 1, 1]
     assert teacher.training
+
+
+# -- what a call sets to what it was, the next finds to be something else ----------------------------------------------
+
+
+class Box:
+    def __init__(self) -> None:
+        self.k: Any = 1
+        self.j: Any = 2
+        self.t = torch.ones(2)
+
+
+class Setting(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.k = 1
+
+    def forward(self, x: Any) -> Any:
+        self.k = 1
+        return x + 1
+
+
+def settings() -> dict[str, Any]:
+    box, module, layer, kept = Box(), Setting(), torch.nn.Sequential(torch.nn.Dropout(), torch.nn.ReLU()), torch.ones(2)
+    box.t = kept
+    names = {"k": 1, "j": 2}
+
+    def attribute(x: Any) -> Any:
+        box.k = 1
+        return x + 1
+
+    def by_size(x: Any) -> Any:
+        box.k = (-(x.shape[0] >> 1)) ** 2
+        return x + 1
+
+    def by_name(x: Any) -> Any:
+        for name, value in names.items():
+            setattr(box, name, value)
+        return x + 1
+
+    def tensor(x: Any) -> Any:
+        box.t = kept
+        return x + 1
+
+    def toggled(x: Any) -> Any:
+        box.k = 2
+        x = x * box.k
+        box.k = 1
+        return x
+
+    def mode(x: Any) -> Any:
+        layer.train()
+        module.training = True
+        return x + 1
+
+    def spoil(value: Any) -> None:
+        box.k = box.j = module.k = value
+        box.t = torch.zeros(2)
+        layer.eval()
+        module.eval()
+
+    def seen() -> Any:
+        return box.k, box.j, module.k, box.t.tolist(), layer.training, layer[1].training, module.training
+
+    functions = {"attribute": attribute, "by_size": by_size, "by_name": by_name, "tensor": tensor, "toggled": toggled}
+    return {**functions, "mode": mode, "module": module, "spoil": spoil, "seen": seen}
+
+
+@pytest.mark.parametrize("case", ["attribute", "by_size", "by_name", "tensor", "toggled", "mode", "module"])
+def test_what_a_call_sets_although_it_finds_it_so(case):
+    def run(compiled: bool) -> list[Any]:
+        made = settings()
+        step = torch.compile(made[case], backend="numpy") if compiled else made[case]
+        found = []
+        for value in (None, None, "b", 5, None, 2.5, 1):
+            if value is not None:
+                made["spoil"](value)
+            for rows in (3, 3, 4):
+                found.append((step(torch.ones(rows, 2)).tolist(), made["seen"]()))
+        return found
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert run(True) == run(False)
+    assert "__setattr__" not in vars(Box) and "__setattr__" not in vars(Setting)

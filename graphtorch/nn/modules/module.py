@@ -528,6 +528,9 @@ class Module:
         """
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
+        modes = getattr(state.recorder, "modes_set", None)
+        if modes is not None:
+            modes[id(self)] = self  # a capture is running: what it was before is assumed
         self.training = mode
         for module in self.children():
             module.train(mode)
