@@ -13,7 +13,7 @@ from graphtorch.ops.build import FUNCTIONS, function, operator
 from graphtorch.ops.dispatch import call, call_inplace, on_device, transfer
 from graphtorch.ops.pointwise import broadcast_shapes
 from graphtorch.ops.record import POINTWISE, VIEW, Sample, sample
-from graphtorch.ops.strides import copied_by_rows, layout_of, strides_in, suggested_format, under
+from graphtorch.ops.strides import copied_by_rows, laid_out, layout_of, strides_in, suggested_format, under
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.devices import CPU, META, canonical
 from graphtorch.tensor.devices import device as device_class
@@ -263,9 +263,13 @@ def _numpy_clone(input: Any, memory_format: str | None) -> Any:
         return copied_by_rows(np.asarray(input))
     if order is None:
         made = np.array(input, copy=True)
-        if 1 in made.shape and made.strides != input.strides:  # NumPy's are other ones for dimensions of size 1
-            return under(made, strides_in(None, made.shape, layout_of(input)))
-        return made
+        if made.strides == input.strides or not (1 in made.shape or 0 in input.strides):
+            return made
+        # NumPy's strides are other ones than PyTorch's where there is one element, or one for many.
+        strides = strides_in(None, made.shape, layout_of(input))
+        if all(n == 1 or s == w * made.itemsize for n, s, w in zip(made.shape, made.strides, strides, strict=True)):
+            return under(made, strides)
+        return laid_out(made, strides)
     copied = copied_by_rows(np.transpose(input, order))
     return np.transpose(copied, np.argsort(order))
 

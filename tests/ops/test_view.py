@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,22 @@ def test_gradient_through_a_change_of_a_view() -> None:
         return y
 
     check(change, normal(3, 3))
+
+
+@pytest.mark.parametrize("base", itertools.product((1, 2), repeat=3))
+def test_copies_of_expanded_tensors(base: tuple[int, ...]) -> None:
+    """One element stands for many, in any order of dimensions, some of which have one element."""
+    values = np.arange(1.0, 1 + np.prod(base), dtype=np.float32).reshape(base)
+    for sizes in itertools.product((1, 2), (1, 3), (1, 2), (1, 2)):
+        shape = tuple(n if m == 1 else m for n, m in zip(sizes, (1, *base), strict=True))
+        wanted = np.broadcast_to(values, shape)
+        for order in itertools.permutations(range(4)):
+            x = gt.from_numpy(values).expand(shape).permute(order)
+            for copy in (x.clone(), x.contiguous(), x * 1.0, x.clone().mul_(1.0)):
+                np.testing.assert_array_equal(copy.numpy(), wanted.transpose(order))
+            x = x.clone()
+            x.view(-1).add_(1) if x.is_contiguous() else x.add_(1)
+            np.testing.assert_array_equal(x.numpy(), wanted.transpose(order) + 1)
 
 
 def test_an_empty_tensor_leaves_nothing_to_infer_a_size_from() -> None:
