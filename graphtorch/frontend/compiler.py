@@ -567,7 +567,7 @@ class CompiledFunction:
             raise PythonStateChange(environment.made)
         recorder.assume_hooks()
         recorder.assume_modes()
-        recorder.assume_tables(environment.modules)
+        recorder.assume_uncalled(environment.modules, environment.names)
         taken = {number[:2] for number in recorder.numbers}
 
         def is_read(place: Place) -> bool:

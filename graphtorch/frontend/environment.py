@@ -46,7 +46,18 @@ from graphtorch.frontend.effects import (
 from graphtorch.frontend.entered import Entered
 from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
 from graphtorch.frontend.library import LibraryUses
-from graphtorch.frontend.places import Cell, ClassSpace, Entries, Holder, Memory, Place, Slots, same
+from graphtorch.frontend.places import (
+    Cell,
+    ClassSpace,
+    Entries,
+    Holder,
+    Memory,
+    Place,
+    Slots,
+    equal_arrays,
+    same,
+    same_entries,
+)
 from graphtorch.frontend.reach import (
     asks_for_absence,
     callable_code,
@@ -402,8 +413,12 @@ class Environment:
     def _visit_groups(self, place: Place, optimizer: Any) -> None:
         """The options of an optimizer of this package, which user's code may set; those that it reads are assumed by
         the groups."""
-        for i, group in enumerate(vars(optimizer).get("param_groups", ())):
+        groups = vars(optimizer).get("param_groups", ())
+        count = f"len({place.expression}.param_groups) == {len(groups)}"
+        self.guards.add(count, f"{place.meaning} had {len(groups)} param groups")
+        for i, group in enumerate(groups):
             held, title = f"{place.expression}.param_groups[{i}]", f"{place.meaning}.param_groups[{i}]"
+            self.guards.same_object(held, group, f"{title} was the same object")
             self.tables.append((title, group, dict(group)))
             for key, option in group.items():
                 if is_scalar(option):
@@ -623,7 +638,7 @@ class Environment:
             ALL_MODULES.clear()
             ALL_MODULES.update(self._hooks_on_all)
         for place, container, copy in self.containers:
-            if not _same_entries(container, copy):
+            if not same_entries(container, copy):
                 grown = isinstance(container, dict) and all(
                     k in container and same(container[k], v) for k, v in copy.items()
                 )
@@ -645,7 +660,7 @@ class Environment:
                 self.made.append(f"the global {name}")
                 del scope[name]
         for place, array_, content in self.arrays:
-            if not _equal_arrays(array_, content):
+            if not equal_arrays(array_, content):
                 changed.append(place.meaning)
                 array_[...] = content
         for place, buffer, kept in self.buffers:
@@ -695,7 +710,7 @@ class Environment:
         for place, _, kept in self.sets:
             guards.add(f"{place.expression} == {guards.name(kept)}", f"{place.meaning} had {len(kept)} members")
         for place, _, content in self.arrays:
-            check = f"{guards.name(_equal_arrays)}({place.expression}, {guards.name(content)})"
+            check = f"{guards.name(equal_arrays)}({place.expression}, {guards.name(content)})"
             guards.add(check, f"{place.meaning} held the same numbers")
         for place, _, kept_bytes in self.buffers:
             check = f"{guards.name(bytes)}({place.expression}) == {guards.name(kept_bytes)}"
@@ -765,25 +780,6 @@ def _is_empty(cell: CellType) -> bool:
 def _is_flat(value: Any) -> bool:
     """Whether an entry says all by its value or identity."""
     return is_scalar(value) or isinstance(value, Tensor) or type(value) in _VALUES
-
-
-def _equal_arrays(a: Any, b: Any) -> bool:
-    """Whether two arrays are alike, NaNs included."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.dtype.kind == "O":
-        return _same_entries(a.ravel().tolist(), b.ravel().tolist())
-    if a.nbytes <= 1 << 16:
-        return bool(a.tobytes() == b.tobytes())
-    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
-
-
-def _same_entries(container: Any, copy: Any) -> bool:
-    if len(container) != len(copy):
-        return False
-    if not isinstance(container, dict):
-        return all(same(a, b) for a, b in zip(container, copy, strict=True))
-    return list(container) == list(copy) and all(same(container[k], v) for k, v in copy.items())
 
 
 def _same_flat_entries(container: Any, copy: Any) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from types import CellType
 from typing import Any
 
+import numpy as np
+
 from graphtorch.frontend.guards import GuardSet, is_scalar
 from graphtorch.frontend.watch import Fact
 from graphtorch.ir.equality import same_constant
@@ -189,3 +191,23 @@ class Memory:
 def same(a: Any, b: Any) -> bool:
     """Whether two contents are one object, or scalars of the same type and bits."""
     return a is b or (is_scalar(a) and is_scalar(b) and same_constant(a, b))
+
+
+def equal_arrays(a: Any, b: Any) -> bool:
+    """Whether two arrays are alike, NaNs included."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind == "O":
+        return same_entries(a.ravel().tolist(), b.ravel().tolist())
+    if a.nbytes <= 1 << 16:
+        return bool(a.tobytes() == b.tobytes())
+    return np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8))
+
+
+def same_entries(container: Any, copy: Any) -> bool:
+    """Whether a container has the entries of an earlier copy."""
+    if len(container) != len(copy):
+        return False
+    if not isinstance(container, dict):
+        return all(same(a, b) for a, b in zip(container, copy, strict=True))
+    return list(container) == list(copy) and all(same(container[k], v) for k, v in copy.items())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphtorch.autograd.hooks import ALL_MODULES, HookTable
+from graphtorch.autograd.state import recorder_paused
 from graphtorch.frontend.arithmetic import Arithmetic, ComputedNumber
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import refuse
@@ -30,6 +31,7 @@ from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.tracked import TrackedNumber, operand_of
 from graphtorch.tensor.type import TensorType
 
+_PACKAGE = __name__.partition(".")[0]
 TABLES = ("_parameters", "_buffers", "_modules")  # what a module's forward may read
 HOOK_TABLES = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")  # what a call runs
 
@@ -88,7 +90,7 @@ class StateRecorder(GradientRecorder):
         """Step a learning-rate scheduler when the graph has run. That is Python, and changes what the next call reads;
         the rest of this one must not ask for it."""
         groups = object.__getattribute__(scheduler, "optimizer").param_groups
-        known = type(scheduler).__module__.partition(".")[0] == __name__.partition(".")[0]
+        known = type(scheduler).__module__.partition(".")[0] == _PACKAGE
         if args or kwargs or not known or any(isinstance(dict.get(group, "lr"), Tensor) for group in groups):
             self.note_effect("steps a learning-rate scheduler")
         self.deferred.append(object.__getattribute__(scheduler, "step"))
@@ -287,16 +289,9 @@ class StateRecorder(GradientRecorder):
         held = self.guards.name(module)
         own = self.guards.watch.attributes(module)
         known = self.environment is not None and self.environment.knows(module)
-        for key, value in vars(module).items():
-            # What the environment knows of the user's own classes, it assumes itself: just the attributes in use.
-            if is_scalar(value) and (
-                key == "training" or not known or type(module).__module__.startswith("graphtorch.")
-            ):
-                place = attribute(self.guards, module, key)
-                facts = (own if place else None,)
-                if self.environment is not None:  # the function may have set it for a while
-                    value = self.environment.settings.before(module, key, value)
-                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", place, facts)
+        # What the environment knows of the user's own classes, it assumes itself: just the attributes in use.
+        few = known and type(module).__module__.partition(".")[0] != _PACKAGE
+        self._assume_scalars(module, name, {"training"} if few else vars(module))
         if "forward" in vars(module):
             place = attribute(self.guards, module, "forward")
             meaning = f"{name}.forward was the same object"
@@ -335,12 +330,37 @@ class StateRecorder(GradientRecorder):
             meaning = f"{prefix}{key} was the same object"
             self.guards.same_object(f"{table}[{key!r}]", value, meaning, found, facts)
 
-    def assume_tables(self, modules: Sequence[tuple[str, Any]]) -> None:
-        """Assume what modules that were not called hold (a ModuleList, one whose other methods are used)."""
+    def assume_uncalled(self, modules: Sequence[tuple[str, Any]], names: Collection[str]) -> None:
+        """Assume what modules that were not called hold (a ModuleList, one whose other methods are used), and those of
+        their attributes that the user's code mentions (`F.dropout(x, drop.p, drop.training)`)."""
         for name, module in modules:
             if id(module) not in self._seen_modules:
                 for group in TABLES:
                     self._assume_table(module, group, vars(module).get(group, {}), name, f"{name}.")
+                own = {"training"} if type(module).__module__.partition(".")[0] != _PACKAGE else vars(module).keys()
+                self._assume_scalars(module, name, own & set(names))
+
+    def _assume_scalars(self, module: Any, name: str, keys: Iterable[str]) -> None:
+        """Assume those of a module's attributes that are numbers, flags and texts."""
+        held, own = self.guards.name(module), self.guards.watch.attributes(module)
+        for key in sorted(keys):
+            value = vars(module).get(key)
+            if is_scalar(value):
+                place = attribute(self.guards, module, key)
+                facts = (own if place else None,)
+                if self.environment is not None:  # the function may have set it for a while
+                    value = self.environment.settings.before(module, key, value)
+                self.guards.same_value(f"{held}.{key}", value, f"{name}.{key}", place, facts)
+
+    def note_requires_grad(self, tensor: Tensor) -> None:
+        """The user's code asks for the flag of a tensor that may be no input."""
+        if not isinstance(tensor._data, Traced) and not _is_own(sys._getframe(2)):
+            asked = "_requires_grad" if tensor._base is None else "requires_grad"
+            expression = f"{self.guards.name(tensor)}.{asked}"
+            fact = self.guards.watch.attributes(tensor) if tensor._base is None else None
+            with recorder_paused():
+                flag = tensor.requires_grad
+            self.guards.add(f"{expression} is {flag}", f"requires_grad of a tensor was {flag}", facts=(fact,))
 
     def assume_modes(self) -> None:
         """Assume the modes that the function sets of modules which it does not call: they are what they were."""
@@ -350,10 +370,7 @@ class StateRecorder(GradientRecorder):
                 self.modes_set[id(owner)] = owner
         for module in self.modes_set.values():
             if id(module) not in self._seen_modules and "training" in vars(module):
-                place, own = attribute(self.guards, module, "training"), self.guards.watch.attributes(module)
-                name = self.module_names.get(id(module), type(module).__name__)
-                held = f"{self.guards.name(module)}.training"
-                self.guards.same_value(held, module.training, f"{name}.training", place, (own if place else None,))
+                self._assume_scalars(module, self.module_names.get(id(module), type(module).__name__), ("training",))
 
     def assume_hooks(self) -> None:
         """Assume the hooks of the modules that were called, unless the function changed them itself."""
@@ -401,4 +418,4 @@ def plain_entry(guards: GuardSet, container: Any, key: Any) -> str:
 
 def _is_own(frame: Any) -> bool:
     """Whether code of this package runs in a frame."""
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == __name__.partition(".")[0]
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE

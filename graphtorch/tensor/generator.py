@@ -199,6 +199,7 @@ class Generator:
 
     def initial_seed(self) -> int:
         """The seed the stream was started from, as an unsigned 64-bit number."""
+        _note("reads a random generator's state")
         return self._seed
 
     def get_state(self) -> Any:

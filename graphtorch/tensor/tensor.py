@@ -470,6 +470,9 @@ class Tensor(metaclass=_TensorMeta):
     def requires_grad(self) -> bool:
         if state.recorder is not None:
             self = state.recorder.stand_in(self)
+            note = getattr(state.recorder, "note_requires_grad", None)
+            if note is not None:
+                note(self)
         base = self._base
         if not self._requires_grad and base is not None and base._requires_grad and self._dtype.is_differentiable:
             if self._node_version >= 0:
