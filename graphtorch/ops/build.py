@@ -74,7 +74,7 @@ def operator(
         name=name,
         parameters=parameters,
         results=results,
-        type_rule=type,
+        type_rule=_where_it_draws(type, [p.name for p in parameters]) if random else type,
         numpy=numpy,
         kind=kind,
         derivative=make_formulas(derivative or {}, parameters, results),
@@ -154,6 +154,26 @@ def method(name: str) -> Callable[[F], F]:
         return composed
 
     return install
+
+
+def _where_it_draws(rule: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """The type rule of a random operator, which also refuses a generator of another device than the result's."""
+    if "generator" not in names:
+        return rule
+    position = names.index("generator")
+
+    @functools.wraps(rule)
+    def checked(*args: Any) -> Any:
+        types = rule(*args)
+        generator = args[position]
+        if generator is not None:
+            where = next((a for a in args if hasattr(a, "shape")), types).device.type
+            own = generator.device.type
+            if where != own and where in ("cpu", "cuda"):
+                raise RuntimeError(f"Expected a '{where}' device type for generator but found '{own}'")
+        return types
+
+    return checked
 
 
 def _generate(op: Operator, name: str, target: str, out: bool) -> Callable[..., Any]:

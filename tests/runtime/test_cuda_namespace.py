@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -276,6 +277,42 @@ def test_without_a_device_there_is_no_accelerator(no_devices: Any) -> None:
     assert not torch.accelerator.is_available() and torch.accelerator.current_accelerator() is None
     with pytest.raises(RuntimeError, match="Cannot access accelerator device when none is available"):
         torch.accelerator.synchronize()
+
+
+def test_generators_of_another_device_are_refused(cuda: SimulatedDriver) -> None:
+    """As in PyTorch, eagerly and compiled; what shuffles data draws where its generator is."""
+    host, there = torch.Generator(), torch.Generator(device="cuda")
+    draws: list[Callable[[Any, Any], Any]] = [
+        lambda place, g: torch.rand(3, device=place, generator=g),
+        lambda place, g: torch.randperm(4, device=place, generator=g),
+        lambda place, g: torch.zeros(3, device=place).uniform_(generator=g),
+        lambda place, g: torch.bernoulli(torch.full((3,), 0.5, device=place), generator=g),
+        lambda place, g: torch.multinomial(torch.ones(4, device=place), 2, generator=g),
+        lambda place, g: torch.randn(3, device=place, generator=g),
+    ]
+    for draw in draws:
+        for place, generator, own in (("cuda", host, "cpu"), ("cpu", there, "cuda")):
+            with pytest.raises(RuntimeError, match=f"Expected a '{place}' device type for generator but found '{own}'"):
+                draw(place, generator)
+            assert draw(own, generator).device.type == own
+    with pytest.raises(RuntimeError, match="Expected a 'cuda' device type for generator but found 'cpu'"):
+        torch.compile(lambda x: x + torch.rand(3, device="cuda", generator=host))(torch.zeros(3, device="cuda"))
+
+    def shuffled() -> list[Any]:
+        from graphtorch.utils.data import DataLoader, RandomSampler, TensorDataset, random_split
+
+        data = TensorDataset(torch.arange(9, device="cpu"))
+        batches = [x.tolist() for (x,) in DataLoader(data, 4, True, generator=torch.Generator().manual_seed(1))]
+        parts = random_split(data, [4, 5], torch.Generator().manual_seed(2))
+        several = RandomSampler(data, True, 40, torch.Generator().manual_seed(3))
+        return [batches, [part.indices for part in parts], list(several)]
+
+    wanted = shuffled()
+    torch.set_default_device("cuda")
+    try:
+        assert shuffled() == wanted
+    finally:
+        torch.set_default_device("cpu")
 
 
 @pytest.mark.usefixtures("cuda")

@@ -196,6 +196,7 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Any = None) 
     counts = [int(size) for size in sizes]
     if sum(sizes) != len(dataset):
         raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
-    order = ops.randperm(sum(counts), generator=generator).tolist()
+    where = None if generator is None else generator.device
+    order = ops.randperm(sum(counts), device=where, generator=generator).tolist()
     ends = itertools.accumulate(counts)
     return [Subset(dataset, order[end - count : end]) for end, count in zip(ends, counts, strict=True)]

@@ -52,7 +52,7 @@ class DistributedSampler(Sampler[int]):
         indices: list[Any] = list(range(len(self.dataset)))
         if self.shuffle:
             order = Generator().manual_seed(self.seed + self.epoch)
-            indices = ops.randperm(len(indices), generator=order).tolist()
+            indices = ops.randperm(len(indices), device=order.device, generator=order).tolist()
         if not self.drop_last and indices:
             indices = [indices[i % len(indices)] for i in range(self.total_size)]
         return iter(indices[self.rank : self.total_size : self.num_replicas])

@@ -30,7 +30,8 @@ class Sampler(Generic[T_co]):
 
 def draw_seed(generator: Any = None) -> int:
     """One 64-bit draw from ``generator`` (default: the global one), as PyTorch seeds further generators."""
-    return int(ops.empty((), dtype=int64).random_(generator=generator).item())
+    where = None if generator is None else generator.device
+    return int(ops.empty((), dtype=int64, device=where).random_(generator=generator).item())
 
 
 class SequentialSampler(Sampler[int]):
@@ -79,15 +80,17 @@ class RandomSampler(Sampler[int]):
         if generator is None:
             generator = Generator()
             generator.manual_seed(draw_seed())
+        where = generator.device  # whatever the default device is
         if self.replacement:
             # In blocks of 32, which is part of what a seed means.
             for _ in range(self.num_samples // 32):
-                yield from ops.randint(0, size, (32,), dtype=int64, generator=generator).tolist()
-            yield from ops.randint(0, size, (self.num_samples % 32,), dtype=int64, generator=generator).tolist()
+                yield from ops.randint(0, size, (32,), dtype=int64, device=where, generator=generator).tolist()
+            rest = (self.num_samples % 32,)
+            yield from ops.randint(0, size, rest, dtype=int64, device=where, generator=generator).tolist()
         else:
             for _ in range(self.num_samples // size):
-                yield from ops.randperm(size, generator=generator).tolist()
-            yield from ops.randperm(size, generator=generator).tolist()[: self.num_samples % size]
+                yield from ops.randperm(size, device=where, generator=generator).tolist()
+            yield from ops.randperm(size, device=where, generator=generator).tolist()[: self.num_samples % size]
 
     def __len__(self) -> int:
         return self.num_samples
@@ -101,7 +104,8 @@ class SubsetRandomSampler(Sampler[int]):
         self.generator = generator
 
     def __iter__(self) -> Iterator[int]:
-        for position in ops.randperm(len(self.indices), generator=self.generator).tolist():
+        where = None if self.generator is None else self.generator.device
+        for position in ops.randperm(len(self.indices), device=where, generator=self.generator).tolist():
             yield self.indices[position]
 
     def __len__(self) -> int:
