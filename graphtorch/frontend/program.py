@@ -1,7 +1,7 @@
 """A captured function as something that runs: where inputs come from, what the graph returns, and what happens to
 Python state after.
 
-`assemble` reads a finished recorder; `Program.run` is one call.
+`assemble` reads a finished recorder; a `ResultBuilder` makes the results of each call.
 """
 
 from __future__ import annotations
