@@ -24,6 +24,7 @@ from graphtorch.ops.build import operator
 from graphtorch.ops.dispatch import quiet
 from graphtorch.ops.record import REGISTRY
 from graphtorch.tensor.devices import device
+from graphtorch.tensor.remote import DeviceArray
 from graphtorch.tensor.tensor import Tensor
 from graphtorch.tensor.type import TensorType, type_of
 
@@ -97,11 +98,14 @@ class CustomOpDef:
     def register_kernel(
         self, device_types: str | Sequence[str], function: Callable[..., Any] | None = None
     ) -> Callable[..., Any]:
-        """The operator on tensors of a kind of device ("cpu"), in place of the function it was made of. A decorator."""
+        """The operator on tensors of a kind of device ("cpu", "cuda"), in place of the function it was made of. Without
+        one for CUDA devices, that for the CPU runs, on copies. A decorator."""
 
         def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
             for kind in [device_types] if isinstance(device_types, str) else device_types:
                 self._kernels[kind] = kernel
+                if kind == "cuda":
+                    self.record.kernels[kind] = self._numpy  # what is given arrays on the device, where they lie
             return kernel
 
         return register if function is None else register(function)
@@ -233,10 +237,10 @@ class CustomOpDef:
         finally:
             state.autocast = held
 
-    def _kernel(self) -> Callable[..., Any] | None:
-        """What runs in the host's memory."""
-        kernel = self._kernels.get("cpu")
-        if "cpu" in self.disabled:
+    def _kernel(self, kind: str = "cpu") -> Callable[..., Any] | None:
+        """What runs on tensors of a kind of device."""
+        kernel = self._kernels.get(kind)
+        if kind in self.disabled:
             kernel = getattr(self, "__wrapped__", None)
         return kernel
 
@@ -246,6 +250,8 @@ class CustomOpDef:
 
         def forward(layout: tuple[int, ...], *flat: Any) -> Any:
             args = _regrouped(layout, flat)
+            if definition._runs_as_it_is(args):
+                return definition._on_device(args)
             positional, named = definition._split(args)
             made = definition._call(*positional, **named)
             return tuple(made) if isinstance(made, tuple) else made
@@ -306,16 +312,38 @@ class CustomOpDef:
 
     # -- what the record calls
 
+    def _runs_as_it_is(self, args: Sequence[Any]) -> bool:
+        """Whether an eager call on a CUDA device is one of a kernel, and no one-node graph, whose results somebody must
+        foretell."""
+        if state.recorder is not None or state.modes or not any(t.device.type == "cuda" for t in leaves(list(args))):
+            return False
+        return "cuda" in self._kernels or (self._fake is None and self.results > 0)
+
+    def _on_device(self, args: Sequence[Any]) -> Any:
+        """Run a kernel on tensors of a CUDA device: its own, or on copies that for the host."""
+        where = next(t.device for t in leaves(list(args)) if t.device.type == "cuda")
+        arrays = [_arrays(arg) for arg in args]
+        if self._kernel("cuda") is None and self._kernel() is not None:
+            from graphtorch.lowering.triton.strided import tell_about_host
+
+            tell_about_host(self.record.name)
+            arrays = [_copied(arg) for arg in arrays]
+        made = self._numpy(*arrays)
+        results = tuple(_tensors(a).to(where) for a in (made if isinstance(made, tuple) else (made,)))
+        return results if len(results) != 1 else results[0]
+
     def _numpy(self, *args: Any) -> Any:
-        """Run the kernel for the host's memory on arrays."""
+        """Run the kernel for the memory that arrays lie in, the host's or a CUDA device's."""
         tensors = [_tensors(arg) for arg in args]
         for name in self.mutated:
             position = list(self.signature.parameters).index(name)
             tensors[position] = _tensors(args[position].copy())
-        kernel = self._kernel()
+        kind = "cuda" if any(t.device.type == "cuda" for t in leaves(tensors)) else "cpu"
+        kernel = self._kernel(kind)
         if kernel is None:
+            where = f"from the '{kind.upper()}' backend"
             raise NotImplementedError(
-                f"Could not run '{self.name}' with arguments from the 'CPU' backend: no kernel is registered for it"
+                f"Could not run '{self.name}' with arguments {where}: no kernel is registered for it"
             )
         positional, named = self._split(tensors)
         with recorder_paused(), quiet.nested():
@@ -327,7 +355,7 @@ class CustomOpDef:
         for result in results:
             if not isinstance(result, Tensor):
                 raise TypeError(f"{self.name} returned {type(result).__name__}, its annotations say Tensor")
-            arrays.append(result._host(self.name))
+            arrays.append(result._data if kind == "cuda" and result.device.type == kind else result._host(self.name))
         given = [a for arg in args for a in (arg if type(arg) is tuple else (arg,)) if isinstance(a, np.ndarray)]
         if any(np.may_share_memory(result, a) for result in arrays for a in given):
             raise RuntimeError(
@@ -337,7 +365,7 @@ class CustomOpDef:
                 "have y = custom_op(x) and y and x are the same Tensor. Please instead return a clone of the offending "
                 "output tensor(s) (e.g. return x.clone()) or refactor the custom operator to not return y."
             )
-        arrays += [tensors[list(self.signature.parameters).index(name)]._host(self.name) for name in self.mutated]
+        arrays += [tensors[list(self.signature.parameters).index(name)]._data for name in self.mutated]
         return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
     def _require_fake(self) -> None:
@@ -389,8 +417,22 @@ def _regrouped(layout: tuple[int, ...], flat: Sequence[Any]) -> list[Any]:
 def _tensors(arg: Any) -> Any:
     """Arrays as tensors over the same memory."""
     if isinstance(arg, np.ndarray):
-        return Tensor._wrap(arg)
+        return Tensor._over(arg)
     return tuple(map(_tensors, arg)) if type(arg) is tuple else arg
+
+
+def _arrays(arg: Any) -> Any:
+    """Tensors as the arrays that they hold."""
+    if isinstance(arg, Tensor):
+        return arg._data
+    return tuple(map(_arrays, arg)) if type(arg) is tuple else arg
+
+
+def _copied(arg: Any) -> Any:
+    """Arrays of a device as copies in the host's memory."""
+    if type(arg) is DeviceArray:
+        return arg.host()
+    return tuple(map(_copied, arg)) if type(arg) is tuple else arg
 
 
 def custom_op(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import graphtorch as torch
 from graphtorch import distributions
 from graphtorch.nn.attention.flex_attention import create_block_mask, flex_attention
+from graphtorch.runtime.cuda.simulated import SimulatedDriver
 from graphtorch.vision import transforms
 from graphtorch.vision.transforms import functional as V
 
@@ -95,3 +96,84 @@ def test_calls_give_what_the_cpu_gives(name: str, compiled: bool) -> None:
         found = (torch.compile(call) if compiled else call)(x.cuda())
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+# -- custom operators -------------------------------------------------------------------------------------------------
+
+
+def test_kernels_for_devices_get_the_tensors_themselves(cuda: SimulatedDriver) -> None:
+    """`register_kernel("cuda")`, eagerly (without a fake function, as in PyTorch), with gradients, and compiled."""
+    seen: list[str] = []
+
+    @torch.library.custom_op("ondevices::twice", mutates_args=(), device_types="cpu")
+    def twice(x: torch.Tensor, more: Sequence[torch.Tensor]) -> torch.Tensor:
+        seen.append("cpu")
+        return x * 2 + more[0]
+
+    @twice.register_kernel("cuda")
+    def _(x: Any, more: Any) -> Any:
+        seen.append(f"{x.device} {more[0].device}")
+        return x * 2 + more[0]
+
+    twice.register_autograd(lambda ctx, g: (g * 2, [g]))
+    x = torch.arange(6.0).reshape(2, 3)
+    assert twice(x, [x]).tolist() == (x * 3).tolist()
+    leaf = x.cuda().requires_grad_()
+    result = twice(leaf.t(), [leaf.t()])
+    assert result.is_cuda and result.tolist() == (x.t() * 3).tolist()
+    result.sum().backward()
+    assert leaf.grad is not None and leaf.grad.tolist() == [[3.0] * 3] * 2
+    twice.register_fake(lambda x, more: torch.empty_like(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing runs on the host
+        for mode in ("default", "reduce-overhead"):
+            step = torch.compile(lambda y: twice(y + 1, [y]).sum(1), mode=mode, fullgraph=True)
+            for _ in range(3):
+                assert step(x.cuda()).tolist() == ((x + 1) * 2 + x).sum(1).tolist()
+    assert seen == ["cpu", *["cuda:0 cuda:0"] * 7]
+
+
+def test_kernels_for_devices_that_change_their_arguments(cuda: SimulatedDriver) -> None:
+    @torch.library.custom_op("ondevices::add_", mutates_args={"x"})
+    def add_(x: torch.Tensor, n: int) -> torch.Tensor:
+        raise AssertionError("not on the host")
+
+    @add_.register_kernel("cuda")
+    def _(x: Any, n: int) -> Any:
+        assert x.is_cuda
+        x.add_(n)
+        return x.sum()
+
+    x = torch.ones(3, device="cuda")
+    total = add_(x, 2)
+    assert x.tolist() == [3.0] * 3 and total.is_cuda and total.item() == 9
+    add_.register_fake(lambda x, n: torch.empty((), device=x.device))
+
+    @torch.compile(fullgraph=True)
+    def step(x: Any) -> Any:
+        return add_(x, 1) * 2
+
+    assert step(x).item() == 24 and x.tolist() == [4.0] * 3
+
+
+def test_what_has_no_kernel_for_devices(cuda: SimulatedDriver) -> None:
+    """On copies of the host, with a warning, where there is one for the host; results may not lie in an argument."""
+
+    @torch.library.custom_op("ondevices::host", mutates_args=())
+    def host(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x + 1, torch.from_numpy(np.sqrt(x.numpy()))
+
+    with pytest.warns(UserWarning, match="ondevices_host has no CUDA kernel here"):
+        more, roots = host(torch.full((2,), 4.0, device="cuda"))
+    assert more.is_cuda and roots.is_cuda and (more.tolist(), roots.tolist()) == ([5.0, 5.0], [2.0, 2.0])
+
+    @torch.library.custom_op("ondevices::same", mutates_args=(), device_types="cuda")
+    def same(x: torch.Tensor) -> torch.Tensor:
+        return x.view(-1)
+
+    with pytest.raises(RuntimeError, match="must not also be an input"):
+        same(torch.ones(2, 2, device="cuda"))
+    torch.library.define("ondevices::nothing", "(Tensor x) -> Tensor")
+    for place in ("cpu", "cuda"):
+        with pytest.raises(NotImplementedError, match=f"with arguments from the '{place.upper()}' backend"):
+            torch.ops.ondevices.nothing(torch.ones(2, device=place))

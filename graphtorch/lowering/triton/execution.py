@@ -24,7 +24,7 @@ import numpy as np
 from graphtorch.lowering.backend import Executable, InputMismatchError, Resident, Results
 from graphtorch.lowering.binding import bind, concrete, symbolic_dims
 from graphtorch.lowering.kernel import Buffer, ExternCall, Schedule, View
-from graphtorch.lowering.triton.host_steps import on_host, runs_regions
+from graphtorch.lowering.triton.host_steps import on_host, own_kernel, runs_regions
 from graphtorch.lowering.triton.kernels import load_all
 from graphtorch.lowering.triton.launch import Choose, HostCall, Launch, LaunchPlan, make_plan
 from graphtorch.lowering.triton.memory import RandomState, Table
@@ -228,8 +228,8 @@ class Program:
         self.arena_bytes = plan.nbytes - plan.fixed
         self.kernels = load_all([launch.function for launch in plan.launches], device)
         for step in plan.unsupported:
-            if runs_regions(step.call):
-                continue  # whose predicates alone the host reads
+            if runs_regions(step.call) or own_kernel(step.call) is not None:
+                continue  # the host reads a region's predicates alone, and nothing of what has a kernel of the user's
             tell_about_host(step.call.op.name if isinstance(step.call, ExternCall) else step.call.name)
         self._frames: dict[int, list[Frame]] = {}  # by the id of the stream: runs of one stream follow each other
 

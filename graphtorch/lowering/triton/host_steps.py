@@ -25,6 +25,11 @@ def runs_regions(call: ExternCall | Kernel) -> bool:
     return isinstance(call, ExternCall) and any(type(arg) is Region for arg in call.args)
 
 
+def own_kernel(call: ExternCall | Kernel) -> Callable[..., Any] | None:
+    """What a custom operator has for CUDA devices (`register_kernel("cuda")`): a function of arrays where they lie."""
+    return call.op.kernels.get("cuda") if isinstance(call, ExternCall) else None
+
+
 def on_host(
     step: HostCall, bindings: Mapping[str, int], place: device_class, array_of: ArrayOf
 ) -> Callable[[Any, Any], None]:
@@ -36,7 +41,8 @@ def on_host(
     if isinstance(call, Kernel):
         return _kernel(call, bindings, array_of)
     arguments = with_generator(call.op, call.args, place)
-    stays = runs_regions(call)
+    own = own_kernel(call)
+    stays, function = runs_regions(call) or own is not None, own or call.op.numpy
 
     def value(arg: Any) -> Any:
         if isinstance(arg, View):
@@ -49,7 +55,7 @@ def on_host(
 
     def run(stream: Any, _: Any) -> None:
         with np.errstate(all="ignore"):
-            made = call.op.numpy(*map(value, arguments))
+            made = function(*map(value, arguments))
         for buffer, result in zip(call.outputs, made if type(made) is tuple else (made,), strict=True):
             if buffer is None:
                 continue
