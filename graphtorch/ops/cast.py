@@ -258,9 +258,9 @@ def _clone_type(input: Any, memory_format: str | None) -> TensorType:
 
 
 def _numpy_clone(input: Any, memory_format: str | None) -> Any:
-    order = ORDERS.get(memory_format or "")
+    order, input = ORDERS.get(memory_format or ""), np.asarray(input)  # it may be a number
     if memory_format == "contiguous_format":
-        return copied_by_rows(np.asarray(input))
+        return copied_by_rows(input)
     if order is None:
         made = np.array(input, copy=True)
         if made.strides == input.strides or not (1 in made.shape or 0 in input.strides):
