@@ -1,11 +1,12 @@
 """Attributes of modules that hold what a run computed: `self.aux_loss = ...` in a forward, or `weight`, which hooks of
 the package set (pruning, weight_norm). Each call sets them anew, from outputs of the graph.
 
-That is possible for what the run does not read before it writes it. State that goes from call to call through an
-attribute is a reason to run eagerly (a buffer that is changed in place is compiled)."""
+That is for what the run does not read before it writes it. State that goes from call to call through an attribute is
+like that in other objects: `frontend.varying`."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from graphtorch.frontend.reach import is_library
@@ -33,16 +34,19 @@ class ModuleAttributes:
         """Remember a module's."""
         self._before[id(module)] = title, module, dict(vars(module))
 
-    def sets(self, namespace: Any, name: str) -> bool:
-        """Whether a place is an attribute of a module, which `assigned` finds if the run has set it."""
-        return any(vars(module) is namespace for _, module, _ in self._before.values())
+    def sets(self, namespace: Any, name: str, reads: ReadLog) -> bool:
+        """Whether a place is an attribute of a module that the run had not read before it set it: see `assigned`."""
+        for _, module, _ in self._before.values():
+            if vars(module) is namespace:
+                read = _read_of(module, reads)
+                return read is None or name not in read
+        return False
 
     def assigned(self, reads: ReadLog) -> list[Assigned]:
         """What the run has set and had not read before."""
         found: list[Assigned] = []
         for title, module, _ in self._before.values():
-            # Code of the package reads nothing that its hooks set.
-            read = frozenset[str]() if is_library(module) else reads.names(module)
+            read = _read_of(module, reads)
             if read is None:
                 continue
             for name, content in vars(module).items():
@@ -58,6 +62,11 @@ class ModuleAttributes:
                 own[each.name] = before[each.name]
             else:
                 del own[each.name]
+
+
+def _read_of(module: Any, reads: ReadLog) -> Collection[str] | None:
+    """The attributes of a module that a run has read; None where nobody can tell."""
+    return () if is_library(module) else reads.names(module)  # code of the package reads nothing that its hooks set
 
 
 def is_recorded(content: Any) -> bool:

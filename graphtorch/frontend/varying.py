@@ -185,7 +185,9 @@ class TrackedPlaces:
         """Whether a value can be put into a place at each call."""
         if isinstance(value, Tensor):
             owner = place.namespace
-            return isinstance(value._data, Traced) and not self.environment.attributes.sets(owner, place.key)
+            return isinstance(value._data, Traced) and not self.environment.attributes.sets(
+                owner, place.key, self.environment.reads
+            )
         return type(value) in _PLAIN or type(value) is TrackedNumber
 
     def add_guards(self, guards: GuardSet, assumed: set[int]) -> None:

@@ -320,3 +320,55 @@ def test_tensors_that_are_known_elsewhere() -> None:
         warnings.simplefilter("ignore")
         found = known_elsewhere(lambda f: torch.compile(f, backend="numpy"))
     torch.testing.assert_close(found, known_elsewhere(lambda f: f))
+
+
+class Recurrent(nn.Module):
+    """A module that keeps what it computed for its next call."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.hidden, self.calls, self.last = torch.zeros(3), 0, None
+        self.kind = kind
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        if self.kind == "hidden":
+            y = self.layer(x) + self.hidden
+            self.hidden = y.detach()
+        elif self.kind == "average":
+            self.hidden = 0.9 * self.hidden + 0.1 * x
+            y = x - self.hidden
+        else:
+            y = self.layer(x) if self.calls % 2 else self.layer(x) * self.hidden
+            self.hidden = x * self.calls
+        self.last = y.detach() * 2
+        return y
+
+
+@pytest.mark.parametrize("kind", ["hidden", "average", "now and then"])
+@pytest.mark.parametrize("change", ["nothing", "reset", "kept", "in place"])
+def test_a_state_in_attributes_of_a_module(kind: str, change: str) -> None:
+    runs = []
+    for wrap in (lambda m: m, torch.compile):
+        torch.manual_seed(0)
+        module = Recurrent(kind)
+        step, found, kept = wrap(module), [], []
+        for i in range(8):
+            if change == "reset" and i % 3 == 2:
+                module.hidden = torch.zeros(3)
+            elif change == "kept":
+                kept.append(module.hidden)
+            elif change == "in place":
+                module.hidden.add_(1.0)
+            y = step(X * i)
+            module.zero_grad()
+            if y.requires_grad:
+                y.sum().backward()
+                kept.append(module.layer.weight.grad)
+            found.append((y.detach(), module.hidden, module.last, torch.tensor(module.calls)))
+        runs.append([*(t for each in found for t in each), *kept])
+        if module._compiled_call_impl is not None:
+            assert module._compiled_call_impl.eager_calls <= 1  # the first, which makes `last`
+    for mine, wanted in zip(runs[1], runs[0], strict=True):
+        torch.testing.assert_close(mine, wanted)
