@@ -210,6 +210,13 @@ class Arithmetic:
             self._assume(number.index, key_of(number.value), True)
         return number.value
 
+    def class_of(self, number: TrackedNumber) -> type:
+        """The class of the value, which is assumed as that of any number that is used."""
+        if self.active:
+            self.used.add(number.index)
+        kind = type(number.value)
+        return kind if kind is bool or kind is int else float
+
     def _assume(self, index: int, answer: Any, exact: bool) -> Any:
         if index not in self._assumed:
             self.used.add(index)

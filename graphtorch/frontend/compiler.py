@@ -24,7 +24,7 @@ from graphtorch.frontend.arithmetic import check_values
 from graphtorch.frontend.collection import collection_paused
 from graphtorch.frontend.decisions import Decision, Decisions
 from graphtorch.frontend.descriptions import Constant
-from graphtorch.frontend.effects import Raised, RunEagerly, effect, effects_watched
+from graphtorch.frontend.effects import Raised, RunEagerly, classes_told, effect, effects_watched
 from graphtorch.frontend.environment import Environment
 from graphtorch.frontend.errors import CaptureError, PythonStateChange, TakeApart, refuse
 from graphtorch.frontend.explain import Explanation, describe_specialization
@@ -514,7 +514,8 @@ class CompiledFunction:
         try:
             places.install()
             watching = effects_watched(environment.renamed(), self.fullgraph)
-            with watching, environment.watch_reads(), recorder, environment.entered.noted(environment.meet):
+            told = classes_told(environment.absent)
+            with watching, told, environment.watch_reads(), recorder, environment.entered.noted(environment.meet):
                 owner = getattr(self.function, "__self__", None)
                 root = owner if hasattr(owner, "named_parameters") and not isinstance(owner, type) else None
                 if root is not None:

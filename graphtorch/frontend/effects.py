@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,8 @@ import numpy as np
 from graphtorch.autograd.state import state
 from graphtorch.frontend.errors import refuse
 from graphtorch.ops.dispatch import user_frame
-from graphtorch.tensor.tracked import FOLLOWED, FOLLOWED_BY_ID
+from graphtorch.tensor.symint import SymInt
+from graphtorch.tensor.tracked import FOLLOWED, FOLLOWED_BY_ID, TrackedNumber
 
 
 class RunEagerly(BaseException):
@@ -151,6 +152,41 @@ def effects_watched(renamed: Sequence[tuple[Any, Any, Any]] = (), fullgraph: boo
             np.random.set_state(held[1])
     if any(drawn):
         raise effect(f"draws from the generator of {'random' if drawn[0] else 'numpy.random'}", fullgraph)
+
+
+class _Telling(type):
+    """The class of what stands for `type` while a function is captured: numbers that change are of Python's classes."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and not kwargs:
+            kind = type(args[0])
+            if kind is TrackedNumber:
+                return args[0].__class__
+            return int if kind is SymInt else _told if kind is type else kind
+        return type(*args, **kwargs)
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, type)
+
+    def __subclasscheck__(cls, value: Any) -> bool:
+        return issubclass(value, type)
+
+
+_told = _Telling("type", (type,), {})
+
+
+@contextlib.contextmanager
+def classes_told(absent: Mapping[tuple[int, str], tuple[dict[str, Any], str]]) -> Iterator[None]:
+    """Let the user's functions that name `type` hear that a number which changes is an int or a float. `absent`: the
+    globals that functions name and modules lack, as an environment has them."""
+    scopes = [scope for (_, name), (scope, _) in absent.items() if name == "type"]
+    for scope in scopes:
+        scope["type"] = _told
+    try:
+        yield
+    finally:
+        for scope in scopes:
+            del scope["type"]
 
 
 def watch_renamed(namespace: Any, key: Any, function: Any) -> None:

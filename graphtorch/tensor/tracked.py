@@ -27,6 +27,8 @@ class Ledger(Protocol):
 
     def pin(self, number: TrackedNumber) -> Any: ...
 
+    def class_of(self, number: TrackedNumber) -> type: ...
+
     def operand(self, number: TrackedNumber) -> Any: ...
 
 
@@ -70,7 +72,7 @@ class TrackedNumber:
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:  # isinstance() asks
-        return int if isinstance(self.value, int) else float
+        return self.ledger.class_of(self)
 
     __add__, __radd__ = _binary(operator.add), _binary(operator.add, True)
     __sub__, __rsub__ = _binary(operator.sub), _binary(operator.sub, True)

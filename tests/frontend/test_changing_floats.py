@@ -29,6 +29,7 @@ ARITHMETIC: list[Callable[[Any, float], Any]] = [
     lambda x, e: torch.randn(3) * e + x,
     lambda x, e: x if isinstance(e, float) else x * 2,
     lambda x, e: x * (2.0 if isinstance(e, float) else 3.0),
+    lambda x, e: x * 2 if type(e) is float else x,
     lambda x, e: x.float() if torch.is_tensor(e) else x.double(),
     lambda x, e: x * math.cos(e),
     lambda x, e: x * torch.tensor(e),
@@ -36,7 +37,6 @@ ARITHMETIC: list[Callable[[Any, float], Any]] = [
 
 # What asks more of the number than arithmetic is compiled for each value.
 ASKING: list[Callable[[Any, float], Any]] = [
-    lambda x, e: x * 2 if type(e) is float else x,
     lambda x, e: x * len(f"{e:.3g}"),
     lambda x, e: x * {0.5: 2}.get(e, 3),
     lambda x, e: F.dropout(x, e / 2),

@@ -27,7 +27,7 @@ FUNCTIONS: dict[str, tuple[Callable[[Any, int], Any], Sequence[int], Sequence[in
     "mask": (lambda x, n: torch.ones(n, n).tril() + x[0, 0], (2, 3, 4, 5), (1, 2, 2, 2)),
     "results": (lambda x, n: (x + n, n, n * 2, n + 1.5), (2, 3, 4, 5), (1, 2, 2, 2)),
     "class": (lambda x, n: x * n if isinstance(n, int) else -x, (2, 3, 4), (1, 2, 2)),
-    "exact class": (lambda x, n: x * n if type(n) is int else -x, (2, 3, 4), (1, 2, 3)),
+    "exact class": (lambda x, n: x * n if type(n) is int else -x, (2, 3, 4), (1, 2, 2)),
     "name": (lambda x, n: x * NAMED.get(f"{n}", -1.0), (2, 3, 4), (1, 2, 3)),
     "text": (lambda x, n: x * NAMED.get(str(n), -1.0), (2, 3, 4), (1, 2, 3)),
     "loop": (lambda x, n: sum(x * i for i in range(n)), (2, 3, 4), (1, 2, 3)),

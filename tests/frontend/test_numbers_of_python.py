@@ -321,7 +321,7 @@ def test_a_value_that_is_another_each_time() -> None:
 
 
 def test_the_class_of_a_number() -> None:
-    """`type()` can't be told that a number is one: such code runs as eager execution does."""
+    """`type()` says of a number that changes what it says of any."""
     box = Box()
 
     @torch.compile(backend="numpy")
@@ -333,8 +333,32 @@ def test_the_class_of_a_number() -> None:
         warnings.simplefilter("ignore")
         for _ in range(4):
             assert torch.equal(step(X), X * 2)
-    assert box.n == 4 and type(box.n) is int
-    assert isinstance(box.n, int)
+    assert box.n == 4 and type(box.n) is int and step.eager_calls == 0
+    assert isinstance(box.n, int) and "type" not in globals()
+
+
+CLASSES: list[Any] = [
+    lambda x, n, m: x * 2 if isinstance(n, int) else x * 3,
+    lambda x, n, m: x * 2 if isinstance(n, bool) else x * 3,
+    lambda x, n, m: x * 2 if isinstance(2**n, int) else x * 3,
+    lambda x, n, m: x * 2 if type(n) is int else x * 3,
+    lambda x, n, m: (x * n, type(n) is int, type(n + 1)(2), n.__class__(1)),
+    lambda x, n, m: (x, type(x.shape[0]) is int, list(map(type, (n, x, "")))),
+    lambda x, n, m: x * 2 if type(m) is int else x * 3,
+    lambda x, n, m: (x * m, isinstance(m, bool), type(m).__name__),
+    lambda x, n, m: (x, type(Box) is type, isinstance(Box, type), type("C", (), {"k": n})().k),
+]
+
+
+@pytest.mark.parametrize("function", CLASSES)
+def test_a_class_is_assumed(function: Any) -> None:
+    """Of a number in an object (n), and of an argument (m)."""
+    box = Box()
+    compiled = torch.compile(lambda x, m: function(x, box.n, m), backend="numpy", recompile_limit=20)
+    for i, value in enumerate((0, 3, 3, 0.5, 0.5, 5, 2.5, True, 1, 1.0, -1, 4)):
+        box.n = value
+        x = torch.ones(2 + i % 3)
+        assert repr(compiled(x, value)) == repr(function(x, value, value))
 
 
 def test_errors_leave_numbers() -> None:
