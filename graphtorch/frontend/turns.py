@@ -6,6 +6,10 @@ need the same should wait for."""
 
 from __future__ import annotations
 
+import os
 import threading
+from typing import Any
 
-turn = threading.RLock()  # a captured function may call, and so capture, others
+turn: Any = threading.RLock()  # a captured function may call, and so capture, others
+if hasattr(os, "register_at_fork"):  # the thread whose turn it is is not in the new process
+    os.register_at_fork(after_in_child=turn._at_fork_reinit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import graphtorch as torch
+from graphtorch.frontend.turns import turn
 
 THREADS = 8
 
@@ -55,3 +57,27 @@ def test_one_compilation_serves_all_threads(function: Callable[[Any], Any], prog
         thread.join()
     assert not wrong
     assert len(step.specializations) == programs and step.eager_calls == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_compiles() -> None:
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turn:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        child = os.fork()
+        if not child:
+            threading.Timer(20, lambda: os._exit(1)).start()  # one that waits for ever
+            found = torch.compile(lambda x: x + 1, backend="numpy")(torch.ones(2)).tolist()
+            os._exit(0 if found == [2.0, 2.0] else 2)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join()
