@@ -44,7 +44,7 @@ from graphtorch.frontend.effects import (
     watch_renamed,
 )
 from graphtorch.frontend.entered import Entered
-from graphtorch.frontend.guards import GuardSet, attribute, is_scalar
+from graphtorch.frontend.guards import GuardSet, attribute, equal_keys, is_scalar, same_keys
 from graphtorch.frontend.library import LibraryUses
 from graphtorch.frontend.places import (
     Cell,
@@ -750,9 +750,9 @@ class Environment:
             check = f"{guards.name(_same_flat_entries)}({place.expression}, {guards.name(copy)})"
             guards.add(check, f"{place.meaning} had the same {count} entries")
         elif isinstance(container, dict) and count:
-            keys = guards.name(list(container))
-            cheap = f"[*{guards.name(container)}] == {keys}" if fixed else None
-            guards.add(f"[*{place.expression}] == {keys}", f"{place.meaning} had the same {count} entries", cheap)
+            alike = functools.partial(same_keys, guards, list(container))
+            cheap = alike(guards.name(container)) if fixed else None
+            guards.add(alike(place.expression), f"{place.meaning} had the same {count} entries", cheap)
         else:
             guards.add(f"len({place.expression}) == {count}", f"{place.meaning} had {count} entries")
 
@@ -787,7 +787,7 @@ def _same_flat_entries(container: Any, copy: Any) -> bool:
     if len(container) != len(copy):
         return False
     if isinstance(container, dict):
-        if list(container) != list(copy):
+        if not equal_keys(list(container), list(copy)):
             return False
         container, copy = container.values(), copy.values()
     return all(a is b or same(a, b) or not _is_flat(b) for a, b in zip(container, copy, strict=True))

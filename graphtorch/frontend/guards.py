@@ -22,8 +22,13 @@ import numpy as np
 
 from graphtorch.frontend.watch import Fact, Watch
 from graphtorch.ir.equality import same_constant
+from graphtorch.tensor.tensor import Tensor
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None))
+
+
+# What a condition raises that meets other objects than those it was made for.
+_MISSES = (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +162,7 @@ class GuardSet:
         if self._check is None:
             conditions = "".join(f"\n            and ({e})" for e in self.guards)
             source = f"def check(leaves):\n    try:\n        return (True{conditions})\n"
-            source += (
-                "    except (AttributeError, KeyError, IndexError, TypeError, ValueError):\n        return False\n"
-            )
+            source += f"    except ({', '.join(e.__name__ for e in _MISSES)}):\n        return False\n"
             exec(compile(source, "<graphtorch guards>", "exec"), self._scope)
             self._check = self._scope["check"]
         return self._check(leaves)
@@ -169,7 +172,7 @@ class GuardSet:
         for guard in self.guards.values():
             try:
                 holds = bool(eval(guard.expression, self._scope, {"leaves": leaves}))
-            except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            except _MISSES:
                 holds = False
             if not holds:
                 explain = self.explanations.get(guard.expression)
@@ -180,6 +183,21 @@ class GuardSet:
 def identical(found: Sequence[Any], expected: Sequence[Any]) -> bool:
     """Whether two sequences have the very same entries."""
     return len(found) == len(expected) and not any(map(is_not, found, expected))
+
+
+def equal_keys(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether two dictionaries have the same keys, in order. Those that are tensors are compared as dictionaries do."""
+    return len(found) == len(expected) and all(
+        a is b or (not isinstance(a, Tensor) and a == b) for a, b in zip(found, expected, strict=True)
+    )
+
+
+def same_keys(guards: GuardSet, keys: list[Any], table: str) -> str:
+    """The condition that a dictionary has these keys."""
+    known = guards.name(keys)
+    if any(isinstance(key, Tensor) for key in keys):
+        return f"{guards.name(equal_keys)}([*{table}], {known})"
+    return f"[*{table}] == {known}"
 
 
 def attribute(guards: GuardSet, owner: Any, name: str) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from graphtorch.frontend.guards import GuardSet, is_scalar
+from graphtorch.frontend.guards import GuardSet, equal_keys, is_scalar
 from graphtorch.frontend.watch import Fact
 from graphtorch.ir.equality import same_constant
 
@@ -210,4 +210,4 @@ def same_entries(container: Any, copy: Any) -> bool:
         return False
     if not isinstance(container, dict):
         return all(same(a, b) for a, b in zip(container, copy, strict=True))
-    return list(container) == list(copy) and all(same(container[k], v) for k, v in copy.items())
+    return equal_keys(list(container), list(copy)) and all(same(container[k], v) for k, v in copy.items())

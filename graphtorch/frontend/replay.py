@@ -93,7 +93,7 @@ class _Writer:
             "  try:",
             *(f"    {line}" for line in self.lines),
             # A name is missing where a condition that would have bound it was not reached.
-            "  except (ArithmeticError, AttributeError, KeyError, IndexError, TypeError, ValueError, NameError):",
+            "  except (ArithmeticError, LookupError, AttributeError, RuntimeError, TypeError, ValueError, NameError):",
             f"    return {self.name(MISS)}",
         ]
         self.lines = []

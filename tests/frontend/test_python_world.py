@@ -1227,3 +1227,61 @@ def test_what_a_call_sets_although_it_finds_it_so(case):
         warnings.simplefilter("ignore")
         assert run(True) == run(False)
     assert "__setattr__" not in vars(Box) and "__setattr__" not in vars(Setting)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_keys_that_are_tensors(size):
+    """They are told apart as dictionaries do it, whatever their elements are."""
+
+    def run(compiled: bool) -> list[Any]:
+        a, b, c = (torch.ones(size) for _ in range(3))
+        box = Box()
+        box.table = {a: 2.0}
+
+        def step(x: Any) -> Any:
+            for key, factor in box.table.items():
+                x = x + (key if isinstance(key, torch.Tensor) else 4) * factor
+            return x
+
+        step = torch.compile(step, backend="numpy") if compiled else step
+        found = [step(torch.ones(size)).tolist() for _ in range(3)]
+        for table in ({b: 2.0}, {c: 2.0}, {1: 2.0}, {a: 2.0}):
+            box.table = table
+            a.add_(1), b.add_(3), c.add_(5)
+            found += [step(torch.ones(size)).tolist() for _ in range(2)]
+        return found
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert run(True) == run(False)
+
+
+def test_an_optimizer_of_ones_own_that_takes_the_place_of_another():
+    class Counted(torch.optim.Optimizer):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, {"lr": 0.1})
+
+        def step(self, closure: Any = None) -> None:
+            for p in self.param_groups[0]["params"]:
+                self.state[p]["step"] = self.state[p].get("step", 0) + 1
+                p.data.add_(p.grad, alpha=-0.1 / self.state[p]["step"])
+
+    def run(compiled: bool) -> list[Any]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        box = Box()
+        box.optimizer = Counted(reversed(list(model.parameters())))
+
+        def step(x: Any) -> Any:
+            loss = model(x).square().sum()
+            model.zero_grad()
+            loss.backward()
+            box.optimizer.step()
+            return loss.detach()
+
+        step = torch.compile(step, backend="numpy") if compiled else step
+        found = [step(torch.ones(4, 3)).item() for _ in range(3)]
+        box.optimizer = Counted(model.parameters())
+        return found + [step(torch.ones(4, 3)).item() for _ in range(3)]
+
+    assert run(True) == pytest.approx(run(False))
