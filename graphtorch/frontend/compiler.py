@@ -608,9 +608,9 @@ class CompiledFunction:
         name = name_of(self.function)
         backend_name, earlier = self._backend_for(captured), self.specializations
         made = Specialization(captured, guards, tree, backend_name, name, paths, self.memory_budget, earlier)
-        backend = get_backend(made.backend)
-        if assumed := backend.settings():
-            guards.add(f"{guards.name(backend)}.settings() == {assumed!r}", f"the backend's settings were {assumed!r}")
+        if assumed := made.settings:
+            held = guards.name(get_backend(made.backend))
+            guards.add(f"{held}.settings() == {assumed!r}", f"the backend's settings were {assumed!r}")
         sizes.check()
         sizes.add_guards(guards)  # those of the compilation too: a formula or a pass may have asked about a size
         made.numbers = numbers

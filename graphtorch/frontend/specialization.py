@@ -15,6 +15,7 @@ from graphtorch.frontend.replay import Replay
 from graphtorch.frontend.tree import unflatten
 from graphtorch.frontend.watch import Settled
 from graphtorch.ir.equality import graph_equal
+from graphtorch.lowering.backend import get_backend
 from graphtorch.tensor.storage import Writer
 from graphtorch.tensor.tensor import Tensor
 
@@ -37,6 +38,7 @@ class Specialization:
         self.guards = guards
         self.tree = tree
         self.backend = backend
+        self.settings = get_backend(backend).settings()  # that it is compiled under
         self.name = name
         self.reason = ""
         self.compile_seconds = 0.0
@@ -67,7 +69,8 @@ class Specialization:
         if self.paths is not None or graph.symbols:  # what sizes its compilation assumed is not known
             return None
         for other in reversed(earlier):
-            same = other.backend == self.backend and other._written == self._written
+            same = other.backend == self.backend and other.settings == self.settings
+            same = same and other._written == self._written
             if same and other.joint is None and other.paths is None and graph_equal(other.captured.graph, graph):
                 return other.compiled
         return None
