@@ -81,6 +81,7 @@ class CustomOpDef:
             doc=inspect.getdoc(function) or "" if function is not None else "",
         )
         self.record = REGISTRY[record_name]
+        self.record.kernels["eager"] = self._on_device
         self._function = self._make_function(record_name)
         self.__name__ = found.group(2)
         self.__doc__ = function.__doc__ if function is not None else None
@@ -250,8 +251,6 @@ class CustomOpDef:
 
         def forward(layout: tuple[int, ...], *flat: Any) -> Any:
             args = _regrouped(layout, flat)
-            if definition._runs_as_it_is(args):
-                return definition._on_device(args)
             positional, named = definition._split(args)
             made = definition._call(*positional, **named)
             return tuple(made) if isinstance(made, tuple) else made
@@ -312,16 +311,12 @@ class CustomOpDef:
 
     # -- what the record calls
 
-    def _runs_as_it_is(self, args: Sequence[Any]) -> bool:
-        """Whether an eager call on a CUDA device is one of a kernel, and no one-node graph, whose results somebody must
-        foretell."""
-        if state.recorder is not None or state.modes or not any(t.device.type == "cuda" for t in leaves(list(args))):
-            return False
-        return "cuda" in self._kernels or (self._fake is None and self.results > 0)
-
     def _on_device(self, args: Sequence[Any]) -> Any:
-        """Run a kernel on tensors of a CUDA device: its own, or on copies that for the host."""
-        where = next(t.device for t in leaves(list(args)) if t.device.type == "cuda")
+        """An eager call on a CUDA device: a kernel for it gets the tensors, that for the host gets copies. None where a
+        one-node graph serves, for which the results must be foretold."""
+        where = next((t.device for t in leaves(list(args)) if t.device.type == "cuda"), None)
+        if where is None or not ("cuda" in self._kernels or (self._fake is None and self.results)):
+            return None
         arrays = [_arrays(arg) for arg in args]
         if self._kernel("cuda") is None and self._kernel() is not None:
             from graphtorch.lowering.triton.strided import tell_about_host
@@ -379,7 +374,7 @@ class CustomOpDef:
         """The type rule: the fake function run on values of a graph that is thrown away."""
         changed = [type_of(args[list(self.signature.parameters).index(name)]) for name in self.mutated]
         fake = self._fake
-        if fake is None and any(isinstance(arg, Tensor) and arg.device.type == "cpu" for arg in args):
+        if fake is None and any(isinstance(arg, Tensor) and arg.device.type != "meta" for arg in args):
             return ()  # eager execution asks only to explain an error, and this is not it
         self._require_fake()
         made: Any = ()

@@ -19,7 +19,7 @@ from graphtorch.autograd.state import modes_entered, state
 from graphtorch.autograd.views import of_no_grad
 from graphtorch.diagnostics import advice
 from graphtorch.ops import native
-from graphtorch.ops.record import Operator
+from graphtorch.ops.record import Operator, lookup
 from graphtorch.ops.strides import (
     contiguous_strides,
     laid_out,
@@ -303,6 +303,9 @@ def _elsewhere(op: Operator, args: tuple[Any, ...], arrays: list[Any], where: de
     if op.kind == "view":
         source = arrays[0]
         return on_device(as_device(op.numpy(*map(plain, arrays)), source))
+    own = op.kernels.get("eager")  # of a custom operator
+    if own is not None and (results := own(args)) is not None:
+        return results
     made = executor(where).run(op, args, where)
     return on_device(made[0]) if len(op.results) == 1 else tuple(map(on_device, made))
 
@@ -482,11 +485,14 @@ def _update_elsewhere(op: Operator, args: tuple[Any, ...], tracked: bool) -> Ten
         target._bump_version()
         return target
     run = executor(where)
+    changing, operands = op, args
+    if modes_entered and state.modes:
+        changing, operands = lookup("copy"), (target, _through_modes(op, args, True), False)
     differentiable = bool(op.derivative) and target._dtype.is_differentiable
     if tracked and differentiable:
-        record_inplace(op, args, lambda: run.update(op, args, where))
+        record_inplace(op, args, lambda: run.update(changing, operands, where))
     else:
-        run.update(op, args, where)
+        run.update(changing, operands, where)
         _written(target)
     return target
 

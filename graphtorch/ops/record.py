@@ -109,7 +109,8 @@ class Operator:
     random      draws from a generator: never merged, reordered or removed.
     scatter     of a view operator: `scatter(base, new_view, *attributes)` is the base with the viewed elements
                 replaced; how an in-place change of a view becomes a value (functionalization).
-    kernels     kernels of a custom operator by backend, for backends that can't call `numpy` (see graphtorch.library)
+    kernels     kernels of a custom operator by backend, for backends that can't call `numpy` (see graphtorch.library);
+                "cuda": for arrays on a device; "eager": for tensors there, None if it leaves the call to the executor
     """
 
     name: str

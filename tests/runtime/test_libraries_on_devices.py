@@ -177,3 +177,48 @@ def test_what_has_no_kernel_for_devices(cuda: SimulatedDriver) -> None:
     for place in ("cpu", "cuda"):
         with pytest.raises(NotImplementedError, match=f"with arguments from the '{place.upper()}' backend"):
             torch.ops.ondevices.nothing(torch.ones(2, device=place))
+
+
+# -- dispatch modes ---------------------------------------------------------------------------------------------------
+
+
+def test_modes_see_what_changes_tensors_of_a_device(cuda: SimulatedDriver) -> None:
+    """In-place operators, with and without history, and operators of libraries; a mode's answer is what is written."""
+    from graphtorch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        def __init__(self, answer: float | None = None) -> None:
+            super().__init__()
+            self.seen: list[str] = []
+            self.answer = answer
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.seen.append(str(func))
+            made = func(*args, **(kwargs or {}))
+            return made if self.answer is None else torch.full_like(made, self.answer)
+
+    @torch.library.custom_op("ondevices::more", mutates_args=())
+    def more(x: torch.Tensor) -> torch.Tensor:
+        return x + 10
+
+    def changes(place: str) -> tuple[Any, Any, Any, int]:
+        x, leaf = torch.zeros(4, device=place), torch.ones(4, device=place, requires_grad=True)
+        with Names() as outer, Names() as inner:
+            x[1:3].add_(1)
+            x.copy_(x.double() + 1)
+            x.mul_(x)
+            y = leaf * 2
+            y.mul_(3)
+            y.sum().backward()
+            z = more(x)
+        assert "aten.add_.Tensor" in inner.seen and "ondevices.more.default" in outer.seen
+        assert leaf.grad is not None
+        return (outer.seen, inner.seen), (x.tolist(), z.tolist()), leaf.grad.tolist(), x._version
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `more` runs on the host
+        assert changes("cuda") == changes("cpu")
+    x = torch.ones(3, device="cuda")
+    with Names(5.0):
+        x.add_(1)
+    assert x.tolist() == [5.0] * 3
