@@ -85,10 +85,6 @@ class ReadLog:
                     changed.append(f"{type(self.owners[key]).__name__}.{name}")
         return changed
 
-    def owners_setting(self, name: str) -> list[Any]:
-        """The objects whose attribute of that name was set."""
-        return [self.owners[key] for key, before in self.writes.items() if name in before]
-
     def is_whole(self, owner: Any) -> bool:
         """Whether all attributes of an object were asked for."""
         return not WHOLE.isdisjoint(self.reads.get(id(owner), ()))

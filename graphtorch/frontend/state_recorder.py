@@ -14,7 +14,6 @@ from graphtorch.frontend.errors import refuse
 from graphtorch.frontend.gradients import GradientRecorder
 from graphtorch.frontend.guards import GuardSet, attribute, dictionary, identical, is_scalar
 from graphtorch.frontend.places import access, owner_of
-from graphtorch.frontend.reach import is_module
 from graphtorch.frontend.sources import (
     LARGEST,
     IntegerArgument,
@@ -364,10 +363,6 @@ class StateRecorder(GradientRecorder):
 
     def assume_modes(self) -> None:
         """Assume the modes that the function sets of modules which it does not call: they are what they were."""
-        assert self.environment is not None
-        for owner in self.environment.reads.owners_setting("training"):
-            if is_module(owner):
-                self.modes_set[id(owner)] = owner
         for module in self.modes_set.values():
             if id(module) not in self._seen_modules and "training" in vars(module):
                 self._assume_scalars(module, self.module_names.get(id(module), type(module).__name__), ("training",))

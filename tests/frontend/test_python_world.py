@@ -1167,7 +1167,7 @@ class Setting(torch.nn.Module):
 def settings() -> dict[str, Any]:
     box, module, layer, kept = Box(), Setting(), torch.nn.Sequential(torch.nn.Dropout(), torch.nn.ReLU()), torch.ones(2)
     box.t = kept
-    names = {"k": 1, "j": 2}
+    names, bare = {"k": 1, "j": 2}, torch.nn.ReLU()
 
     def attribute(x: Any) -> Any:
         box.k = 1
@@ -1194,17 +1194,17 @@ def settings() -> dict[str, Any]:
 
     def mode(x: Any) -> Any:
         layer.train()
-        module.training = True
+        module.training = bare.training = True
         return x + 1
 
     def spoil(value: Any) -> None:
         box.k = box.j = module.k = value
         box.t = torch.zeros(2)
         layer.eval()
-        module.eval()
+        module.training = bare.training = False
 
     def seen() -> Any:
-        return box.k, box.j, module.k, box.t.tolist(), layer.training, layer[1].training, module.training
+        return box.k, box.j, module.k, box.t.tolist(), layer.training, layer[1].training, module.training, bare.training
 
     functions = {"attribute": attribute, "by_size": by_size, "by_name": by_name, "tensor": tensor, "toggled": toggled}
     return {**functions, "mode": mode, "module": module, "spoil": spoil, "seen": seen}

@@ -182,6 +182,10 @@ class Module:
                 buffers[name] = registered("buffer", self, name, value)
         else:
             super().__setattr__(name, value)
+            if name == "training":
+                modes = getattr(state.recorder, "modes_set", None)
+                if modes is not None:
+                    modes[id(self)] = self  # a capture is running: what it was before is assumed
             if name in CALL_HOOKS or name == "__dict__":
                 autograd_hooks.note_change()
 
@@ -528,9 +532,6 @@ class Module:
         """
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
-        modes = getattr(state.recorder, "modes_set", None)
-        if modes is not None:
-            modes[id(self)] = self  # a capture is running: what it was before is assumed
         self.training = mode
         for module in self.children():
             module.train(mode)
