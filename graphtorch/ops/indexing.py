@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from graphtorch.autograd.graph import composes
-from graphtorch.autograd.state import state
+from graphtorch.autograd.state import modes_entered, state
 from graphtorch.ops.build import FUNCTIONS, function, method, operator
 from graphtorch.ops.dispatch import _SCALAR_NAMES, check_single_places, make_view
 from graphtorch.ops.pointwise import broadcast_shapes
@@ -509,7 +509,8 @@ def getitem(self: Tensor, key: Any) -> Tensor:
     """
     if type(key) is int:
         data = self._data
-        if type(data) is np.ndarray and state.recorder is None and data.ndim and -data.shape[0] <= key < data.shape[0]:
+        seen = state.recorder is not None or modes_entered
+        if type(data) is np.ndarray and not seen and data.ndim and -data.shape[0] <= key < data.shape[0]:
             at = key if key >= 0 else key + data.shape[0]
             return make_view(_SELECT, (self, 0, at), data[at, ...])
         return _select(self, 0, key, 0)

@@ -82,6 +82,7 @@ def test_in_place_views_and_nesting() -> None:
         x[1:3].add_(1)
         x.view(2, 2)[0].mul_(2)
     assert x.tolist() == [0, 2, 1, 0]
+    assert [name.split(".")[1] for name in inner.seen] == ["slice", "add_", "view", "select", "mul_"]
     assert "aten.add_.Tensor" in inner.seen and inner.seen.count("aten.mul_.Tensor") == 1 and outer.seen
     with Names() as names, _disable_current_modes():
         graphtorch.ones(2) + 1

@@ -207,6 +207,7 @@ def test_modes_see_what_changes_tensors_of_a_device(cuda: SimulatedDriver) -> No
             x[1:3].add_(1)
             x.copy_(x.double() + 1)
             x.mul_(x)
+            x[0].mul_(2)
             y = leaf * 2
             y.mul_(3)
             y.sum().backward()
