@@ -16,6 +16,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from graphtorch.autograd.state import modes_entered, state
@@ -45,7 +46,7 @@ from graphtorch.frontend.specialization import Specialization
 from graphtorch.frontend.stance import DEFAULT, Stance
 from graphtorch.frontend.stance import holder as stance
 from graphtorch.frontend.tree import flatten, unflatten
-from graphtorch.frontend.turns import turn
+from graphtorch.frontend.turns import OutOfTurn, turn
 from graphtorch.frontend.varying import NumbersVary, TrackedPlaces, Varying, is_number
 from graphtorch.ir.graph import Graph
 from graphtorch.lowering.backend import default_backend, get_backend
@@ -182,7 +183,7 @@ class CompiledFunction:
 
     def _specialize_once(self, tree: Any, leaves: list[Any]) -> Specialization:
         """A new specialisation, or the one that another thread has made meanwhile."""
-        with turn:
+        with turn():
             return self._fitting(tree, leaves) or self.specialize(tree, leaves)
 
     def find_or_compile(self, tree: Any, leaves: list[Any]) -> Specialization | None:
@@ -193,7 +194,7 @@ class CompiledFunction:
         try:
             return self._specialize_once(tree, leaves)
         except RunEagerly as why:
-            if not isinstance(why, Raised):
+            if not isinstance(why, Raised | OutOfTurn):
                 self._note(why)
             return None
 
@@ -230,7 +231,7 @@ class CompiledFunction:
         try:
             specialization = self._specialize_once(tree, leaves)
         except RunEagerly as why:
-            if not isinstance(why, Raised):
+            if not isinstance(why, Raised | OutOfTurn):
                 self._note(why)
             return self.run_eagerly(why, args, kwargs)
         if specialization.paths is not None:
@@ -241,7 +242,7 @@ class CompiledFunction:
             return self._failed(error, args, kwargs)
 
     def _add_replay(self, specialization: Specialization, tree: Any, leaves: list[Any]) -> None:
-        with turn:
+        with suppress(OutOfTurn), turn(0.0):  # else a later call writes it
             if specialization.replay is None:
                 specialization.replay = write_replay(specialization)
                 specialization.matches(tree, leaves)  # so that the next call finds nothing changed

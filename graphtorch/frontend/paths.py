@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from graphtorch.frontend.sources import (
     carrier,
 )
 from graphtorch.frontend.tree import flatten
-from graphtorch.frontend.turns import turn
+from graphtorch.frontend.turns import OutOfTurn, turn
 from graphtorch.ir.equality import constant_key
 from graphtorch.ir.expressions import Expressions
 from graphtorch.ir.graph import Graph, Node, Value, substitute
@@ -498,7 +499,7 @@ def run_path(
                 found = diverged
             else:
                 if path.replay is None:
-                    with turn:
+                    with suppress(OutOfTurn), turn(0.0):
                         path.replay = path.replay or write_replay(path)
                         if not any(type(r) is PathReplay and r.owner is owner for r in function._replays):
                             function._replays += (PathReplay(function, path),)
@@ -512,7 +513,7 @@ def run_path(
             reason = owner.full(found)
             if not reason:
                 try:
-                    with turn:  # another thread may have come here meanwhile
+                    with turn():  # another thread may have come here meanwhile
                         made = next((p for p in owner.going_on(found) if p.matches(tree, leaves)), None)
                         path = made or function.specialize(tree, leaves, owner, found.decisions)
                     found = None

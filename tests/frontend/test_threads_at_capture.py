@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_forked_process_compiles() -> None:
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with turn:
+        with turn():
             held.set()
             done.wait()
 
@@ -81,3 +82,27 @@ def test_a_forked_process_compiles() -> None:
     finally:
         done.set()
         thread.join()
+
+
+def test_a_function_that_waits_for_threads_which_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that are there already compile nothing while it is captured: their calls run eagerly, and so does it."""
+    monkeypatch.setattr("graphtorch.frontend.turns.PATIENCE", 0.2)
+    parts = [torch.compile(lambda x, i=i: x * i + 1) for i in range(3)]
+    x = torch.ones(3)
+    with ThreadPoolExecutor(3) as pool:
+        barrier = threading.Barrier(3)
+        assert sorted(pool.map(lambda i: barrier.wait() * 0 + i, range(3))) == [0, 1, 2]  # all three have begun
+
+        @torch.compile
+        def whole(x: Any) -> Any:
+            return x + sum(pool.map(lambda part: part(x.detach()), parts))
+
+        for _ in range(3):
+            made = []
+            caller = threading.Thread(target=lambda: made.append(whole(x)), daemon=True)
+            caller.start()
+            caller.join(60)
+            assert not caller.is_alive() and made[0].tolist() == [7.0, 7.0, 7.0]
+    for i, part in enumerate(parts):
+        assert part(x).tolist() == [i + 1.0] * 3
+        assert part.specializations and not part.eager_reason
