@@ -18,13 +18,14 @@ from typing import Any
 from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, Kernel, View
-from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
+from graphtorch.lowering.triton.codegen import IMPORTS, Generated, comment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import FusedCall
 from graphtorch.lowering.triton.instructions import HELPERS, LOG2E, helpers_in, memory
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, largest_offset, pieces_of
 from graphtorch.lowering.triton.products import reach
 from graphtorch.lowering.triton.shapes import DOT
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import Limits, is_one, is_zero, power_of_two
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype

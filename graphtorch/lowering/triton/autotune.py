@@ -62,10 +62,10 @@ Measure = Callable[[Sequence[Launch], Mapping[str, int], Sequence[Result]], Meas
 # For kernels of the scheduler: other blocks than the default ones.
 LIMITS = (
     Limits(),
-    Limits(pointwise=512, looped=1024),
+    Limits(pointwise=512, looped=1024, thread=8),
     Limits(pointwise=2048, rows=4096, looped=4096),
     Limits(pointwise=4096, persistent=4096, rows=8192, looped=8192),
-    Limits(persistent=64, looped=4096),
+    Limits(persistent=64, looped=4096, thread=16),
 )
 
 

@@ -11,7 +11,6 @@ Static sizes are in the text, symbolic ones are arguments; block sizes are const
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +35,7 @@ from graphtorch.lowering.kernel import (
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import GroupedKernel, RowKernel
 from graphtorch.lowering.triton.instructions import (
+    COARSE,
     HELPERS,
     LITERALS,
     POINTER,
@@ -46,13 +46,15 @@ from graphtorch.lowering.triton.instructions import (
     memory,
     register,
 )
-from graphtorch.lowering.triton.positions import Picked, use_positions
+from graphtorch.lowering.triton.positions import Picked, Place, use_positions
+from graphtorch.lowering.triton.precision import exact_reciprocal, rounded_to_half
 from graphtorch.lowering.triton.random import Draws
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Strides, Tiling, is_zero
 from graphtorch.schedule.indexing import product, row_major
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
-from graphtorch.tensor.symint import SymInt, same_shape, same_size, substitute, symbol, symbols_of
+from graphtorch.tensor.symint import SymInt, same_shape, same_size
 
 IMPORTS = """import triton
 import triton.language as tl
@@ -107,11 +109,6 @@ class Generated:
         return [*self.pointers, *(name for name, _ in self.integers if name in self.divisible)]
 
 
-def size_argument(name: str) -> str:
-    """The argument that a symbol of a size becomes."""
-    return f"size_{name}"
-
-
 def generate(kernel: Kernel, bindings: Mapping[str, int], limits: Limits | None = None) -> Generated:
     """The source of a kernel, for sizes like the given ones. Raises UnsupportedError where there is none."""
     if isinstance(kernel, GroupedKernel):
@@ -147,59 +144,6 @@ def without_comments(source: str) -> str:
     return "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("#"))
 
 
-class Sizes:
-    """Sizes in a generated text: numbers, or expressions of arguments that stand for symbols."""
-
-    def __init__(self) -> None:
-        self.symbols: dict[str, Any] = {}
-        self.numbers: dict[str, int] = {}  # further arguments, which no size determines
-
-    def text(self, size: Any) -> str:
-        """A size as source; its symbols become arguments."""
-        if type(size) is not SymInt:
-            return str(int(size))
-        for name in symbols_of(size):
-            self.symbols.setdefault(name, symbol(name))
-        text = str(substitute(size, {n: symbol(size_argument(n), lower=0) for n in symbols_of(size)}))
-        divides = "-" in text and ("%" in text or "//" in text)
-        return ast.unparse(_InTriton().visit(ast.parse(text, mode="eval"))) if divides or "**" in text else text
-
-    def factor(self, size: Any) -> str:
-        """A size as one operand of a product."""
-        text = self.text(size)
-        return text if text.lstrip("-").isidentifier() or text.lstrip("-").isdigit() else f"({text})"
-
-    def arguments(self) -> tuple[tuple[str, Any], ...]:
-        """The integer arguments that the texts refer to."""
-        return (*((size_argument(n), s) for n, s in self.symbols.items()), *self.numbers.items())
-
-    def divisible(self, bindings: Mapping[str, int]) -> frozenset[str]:
-        """Those of them that are multiples of 16."""
-        return frozenset(size_argument(s) for s in self.symbols if bindings[s] % 16 == 0)
-
-
-class _InTriton(ast.NodeTransformer):
-    """Powers as products, of which Triton has none, and quotients of what may be negative rounded down as Python's
-    are: Triton rounds towards zero."""
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
-        self.generic_visit(node)
-        if isinstance(node.op, ast.Mod | ast.FloorDiv) and _may_be_negative(node.left):
-            a, b = node.left, node.right
-            rest: ast.expr = ast.BinOp(ast.BinOp(ast.BinOp(a, ast.Mod(), b), ast.Add(), b), ast.Mod(), b)
-            return rest if isinstance(node.op, ast.Mod) else ast.BinOp(ast.BinOp(a, ast.Sub(), rest), ast.FloorDiv(), b)
-        if not isinstance(node.op, ast.Pow):
-            return node
-        made = node.left
-        for _ in range(ast.literal_eval(node.right) - 1):
-            made = ast.BinOp(made, ast.Mult(), node.left)
-        return made
-
-
-def _may_be_negative(expression: ast.expr) -> bool:
-    return any(isinstance(part, ast.Sub | ast.USub) for part in ast.walk(expression))
-
-
 @dataclass
 class Segment:
     """Lines at one indentation, and the names of what was computed there or in a surrounding segment."""
@@ -217,12 +161,14 @@ class Expressions:
 
     rank    dimensions of a block
     names   expression (by identity) -> variable
+    coarse  expressions (by identity) that are rounded to half precision before anything else sees them
     """
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
         self.sizes = Sizes()
         self.names: dict[int, str] = {}
+        self.coarse: frozenset[int] = frozenset()
         self.count = 0
 
     def _load(self, access: Access) -> str:
@@ -234,6 +180,9 @@ class Expressions:
     def _picked(self, expr: Picked) -> str:
         raise UnsupportedError("elements at a position here")
 
+    def _at(self, place: Place, target: str) -> str:
+        raise UnsupportedError("comparisons of places here")
+
     def _draw(self, access: Access, draws: Draws) -> str:
         raise UnsupportedError("random numbers here")
 
@@ -242,7 +191,7 @@ class Expressions:
 
     def _emit(self, segment: Segment, exprs: Sequence[Expr]) -> None:
         for expr in exprs:
-            if id(expr) in self.names or isinstance(expr, Constant):
+            if id(expr) in self.names or isinstance(expr, Constant | Place):
                 continue
             register(expr.dtype)  # refuse early
             if isinstance(expr, Load) and isinstance(expr.access.buffer, Draws):
@@ -275,6 +224,8 @@ class Expressions:
         operands = expr.arguments
         if expr.instruction == "cast":
             return convert(self._value(operands[0]), operands[0].dtype, expr.dtype)
+        if operands and isinstance(operands[0], Place):
+            return self._at(operands[0], self._value(operands[1]))
         # One number beside a tensor takes the tensor's type.
         numbers = sum(isinstance(o, Constant) for o in operands)
         literal = expr.instruction in LITERALS and numbers == 1
@@ -285,6 +236,10 @@ class Expressions:
             return apply(expr.instruction, [f"({n})" if " " in n else n for n in names], dtypes.bool_)
         if operands and operands[0].dtype.is_floating_point and type(power) is not SymInt and power in (2, 3):
             return " * ".join([names[0]] * int(power))
+        if expr.instruction == "div" and (factor := exact_reciprocal(operands[1])) is not None:
+            return f"{names[0]} * {factor!r}"
+        if id(expr) in self.coarse and expr.instruction in COARSE:
+            return COARSE[expr.instruction].format(*names)
         return apply(expr.instruction, names, operands[-1].dtype)
 
     def _value(self, expr: Expr, literal: bool = False) -> str:
@@ -321,6 +276,7 @@ class KernelEmitter(Expressions):
         self.blocks = blocks
         self.bindings = bindings
         super().__init__(2 if tiling.second else 1)
+        self.coarse = rounded_to_half(tiling.exprs, tiling.kernel.stores)
         self.buffers: dict[Buffer, str] = {}
         self.partial: dict[int, tuple[str, ...]] = {}  # looped fold -> accumulators
         self.coordinates: dict[str, list[str]] = {}
@@ -495,7 +451,7 @@ class KernelEmitter(Expressions):
             head.add(inside)
         outer.lines += head.lines + inner.lines
         for expr in varying:
-            del self.names[id(expr)]  # loaded and computed again in the next pass
+            self.names.pop(id(expr), None)  # loaded and computed again in the next pass
         for fold in folds:
             self._close_fold(outer, fold)
 
@@ -588,6 +544,15 @@ class KernelEmitter(Expressions):
         if expr.dtype is dtypes.bool_:
             return f"({text}) != 0"
         return f"({text}).to({register(expr.dtype)})"
+
+    def _at(self, place: Place, target: str) -> str:
+        """Whether elements are at a target. In a loop it is the target that moves, one number for all of a block."""
+        strides = self.tiling.strides(place.strides)
+        along = [i for i, s in enumerate(strides) if not is_zero(s)]
+        if self.blocks.persistent or along != self.tiling.r or strides[along[0]] != 1:
+            return f"{self._index(place)} == {target}"
+        start = "r_start" if is_zero(place.offset) else f"(r_start + {self.sizes.factor(place.offset)})"
+        return f"tl.arange(0, R_BLOCK)[None, :] == {target} - {start}"
 
     def _affine(self, offset: Any, strides: Strides, block: bool = False) -> str:
         """The text of an affine function of the axes; as a block also where it is constant, if asked for."""

@@ -32,7 +32,17 @@ from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import RowKernel
 from graphtorch.lowering.triton.instructions import convert, register
 from graphtorch.lowering.triton.splitting import copy_expressions
-from graphtorch.lowering.triton.tiling import PROGRAMS, Blocks, Limits, Tiling, power_of_two, warps
+from graphtorch.lowering.triton.tiling import (
+    LONGEST,
+    PROGRAMS,
+    SHORT,
+    Blocks,
+    Limits,
+    Tiling,
+    power_of_two,
+    rows_together,
+    warps,
+)
 from graphtorch.schedule.indexing import estimate
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.symint import same_shape, same_size
@@ -40,6 +50,13 @@ from graphtorch.tensor.type import TensorType
 
 WIDEST = 8192  # elements of a row that is held in registers
 FEWEST = 1024  # rows that are worth it
+
+
+def programs(width: int, rows: Any) -> int:
+    """How many programs go through the rows. Those of one warp each are small enough for twice as many at once."""
+    alone = SHORT < power_of_two(width) <= LONGEST
+    return 2 * PROGRAMS if alone and estimate(rows) >= 8 * FEWEST else PROGRAMS
+
 
 Strides = tuple[Any, ...]
 Steps = Sequence[Kernel | ExternCall | None]
@@ -184,7 +201,8 @@ def _absorb(kernel: Kernel, rows: Tiling, other: Kernel, count: int) -> tuple[li
     for i, (fold, value) in enumerate(zip(columns.reduces, values, strict=True)):
         of = dtypes.float32 if fold.dtype in (dtypes.float16, dtypes.bfloat16) else fold.dtype
         name = f"{kernel.name}_sums{count + i}"
-        partial = Buffer(name, of, (PROGRAMS, width), "temporary", Value(TensorType(of, (PROGRAMS, width)), name))
+        shape = (programs(width, length), width)
+        partial = Buffer(name, of, shape, "temporary", Value(TensorType(of, shape), name))
         across: list[Any] = [0] * len(kernel.axes)
         along: list[Any] = [0] * len(other.axes)
         for made, axes, loop in (
@@ -200,7 +218,7 @@ def _absorb(kernel: Kernel, rows: Tiling, other: Kernel, count: int) -> tuple[li
         load = Load(Access(partial, 0, tuple(along)))
         reduces[id(fold)] = Reduce("sum", load, (first,), fold.dtype, fold.node)
     # The parallel axes, then one over the programs.
-    axes = (*other.axes[:first], Axis("program", PROGRAMS, True))
+    axes = (*other.axes[:first], Axis("program", programs(width, length), True))
     results = copy_expressions([s.value for s in other.stores], reduces, lambda s: s[: first + 1], lambda a: (first,))
     stores = [
         Store(Access(s.access.buffer, s.access.offset, (*s.access.strides[:first], 0)), v)
@@ -238,17 +256,20 @@ def generate_rows(kernel: RowKernel, bindings: Mapping[str, int], limits: Limits
     """The function of such a kernel."""
     tiling = Tiling(kernel)
     width = power_of_two(tiling.size("r"))
-    together = max(limits.rows // width, 1)
-    return _RowEmitter(kernel, tiling, Blocks(together, 1, width, True, warps(together * width)), bindings).generate()
+    together = rows_together(width, limits)
+    long = width > SHORT and together == 1
+    count = tiling.row_warps(width, limits, len(kernel.columns)) if long else warps(together * width)
+    return _RowEmitter(kernel, tiling, Blocks(together, 1, width, True, count), bindings).generate()
 
 
 class _RowEmitter(KernelEmitter):
     def __init__(self, kernel: RowKernel, tiling: Tiling, blocks: Blocks, bindings: Mapping[str, int]) -> None:
         super().__init__(tiling, blocks, bindings)
         self.columns = {id(s): i for i, s in enumerate(kernel.columns)}
+        self.programs = programs(tiling.size("r"), tiling.size("x"))
 
     def _grid(self) -> tuple[tuple[Any, int], ...]:
-        return ((PROGRAMS, 1),)
+        return ((self.programs, 1),)
 
     def _head(self, segment: Segment) -> None:
         for buffer, name in self.buffers.items():
@@ -269,7 +290,7 @@ class _RowEmitter(KernelEmitter):
                 of = register(store.access.buffer.dtype)
                 segment.add(f"sum{self.columns[id(store)]} = tl.zeros([1, R_BLOCK], {of})")
         wide = ".to(tl.int64)" if self.wide else ""
-        steps = f"tl.program_id(0) * X_BLOCK, x_size, {PROGRAMS} * X_BLOCK"
+        steps = f"tl.program_id(0) * X_BLOCK, x_size, {self.programs} * X_BLOCK"
         segment.add(f"for x_start in {self._range(steps)}:")
         inner = Segment(segment.indent + "    ")
         inner.add(f"x = x_start + tl.arange(0, X_BLOCK)[:, None]{wide}")

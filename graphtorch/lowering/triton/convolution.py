@@ -30,7 +30,7 @@ from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import ExternCall, View
-from graphtorch.lowering.triton.codegen import Generated, Sizes
+from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.fused import coordinate_extents, extents, places_first, result_shape
 from graphtorch.lowering.triton.instructions import register
@@ -39,9 +39,11 @@ from graphtorch.lowering.triton.narrow import MOST_COLUMNS, Framed, run_of
 from graphtorch.lowering.triton.placement import WHOLE, Coordinate
 from graphtorch.lowering.triton.products import Operands, Product, choose, product_of, reach
 from graphtorch.lowering.triton.shapes import Config, blocks
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import Limits, is_one, is_zero, power_of_two
 from graphtorch.schedule.indexing import product
 from graphtorch.tensor.precision import convolution_precision
+from graphtorch.tensor.symint import same_size
 
 _M, _N = "m_mask[:, None]", "n_mask[None, :]"
 FILLED = 1.25  # a row of pixels with what fills up its last block
@@ -141,6 +143,7 @@ class _Convolution:
                 f"image = (m // {f(oh * ow)})[:, None]",
                 f"top = (m // {f(ow)} % {f(oh)} * {sh} - {ph})[:, None]",
                 f"left = (m % {f(ow)} * {sw} - {pw})[:, None]",
+                *([] if x_tile else self._start(x)),
             ],
             inner=[
                 *walk.lines,
@@ -157,6 +160,7 @@ class _Convolution:
                             x,
                             ["image", f"({self._grouped('channel', inputs)})[None, :]", "down", "across"],
                             [_M, walk.bound("[None, :]"), *walk.place_masks],
+                            self._from_start(x, inputs, walk.row("i", dh), walk.row("j", dw)),
                         ),
                     ]
                 ),
@@ -205,6 +209,7 @@ class _Convolution:
                 *rows.setup(f"m // {f(across)} % {f(down)}", f"phase // {sw}", self.sizes),
                 *columns.setup(f"m % {f(across)}", f"phase % {sw}", self.sizes),
                 *([f"m_mask = m_mask & {' & '.join(bounds)}"] if bounds else []),
+                *([] if x_tile else self._start(g)),
             ],
             inner=[
                 *walk.lines,
@@ -221,6 +226,9 @@ class _Convolution:
                             g,
                             ["image", f"({self._grouped('channel', outputs)})[None, :]", "down", "across"],
                             [_M, walk.bound("[None, :]"), *walk.place_masks],
+                            self._from_start(
+                                g, outputs, f"-{walk.row('i', rows.apart)}", f"-{walk.row('j', columns.apart)}"
+                            ),
                         ),
                     ]
                 ),
@@ -274,11 +282,13 @@ class _Convolution:
                 placed = "place[None, :]"
             texts, masks = [group, "channel[None, :]", placed], [_M, _N, "" if placed == "place" else _N]
             place = f"{group} * N + channel[None, :] * {kh * kw} + {placed}"
+        channel = f"({self._grouped('channel', inputs)})[None, :]"
         pixels = images * oh * ow
         rows = self._rows(g)
         x_tile = self._tile("x", g, (pixels, outputs, rows), "KM", ("k_start", "pid_m * BLOCK_M"), True)
         rows = self._rows(x) if self._flat(kh, kw) else None
         y_tile = self._tile("y", x, (pixels, inputs, rows), "KN", ("k_start", "pid_n * BLOCK_N"))
+        setup += [] if y_tile else self._start(x, "")
         return self._made(
             (outputs, inputs * kh * kw),
             self._times(pixels),
@@ -296,6 +306,10 @@ class _Convolution:
                             g,
                             ["image[None, :]", group, "row[None, :]", "column[None, :]"],
                             ["(rest < K)[None, :]", _M, *["(rest < K)[None, :]"] * 2],
+                            [
+                                *self._pixels((g.strides[0], *g.strides[2:]), oh, ow, "[None, :]"),
+                                *self._terms(g.strides[1:2], [group]),
+                            ],
                         ),
                     ]
                 ),
@@ -310,8 +324,15 @@ class _Convolution:
                         *self._load(
                             "y",
                             x,
-                            ["image[:, None]", f"({self._grouped('channel', inputs)})[None, :]", "down", "across"],
+                            ["image[:, None]", channel, "down", "across"],
                             ["(rest < K)[:, None]", _N, WHOLE, WHOLE],
+                            [
+                                *self._pixels(
+                                    (x.strides[0], x.strides[2] * sh, x.strides[3] * sw), oh, ow, "[:, None]"
+                                ),
+                                *self._terms(x.strides[1:2], [channel]),
+                                "start",
+                            ],
                         ),
                     ]
                 ),
@@ -580,7 +601,15 @@ class _Convolution:
         """A channel of the whole tensor from one of a group."""
         return f"batch * {self.sizes.factor(size)} + {index}" if self.groups > 1 else index
 
-    def _load(self, name: str, view: View, indices: Sequence[str], masks: Sequence[str]) -> list[str]:
+    def _load(
+        self,
+        name: str,
+        view: View,
+        indices: Sequence[str],
+        masks: Sequence[str],
+        terms: Sequence[str] | None = None,
+    ) -> list[str]:
+        """The line that loads a block. `terms` are those of its addresses, in fewer steps than from the indices."""
         position = 0 if view is self.first else 1
         if position in self.operands.prologues:
             coordinates = [
@@ -588,12 +617,37 @@ class _Convolution:
                 for index, size, stride, mask in zip(indices, view.shape, view.strides, masks, strict=True)
             ]
             return self.operands.computed(name, position, coordinates, f"{name}_mask")
-        pointer = "ab"[position]
-        terms = [pointer] if is_zero(view.offset) else [pointer, self.sizes.text(view.offset)]
-        for stride, index in zip(view.strides, indices, strict=True):
-            unit = type(stride) is int and stride == 1
-            terms.append(index if unit else f"{self.sizes.factor(stride)} * {index}")
-        return [f"{name} = tl.load({' + '.join(terms)}, mask={name}_mask, other=0)"]
+        base = ["ab"[position], *([] if is_zero(view.offset) else [self.sizes.text(view.offset)])]
+        address = " + ".join([*base, *(self._terms(view.strides, indices) if terms is None else terms)])
+        return [f"{name} = tl.load({address}, mask={name}_mask, other=0)"]
+
+    def _terms(self, strides: Sequence[Any], indices: Sequence[str]) -> list[str]:
+        """What indices add to an address; "" is none."""
+        return [
+            index if is_one(stride) else f"{self.sizes.factor(stride)} * {index}"
+            for stride, index in zip(strides, indices, strict=True)
+            if index
+        ]
+
+    def _start(self, view: View, image: str = "image") -> list[str]:
+        """The line before the loop that says where what lies under the kernel begins, for a block of pixels."""
+        if (0 if view is self.first else 1) in self.operands.prologues:
+            return []
+        return [f"start = {' + '.join(self._terms(view.strides, [image, '', 'top', 'left']))}"]
+
+    def _from_start(self, view: View, channels: Any, down: str, across: str) -> list[str]:
+        """The terms of addresses so far from there: all that changes in the loop are numbers for the whole block."""
+        channel = f"({self._grouped('channel', channels)})[None, :]"
+        moved = self._terms(view.strides[2:], [down, across])
+        return ["start", *self._terms(view.strides[1:2], [channel]), f"({' + '.join(moved)})"]
+
+    def _pixels(self, strides: Sequence[Any], oh: Any, ow: Any, turned: str) -> list[str]:
+        """The terms of addresses of the result's pixels, for strides of images, rows and columns: of one number, if the
+        pixels lie one after the other."""
+        image, row, column = strides
+        if same_size(row, ow * column) and same_size(image, oh * row):
+            return self._terms([column], [f"rest{turned}"])
+        return self._terms(strides, [f"image{turned}", f"row{turned}", f"column{turned}"])
 
 
 class _Phases:

@@ -31,7 +31,6 @@ from graphtorch.lowering.kernel import (
     View,
     post_order,
 )
-from graphtorch.lowering.triton.codegen import Sizes
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import REGISTER
 from graphtorch.lowering.triton.layout import ChannelsLast
@@ -39,6 +38,7 @@ from graphtorch.lowering.triton.narrow import MOST_COLUMNS, Framed, run_of
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, distinct, pieces_of
 from graphtorch.lowering.triton.rewriting import Hints, loads_of, rebuilder
 from graphtorch.lowering.triton.shapes import MULTIPROCESSORS, SHORTEST_PART, blocks, fit, parts, waiting
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.schedule.fusion import EXPENSIVE
 from graphtorch.schedule.indexing import estimate, product, row_major

@@ -13,13 +13,14 @@ from typing import Any
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
-from graphtorch.lowering.triton.codegen import Generated, Sizes
+from graphtorch.lowering.triton.codegen import Generated
 from graphtorch.lowering.triton.elementwise import ELEMENTWISE, generate_frexp
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import convert, memory, register
 from graphtorch.lowering.triton.pooling import POOLING
 from graphtorch.lowering.triton.scan import SCANS, generate_scan
 from graphtorch.lowering.triton.segments import generate_segments
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.sorting import generate_sort, key_text
 from graphtorch.lowering.triton.tiling import Limits, is_zero
 from graphtorch.lowering.triton.writer import Writer, check_atomic, names_of, position, start

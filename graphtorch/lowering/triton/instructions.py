@@ -2,7 +2,7 @@
 
 Registers hold bool as int1, integers in their own width, float16 and bfloat16 as float32, the others as themselves.
 Where Triton's own function is an approximation (`tl.sin`, `tl.log`, `/` in float32), the accurate one is taken: such
-kernels wait for memory, not for arithmetic.
+kernels wait for memory, not for arithmetic. precision.py says where half precision makes an exception.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.helpers import SORT_HELPERS
 from graphtorch.lowering.triton.philox import RANDOM_HELPERS
+from graphtorch.lowering.triton.precision import HALVES
 from graphtorch.lowering.triton.special import SPECIAL_HELPERS
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype
@@ -231,6 +232,12 @@ def _sqrt(a: Sequence[str], of: dtype) -> str:
     return f"libdevice.sqrt({a[0]})" if of is dtypes.float64 else f"tl.sqrt_rn({a[0]})"
 
 
+def _sigmoid(a: Sequence[str], of: dtype) -> str:
+    below = f"(1.0 + {_exp((f'{a[0]} * -1.0',), of)})"
+    # The exponential is not exact either.
+    return f"1.0 / {below}" if of in HALVES else _divide(("1.0", below), of)
+
+
 def _neg(a: Sequence[str], of: dtype) -> str:
     return f"{a[0]} * -1.0" if of.is_floating_point else f"0 - {a[0]}"  # Triton's own -x makes +0.0 of 0.0
 
@@ -276,7 +283,7 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "sqrt": _sqrt,
     "rsqrt": lambda a, of: _divide(("1.0", _sqrt(a, of)), of),
     "reciprocal": lambda a, of: _divide(("1.0", a[0]), of),
-    "sigmoid": lambda a, of: _divide(("1.0", f"(1.0 + {_exp((f'{a[0]} * -1.0',), of)})"), of),
+    "sigmoid": _sigmoid,
     **{
         name: _only_floating(name, _library(name))
         for name in _LIBRARY
@@ -315,6 +322,9 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "bitwise_xor": _infix("^"),
     "where": lambda a, of: f"tl.where({a[0]}, {a[1]}, {a[2]})",
 }  # fmt: skip
+
+# The short forms of float32, for what is rounded to half precision next.
+COARSE = {"div": "{0} / {1}", "reciprocal": "1.0 / {0}", "sqrt": "tl.sqrt({0})", "rsqrt": "tl.rsqrt({0})"}
 
 # Instructions that take a Python number beside a tensor and give it the tensor's type.
 LITERALS = frozenset(["add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge"])

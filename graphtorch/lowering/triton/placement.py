@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Access, Buffer, Expr, Index, Kernel, Load, post_order
-from graphtorch.lowering.triton.codegen import Expressions, Segment, Sizes
+from graphtorch.lowering.triton.codegen import Expressions, Segment
 from graphtorch.lowering.triton.instructions import convert, memory, register
+from graphtorch.lowering.triton.precision import rounded_to_half
 from graphtorch.lowering.triton.random import Draws
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import is_one, is_zero
 from graphtorch.schedule.indexing import estimate, exact_quotient, product
 from graphtorch.tensor import dtypes
@@ -149,6 +151,7 @@ class TileWriter(Expressions):
         super().__init__(2)
         self.bindings = {} if bindings is None else bindings
         self.kernel = kernel
+        self.coarse = rounded_to_half(kernel.exprs(), kernel.stores)
         self.pieces = pieces
         self.coordinates = coordinates
         self.pointers = pointers

@@ -49,6 +49,13 @@ class Picked(Load):
         return (self.at,)
 
 
+class Place(Index):
+    """Where an element is along the folded axis, in 32 bits: the left operand of a comparison with what is the same for
+    all of them, and of nothing else."""
+
+    __slots__ = ()
+
+
 def use_positions(kernel: Kernel) -> Kernel:
     """The kernel with what positions select loaded where it lies. Only the code generator knows these expressions."""
     folded = [i for i, a in enumerate(kernel.axes) if a.reduction and not is_one(a.size)]
@@ -88,6 +95,8 @@ class _Positions:
             return self._entry(expr) or self._same(expr)
         if isinstance(expr, Compute) and expr.instruction == "eq":
             return self._narrow(expr) or self._same(expr)
+        if isinstance(expr, Compute) and expr.instruction == "where":
+            return self._choice(expr) or self._same(expr)
         return self._same(expr)
 
     def _same(self, expr: Expr) -> Expr:
@@ -175,6 +184,24 @@ class _Positions:
                 return None
         return moved[id(value)]
 
+    # -- choices -----------------------------------------------------------------------------------------------------
+
+    def _choice(self, expr: Compute) -> Expr | None:
+        """where(a and b, x, y) = where(a, where(b, x, y), y): the inner one outside of a loop, if b, x and y are the
+        same all along the folded axis."""
+        condition, x, y = expr.arguments
+        if not isinstance(condition, Compute) or condition.instruction not in ("logical_and", "bitwise_and"):
+            return None
+        logical = all(a.dtype is dtypes.bool_ for a in condition.arguments)
+        if not logical or self.axis in self._varies(x) | self._varies(y):
+            return None
+        for a, b in (condition.arguments, condition.arguments[::-1]):
+            if self.axis in self._varies(a) and self.axis not in self._varies(b):
+                one, other = self.made[id(x)], self.made[id(y)]
+                inner = Compute("where", (self.made[id(b)], one, other), expr.dtype, expr.node)
+                return Compute("where", (self.made[id(a)], inner, other), expr.dtype, expr.node)
+        return None
+
     # -- comparisons -------------------------------------------------------------------------------------------------
 
     def _narrow(self, expr: Compute) -> Expr | None:
@@ -196,6 +223,6 @@ class _Positions:
             inside = Compute("logical_and", (low, high), dtypes.bool_, node)
             low_half = Compute("cast", (wanted,), dtypes.int32, node)
             narrow = Compute("where", (inside, low_half, Constant(-1, dtypes.int32)), dtypes.int32, node)
-            place = Index(index.offset, index.strides, dtypes.int32)
+            place = Place(index.offset, index.strides, dtypes.int32)
             return Compute("eq", (place, narrow), dtypes.bool_, node)
         return None

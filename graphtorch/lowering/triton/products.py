@@ -15,12 +15,13 @@ from typing import Any
 from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, Kernel, View
-from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
+from graphtorch.lowering.triton.codegen import IMPORTS, Generated, comment
 from graphtorch.lowering.triton.fused import FusedCall, RowSums, ValueSums
 from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory, register
 from graphtorch.lowering.triton.placement import Coordinate, Pointers, TileWriter, largest_offset, pieces_of
 from graphtorch.lowering.triton.rewriting import loads_of
 from graphtorch.lowering.triton.shapes import DOT, Config, fit
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import Limits, power_of_two
 from graphtorch.tensor import dtypes
 from graphtorch.tensor.dtypes import dtype

@@ -12,8 +12,9 @@ from typing import Any
 from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
-from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
+from graphtorch.lowering.triton.codegen import IMPORTS, Generated, comment
 from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, register
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import is_one, is_zero, warps
 from graphtorch.schedule.indexing import row_major
 

@@ -21,6 +21,9 @@ from graphtorch.tensor.symint import same_size
 
 Strides = tuple[Any, ...]
 PROGRAMS = 512  # that keep a GPU busy: a few for each of its (about 132) multiprocessors
+SHORT = 256  # elements of a row of which a warp holds eight a thread
+LONGEST = 1024  # elements of a row that one warp holds
+REGISTERS = 192  # of a thread's 255, for the rows that it holds
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class Limits:
     persistent    the longest reduced extent that is held in registers
     rows          elements of a block of several short rows
     looped        elements of a block along a longer extent
+    thread        elements of a row held in registers that a thread has at most
     """
 
     pointwise: int = 1024
     persistent: int = 1024
     rows: int = 2048
     looped: int = 2048
+    thread: int = 32
 
 
 class Part(NamedTuple):
@@ -242,7 +247,9 @@ class Tiling:
             persistent = persistent and br == extent
         elif persistent:
             br = extent
-            bx = min(power_of_two(x), max(limits.rows // br, 1))
+            bx = min(power_of_two(x), rows_together(br, limits))
+            if br > SHORT and bx == 1 and x >= PROGRAMS:
+                return Blocks(1, 1, br, True, self.row_warps(br, limits))
         else:
             # Sixteen bytes a thread twice, of numbers of two bytes and of four.
             br = min(limits.looped * (2 if self._narrowest() <= 2 else 1), extent)
@@ -250,6 +257,19 @@ class Tiling:
         if x < 512 and not columns:
             bx = 1  # more programs than rows to share
         return Blocks(bx, 1, br, persistent, warps(bx * br))
+
+    def row_warps(self, extent: int, limits: Limits, sums: int = 0) -> int:
+        """Warps of a program that holds one row in registers, and as many `sums` over rows.
+
+        Folds of one warp need no shared memory and no barrier, and the fewer threads share a row, the fewer
+        instructions fold it: as many elements a thread as its registers hold, and no more than sixteen where one warp
+        is not enough."""
+        blocks = {e.access for e in self.exprs if isinstance(e, Load) and "r" in self.varies[id(e)]}
+        words = sum(max(a.buffer.dtype.itemsize // 4, 1) for a in blocks) + sums
+        each = min(limits.thread, 32 if extent <= LONGEST else 16)
+        while each > 8 and each * words > REGISTERS:
+            each //= 2
+        return min(max(extent // (32 * each), 1), 16)
 
     def _narrowest(self) -> int:
         """The least size of the elements that are loaded along r, in bytes."""
@@ -284,6 +304,12 @@ def _shift(fold: Reduce) -> Reduce | None:
     x, largest = difference.arguments
     found = isinstance(largest, Reduce) and largest.combine == "max" and largest.operand is x
     return largest if found and isinstance(largest, Reduce) and fold.dtype is x.dtype else None
+
+
+def rows_together(extent: int, limits: Limits) -> int:
+    """How many rows that are held in registers a program has at once: several short ones; of others one, unless the
+    limits ask for more."""
+    return max(limits.rows // (extent if extent <= SHORT else max(extent, Limits.rows)), 1)
 
 
 def warps(elements: int) -> int:

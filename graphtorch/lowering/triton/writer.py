@@ -10,9 +10,10 @@ from typing import Any
 from graphtorch.ir.graph import Node
 from graphtorch.lowering.binding import concrete
 from graphtorch.lowering.kernel import Buffer, ExternCall, View
-from graphtorch.lowering.triton.codegen import IMPORTS, Generated, Sizes, comment
+from graphtorch.lowering.triton.codegen import IMPORTS, Generated, comment
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.instructions import HELPERS, helpers_in, memory, register
+from graphtorch.lowering.triton.sizes import Sizes
 from graphtorch.lowering.triton.tiling import Limits, is_zero, power_of_two, warps
 from graphtorch.tensor import dtypes
 

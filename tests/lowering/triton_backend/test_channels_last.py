@@ -332,3 +332,29 @@ def test_tensor_descriptors_are_candidates_and_copy_through_the_tensor_memory_ac
         assert "cp.async.bulk.tensor" in compiled.assembly and "wgmma.mma_async" in compiled.assembly
         assert resources(compiled).stack == 0
         assert compiled.global_scratch > 0  # where the descriptors lie
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pixels_one_after_the_other_are_one_number_of_an_address(stride: int) -> None:
+    """Of the result always, of the image where it has as many; and what the loop does not change is before it."""
+
+    def run(x: Any, w: Any, v: Any) -> Any:
+        return F.conv2d(F.conv2d(x, w, None, 1, 1), v, None, stride, 1)
+
+    types = [(8, 64, 28, 28), (128, 64, 3, 3), (128, 128, 3, 3)]
+    plan = plan_for(build_schedule(with_gradients(run, *(typed("bfloat16", *s) for s in types))))
+    loops: dict[str, list[str]] = {}
+    for step in plan.launches:
+        before, _, loop = step.function.source.partition("for k_start in ")
+        lines = [line for line in loop.splitlines() if "= tl.load(" in line and "mask=" in line]
+        if step.function.name in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
+            loops.setdefault(step.function.name, []).append(lines[0])
+        if step.function.name == "conv2d_weight_grad" and "N = 1152" in before:  # of the second; x is the caller's
+            assert "128 * rest[None, :]" in lines[0] and "image" not in lines[0]  # the result's gradient
+            assert ("128 * rest[:, None]" in lines[1]) == (stride == 1)
+            assert ("image[:, None]" in lines[1]) == (stride == 2)
+            assert "+ start, mask" in lines[1]
+    assert loops.keys() == {"conv2d", "conv2d_input_grad", "conv2d_weight_grad"}
+    for name in ("conv2d", "conv2d_input_grad"):
+        last = loops[name][-1]
+        assert "start + " in last and "image" not in last and "down" not in last

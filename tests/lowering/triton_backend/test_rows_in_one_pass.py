@@ -230,3 +230,57 @@ def test_infinities_in_long_rows(values: list[float]) -> None:
 def test_rows_of_a_few_thousand_are_read_once() -> None:
     (launch,) = plan_for(build_schedule(trace(lambda x: F.softmax(x, -1), half(8192, 4096)))).launches
     assert "for r_start" not in launch.function.source
+
+
+@pytest.mark.parametrize("width", [300, 768, 1024])
+def test_rows_that_one_warp_holds_need_no_barrier(width: int) -> None:
+    for make in (layer_norm, rms_norm, softmax):
+        for launch in plan_for(build_schedule(make(32768, width, dtypes.bfloat16))).launches:
+            if launch.function.constants.get("R_BLOCK", 0) < width or "x_size = 32768" not in launch.function.source:
+                continue  # the sums over rows, at their end
+            assert launch.function.num_warps == launch.function.constants["X_BLOCK"] == 1
+            compiled = compile_one(launch.function, "sm_90")
+            assert compiled.assembly.count("bar.sync") <= 3  # of what is copied ahead, once
+            assert resources(compiled).spilled == 0
+
+
+@pytest.mark.parametrize(("width", "warps"), [(2048, 4), (4096, 8), (8192, 16)])
+def test_longer_rows_have_sixteen_elements_a_thread(width: int, warps: int) -> None:
+    plan = plan_for(build_schedule(layer_norm(8192, width, dtypes.bfloat16)))
+    function = plan.launches[0].function
+    assert (function.constants["X_BLOCK"], function.num_warps) == (1, warps)
+    assert resources(compile_one(function, "sm_90")).registers <= 128  # two programs of eight warps at once
+
+
+def test_few_rows_are_shared_by_more_threads() -> None:
+    (launch,) = plan_for(build_schedule(trace(lambda x: F.softmax(x, -1), half(64, 1024)))).launches
+    assert launch.function.num_warps == 4
+
+
+def test_a_target_moves_where_places_do_not() -> None:
+    """One comparison an element, of a number that is known when the kernel is compiled."""
+    functions = [s.function for s in plan_for(build_schedule(cross_entropy(8192, 32768, dtypes.bfloat16))).launches]
+    (loop,) = [f for f in functions if "for r_start" in f.source and "tl.exp2" in f.source]
+    (line,) = [li for li in loop.source.splitlines() if "- r_start" in li]
+    assert "tl.arange(0, R_BLOCK)[None, :] == v" in line
+    chosen = line.split("=")[0].strip()
+    assert f"& {chosen}" not in loop.source and f"{chosen} &" not in loop.source
+
+
+@pytest.mark.parametrize("ignored", [-100, 3])
+def test_targets_of_classes_in_a_loop(ignored: int) -> None:
+    """The first and last class, one beyond each block, and one that is left out."""
+    graph = joint(
+        lambda x, y: F.cross_entropy(x, y, ignore_index=ignored, reduction="sum"),
+        f32(12, 37),
+        i64(12),
+        wrt=(0,),
+        scalar=True,
+    )
+    x = arrays(graph)[0]
+    y = np.array([0, 36, 7, 8, 15, 16, 3, 3, 31, 32, 35, 1], np.int64)
+    wanted = interpret(graph, [x, y])
+    for found, value in zip(
+        InterpretedBackend(Limits(persistent=4, looped=8)).compile(graph).run([x, y]), wanted, strict=True
+    ):
+        close(found, value)
