@@ -50,9 +50,17 @@ class Counted:
 _known: dict[Any, Counted] = {}
 
 
+def _kind(function: Any) -> Any:
+    """What equal functions have in common."""
+    from graphtorch.lowering.triton.codegen import without_comments
+
+    source = without_comments(function.source)
+    return source, tuple(function.constants.items()), function.num_warps, function.num_stages
+
+
 def count(function: Any) -> Counted:
     """Read a function's machine code."""
-    key = function.source, tuple(function.constants.items()), function.num_warps, function.num_stages
+    key = _kind(function)
     if key not in _known:
         _known[key] = _count(function)
     return _known[key]
@@ -150,9 +158,7 @@ def report(case: str, launches: list[Any]) -> None:
     print(f"\n{case}\n")
     groups: dict[Any, list[Any]] = {}
     for launch in launches:
-        f = launch.function
-        key = f.name, launch.grid, tuple(f.constants.items()), f.num_warps, f.num_stages, f.source
-        groups.setdefault(key, []).append(launch)
+        groups.setdefault((launch.grid, _kind(launch.function)), []).append(launch)
     memory: list[tuple[float, str]] = []
     products: list[tuple[float, str]] = []
     for alike in groups.values():
