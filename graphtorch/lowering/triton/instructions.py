@@ -323,8 +323,9 @@ INSTRUCTIONS: dict[str, Instruction] = {
     "where": lambda a, of: f"tl.where({a[0]}, {a[1]}, {a[2]})",
 }  # fmt: skip
 
-# The short forms of float32, for what is rounded to half precision next.
-COARSE = {"div": "{0} / {1}", "reciprocal": "1.0 / {0}", "sqrt": "tl.sqrt({0})", "rsqrt": "tl.rsqrt({0})"}
+# The short forms of float32, for what is rounded to half precision next. Triton's short roots take subnormal numbers,
+# which bfloat16 has as float32 does, for zero.
+COARSE = {"div": "{0} / {1}", "reciprocal": "1.0 / {0}", "rsqrt": "1.0 / tl.sqrt_rn({0})"}
 
 # Instructions that take a Python number beside a tensor and give it the tensor's type.
 LITERALS = frozenset(["add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge"])

@@ -1,7 +1,7 @@
-"""How exact a quotient or a root has to be.
+"""How exact a quotient has to be.
 
-In float32 the hardware gives either approximately at once (two units in the last place), or rounded to the nearest in
-three times the instructions, one element after the other. The short forms do where a value is rounded to float16 or
+In float32 the hardware divides approximately at once (two units in the last place), or rounded to the nearest in three
+times the instructions, one element after the other. The short form does where a value is rounded to float16 or
 bfloat16 before anything else sees it: an error of 2^-22 beside one of 2^-12 or 2^-9. A kernel that moves two bytes an
 element has time for some twenty instructions on each while the next ones come from memory.
 """
