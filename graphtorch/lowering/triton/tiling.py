@@ -9,12 +9,12 @@ Folds follow each other in passes: pass 0 computes the folds whose operands need
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from graphtorch.lowering.binding import concrete
-from graphtorch.lowering.kernel import Access, Compute, Index, Kernel, Load, Reduce
+from graphtorch.lowering.kernel import Access, Compute, Expr, Index, Kernel, Load, Reduce
 from graphtorch.lowering.triton.errors import UnsupportedError
 from graphtorch.lowering.triton.groups import PartAxis
 from graphtorch.tensor.symint import same_size
@@ -23,7 +23,7 @@ Strides = tuple[Any, ...]
 PROGRAMS = 512  # that keep a GPU busy: a few for each of its (about 132) multiprocessors
 SHORT = 256  # elements of a row of which a warp holds eight a thread
 LONGEST = 1024  # elements of a row that one warp holds
-REGISTERS = 192  # of a thread's 255, for the rows that it holds
+REGISTERS = 256  # of a thread, for the rows that it holds, as counted; the compiler gets by with fewer
 
 
 @dataclass(frozen=True)
@@ -264,12 +264,28 @@ class Tiling:
         Folds of one warp need no shared memory and no barrier, and the fewer threads share a row, the fewer
         instructions fold it: as many elements a thread as its registers hold, and no more than sixteen where one warp
         is not enough."""
-        blocks = {e.access for e in self.exprs if isinstance(e, Load) and "r" in self.varies[id(e)]}
-        words = sum(max(a.buffer.dtype.itemsize // 4, 1) for a in blocks) + sums
+        words = self._held() + sums
         each = min(limits.thread, 32 if extent <= LONGEST else 16)
         while each > 8 and each * words > REGISTERS:
             each //= 2
         return min(max(extent // (32 * each), 1), 16)
+
+    def _held(self) -> int:
+        """Registers for each element of a row: what is loaded, or what later passes need of the passes before."""
+        rows = [e for e in self.exprs if "r" in self.varies[id(e)]]
+        last: dict[int, int] = {}  # the last pass that uses a value
+        for user in self.exprs:
+            for operand in user.operands():
+                last[id(operand)] = max(last.get(id(operand), 0), self.phase[id(user)] - isinstance(user, Reduce))
+        for store in self.kernel.stores:
+            last[id(store.value)] = max(last.get(id(store.value), 0), self.phase[id(store.value)])
+
+        def words(exprs: Iterable[Expr]) -> int:
+            return sum(max(e.dtype.itemsize // 4, 1) for e in exprs)
+
+        loads = {e.access: e for e in rows if isinstance(e, Load)}
+        kept = [[e for e in rows if self.phase[id(e)] <= p < last.get(id(e), 0)] for p in range(self.passes)]
+        return max(words(loads.values()), *(words(e for e in k if not _is_cast(e)) for k in kept))
 
     def _narrowest(self) -> int:
         """The least size of the elements that are loaded along r, in bytes."""
@@ -291,6 +307,11 @@ class Tiling:
                 along_x += any(is_one(own[i]) for i in self.x)
                 along_r += any(is_one(own[i]) for i in self.r)
         return along_x > 0 and along_x >= along_r
+
+
+def _is_cast(expr: Expr) -> bool:
+    """Whether it is the operand in other clothes, as far as registers go."""
+    return isinstance(expr, Compute) and expr.instruction == "cast"
 
 
 def _shift(fold: Reduce) -> Reduce | None:

@@ -252,6 +252,19 @@ def test_longer_rows_have_sixteen_elements_a_thread(width: int, warps: int) -> N
     assert resources(compile_one(function, "sm_90")).registers <= 128  # two programs of eight warps at once
 
 
+@pytest.mark.parametrize("kind", ["bfloat16", "float64"])
+def test_what_is_kept_between_folds_counts_as_held(kind: str) -> None:
+    """Two registers for each number of float64, and more values of a row than are loaded."""
+
+    def program(x: Any) -> Any:
+        return F.softmax((x / 30).tanh() * 30, -1) * F.log_softmax(x, -1)
+
+    graph = joint(program, TensorType(getattr(dtypes, kind), (8192, 1024)), wrt=(0,))
+    for launch in plan_for(build_schedule(graph)).launches:
+        for to in ("sm_80", "sm_90"):
+            assert resources(compile_one(launch.function, to)).spilled == 0
+
+
 def test_few_rows_are_shared_by_more_threads() -> None:
     (launch,) = plan_for(build_schedule(trace(lambda x: F.softmax(x, -1), half(64, 1024)))).launches
     assert launch.function.num_warps == 4
