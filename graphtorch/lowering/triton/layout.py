@@ -1,10 +1,10 @@
-"""Images between convolutions in channels-last memory: a rewrite of the schedule.
+"""Images of convolutions in channels-last memory: a rewrite of the schedule.
 
 A convolution sums over channels, which row-major images (N, C, H, W) have far apart. A temporary image that a
 convolution reads or writes gets its channels side by side, (N, H, W, C), if everything else that touches it can follow:
 kernels do by other strides, and by splitting an axis that runs over channels and pixels at once; calls that read views
 of any strides do by other strides. Kernels of convolutions (weights) are copied to that order once, for all calls that
-read them. Pooling goes along: its windows then lie beside each other as well.
+read them, and so are images that the caller gave. Pooling goes along: its windows then lie beside each other as well.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def use_channels_last(schedule: Schedule) -> Schedule:
     """The same computation with channels-last temporaries around convolutions."""
     calls = [s for s in schedule.steps if isinstance(s, ExternCall) and s.op.name in IMAGES_OF]
     wanted = _wanted(calls)
+    schedule = _with_copies(_with_copies_of_callers(schedule, wanted), wanted)
     if not wanted:
         return schedule
-    schedule = _with_copies(schedule, wanted)
     at_convolutions = set(wanted)
     _add_neighbours(schedule, wanted)
     splits = _possible(schedule, wanted)
@@ -100,12 +100,61 @@ def _wanted(calls: Sequence[ExternCall]) -> set[Buffer]:
         if call.op.name in MAKE_IMAGES:
             images += [o for o in call.outputs if o is not None]
         for image in images:
-            if image.kind != "temporary" or len(image.shape) != 4 or image.dtype not in DOT:
-                continue
-            channels = image.shape[1]
-            if type(channels) is int and channels >= FEWEST_CHANNELS and channels % 8 == 0:
+            if image.kind == "temporary" and _has_channels(image):
                 found.add(image)
     return found
+
+
+def _has_channels(image: Buffer) -> bool:
+    """Whether they are worth it: a block of a sum, whole pieces of sixteen bytes."""
+    if len(image.shape) != 4 or image.dtype not in DOT:
+        return False
+    channels = image.shape[1]
+    return type(channels) is int and channels >= FEWEST_CHANNELS and channels % 8 == 0
+
+
+def _with_copies_of_callers(schedule: Schedule, wanted: set[Buffer]) -> Schedule:
+    """Images that the caller gave, or gets, lie row by row. Convolutions of several places read copies: what lies under
+    the next place is no whole piece of memory. `wanted` then has the copies."""
+    copies: dict[tuple[Buffer, int], Buffer] = {}
+    written: dict[Buffer, int] = {}
+    steps: list[Kernel | ExternCall] = []
+    for step in schedule.steps:
+        if isinstance(step, ExternCall) and step.op.name in IMAGES_OF and _places(step) > 1:
+            for i in IMAGES_OF[step.op.name]:
+                view = step.args[i]
+                if not isinstance(view, View) or not is_plain(view):
+                    continue
+                image = view.buffer
+                fixed = all(type(n) is int for n in image.shape[1:])
+                if image.kind == "temporary" or not fixed or not _has_channels(image):
+                    continue
+                version = image, written.get(image, 0)
+                if version not in copies:
+                    name = f"{image.name}_by_channel{f'_{version[1]}' if version[1] else ''}"
+                    copies[version] = _copied(image, name, f"c{len(copies)}", steps)
+                step = replace(step, args=(*step.args[:i], replace(view, buffer=copies[version]), *step.args[i + 1 :]))
+        steps.append(step)
+        for buffer in step.writes():
+            written[buffer] = written.get(buffer, 0) + 1
+    wanted.update(copies.values())
+    return replace(schedule, steps=steps) if copies else schedule
+
+
+def _places(call: ExternCall) -> int:
+    """How many places a convolution's kernel has."""
+    kernel = call.outputs[0].shape if call.op.name == "conv2d_weight_grad" and call.outputs[0] else call.args[1].shape
+    return int(estimate(product(kernel[2:])))
+
+
+def _copied(image: Buffer, name: str, step: str, steps: list[Kernel | ExternCall]) -> Buffer:
+    """A copy of an image, element by element; the kernel that makes it is the next step."""
+    copy = Buffer(name, image.dtype, image.shape, "temporary", Value(image.value.type, name))
+    store = Store(Access(copy, 0, (1,)), Load(Access(image, 0, (1,))))
+    node = copy_node(lookup("clone"), image.value, origin="an image by channels")
+    flat = (Axis("i0", product(image.shape)),)
+    steps.append(Kernel(step, flat, [store], [node], ["the order that convolutions read"]))
+    return copy
 
 
 def _with_copies(schedule: Schedule, wanted: set[Buffer]) -> Schedule:
@@ -122,15 +171,9 @@ def _with_copies(schedule: Schedule, wanted: set[Buffer]) -> Schedule:
             continue
         for made in step.writes():
             if made in wanted and (step.op.name not in FOLLOW or made in seen):
-                name = f"{made.name}_by_channel"
-                copy = Buffer(name, made.dtype, made.shape, "temporary", Value(made.value.type, name))
-                copies[made] = copy
+                copies[made] = _copied(made, f"{made.name}_by_channel", f"i{len(copies) + 1}", steps)
                 wanted.remove(made)
-                wanted.add(copy)
-                flat = (Axis("i0", product(made.shape)),)
-                store = Store(Access(copy, 0, (1,)), Load(Access(made, 0, (1,))))
-                node = copy_node(lookup("clone"), made.value, origin="an image by channels")
-                steps.append(Kernel(f"i{len(copies)}", flat, [store], [node], ["the order that convolutions read"]))
+                wanted.add(copies[made])
     return replace(schedule, steps=steps) if copies else schedule
 
 

@@ -358,3 +358,48 @@ def test_pixels_one_after_the_other_are_one_number_of_an_address(stride: int) ->
     for name in ("conv2d", "conv2d_input_grad"):
         last = loops[name][-1]
         assert "start + " in last and "image" not in last and "down" not in last
+
+
+def test_images_of_the_caller_are_copied_for_convolutions_of_several_places() -> None:
+    """Once each, for all that reads them; not for a kernel of one place, nor where the step overwrites what it read."""
+
+    def run(x: Any, w: Any) -> Any:
+        return F.conv2d(x, w, None, 1, 1)
+
+    graph = with_gradients(run, typed("bfloat16", 2, 32, 7, 6), typed("bfloat16", 16, 32, 3, 3))
+    executable = check(graph, TOLERANCE["bfloat16"] * 4)
+    copies = [s for s in executable.schedule.steps if isinstance(s, Kernel) and isinstance(s.writes()[0], ChannelsLast)]
+    assert sorted(k.reads()[0].name for k in copies).count("x0") == 1
+    for step in executable.schedule.steps:
+        if isinstance(step, ExternCall) and step.op.name in ("conv2d", "conv2d_weight_grad"):
+            assert isinstance(step.args[0].buffer, ChannelsLast)
+    flat = with_gradients(run_flat, typed("bfloat16", 2, 32, 7, 6), typed("bfloat16", 16, 32, 1, 1))
+    executable = check(flat, TOLERANCE["bfloat16"] * 4)
+    assert not any(b.name == "x0_by_channel" for s in executable.schedule.steps for b in s.writes())
+
+
+def run_flat(x: Any, w: Any) -> Any:
+    return F.conv2d(x, w)
+
+
+def test_default_blocks_on_images_of_the_caller_do_not_spill() -> None:
+    """They were read an element at a time, in blocks of half the depth."""
+
+    def run(x: Any, w: Any) -> Any:
+        return F.conv2d(x, w, None, 1, 1)
+
+    graph = with_gradients(run, typed("bfloat16", 32, 256, 14, 14), typed("bfloat16", 256, 256, 3, 3))
+    plan = plan_for(build_schedule(graph))
+    found = [s.function for s in plan.launches if s.function.name.startswith("conv2d")]
+    assert len(found) == 3 and all(f.constants["BLOCK_K"] == 64 for f in found)
+    for compiled in compile_all(found, "sm_90"):
+        assert resources(compiled).spilled == 0 and "cp.async.cg" in compiled.assembly
+
+
+@pytest.mark.parametrize("size", [(7, 6), (symbol("h", hint=7), symbol("w", hint=6))])
+def test_images_of_the_caller_that_change_size(size: Any) -> None:
+    batch = symbol("n", hint=3)
+    graph = trace(
+        lambda x, w: F.conv2d(x, w, None, 1, 1), typed("float32", batch, 16, *size), typed("float32", 8, 16, 3, 3)
+    )
+    check(graph, TOLERANCE["float32"] * 4, bindings={"n": 3, "h": 7, "w": 6})

@@ -95,8 +95,7 @@ def test_every_place_is_multiplied_once_a_phase(case: Any, monkeypatch: pytest.M
     )
     executable = check(graph)
     assert executable.schedule is not None
-    (call,) = executable.schedule.steps
-    assert isinstance(call, ExternCall)
+    (call,) = [s for s in executable.schedule.steps if isinstance(s, ExternCall)]  # beside copies by channel
     pixels = 2 * (-(-size[0] // stride[0])) * (-(-size[1] // stride[1]))
     assert set(blocks) == {(16, 16)}
     assert len(blocks) == -(-pixels // 16) * kernel[0] * kernel[1]
