@@ -17,7 +17,7 @@ import pytest
 
 import graphtorch as torch
 from graphtorch import nn
-from graphtorch.lowering.triton import backend, stored
+from graphtorch.lowering.triton import backend, stored, strided
 from graphtorch.lowering.triton.execution import DeviceExecutable
 from graphtorch.lowering.triton.stored import StoredExecutable
 from graphtorch.runtime.cuda import devices
@@ -263,7 +263,10 @@ def test_the_key_has_everything_that_decides(
     assert stored.place(graph, {}, compiling) is None
 
 
-def test_what_is_not_kept(cuda: SimulatedDriver, kept: list[type], folder: Path) -> None:
+def test_what_is_not_kept(
+    cuda: SimulatedDriver, kept: list[type], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strided, "_told", set())  # whom other tests have warned
     own = torch.Generator("cuda")
     x = torch.randn(5, 5, device="cuda")
     torch.compile(lambda x: x + torch.rand(5, 5, generator=own, device="cuda"))(x)  # a generator of the user's
