@@ -67,9 +67,15 @@ def choose_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits 
     if isinstance(call.args[0].buffer, Framed):
         return _framed_blocks(call, bindings, limits, tf32)
     config = choose(call, extents(call), bindings, limits, tf32)
-    if config.block_m * config.block_n < 64 * 128:
-        return config
     image: View = call.args[0]
+    if call.op.name != "conv2d_weight_grad" and is_one(image.strides[1]) and limits is None:
+        # Steps of the sum of one place of the kernel: two have two addresses, of single elements.
+        channels = concrete(image.shape[1], bindings) // call.args[-1]
+        if 16 <= channels < config.block_k:
+            config = replace(config, block_k=power_of_two(channels + 1) // 2)
+    if config.block_m * config.block_n < 64 * 128:
+        apart = not (is_one(image.strides[1]) and is_one(call.args[1].strides[1]))
+        return replace(config, num_warps=8) if apart and config.block_m >= 128 else config
     if is_one(image.strides[1]):
         if call.op.name == "conv2d_weight_grad" and config.block_n > 128:
             # Columns are the image's, with addresses and bounds: as few as rows, or fewer, or Triton 3.6 spills.

@@ -403,3 +403,19 @@ def test_images_of_the_caller_that_change_size(size: Any) -> None:
         lambda x, w: F.conv2d(x, w, None, 1, 1), typed("float32", batch, 16, *size), typed("float32", 8, 16, 3, 3)
     )
     check(graph, TOLERANCE["float32"] * 4, bindings={"n": 3, "h": 7, "w": 6})
+
+
+def test_steps_of_few_channels_have_one_place_of_the_kernel() -> None:
+    """Two places have two addresses: 1,200 instructions a step, and spilled registers."""
+
+    def run(x: Any, w: Any, v: Any) -> Any:
+        return F.conv2d(F.conv2d(x, w, None, 1, 1).relu(), v, None, 1, 1)
+
+    types = [typed("bfloat16", *s) for s in ((64, 8, 32, 32), (32, 8, 3, 3), (32, 32, 3, 3))]
+    plan = plan_for(build_schedule(with_gradients(run, *types)))
+    found = [s.function for s in plan.launches if s.function.name.startswith("conv2d")]
+    for function, compiled in zip(found, compile_all(found, "sm_90"), strict=True):
+        assert resources(compiled).spilled == 0, compiled.name
+        if "weight_grad" not in function.name and "K = 288" in function.source:  # of 32 channels
+            assert function.constants["BLOCK_K"] == 32 and "cp.async.cg" in compiled.assembly
+            assert resources(compiled).registers <= 128
