@@ -222,16 +222,17 @@ def _compile_in_threads(functions: Sequence[Generated], to: Target, may_fail: bo
         try:
             return compile_here(function, to)
         except Exception as error:
-            if not may_fail or isinstance(error, SystemError):
+            if not may_fail or _miscounted(error):
                 raise
             return ResourceError(f"{function.name} does not compile for {to.name}: {type(error).__name__}: {error}")
 
     def beside_others(function: Generated) -> Compiled | ResourceError | None:
-        # None where it has to be done again, alone: Python 3.11's parser counts its depth for all threads together, and
-        # sometimes stops at a wrong count (seen in 3.11.7).
+        # None where it has to be done again, alone.
         try:
             return attempt(function)
-        except SystemError:
+        except Exception as error:
+            if not _miscounted(error):
+                raise
             return None
 
     # Triton keeps a cache of its own, which would hold everything a second time.
@@ -242,6 +243,16 @@ def _compile_in_threads(functions: Sequence[Generated], to: Target, may_fail: bo
         with ThreadPoolExecutor(min(len(functions), os.cpu_count() or 1)) as pool:
             made = list(pool.map(beside_others, functions))
         return [attempt(f) if done is None else done for f, done in zip(functions, made, strict=True)]
+
+
+def _miscounted(error: BaseException | None) -> bool:
+    """Whether it comes from Python's parser, which counts its depth for all threads together, and sometimes stops at a
+    wrong count (seen in 3.11.7). Triton wraps it where it parses a function that another one calls."""
+    while error is not None:
+        if isinstance(error, SystemError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def compile_here(function: Generated | Job, to: Target) -> Compiled:
