@@ -342,3 +342,22 @@ def test_numbers_that_are_sizes(function: Callable[[Any, int], Any]) -> None:
         for n in (2, 3, 4, 5):
             for actual, expected in zip(compiled(x.cuda(), argument(n)), function(x, n), strict=True):
                 torch.testing.assert_close(actual.cpu(), expected)
+
+
+def test_images_that_change_between_convolutions() -> None:
+    """Each convolution reads a copy by channels of what the image is by then; one image is a result as well."""
+
+    def program(x: Any, w: Any) -> Any:
+        first = F.conv2d(x, w, None, 1, 1)
+        x.add_(1.0)
+        second = F.conv2d(x, w, None, 1, 1)
+        x.mul_(first.mean() + 2)
+        return first, second, F.conv2d(x, w, None, 2, 1), F.conv2d(first, w, None, 1, 1), x
+
+    x, w = torch.randn(2, 16, 6, 5), torch.randn(16, 16, 3, 3)
+    expected = program(x.clone(), w)
+    compiled = torch.compile(program)
+    for _ in range(2):
+        for actual, wanted in zip(compiled(x.cuda(), w.cuda()), expected, strict=True):
+            torch.testing.assert_close(actual.cpu(), wanted, rtol=1e-4, atol=1e-3)
+    assert compiled.eager_calls == 0

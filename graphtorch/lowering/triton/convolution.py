@@ -73,17 +73,19 @@ def choose_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits 
         channels = concrete(image.shape[1], bindings) // call.args[-1]
         if 16 <= channels < config.block_k:
             config = replace(config, block_k=power_of_two(channels + 1) // 2)
-    if config.block_m * config.block_n < 64 * 128:
-        apart = not (is_one(image.strides[1]) and is_one(call.args[1].strides[1]))
-        return replace(config, num_warps=8) if apart and config.block_m >= 128 else config
-    if is_one(image.strides[1]):
-        if call.op.name == "conv2d_weight_grad" and config.block_n > 128:
-            # Columns are the image's, with addresses and bounds: as few as rows, or fewer, or Triton 3.6 spills.
-            most = 256 if concrete(extents(call)[0], bindings) >= 256 else 128
-            config = replace(config, block_m=most, block_n=128)
-        return replace(config, num_warps=8) if config.block_m * config.block_n >= 128 * 128 else config
-    # Every element of a block has an address and bounds of its own.
-    return replace(config, block_k=min(config.block_k, 64 // image.buffer.dtype.itemsize), num_warps=8)
+    large = config.block_m * config.block_n >= 64 * 128
+    apart = not (is_one(image.strides[1]) and is_one(call.args[1].strides[1]))
+    if not large and not (apart and max(config.block_m, config.block_n) >= 128):
+        return config
+    if not is_one(image.strides[1]):  # every element of a block has an address and bounds of its own
+        return replace(config, block_k=min(config.block_k, 64 // image.buffer.dtype.itemsize), num_warps=8)
+    if not large:
+        return replace(config, num_warps=8)
+    if call.op.name == "conv2d_weight_grad" and config.block_n > 128:
+        # Columns are the image's, with addresses and bounds: as few as rows, or fewer, or Triton 3.6 spills.
+        most = 256 if concrete(extents(call)[0], bindings) >= 256 else 128
+        config = replace(config, block_m=most, block_n=128)
+    return replace(config, num_warps=8) if config.block_m * config.block_n >= 128 * 128 else config
 
 
 def _framed_blocks(call: ExternCall, bindings: Mapping[str, int], limits: Limits | None, tf32: bool) -> Config:

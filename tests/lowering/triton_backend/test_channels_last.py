@@ -361,7 +361,7 @@ def test_pixels_one_after_the_other_are_one_number_of_an_address(stride: int) ->
 
 
 def test_images_of_the_caller_are_copied_for_convolutions_of_several_places() -> None:
-    """Once each, for all that reads them; not for a kernel of one place, nor where the step overwrites what it read."""
+    """Once each, for all that reads them; not for a kernel of one place."""
 
     def run(x: Any, w: Any) -> Any:
         return F.conv2d(x, w, None, 1, 1)
@@ -419,3 +419,15 @@ def test_steps_of_few_channels_have_one_place_of_the_kernel() -> None:
         if "weight_grad" not in function.name and "K = 288" in function.source:  # of 32 channels
             assert function.constants["BLOCK_K"] == 32 and "cp.async.cg" in compiled.assembly
             assert resources(compiled).registers <= 128
+
+
+def test_narrow_blocks_of_elements_that_lie_apart_do_not_spill() -> None:
+    """Each element of a block has an address and bounds of its own: they are spread over twice as many threads."""
+
+    def run(x: Any, w: Any, v: Any) -> Any:
+        return F.conv2d(F.conv2d(x, w, None, 1, 1).relu(), v, None, 1, 1)
+
+    types = [typed("bfloat16", *s) for s in ((64, 12, 32, 32), (20, 12, 3, 3), (32, 20, 3, 3))]
+    plan = plan_for(build_schedule(with_gradients(run, *types)))
+    for compiled in compile_all([s.function for s in plan.launches if s.function.name.startswith("conv2d")], "sm_90"):
+        assert resources(compiled).spilled == 0, compiled.name
